@@ -1,0 +1,98 @@
+"""metacache: a strictly typed client for memcached's meta commands. This file is the shop window and nothing else."""
+
+from metacache.arguments import Ttl
+from metacache.client import Client
+from metacache.connect import connect
+from metacache.errors import (
+    AuthenticationError,
+    BatchError,
+    ClientError,
+    ClosedError,
+    ConflictError,
+    ConnectError,
+    ConnectionLost,
+    DecodeError,
+    InvalidArgumentError,
+    InvalidKeyError,
+    InvalidKeyTypeError,
+    InvalidTypeError,
+    MetacacheError,
+    NodeDownError,
+    OperationTimeout,
+    PoolTimeout,
+    ProtocolError,
+    SerializationError,
+    SerializerConflict,
+    SerializerNotFound,
+    ServerError,
+    TransportError,
+    ValueTooLargeError,
+)
+from metacache.nodes import Node
+from metacache.options import ClientOptions
+from metacache.protocol.keys import Key
+from metacache.results import DeleteResult, Item, Metadata, Outcomes, StoreResult
+from metacache.serializers import (
+    Compressor,
+    Serializer,
+    SerializerInfo,
+    SerializerPlugin,
+    Zlib,
+    available_serializers,
+    load_serializer,
+)
+from metacache.settings import Settings
+from metacache.transports import Batch, Exchange, Operation, Transport
+from metacache.transports.blocking import Connection
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AuthenticationError",
+    "Batch",
+    "BatchError",
+    "Client",
+    "ClientError",
+    "ClientOptions",
+    "ClosedError",
+    "Compressor",
+    "ConflictError",
+    "ConnectError",
+    "Connection",
+    "ConnectionLost",
+    "DecodeError",
+    "DeleteResult",
+    "Exchange",
+    "InvalidArgumentError",
+    "InvalidKeyError",
+    "InvalidKeyTypeError",
+    "InvalidTypeError",
+    "Item",
+    "Key",
+    "MetacacheError",
+    "Metadata",
+    "Node",
+    "NodeDownError",
+    "Operation",
+    "OperationTimeout",
+    "Outcomes",
+    "PoolTimeout",
+    "ProtocolError",
+    "SerializationError",
+    "Serializer",
+    "SerializerConflict",
+    "SerializerInfo",
+    "SerializerNotFound",
+    "SerializerPlugin",
+    "ServerError",
+    "Settings",
+    "StoreResult",
+    "Transport",
+    "TransportError",
+    "Ttl",
+    "ValueTooLargeError",
+    "Zlib",
+    "available_serializers",
+    "connect",
+    "load_serializer",
+]

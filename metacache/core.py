@@ -1,0 +1,61 @@
+"""What a client is but for the moving of bytes: its frame, its options, its verbs, its counters. Pure, and shared by both clients."""
+
+from __future__ import annotations
+
+import time
+from typing import Generic, TypeVar, final
+
+import attrs
+from typing_extensions import Unpack
+
+from metacache.batches import Batches
+from metacache.errors import InvalidTypeError
+from metacache.operations import Operations
+from metacache.options import Options, ViewOptions
+from metacache.policies import ErrorPolicy, UndecodablePolicy
+from metacache.serializers.builtin import BytesSerializer, IntSerializer, StrSerializer
+from metacache.serializers.frame import Frame
+from metacache.serializers.protocols import Serializer
+
+__all__ = ["Core"]
+
+T = TypeVar("T")
+
+
+@final
+class Core(Generic[T]):
+    """The parts of one client. A view of it shares the frame and the counters."""
+
+    __slots__ = ("_frame", "batches", "errors", "operations", "options", "undecodable")
+
+    def __init__(self, frame: Frame[T], options: Options, undecodable: UndecodablePolicy, errors: ErrorPolicy) -> None:
+        self._frame = frame
+        self.options = options
+        self.undecodable = undecodable
+        self.errors = errors
+        self.operations = Operations(frame, undecodable, options, time.time)
+        self.batches = Batches(self.operations)
+
+    @classmethod
+    def of(cls, serializer: Serializer[T], options: Options) -> Core[T]:
+        """Return the core of a new client. Raises InvalidTypeError when *serializer* is none."""
+        if isinstance(serializer, str) or not all(hasattr(serializer, name) for name in _PARTS):
+            raise InvalidTypeError(
+                f"a client takes a Serializer, not {type(serializer).__name__}; load_serializer(name, type) makes one"
+            )
+        # Items of other clients, and those the server makes in arithmetic, have flags 0 and are plain bytes, text or numbers.
+        reads_plain = isinstance(serializer, BytesSerializer | StrSerializer | IntSerializer)
+        frame = Frame(serializer, compressor=options.compressor, reads_plain=reads_plain)
+        return cls(frame, options, UndecodablePolicy(strict=options.on_undecodable == "raise"), ErrorPolicy())
+
+    def view(self, **changes: Unpack[ViewOptions]) -> Core[T]:
+        """Return a core with some options changed."""
+        return Core(self._frame, attrs.evolve(self.options, **changes), self.undecodable, self.errors)
+
+    @property
+    def misses(self) -> ErrorPolicy | None:
+        """The policy that takes errors for misses, None when errors are raised."""
+        return self.errors if self.options.on_error == "miss" else None
+
+
+_PARTS = ("wire_id", "fingerprint", "dumps", "loads")

@@ -1,0 +1,307 @@
+"""What each public verb means: its request, and how its reply is read. Pure, and shared by both clients.
+
+Knows commands, keys, the frame and the readers; knows no transport. Whatever is wrong with an argument is raised here, before
+anything is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Final, Generic, TypeVar, final
+
+from metacache.arguments import DEFAULT, MAX_RELATIVE, Default, Ttl, exptime, seconds, u64, unsigned_cas
+from metacache.errors import InvalidArgumentError, InvalidKeyError, MetacacheError, ValueTooLargeError
+from metacache.options import Options
+from metacache.policies import UndecodablePolicy
+from metacache.protocol import commands
+from metacache.protocol.commands import MAX_BODY
+from metacache.protocol.flags import Takes, Token, encode_flags, numeric_flag
+from metacache.protocol.keys import MAX_KEY, Key, KeyEncoder
+from metacache.protocol.replies import Reply
+from metacache.readers import Held, Reader, read_delete, read_done, read_held, read_metadata, read_number, read_store
+from metacache.results import DeleteResult, Item, Metadata, StoreResult
+from metacache.serializers.builtin import BytesSerializer, IntSerializer, StrSerializer
+from metacache.serializers.frame import Frame, not_bytes, refused
+from metacache.transports import Operation, Verb
+
+__all__ = ["Operations"]
+
+T = TypeVar("T")
+D = TypeVar("D")
+R = TypeVar("R")
+
+GET: Final = Verb("get", commands.MG_VALUE, is_read=True)
+GET_ITEM: Final = Verb("get_item", commands.MG_VALUE, is_read=True)
+GET_AND_TOUCH: Final = Verb("get_and_touch", commands.MG_VALUE)
+TOUCH: Final = Verb("touch", commands.MG)
+INSPECT: Final = Verb("inspect", commands.ME, is_read=True)
+SET: Final = Verb("set", commands.MS)
+ADD: Final = Verb("add", commands.MS)
+REPLACE: Final = Verb("replace", commands.MS)
+COMPARE_AND_SET: Final = Verb("compare_and_set", commands.MS)
+APPEND: Final = Verb("append", commands.MS)
+PREPEND: Final = Verb("prepend", commands.MS)
+DELETE: Final = Verb("delete", commands.MD)
+INVALIDATE: Final = Verb("invalidate", commands.MD)
+INCREMENT: Final = Verb("increment", commands.MA_VALUE)
+DECREMENT: Final = Verb("decrement", commands.MA_VALUE)
+UPDATE_READ: Final = Verb("update", commands.MG_VALUE, is_read=True)
+UPDATE_STORE: Final = Verb("update", commands.MS)
+
+# Requests of which only numbers and keys change are made of ready pieces; the letters are the flag table's.
+_VALUE: Final[dict[str, Token]] = {"value": True, "return_client_flags": True}
+_ITEM: Final[dict[str, Token]] = {"return_cas": True, "return_ttl": True, "return_fetched": True, "return_idle": True}
+_TOUCHED: Final[dict[str, Token]] = {"return_size": True, "return_client_flags": True, "return_cas": True}
+VALUE_FLAGS: Final = encode_flags(Takes.MG, _VALUE)
+ITEM_FLAGS: Final = encode_flags(Takes.MG, _VALUE | _ITEM)
+HELD_FLAGS: Final = encode_flags(Takes.MG, _VALUE | {"return_cas": True})
+TOUCH_FLAGS: Final = encode_flags(Takes.MG, _TOUCHED)
+ARITHMETIC_FLAGS: Final = encode_flags(Takes.MA, {"value": True})
+INVALIDATE_FLAGS: Final = encode_flags(Takes.MD, {"invalidate": True})
+MODE_ADD: Final = encode_flags(Takes.MS, {"mode": "E"})
+MODE_REPLACE: Final = encode_flags(Takes.MS, {"mode": "R"})
+MODE_APPEND: Final = encode_flags(Takes.MS, {"mode": "A"})
+MODE_PREPEND: Final = encode_flags(Takes.MS, {"mode": "P"})
+MODE_DECREMENT: Final = encode_flags(Takes.MA, {"mode": "D"})
+CLIENT_FLAGS: Final = numeric_flag("client_flags")
+TTL: Final = numeric_flag("ttl")
+CAS: Final = numeric_flag("compare_cas")
+DELTA: Final = numeric_flag("delta")
+VIVIFY: Final = numeric_flag("vivify")
+INITIAL: Final = numeric_flag("initial")
+
+_GET: Final = b"mg %b" + VALUE_FLAGS
+
+# What follows the key of a set is kept for bodies below this many bytes.
+KEPT_TAILS: Final = 1024
+
+
+@final
+class located:  # noqa: N801 - reads as a phrase: with located(GET, key)
+    """Say in every error raised inside which operation and which key it was about."""
+
+    __slots__ = ("_key", "_verb")
+
+    def __init__(self, verb: Verb, key: Key | None = None) -> None:
+        self._verb = verb
+        self._key = key
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object, /) -> None:
+        if isinstance(error, MetacacheError):
+            error.locate(operation=self._verb.name, key=self._key if isinstance(self._key, str | bytes) else None)
+
+
+def operation(
+    verb: Verb, given: Key | None, key: bytes, head: bytes, body: bytes | None, read: Callable[[Reply], R]
+) -> Operation[R]:
+    """Return an operation; for all but the busiest verbs, which assign by themselves."""
+    op: Operation[R] = Operation()
+    op.verb, op.given, op.key, op.head, op.body, op.read = verb, given, key, head, body, read
+    return op
+
+
+def check_size(size: int) -> None:
+    """Raise ValueTooLargeError for a data block that the protocol cannot carry."""
+    if size > MAX_BODY:
+        raise ValueTooLargeError(f"the encoded value is {size} bytes, the protocol takes {MAX_BODY}")
+
+
+@final
+class Operations(Generic[T]):
+    """The verbs of one client, as operations.
+
+    Args:
+        frame: encodes and decodes the values.
+        policy: what becomes of undecodable ones.
+        options: prefix, default_ttl, long_keys.
+        clock: ``time.time``, asked only for a time to live beyond 30 days.
+    """
+
+    __slots__ = ("_clock", "_dumps", "_options", "_plain_prefix", "_read_value", "_tails", "frame", "keys", "reader")
+
+    def __init__(
+        self, frame: Frame[T], policy: UndecodablePolicy, options: Options, clock: Callable[[], float]
+    ) -> None:
+        self.frame = frame
+        self._dumps = frame.dumps
+        self._options = options
+        self._clock = clock
+        self.keys = KeyEncoder(options.prefix, hash_long=options.long_keys == "hash")
+        self.reader = Reader(frame, policy)
+        self._read_value = self.reader.value
+        self._tails: list[bytes | None] = [None] * KEPT_TAILS
+        relative = options.default_ttl is None or seconds(options.default_ttl) <= MAX_RELATIVE
+        # None: no set is plain enough for the short way.
+        self._plain_prefix = self.keys.text if relative and frame.compressor is None else None
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    def get(self, key: Key, default: D) -> Operation[T | D]:
+        """mg key v f."""
+        raw = self.keys.plain(key)
+        read = self._read_value if default is None else self.reader.value_or(default)
+        if raw is None:
+            return self._read(GET, key, VALUE_FLAGS, read)  # type: ignore[arg-type]  # reader.value gives None, which D is then
+        op: Operation[T | D] = Operation()
+        op.verb = GET
+        op.given = key
+        op.key = raw
+        op.head = _GET % raw
+        op.body = None
+        op.read = read  # type: ignore[assignment]  # as above
+        return op
+
+    def _read(self, verb: Verb, key: Key, flags: bytes, read: Callable[[Reply], R]) -> Operation[R]:
+        with located(verb, key):
+            raw, token, base64 = self.keys.encode(key)
+            return operation(verb, key, raw, b"mg %b%b%b" % (token, base64, flags), None, read)
+
+    def get_item(self, key: Key) -> Operation[Item[T] | None]:
+        """mg key v f c t h l."""
+        return self._read(GET_ITEM, key, ITEM_FLAGS, self.reader.item)
+
+    def held(self, key: Key) -> Operation[Held[T] | None]:
+        """mg key v f c, for `update`."""
+        return self._read(UPDATE_READ, key, HELD_FLAGS, self.reader.held)
+
+    def get_and_touch(self, key: Key, ttl: Ttl) -> Operation[Held[T] | None]:
+        """mg key T… v f c."""
+        with located(GET_AND_TOUCH, key):
+            return self._read(GET_AND_TOUCH, key, TTL % exptime(ttl, self._clock()) + HELD_FLAGS, self.reader.held)
+
+    def touch(self, key: Key, ttl: Ttl) -> Operation[Held[None] | None]:
+        """mg key T… s f c."""
+        with located(TOUCH, key):
+            return self._read(TOUCH, key, TTL % exptime(ttl, self._clock()) + TOUCH_FLAGS, read_held)
+
+    def inspect(self, key: Key) -> Operation[Metadata | None]:
+        """me key. A key that would need base64 is refused: releases differ in what they make of it (PROTOCOL section 5)."""
+        with located(INSPECT, key):
+            raw, token, base64 = self.keys.encode(key)
+            if base64:
+                raise InvalidKeyError("inspect cannot ask for a key with a space or control byte, or a hashed one")
+            return operation(INSPECT, key, raw, b"me " + token, None, read_metadata)
+
+    # --- writing -----------------------------------------------------------------------------------------------------
+
+    def set(self, key: Key, value: T, ttl: Ttl | Default) -> Operation[StoreResult]:
+        """ms key size F… [T…]."""
+        # The rule of KeyEncoder.plain without its call, 450 of 16,000 instructions; a test holds them to one another.
+        text = self._plain_prefix
+        if text is None or ttl is not DEFAULT or type(key) is not str or not key.isprintable() or " " in key:
+            return self._store(SET, key, value, ttl)
+        raw = (text + key).encode()
+        if not key or len(raw) > MAX_KEY:
+            return self._store(SET, key, value, ttl)
+        dumps = self._dumps
+        try:
+            body = dumps(value)
+        except Exception as error:
+            raise refused(value, error).locate(operation=SET.name, key=key) from None
+        if type(body) is not bytes:
+            raise not_bytes(body).locate(operation=SET.name, key=key)
+        size = len(body)
+        tail = self._tails[size] if size < KEPT_TAILS else None
+        op: Operation[StoreResult] = Operation()
+        op.verb = SET
+        op.given = key
+        op.key = raw
+        op.head = b"ms " + raw + (tail or self.tail(size))
+        op.body = body
+        op.read = read_store
+        return op
+
+    def tail(self, size: int) -> bytes:
+        """Return what follows the key of a plain set, and keep it for small sizes. Raises ValueTooLargeError."""
+        check_size(size)
+        tail = b" %d" % size + CLIENT_FLAGS % self.frame.flags + self.ttl_flag(DEFAULT)
+        if size < KEPT_TAILS:
+            self._tails[size] = tail
+        return tail
+
+    def add(self, key: Key, value: T, ttl: Ttl | Default) -> Operation[StoreResult]:
+        """ms key size F… [T…] ME."""
+        return self._store(ADD, key, value, ttl, MODE_ADD)
+
+    def replace(self, key: Key, value: T, ttl: Ttl | Default) -> Operation[StoreResult]:
+        """ms key size F… [T…] MR."""
+        return self._store(REPLACE, key, value, ttl, MODE_REPLACE)
+
+    def compare_and_set(self, key: Key, value: T, cas: int, ttl: Ttl | Default) -> Operation[StoreResult]:
+        """ms key size F… [T…] C…."""
+        with located(COMPARE_AND_SET, key):
+            return self._store(COMPARE_AND_SET, key, value, ttl, CAS % unsigned_cas(cas))
+
+    def fill(self, key: Key, value: T, ttl: Ttl | Default, cas: int | None) -> Operation[StoreResult]:
+        """The store of `update`: an add where there was no item (*cas* None), else a compare-and-set."""
+        return self._store(UPDATE_STORE, key, value, ttl, MODE_ADD if cas is None else CAS % cas)
+
+    def _store(self, verb: Verb, key: Key, value: T, ttl: Ttl | Default, more: bytes = b"") -> Operation[StoreResult]:
+        with located(verb, key):
+            raw, token, base64 = self.keys.encode(key)
+            ttl_flag = self.ttl_flag(ttl)
+            flags, body = self.frame.encode(value)
+            check_size(len(body))
+            head = b"ms %b %d%b%b%b%b" % (token, len(body), base64, CLIENT_FLAGS % flags, ttl_flag, more)
+            return operation(verb, key, raw, head, body, read_store)
+
+    def ttl_flag(self, ttl: Ttl | Default) -> bytes:
+        """Return the T flag of a store, nothing for an item that never expires."""
+        number = exptime(self._options.default_ttl if ttl is DEFAULT else ttl, self._clock())
+        return TTL % number if number else b""
+
+    def append(self, key: Key, value: T) -> Operation[StoreResult]:
+        """ms key size MA."""
+        return self._concatenate(APPEND, key, value, MODE_APPEND)
+
+    def prepend(self, key: Key, value: T) -> Operation[StoreResult]:
+        """ms key size MP."""
+        return self._concatenate(PREPEND, key, value, MODE_PREPEND)
+
+    def _concatenate(self, verb: Verb, key: Key, value: T, mode: bytes) -> Operation[StoreResult]:
+        with located(verb, key):
+            self._require(verb, "bytes or str", BytesSerializer, StrSerializer)
+            raw, token, base64 = self.keys.encode(key)
+            _, body = self.frame.encode(value)
+            check_size(len(body))
+            return operation(verb, key, raw, b"ms %b %d%b%b" % (token, len(body), base64, mode), body, read_store)
+
+    def delete(self, key: Key, cas: int | None, verb: Verb = DELETE) -> Operation[DeleteResult]:
+        """md key [C…]."""
+        with located(verb, key):
+            raw, token, base64 = self.keys.encode(key)
+            guard = b"" if cas is None else CAS % unsigned_cas(cas)
+            return operation(verb, key, raw, b"md %b%b%b" % (token, base64, guard), None, read_delete)
+
+    def invalidate(self, key: Key, stale_for: int | timedelta) -> Operation[bool]:
+        """md key I T…."""
+        with located(INVALIDATE, key):
+            raw, token, base64 = self.keys.encode(key)
+            flags = INVALIDATE_FLAGS + TTL % exptime(seconds(stale_for, "stale_for"), self._clock(), "stale_for")
+            return operation(INVALIDATE, key, raw, b"md %b%b%b" % (token, base64, flags), None, read_done)
+
+    # --- arithmetic --------------------------------------------------------------------------------------------------
+
+    def arithmetic(
+        self, verb: Verb, key: Key, delta: int, initial: int | None, ttl: Ttl | Default
+    ) -> Operation[int | None]:
+        """ma key v D… [MD] [N… J…] [T…]; *verb* is INCREMENT or DECREMENT."""
+        with located(verb, key):
+            self._require(verb, "int", IntSerializer)
+            raw, token, base64 = self.keys.encode(key)
+            flags = ARITHMETIC_FLAGS + DELTA % u64(delta, "delta") + (MODE_DECREMENT if verb is DECREMENT else b"")
+            if initial is not None:
+                lifetime = self._options.default_ttl if ttl is DEFAULT else ttl
+                flags += VIVIFY % exptime(lifetime, self._clock()) + INITIAL % u64(initial, "initial")
+            if ttl is not DEFAULT:
+                flags += TTL % exptime(ttl, self._clock())
+            return operation(verb, key, raw, b"ma %b%b%b" % (token, base64, flags), None, read_number)
+
+    def _require(self, verb: Verb, wanted: str, *serializers: type) -> None:
+        # The type system sees T only: a Client[int] may have any serializer of int.
+        if not isinstance(self.frame.serializer, serializers) or self.frame.compressor is not None:
+            raise InvalidArgumentError(f"{verb.name} needs the built-in serializer of {wanted}, and no compressor")

@@ -1,0 +1,164 @@
+"""One connection of the protocol, sans-IO: requests out as bytes, bytes in as answers, in order.
+
+Knows the queue of expected replies, the receive buffer and the opaques; knows no socket and no clock. It changes over
+time and is guarded by whoever owns it: one request or batch at a time (blocking), or one event loop (asyncio).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from itertools import cycle
+from typing import TYPE_CHECKING, Final, final
+
+from typing_extensions import override
+
+from metacache.errors import ProtocolError
+from metacache.protocol.commands import Command, Framing
+from metacache.protocol.expectations import AdminBlock, Single
+from metacache.protocol.replies import OPAQUES, Opaque
+from metacache.protocol.windows import QuietWindow, Window
+
+if TYPE_CHECKING:
+    from metacache.protocol.expectations import Expectation
+
+__all__ = ["ProtocolConnection", "frame"]
+
+CRLF: Final = b"\r\n"
+
+
+@final
+class ProtocolConnection:
+    """Frame requests and match what arrives to them.
+
+    Args:
+        max_reply_size: a reply announcing a larger value (bytes) is a ProtocolError before memory is taken.
+        first_opaque: where in the table this connection's opaques start. Different starts let a reply that strayed
+            from one connection to another (a proxy, an inherited socket) be recognised.
+
+    ``must_close`` turns True when the stream position is in doubt or bytes came that nobody asked for. ``failure`` is
+    the ProtocolError that everything still waiting gets. ``next_opaque`` gives the next opaque, for a caller that frames a
+    request itself and reads its reply with `whole_reply`.
+    """
+
+    __slots__ = ("_expected", "_held", "_held_size", "_limit", "_needed", "failure", "must_close", "next_opaque")
+
+    def __init__(self, *, max_reply_size: int, first_opaque: int = 0) -> None:
+        self._limit = max_reply_size
+        start = first_opaque % len(OPAQUES)
+        self.next_opaque = cycle(OPAQUES[start:] + OPAQUES[:start]).__next__
+        self._expected: deque[Expectation] = deque()
+        self._held: list[bytes] = []
+        self._held_size = 0
+        self._needed = 0
+        self.failure: ProtocolError | None = None
+        self.must_close = False
+
+    @override
+    def __repr__(self) -> str:
+        state = "must close" if self.must_close else f"{len(self._expected)} expected, {self._held_size} bytes held"
+        return f"<ProtocolConnection: {state}>"
+
+    def send(self, command: Command, head: bytes, body: bytes | None = None) -> tuple[bytes, Single | AdminBlock]:
+        """Return the bytes of one request and the expectation that will hold its answer."""
+        opaque = self.next_opaque() if command.echoes else None
+        return frame(head, opaque, body), self.expect(command, opaque)
+
+    def expect(self, command: Command, opaque: Opaque | None) -> Single | AdminBlock:
+        """Queue and return the expectation of a reply to a request that the caller framed itself."""
+        meta = command.framing is Framing.META
+        expectation = Single(command, opaque and opaque[1]) if meta else AdminBlock(command)
+        self._expected.append(expectation)
+        return expectation
+
+    def send_window(
+        self, command: Command, heads: Sequence[bytes], bodies: Sequence[bytes] | None
+    ) -> tuple[bytes, Window]:
+        """Return the bytes of a window of requests, opaques on the first and the last, and its expectation."""
+        first, last = self.next_opaque(), self.next_opaque()
+        marked = list(heads)
+        marked[-1] += b" " + last[1]
+        if len(marked) > 1:
+            marked[0] += b" " + first[1]
+        window = Window(command, len(marked), first if len(marked) > 1 else last, last)
+        self._expected.append(window)
+        return _joined(marked, bodies), window
+
+    def send_quiet(
+        self, command: Command, heads: Sequence[bytes], bodies: Sequence[bytes] | None
+    ) -> tuple[bytes, QuietWindow]:
+        """Return the bytes of a window of quiet requests closed by ``mn``, an opaque on each, and its expectation."""
+        opaques = [self.next_opaque() for _ in heads]
+        window = QuietWindow(command, opaques)
+        self._expected.append(window)
+        marked = [b"%b q %b" % (head, opaque[1]) for head, opaque in zip(heads, opaques, strict=True)]
+        return _joined(marked, bodies) + b"mn\r\n", window
+
+    def receive(self, data: bytes) -> list[Expectation]:
+        """Take bytes in; return the expectations they finish, in order.
+
+        After it `must_close` and `failure` may be set. What was finished before a failure is valid.
+        """
+        if self._held:
+            self._held.append(data)
+            self._held_size += len(data)
+            if self._held_size < self._needed:
+                return []
+            data = b"".join(self._held)
+            self._held.clear()
+            self._held_size = 0
+        expected = self._expected
+        finished: list[Expectation] = []
+        pos = 0
+        try:
+            while pos < len(data):
+                if not expected:
+                    self._refuse_surplus(len(data) - pos, finished)
+                    break
+                expectation = expected[0]
+                pos = expectation.parse(data, pos, self._limit)
+                if expectation.needed:
+                    self._hold(data[pos:], expectation.needed)
+                    break
+                expected.popleft()
+                finished.append(expectation)
+                if expectation.closes:
+                    self.must_close = True
+                    break
+        except ProtocolError as error:
+            self.failure = error
+            self.must_close = True
+        return finished
+
+    def _hold(self, rest: bytes, needed: int) -> None:
+        self._held.append(rest)
+        self._held_size = len(rest)
+        self._needed = needed
+
+    def _refuse_surplus(self, size: int, finished: list[Expectation]) -> None:
+        # FAULTS 14: the answers before the surplus stand; the connection does not.
+        self.must_close = True
+        if not finished:
+            raise ProtocolError(f"{size} bytes came that nobody asked for; the connection is closed")
+
+    def end_of_stream(self) -> list[Expectation]:
+        """Take the end of the connection; return what it finishes (a shutdown). Whatever else is expected is lost."""
+        self.must_close = True
+        if self._expected and self._expected[0].end_of_stream():
+            return [self._expected.popleft()]
+        return []
+
+
+def frame(head: bytes, opaque: Opaque | None, body: bytes | None) -> bytes:
+    """Return the bytes of one request."""
+    suffix = CRLF if opaque is None else opaque[0]
+    return head + suffix if body is None else b"".join((head, suffix, body, CRLF))
+
+
+def _joined(heads: Sequence[bytes], bodies: Sequence[bytes] | None) -> bytes:
+    if bodies is None:
+        return CRLF.join(heads) + CRLF
+    pieces = [b""] * (2 * len(heads))
+    pieces[::2] = heads
+    pieces[1::2] = bodies
+    return CRLF.join(pieces) + CRLF

@@ -1,0 +1,220 @@
+"""What a connection waits for when a batch is under way: the replies to a window of requests.
+
+A window of ordinary requests begins and ends with an opaque; a window of quiet ones ends with ``mn``. Nothing is handed out before the
+end was seen, and every count, code and length agreed; a doubt is a ProtocolError.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import final
+
+from metacache.errors import MetacacheError, ProtocolError
+from metacache.protocol.commands import Command
+from metacache.protocol.expectations import Answer, Single, wrong_opaque
+from metacache.protocol.replies import Opaque, Refusal, Reply, find_flag, known_sizes, return_flags, value_header
+
+__all__ = ["QuietWindow", "Replies", "Window"]
+
+
+@final
+class Replies:
+    """The replies to a batch: parallel lists in the order of its requests, and the errors by index.
+
+    ``headers[i]`` is the header line of reply i without its opaque (``b""`` when it failed), ``values[i]`` its data block or None.
+    """
+
+    __slots__ = ("errors", "headers", "values")
+
+    def __init__(self, count: int = 0) -> None:
+        self.headers = [b""] * count
+        self.values: list[bytes | None] = [None] * count
+        self.errors: dict[int, MetacacheError] = {}
+
+    def fill(self, start: int, part: Replies) -> None:
+        """Put *part*, the replies to the requests from *start* on, into their places."""
+        if len(part.headers) == len(self.headers):
+            self.headers, self.values, self.errors = part.headers, part.values, part.errors
+            return
+        stop = start + len(part.headers)
+        self.headers[start:stop] = part.headers
+        self.values[start:stop] = part.values
+        for index, error in part.errors.items():
+            self.errors[start + index] = error
+
+    def add(self, answer: Answer) -> None:
+        """Append one answer."""
+        if isinstance(answer, Refusal):
+            self.errors[len(self.headers)] = answer.error
+            self.headers.append(b"")
+            self.values.append(None)
+        else:
+            tokens, value = answer
+            self.headers.append(b" ".join(token for token in tokens if token[:1] != b"O"))
+            self.values.append(value)
+
+
+@final
+class Window:
+    """The replies to *count* requests of one command of which the first and the last carry an opaque.
+
+    In between, order and count tell which reply is whose (DESIGN, law 1). Nothing is handed out before the last opaque
+    has been seen.
+    """
+
+    __slots__ = ("_can_split", "_count", "_first", "_last", "closes", "command", "needed", "replies")
+
+    def __init__(self, command: Command, count: int, first: Opaque, last: Opaque) -> None:
+        self.command = command
+        self.replies = Replies()
+        self.needed = 1
+        self.closes = False
+        self._count = count
+        self._first = first[1]
+        self._last = last[1]
+        self._can_split = True
+
+    def parse(self, data: bytes, pos: int, limit: int, /) -> int:
+        headers = self.replies.headers
+        while len(headers) < self._count:
+            before = len(headers)
+            if self._can_split and 0 < before < self._count - 1:
+                pos = self._parse_middle(data, pos, limit)
+            if len(headers) == before:
+                single = Single(self.command, self._opaque_at(before))
+                pos = single.parse(data, pos, limit)
+                if single.answer is None:
+                    self.needed = single.needed
+                    return pos
+                self._take(single.answer)
+        self.needed = 0
+        return pos
+
+    def _opaque_at(self, index: int) -> bytes | None:
+        return self._first if index == 0 else self._last if index == self._count - 1 else None
+
+    def _take(self, answer: Answer) -> None:
+        # A middle reply that had to be parsed alone holds a CRLF in its value: splitting again would cost more than it saves.
+        self._can_split = not self.replies.headers
+        self.replies.add(answer)
+        if isinstance(answer, Refusal) and answer.closes:
+            self.closes = True
+            self._count = len(self.replies.headers)
+
+    def _parse_middle(self, data: bytes, pos: int, limit: int) -> int:
+        """Consume what splitting at CRLF explains without a doubt, all in C but one loop; return the position behind."""
+        lines = data[pos:].split(b"\r\n")
+        complete = len(lines) - 1  # what follows the last CRLF is not a line yet
+        left = self._count - 1 - len(self.replies.headers)
+        if not self.command.has_value:
+            used = self._split_lines(lines[: min(complete, left)])
+        else:
+            used = self._split_values(lines, min(left, complete // 2), len(data) - pos <= limit)
+            used = used or self._split_one_by_one(lines, complete, left, limit)
+        return pos + len(b"\r\n".join(lines[:used])) + 2 if used else pos
+
+    def _split_lines(self, lines: list[bytes]) -> int:
+        if lines.count(b"HD") != len(lines):
+            lines = list(itertools.takewhile(self.command.codes.__contains__, lines))
+        self.replies.headers += lines
+        self.replies.values += [None] * len(lines)
+        return len(lines)
+
+    def _split_values(self, lines: list[bytes], pairs: int, fit: bool) -> int:
+        """Take *pairs* of headers and values if all are hits with headers seen before; a quarter of the price of the loop below."""
+        headers, values = lines[: 2 * pairs : 2], lines[1 : 2 * pairs : 2]
+        if not fit or list(map(known_sizes.get, headers)) != list(map(len, values)):
+            return 0
+        self.replies.headers += headers
+        self.replies.values += values
+        return 2 * pairs
+
+    def _split_one_by_one(self, lines: list[bytes], complete: int, left: int, limit: int) -> int:
+        add_header, add_value = self.replies.headers.append, self.replies.values.append
+        used = 0
+        while left and used < complete:
+            header = lines[used]
+            if header == b"EN":
+                value = None
+                used += 1
+            else:
+                size = known_sizes.get(header) or value_header(header)[0]
+                value = lines[used + 1]  # there is one: the last line is not complete
+                if len(value) != size or size > limit or used + 1 == complete:
+                    break  # the value holds a CRLF, or is not all there, or this is no VA
+                used += 2
+            add_header(header)
+            add_value(value)
+            left -= 1
+        return used
+
+    def end_of_stream(self) -> bool:
+        return False
+
+
+@final
+class QuietWindow:
+    """The replies to quiet requests, each with its opaque, closed by an ``mn``.
+
+    The client's own batches never use this; it is for whoever sends raw commands. What stays unanswered succeeded (ms, md,
+    ma) or missed (mg). An error line names no request: it is given to every request between the neighbouring opaques
+    (PROTOCOL section 6).
+    """
+
+    __slots__ = ("_line", "_next", "_opaques", "_pending", "closes", "command", "needed", "replies")
+
+    def __init__(self, command: Command, opaques: list[Opaque]) -> None:
+        if command.silence is None:
+            raise ProtocolError(f"{command.name} is never quiet")
+        self.command = command
+        self.needed = 1
+        self.closes = False
+        self.replies = Replies()
+        self._opaques = [opaque[1] for opaque in opaques]
+        self._next = 0
+        self._pending: MetacacheError | None = None
+        self._line = Command(
+            command.name, command.codes | {b"MN"}, closes_on_client_error=command.closes_on_client_error
+        )
+
+    def parse(self, data: bytes, pos: int, limit: int, /) -> int:
+        while self.needed:
+            single = Single(self._line, None)
+            pos = single.parse(data, pos, limit)
+            if single.answer is None:
+                self.needed = single.needed
+                return pos
+            self._take(single.answer)
+        return pos
+
+    def _take(self, answer: Answer) -> None:
+        if isinstance(answer, Refusal):
+            self._pending = answer.error
+            # Whether a silent write was done can no longer be told, so only reads go on with this connection.
+            self.closes = answer.closes or self.command.name != "mg"
+            if not answer.closes:
+                return
+        if isinstance(answer, Refusal) or answer[0][0] == b"MN":
+            self._settle(len(self._opaques))
+            self.needed = 0
+            return
+        index = self._index(answer)
+        self._settle(index)
+        self.replies.add(answer)
+        self._next = index + 1
+
+    def _index(self, reply: Reply) -> int:
+        token = b"O" + (find_flag(return_flags(reply), b"O") or b"")
+        if token not in self._opaques[self._next :]:
+            raise wrong_opaque(reply[0], self.command)
+        return self._opaques.index(token, self._next)
+
+    def _settle(self, stop: int) -> None:
+        """Decide the requests before *stop* that stayed unanswered."""
+        silence: Reply = ([self.command.silence or b""], None)
+        for _ in range(self._next, stop):
+            self.replies.add(silence if self._pending is None else Refusal(self._pending, closes=False))
+        self._pending = None
+
+    def end_of_stream(self) -> bool:
+        return False

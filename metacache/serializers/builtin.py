@@ -1,0 +1,168 @@
+"""The serializers in the box: bytes, str, int as decimal text, and JSON of JSON types.
+
+Each refuses what is not exactly its type, on the way in and on the way out.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Final, Generic, Literal, TypeVar, cast, final
+
+from typing_extensions import TypeForm
+
+from metacache.errors import InvalidTypeError, SerializationError
+from metacache.serializers.checks import Check, json_check
+from metacache.serializers.fingerprints import fingerprint
+from metacache.serializers.protocols import Serializer
+
+__all__ = [
+    "BYTES",
+    "INT",
+    "JSON",
+    "STR",
+    "BytesSerializer",
+    "IntSerializer",
+    "JsonSerializer",
+    "StrSerializer",
+    "for_builtin",
+]
+
+T = TypeVar("T")
+
+
+def _wrong(value: object, wanted: str) -> SerializationError:
+    return SerializationError(f"the value is {type(value).__name__}, this client stores {wanted}")
+
+
+@final
+class BytesSerializer:
+    """bytes as they are."""
+
+    wire_id = 1
+    fingerprint = 0
+
+    def dumps(self, value: bytes, /) -> bytes:
+        """Return *value*; bytearray and memoryview are refused, for they may change while they are sent."""
+        if type(value) is bytes:
+            return value
+        raise _wrong(value, "bytes")
+
+    def loads(self, data: bytes, /) -> bytes:
+        """Return *data*."""
+        return data
+
+
+@final
+class StrSerializer:
+    """str as UTF-8."""
+
+    wire_id = 2
+    fingerprint = 0
+
+    def dumps(self, value: str, /) -> bytes:
+        """Return *value* in UTF-8; a lone surrogate is refused."""
+        if type(value) is str:
+            return value.encode()
+        raise _wrong(value, "str")
+
+    def loads(self, data: bytes, /) -> str:
+        """Return the text; raises when *data* is not UTF-8."""
+        return data.decode()
+
+
+@final
+class IntSerializer:
+    """int as decimal text, which the server can increment."""
+
+    wire_id = 3
+    fingerprint = 0
+
+    def dumps(self, value: int, /) -> bytes:
+        """Return the digits of *value*; bool is refused."""
+        if type(value) is int:
+            return b"%d" % value
+        raise _wrong(value, "int")
+
+    def loads(self, data: bytes, /) -> int:
+        """Return the number. The server pads a decremented one with spaces on the right (PROTOCOL section 10)."""
+        if _is_decimal(data):
+            return int(data)
+        raise SerializationError("not a decimal number")
+
+
+_is_decimal = re.compile(rb"-?[0-9]+ *").fullmatch
+
+
+@final
+class JsonSerializer(Generic[T]):
+    """JSON by the standard library, of types made of None, bool, int, float, str, list, dict[str, …], Literal, TypedDict and unions."""
+
+    wire_id = 4
+
+    def __init__(self, type_: TypeForm[T]) -> None:
+        self._check: Check = json_check(type_)
+        self.fingerprint: int = fingerprint(type_)
+
+    def dumps(self, value: T, /) -> bytes:
+        """Return *value* as JSON; raises when it is not of the type, or holds a NaN or an infinity."""
+        if not self._check(value):
+            raise SerializationError(f"the value ({type(value).__name__}) has not the type of this client")
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+    def loads(self, data: bytes, /) -> T:
+        """Return the value; raises when *data* is no JSON or not of the type."""
+        value: object = json.loads(data, parse_constant=_refuse_constant)
+        if not self._check(value):
+            raise SerializationError("the JSON has not the type of this client")
+        return cast("T", value)  # the check has just seen that it is one
+
+
+def _refuse_constant(name: str) -> object:
+    raise SerializationError(f"{name} is no JSON")
+
+
+@final
+class _Builtin(Generic[T]):
+    """The plugin of a serializer that serves one class."""
+
+    api_version: Literal[1] = 1
+
+    def __init__(self, class_: type[T], serializer: Serializer[T]) -> None:
+        self.wire_id = serializer.wire_id
+        self._class = class_
+        self._serializer = serializer
+
+    def supports(self, type_: object, /) -> bool:
+        """Tell whether *type_* is the class."""
+        return type_ is self._class
+
+    def build(self, _: object, /) -> Any:  # Any: would be Serializer[T] of the class that `supports` has just compared
+        """Return the serializer."""
+        return self._serializer
+
+
+@final
+class _JsonPlugin:
+    """The plugin ``json``."""
+
+    api_version: Literal[1] = 1
+    wire_id = 4
+
+    def supports(self, type_: object, /) -> bool:
+        """Tell whether *type_* is made of JSON types only."""
+        try:
+            json_check(type_)
+        except InvalidTypeError:
+            return False
+        return True
+
+    def build(self, type_: TypeForm[T], /) -> Serializer[T]:
+        """Return the serializer of *type_*."""
+        return JsonSerializer(type_)
+
+
+BYTES: Final = _Builtin(bytes, BytesSerializer())
+STR: Final = _Builtin(str, StrSerializer())
+INT: Final = _Builtin(int, IntSerializer())
+JSON: Final = _JsonPlugin()

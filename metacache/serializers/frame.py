@@ -1,0 +1,137 @@
+"""From a value to (client flags, bytes) and back: the 32 bits that say who wrote a value, and how.
+
+    31-28  0b1011, so that other clients' flags are told apart
+    27-12  schema fingerprint, 0 = none
+    11-8   compressor id, 0 = none
+    7-0    wire_id of the serializer
+
+Knows no key, no wire and no policy: what cannot be read raises `Undecodable`, and somebody else decides what that means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Generic, Literal, TypeAlias, TypeVar, final
+
+from metacache.errors import InvalidArgumentError, SerializationError
+from metacache.serializers.compression import installed_compressor
+from metacache.serializers.protocols import Compressor, Serializer
+
+__all__ = ["Cause", "Frame", "Undecodable"]
+
+T = TypeVar("T")
+
+MAGIC: Final = 0b1011 << 28
+Cause: TypeAlias = Literal["foreign_flags", "wire_id", "fingerprint", "compressor", "decompress", "decode"]
+
+
+@final
+class Undecodable(Exception):  # noqa: N818 - not an error that a user meets
+    """The bytes are not a T of this client: why, and what the flags claimed."""
+
+    def __init__(self, cause: Cause, wire_id: int = 0, fingerprint: int = 0) -> None:
+        super().__init__(cause)
+        self.cause: Cause = cause
+        self.wire_id = wire_id
+        self.fingerprint = fingerprint
+
+
+@final
+class Frame(Generic[T]):
+    """Encodes and decodes the values of one serializer.
+
+    Args:
+        serializer: turns values into bytes.
+        compressor: compresses what is stored; None stores it as it is.
+        find_compressor: the compressor of an id met in a stored value, None when there is none; default: among the installed.
+        reads_plain: flags 0 (of other clients, and of items that the server created) are readable too.
+
+    ``flags`` are the client flags of an uncompressed value, ``loads`` reads one. Raises InvalidArgumentError when the
+    serializer's wire_id or fingerprint, or the compressor's id, does not fit its bits.
+    """
+
+    __slots__ = ("_find_compressor", "_reads_plain", "compressor", "dumps", "flags", "loads", "serializer")
+
+    def __init__(
+        self,
+        serializer: Serializer[T],
+        *,
+        compressor: Compressor | None = None,
+        find_compressor: Callable[[int], Compressor | None] = installed_compressor,
+        reads_plain: bool = False,
+    ) -> None:
+        _check(1 <= serializer.wire_id <= 255, f"a serializer's wire_id is 1 to 255, not {serializer.wire_id}")
+        _check(0 <= serializer.fingerprint <= 0xFFFF, f"a fingerprint is 0 to 65535, not {serializer.fingerprint}")
+        _check(compressor is None or 1 <= compressor.compressor_id <= 15, "a compressor_id is 1 to 15")
+        self.serializer = serializer
+        self.compressor = compressor
+        self.dumps = serializer.dumps
+        self.loads = serializer.loads
+        self.flags: int = MAGIC | serializer.fingerprint << 12 | serializer.wire_id
+        self._find_compressor = find_compressor
+        self._reads_plain = reads_plain
+
+    def encode(self, value: T) -> tuple[int, bytes]:
+        """Return the client flags and the bytes to store. Raises SerializationError."""
+        try:
+            data = self.dumps(value)
+        except Exception as error:
+            raise refused(value, error) from None  # the cause may quote the value (law 8)
+        if type(data) is not bytes:
+            raise not_bytes(data)
+        if self.compressor is None or len(data) < self.compressor.min_size:
+            return self.flags, data
+        return self._compress(data, self.compressor)
+
+    def _compress(self, data: bytes, compressor: Compressor) -> tuple[int, bytes]:
+        try:
+            small = compressor.compress(data)
+        except Exception as error:
+            raise SerializationError(f"the compressor failed ({type(error).__name__})") from None
+        return (self.flags | compressor.compressor_id << 8, small) if len(small) < len(data) else (self.flags, data)
+
+    def decode(self, flags: int, data: bytes) -> T:
+        """Return the value that *data* is under the client flags *flags*. Raises Undecodable."""
+        if flags == self.flags or (flags == 0 and self._reads_plain):
+            return self._load(data)
+        if flags >> 28 != MAGIC >> 28 or flags > 0xFFFFFFFF:
+            raise Undecodable("foreign_flags")
+        wire_id, fingerprint, compressor_id = flags & 0xFF, flags >> 12 & 0xFFFF, flags >> 8 & 0xF
+        if wire_id != self.serializer.wire_id:
+            raise Undecodable("wire_id", wire_id, fingerprint)
+        if fingerprint and self.serializer.fingerprint and fingerprint != self.serializer.fingerprint:
+            raise Undecodable("fingerprint", wire_id, fingerprint)
+        return self._load(self._decompress(compressor_id, data) if compressor_id else data)
+
+    def _load(self, data: bytes) -> T:
+        try:
+            return self.loads(data)
+        except Exception:
+            raise Undecodable("decode", self.serializer.wire_id, self.serializer.fingerprint) from None
+
+    def _decompress(self, compressor_id: int, data: bytes) -> bytes:
+        own = self.compressor is not None and self.compressor.compressor_id == compressor_id
+        compressor = self.compressor if own else self._find_compressor(compressor_id)
+        if compressor is None:
+            raise Undecodable("compressor", self.serializer.wire_id, self.serializer.fingerprint)
+        try:
+            return compressor.decompress(data)
+        except Exception:
+            raise Undecodable("decompress", self.serializer.wire_id, self.serializer.fingerprint) from None
+
+
+def refused(value: object, error: Exception) -> SerializationError:
+    """Return the error for a *value* that its serializer refused. It names types only."""
+    if isinstance(error, SerializationError):
+        return error
+    return SerializationError(f"a {type(value).__name__} was refused by the serializer ({type(error).__name__})")
+
+
+def not_bytes(data: object) -> SerializationError:
+    """Return the error for a serializer that made *data* of a value."""
+    return SerializationError(f"the serializer made {type(data).__name__} of the value, not bytes")
+
+
+def _check(holds: bool, told: str) -> None:
+    if not holds:
+        raise InvalidArgumentError(told)

@@ -1,0 +1,11 @@
+"""For tests of services and of plugins: a private memcached, a fake one, and the contract of a serializer.
+
+with Memcached() as server:
+client = connect(server.url, User, serializer="msgspec")
+"""
+
+from metacache.testing.contract import check_serializer
+from metacache.testing.fake import FakeServer, FakeTransport
+from metacache.testing.memcached import Memcached, MemcachedNotFound
+
+__all__ = ["FakeServer", "FakeTransport", "Memcached", "MemcachedNotFound", "check_serializer"]

@@ -1,0 +1,54 @@
+"""What every serializer must hold to, as one call that a plugin's tests make."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+from metacache.serializers.protocols import Serializer
+
+__all__ = ["check_serializer"]
+
+T = TypeVar("T")
+
+
+def check_serializer(
+    serializer: Serializer[T],
+    *,
+    values: Iterable[T],
+    refused_bytes: Iterable[bytes],
+    refused_values: Iterable[object] = (),
+) -> None:
+    """Check that *serializer* keeps the contract; raises AssertionError that says where it does not.
+
+    *values* come back equal and of the same class. *refused_bytes* must not load: bytes of another shape, where a coercion
+    would make a wrong T. *refused_values* must not dump.
+    """
+    assert 1 <= serializer.wire_id <= 255, f"wire_id {serializer.wire_id} is not between 1 and 255"
+    assert 0 <= serializer.fingerprint <= 0xFFFF, f"fingerprint {serializer.fingerprint} is not between 0 and 65535"
+    for value in values:
+        data = serializer.dumps(value)
+        assert type(data) is bytes, f"dumps gave {type(data).__name__}, not bytes"
+        again = serializer.loads(data)
+        assert type(again) is type(value), f"{type(value).__name__} came back as {type(again).__name__}"
+        assert again == value, f"{value!r} came back as {again!r}"
+    for data in refused_bytes:
+        assert not _loads(serializer, data), f"{data!r} was loaded as {serializer.loads(data)!r}"
+    for wrong in refused_values:
+        assert not _dumps(serializer, wrong), f"a {type(wrong).__name__} was dumped"
+
+
+def _loads(serializer: Serializer[T], data: bytes) -> bool:
+    try:
+        serializer.loads(data)
+    except Exception:
+        return False
+    return True
+
+
+def _dumps(serializer: Serializer[T], value: object) -> bool:
+    try:
+        serializer.dumps(value)  # type: ignore[arg-type]  # a value of a wrong type is the point
+    except Exception:
+        return False
+    return True

@@ -1,0 +1,315 @@
+"""A fake memcached, in memory and sans-IO, and a transport on it: for tests that need no server and no network.
+
+It speaks the wire: requests go in as bytes, replies come out as bytes and through the real protocol connection. It knows the
+requests that this client makes; for all others ask a real server (`Memcached`).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from base64 import b64decode
+from collections.abc import Callable, Mapping
+from typing import Final, TypeVar, final
+
+import attrs
+
+from metacache.errors import ClosedError, MetacacheError
+from metacache.protocol.connection import ProtocolConnection
+from metacache.protocol.expectations import Answer
+from metacache.protocol.replies import Refusal
+from metacache.transports import Batch, Exchange, Operation
+from metacache.transports.exchange import StreamExchange
+
+__all__ = ["FakeServer", "FakeTransport"]
+
+R = TypeVar("R")
+
+MAX_RELATIVE: Final = 60 * 60 * 24 * 30
+U64: Final = 2**64
+
+
+@final
+@attrs.define
+class _Item:
+    value: bytes
+    flags: int
+    cas: int
+    expires: float | None
+    used: float
+    fetched: bool = False
+    stale: bool = False
+    won: bool = False
+
+
+# A request's flags by letter; a flag without token has b"".
+_Flags = Mapping[bytes, bytes]
+
+
+@final
+class FakeServer:
+    """The meta commands against a dict: bytes in, bytes out.
+
+    Args:
+        clock: tells the time in seconds since 1970; a test may give its own.
+        max_value_size: a larger value is refused as the real one refuses it, and the old value is gone.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.time, *, max_value_size: int = 1_048_000) -> None:
+        self._clock = clock
+        self._max_value_size = max_value_size
+        self._items: dict[bytes, _Item] = {}
+        self._cas = 0
+
+    def answer(self, data: bytes) -> bytes:
+        """Return the replies to the complete requests in *data*."""
+        replies: list[bytes] = []
+        while data:
+            line, _, data = data.partition(b"\r\n")
+            name, *tokens = line.split(b" ")
+            body = b""
+            if name == b"ms":
+                size = int(tokens.pop(1))
+                body, data = data[:size], data[size + 2 :]
+            flags = {token[:1]: token[1:] for token in tokens[1:]}
+            key = b64decode(tokens[0]) if b"b" in flags else b"".join(tokens[:1])
+            command = _COMMANDS.get(name)
+            opaque = b" O" + flags[b"O"] if b"O" in flags else b""
+            replies.append(b"ERROR\r\n" if command is None else command(self, key, flags, body, opaque))
+        return b"".join(replies)
+
+    # --- commands ----------------------------------------------------------------------------------------------------
+
+    def _mg(self, key: bytes, flags: _Flags, _: bytes, opaque: bytes) -> bytes:
+        item = self._find(key)
+        if item is None and b"N" in flags:
+            item = self._store(key, b"", 0, self._expiry(flags[b"N"]))
+            item.won = True
+            return _reply(b"VA 0" if b"v" in flags else b"HD", self._told(item, flags) + opaque + b" W", item, flags)
+        if item is None:
+            return b"EN" + opaque + b"\r\n"
+        if b"T" in flags:
+            item.expires = self._expiry(flags[b"T"])
+        state = self._state(item)
+        start = b"VA %d" % len(item.value) if b"v" in flags else b"HD"
+        reply = _reply(start, self._told(item, flags) + opaque + state, item, flags)
+        item.fetched, item.used = True, self._clock()
+        return reply
+
+    def _state(self, item: _Item) -> bytes:
+        """Return the flags of a stale or leased item; the first reader of a stale one wins."""
+        is_lease = item.won and not item.stale
+        state = b" X" if item.stale else b""
+        if is_lease or (item.stale and item.won):
+            return b" Z" + state
+        if item.stale:
+            item.won = True
+            return state + b" W"
+        return state
+
+    def _ms(self, key: bytes, flags: _Flags, body: bytes, opaque: bytes) -> bytes:
+        item = self._find(key)
+        mode = flags.get(b"M", b"S")
+        code = self._refused(item, mode, flags)
+        if code is not None:
+            return code + opaque + b"\r\n"
+        if item is not None and mode in (b"A", b"P"):
+            body = item.value + body if mode == b"A" else body + item.value
+        if len(body) > self._max_value_size:
+            self._items.pop(key, None)
+            return b"SERVER_ERROR object too large for cache\r\n"
+        if item is not None and mode in (b"A", b"P"):
+            self._store(key, body, item.flags, item.expires)
+        else:
+            self._store(key, body, int(flags.get(b"F", b"0")), self._expiry(flags.get(b"T", b"0")))
+        return b"HD" + opaque + b"\r\n"
+
+    def _refused(self, item: _Item | None, mode: bytes, flags: _Flags) -> bytes | None:
+        if mode == b"E":
+            return None if item is None else b"NS"
+        if mode in (b"R", b"A", b"P") and item is None:
+            return b"NF" if mode == b"R" and b"C" in flags else b"NS"
+        if b"C" not in flags:
+            return None
+        return b"NF" if item is None else None if item.cas == int(flags[b"C"]) else b"EX"
+
+    def _md(self, key: bytes, flags: _Flags, _: bytes, opaque: bytes) -> bytes:
+        item = self._find(key)
+        if item is None:
+            return b"NF" + opaque + b"\r\n"
+        if b"C" in flags and item.cas != int(flags[b"C"]):
+            return b"EX" + opaque + b"\r\n"
+        if b"I" in flags:
+            item.stale, item.won, item.cas = True, False, self._next_cas()
+            if b"T" in flags:
+                item.expires = self._expiry(flags[b"T"])
+        else:
+            del self._items[key]
+        return b"HD" + opaque + b"\r\n"
+
+    def _ma(self, key: bytes, flags: _Flags, _: bytes, opaque: bytes) -> bytes:
+        item = self._find(key)
+        if item is None and b"N" in flags:
+            item = self._store(key, flags.get(b"J", b"0"), 0, self._expiry(flags[b"N"]))
+        elif item is None:
+            return b"NF" + opaque + b"\r\n"
+        elif not item.value.strip().isdigit() or int(item.value) >= U64:
+            return b"CLIENT_ERROR cannot increment or decrement non-numeric value\r\n"
+        else:
+            self._add(key, item, flags)
+        digits = self._items[key].value.strip()
+        start = b"VA %d" % len(digits) if b"v" in flags else b"HD"
+        return start + self._told(item, flags) + opaque + b"\r\n" + (digits + b"\r\n" if b"v" in flags else b"")
+
+    def _add(self, key: bytes, item: _Item, flags: _Flags) -> None:
+        delta = int(flags.get(b"D", b"1"))
+        down = flags.get(b"M", b"I") in (b"D", b"-")
+        number = b"%d" % (max(int(item.value) - delta, 0) if down else (int(item.value) + delta) % U64)
+        if len(number) > len(item.value):
+            self._store(key, number, item.flags, item.expires)  # a new item, which forgets T
+            return
+        item.value, item.cas = number.ljust(len(item.value)), self._next_cas()
+        if b"T" in flags:
+            item.expires = self._expiry(flags[b"T"])
+
+    def _me(self, key: bytes, _: _Flags, __: bytes, ___: bytes) -> bytes:
+        item = self._find(key)
+        if item is None:
+            return b"EN\r\n"
+        told = (key, self._idle(item), item.cas, b"yes" if item.fetched else b"no", 56 + len(key) + len(item.value))
+        return b"ME %b exp=-1 la=%d cas=%d fetch=%b cls=1 size=%d\r\n" % told
+
+    def _mn(self, _: bytes, __: _Flags, ___: bytes, ____: bytes) -> bytes:
+        return b"MN\r\n"
+
+    # --- items -------------------------------------------------------------------------------------------------------
+
+    def _find(self, key: bytes) -> _Item | None:
+        item = self._items.get(key)
+        if item is not None and item.expires is not None and item.expires <= self._clock():
+            del self._items[key]
+            return None
+        return item
+
+    def _store(self, key: bytes, value: bytes, flags: int, expires: float | None) -> _Item:
+        item = self._items[key] = _Item(value, flags, self._next_cas(), expires, self._clock())
+        return item
+
+    def _next_cas(self) -> int:
+        self._cas += 1
+        return self._cas
+
+    def _expiry(self, token: bytes) -> float | None:
+        number = int(token)
+        if number == 0:
+            return None
+        return number if number > MAX_RELATIVE else self._clock() + number
+
+    def _idle(self, item: _Item) -> int:
+        return int(self._clock() - item.used)
+
+    def _told(self, item: _Item, flags: _Flags) -> bytes:
+        """Return the return flags that were asked for, in the order asked."""
+        left = -1 if item.expires is None else math.ceil(item.expires - self._clock())
+        told = {
+            b"f": item.flags,
+            b"c": item.cas,
+            b"t": left,
+            b"s": len(item.value),
+            b"h": item.fetched,
+            b"l": self._idle(item),
+        }
+        return b"".join(b" %b%d" % (letter, told[letter]) for letter in flags if letter in told)
+
+
+def _reply(start: bytes, flags: bytes, item: _Item, asked: _Flags) -> bytes:
+    return start + flags + b"\r\n" + (item.value + b"\r\n" if b"v" in asked else b"")
+
+
+_Command = Callable[[FakeServer, bytes, _Flags, bytes, bytes], bytes]
+_COMMANDS: Final[dict[bytes, _Command]] = {
+    b"mg": FakeServer._mg,
+    b"ms": FakeServer._ms,
+    b"md": FakeServer._md,
+    b"ma": FakeServer._ma,
+    b"me": FakeServer._me,
+    b"mn": FakeServer._mn,
+}
+
+
+@final
+class _FakeStream:
+    """What an exchange takes for a socket."""
+
+    is_tls = False
+
+    def __init__(self, server: FakeServer) -> None:
+        self.protocol = ProtocolConnection(max_reply_size=1 << 30)
+        self._server = server
+        self._arrived = b""
+
+    def prepare(self, _: float, /) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return -1
+
+    def write(self, data: memoryview, /) -> int:
+        self._arrived += self._server.answer(bytes(data))
+        return len(data)
+
+    def read(self) -> bytes | None:
+        arrived, self._arrived = self._arrived, b""
+        return arrived or None
+
+    def failed(self, error: BaseException, /) -> BaseException:
+        return error
+
+    def close(self) -> None:
+        pass
+
+
+@final
+class FakeTransport:
+    """A Transport on a FakeServer: ``Client(FakeTransport(), serializer)`` behaves as on a real one, in one process.
+
+    ``operations`` holds the names of the verbs run, in order.
+    """
+
+    def __init__(self, server: FakeServer | None = None) -> None:
+        self.server = server or FakeServer()
+        self.operations: list[str] = []
+        self._closed = False
+
+    def run(self, op: Operation[R], /, *, deadline: float | None = None) -> R:  # noqa: ARG002 - it never waits
+        """Answer *op* at once. Raises ClosedError, and the errors that the server answers."""
+        self._note(op.verb.name)
+        stream = _FakeStream(self.server)
+        data, expectation = stream.protocol.send(op.verb.command, op.head, op.body)
+        stream.protocol.receive(self.server.answer(data))
+        try:
+            return op.read(_reply_of(expectation.answer, stream.protocol.failure))
+        except MetacacheError as error:
+            raise error.locate(node="fake", operation=op.verb.name, key=op.given)  # noqa: B904 - it is the same error
+
+    def begin(self, batch: Batch, /, *, deadline: float) -> Exchange:
+        """Start *batch*; advancing it twice ends it."""
+        self._note(batch.verb.name)
+        return StreamExchange(batch, _FakeStream(self.server), lambda: None, node="fake", deadline=deadline)
+
+    def close(self) -> None:
+        """Refuse what comes."""
+        self._closed = True
+
+    def _note(self, name: str) -> None:
+        if self._closed:
+            raise ClosedError("the transport was closed", node="fake", operation=name)
+        self.operations.append(name)
+
+
+def _reply_of(answer: Answer | None, failure: MetacacheError | None) -> tuple[list[bytes], bytes | None]:
+    if isinstance(answer, Refusal):
+        raise answer.error
+    if answer is None:
+        raise failure or RuntimeError("the fake server gave half a reply")
+    return answer

@@ -1,0 +1,163 @@
+"""A private memcached: started on a free loopback port or a unix socket, and ended with whoever started it.
+
+Never one that was found running; it is stopped by its own process id.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self, final
+
+from typing_extensions import override
+
+from metacache.nodes import Node
+
+__all__ = ["Memcached", "MemcachedNotFound"]
+
+# Which memcached to start, where it is not the one on PATH.
+VARIABLE: Final = "METACACHE_MEMCACHED"
+STARTUP: Final = 10.0  # seconds
+
+
+@final
+class MemcachedNotFound(Exception):  # noqa: N818 - says what is the matter
+    """There is no memcached to start."""
+
+
+@final
+class Memcached:
+    """One memcached process.
+
+    Args:
+        options: more command-line options (``["-m", "8", "-M"]``).
+        unix: listen on a unix socket instead of a free loopback port.
+        port: listen on this loopback port (to start again where another was); 0: any that is free.
+
+    ``url`` and ``node`` say where it is. Raises MemcachedNotFound when there is none to start, RuntimeError when it does not start.
+    """
+
+    def __init__(self, options: Sequence[str] = (), *, unix: bool = False, port: int = 0) -> None:
+        self._options = list(options)
+        self._directory = Path(tempfile.mkdtemp(prefix="metacache-"))
+        self._unix = unix
+        self._port = port
+        self._process = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        program = os.environ.get(VARIABLE) or shutil.which("memcached")
+        if program is None:
+            raise MemcachedNotFound(
+                f"no memcached on PATH; install it (apt install memcached) or name it in ${VARIABLE}"
+            )
+        port_file = self._directory / "port"
+        port_file.unlink(missing_ok=True)
+        where = ["-s", str(self.path)] if self._unix else ["-l", "127.0.0.1", "-p", str(self._port or -1), "-U", "0"]
+        user = ["-u", "root"] if os.geteuid() == 0 else []
+        process = subprocess.Popen(
+            [program, *user, *where, *self._options],
+            env={**os.environ, "MEMCACHED_PORT_FILENAME": str(port_file)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        try:
+            self._wait_until_ready(process, port_file)
+        except BaseException:
+            process.kill()
+            process.communicate()
+            raise
+        return process
+
+    def _wait_until_ready(self, process: subprocess.Popen[bytes], port_file: Path) -> None:
+        end = time.monotonic() + STARTUP
+        while time.monotonic() < end:
+            if process.poll() is not None:
+                _, said = process.communicate()
+                raise RuntimeError(
+                    f"memcached ended with {process.returncode}: {said.decode(errors='replace').strip()}"
+                )
+            if self._unix and self.path.exists():
+                return
+            if not self._unix and port_file.exists() and (told := port_file.read_text().split()):
+                self._port = int(told[-1])
+                with socket.create_connection(("127.0.0.1", self._port), STARTUP):
+                    return
+            time.sleep(0.005)
+        raise RuntimeError(f"memcached was not ready within {STARTUP} seconds")
+
+    @override
+    def __repr__(self) -> str:
+        state = "running" if self._process.poll() is None else "stopped"
+        return f"<Memcached {self.node}: pid {self.pid}, {state}>"
+
+    @property
+    def path(self) -> Path:
+        """The path of its unix socket."""
+        return self._directory / "memcached.sock"
+
+    @property
+    def port(self) -> int:
+        """Its TCP port."""
+        return self._port
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
+    def node(self) -> Node:
+        """Its Node."""
+        return Node(f"unix:{self.path}" if self._unix else f"127.0.0.1:{self._port}")
+
+    @property
+    def url(self) -> str:
+        """Its URL for `connect`."""
+        return f"memcached+unix://{self.path}" if self._unix else f"memcached://127.0.0.1:{self._port}"
+
+    def freeze(self) -> None:
+        """Stop it from running (SIGSTOP); connections stay open and nothing is answered."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it run on (SIGCONT)."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    def kill(self) -> None:
+        """End it at once (SIGKILL)."""
+        self._process.kill()
+        self._process.communicate()
+
+    def restart(self) -> None:
+        """Kill it and start it again, empty, in the same place."""
+        self.kill()
+        self.path.unlink(missing_ok=True)
+        self._process = self._start()
+
+    def close(self) -> None:
+        """End it and remove its files. Closing twice is nothing."""
+        if self._process.poll() is None:
+            self.thaw()
+            self._process.terminate()
+        try:
+            self._process.communicate(timeout=5)
+        except subprocess.TimeoutExpired:
+            self.kill()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self.close()

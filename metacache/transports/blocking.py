@@ -1,0 +1,320 @@
+"""`Connection`: one connection as a transport, and the loop that drives a batch.
+
+Lends one stream to one thread at a time and drops it in a forked child. Moves no bytes: `Stream` does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import select
+import threading
+import weakref
+from collections import deque
+from functools import partial
+from time import monotonic
+from typing import TYPE_CHECKING, Final, Protocol, Self, TypeVar, final
+
+from typing_extensions import override
+
+from metacache.errors import ClosedError, InvalidArgumentError, MetacacheError, PoolTimeout, ValueTooLargeError
+from metacache.nodes import Node
+from metacache.protocol.replies import HD_REPLY, NO_OPAQUE, whole_reply
+from metacache.protocol.windows import Replies
+from metacache.settings import Settings
+from metacache.transports.dialing.blocking import Dialer
+from metacache.transports.exchange import FailedExchange, StreamExchange
+from metacache.transports.streams.blocking import Attempt, Stream
+from metacache.transports.waiting.blocking import WaitingLine
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from metacache.transports import Batch, Exchange, Operation, Transport
+
+__all__ = ["Connection", "run_batch"]
+
+R = TypeVar("R")
+TRUST: Final = 0.01
+DEFAULTS: Final = Settings()
+
+
+class _Shelf(Protocol):
+    """Where an idle stream lies: a deque, or what refuses to keep one."""
+
+    def pop(self) -> Stream: ...
+    def append(self, stream: Stream, /) -> None: ...
+    def __len__(self) -> int: ...
+
+
+@final
+class _Retired:
+    """The shelf of a closed connection: nothing comes from it, and what is put there is closed."""
+
+    def pop(self) -> Stream:
+        raise IndexError
+
+    def append(self, stream: Stream, /) -> None:
+        stream.close()
+
+    def __len__(self) -> int:
+        return 0
+
+
+@final
+class Connection:
+    """One connection to one node, dialled when first used and again after it broke.
+
+    Threads may share it: one at a time, the others wait within their deadline, in order. For speed under threads use a pool.
+
+    Args:
+        node: the server.
+        settings: timeouts, TLS, credentials, limits.
+    """
+
+    # The stream is owned: idle it lies in _idle, in use only its user holds it, and _stream knows it weakly. So nothing that
+    # is raised, wherever it strikes, can lose it: a stream nobody holds is gone, and the next caller makes another (law 7).
+    __slots__ = (
+        "__weakref__",
+        "_closed",
+        "_dialer",
+        "_idle",
+        "_line",
+        "_making",
+        "_max_body",
+        "_max_reply",
+        "_settings",
+        "_stream",
+        "_timeout",
+        "_waiters",
+        "node",
+    )
+
+    _idle: _Shelf
+    _stream: weakref.ref[Stream] | None
+
+    def __init__(self, node: Node, *, settings: Settings = DEFAULTS) -> None:
+        self.node = node
+        self._settings = settings
+        self._max_body = settings.max_value_size
+        self._max_reply = settings.max_reply_size
+        self._timeout = settings.timeout
+        self._dialer = Dialer(node, settings)
+        self._closed = False
+        self._reset()
+        _connections.add(self)
+
+    def _reset(self) -> None:
+        self._idle = _Retired() if self._closed else deque()
+        self._line: WaitingLine[Stream] = WaitingLine()
+        self._waiters = self._line.waiters
+        self._making = threading.Lock()
+        self._stream = None
+
+    @override
+    def __repr__(self) -> str:
+        return f"<Connection {self.node.name}: {self._state()}>"
+
+    def _state(self) -> str:
+        if self._closed:
+            return "closed"
+        stream = self._stream() if self._stream is not None else None
+        if stream is None or not stream.is_open:
+            return "not connected"
+        return "idle" if self._idle else f"in use, {len(self._line.waiters)} waiting"
+
+    # --- the transport -----------------------------------------------------------------------------------------------
+
+    def run(self, op: Operation[R], /, *, deadline: float | None = None) -> R:
+        """Send *op*, wait for its reply and return what ``op.read`` makes of it.
+
+        *deadline*: a ``time.monotonic()`` time; None: ``Settings.timeout`` from now.
+
+        Raises ClosedError, PoolTimeout (another thread kept the connection), ValueTooLargeError and ConnectError before
+        anything is sent; ConnectionLost, OperationTimeout and ProtocolError, which close the connection and tell by
+        ``maybe_applied`` whether a write may have been done; ServerError and ClientError, which leave it open.
+        """
+        now = monotonic()
+        seconds = self._timeout if deadline is None else deadline - now
+        try:
+            if self._max_body is not None and op.body is not None and len(op.body) > self._max_body:
+                raise _too_large(len(op.body), self._max_body)
+            try:
+                stream = self._idle.pop()
+            except IndexError:
+                stream = self._wait(now + seconds)
+            try:
+                if now - stream.used > TRUST or seconds != stream.armed:
+                    stream.make_ready(now + seconds)
+                    stream.armed = seconds
+                stream.used = now
+                command = op.verb.command
+                next_opaque = stream.next_opaque
+                opaque = next_opaque() if command.echoes else NO_OPAQUE
+                body = op.body
+                wire = op.head + opaque[0] if body is None else b"".join((op.head, opaque[0], body, b"\r\n"))
+                reply = data = None
+                sent = 0
+                try:
+                    send, recv = stream.send, stream.recv
+                    sent = send(wire)
+                    if sent == len(wire):
+                        data = recv(command.receive)
+                        if data == opaque[2] and command.has_plain_hd:
+                            reply = HD_REPLY
+                        else:
+                            reply = whole_reply(data, opaque[0], command, self._max_reply)
+                except OSError as error:
+                    reply = stream.finish(op, Attempt(opaque, wire, sent, data, error), now, now + seconds)
+                except BaseException:
+                    stream.close()
+                    raise
+                if reply is None:
+                    reply = stream.finish(op, Attempt(opaque, wire, sent, data, None), now, now + seconds)
+            finally:
+                self._idle.append(stream)
+                if self._waiters:
+                    self._line.hand_over(self._idle.pop, self._idle.append)
+            read = op.read
+            return read(reply)
+        except MetacacheError as error:
+            error.locate(node=self.node.name, operation=op.verb.name, key=op.given)
+            raise
+
+    def begin(self, batch: Batch, /, *, deadline: float) -> Exchange:
+        """Start *batch* and return its exchange, which `run_batch` drives. The connection is in use until it ends.
+
+        *deadline* as in `run`; ``math.inf``: ``Settings.timeout`` from now. Raises ClosedError and ValueTooLargeError; all
+        else that goes wrong is in the outcomes.
+        """
+        if self._max_body is not None:
+            _check_sizes(batch, self._max_body)
+        deadline = monotonic() + self._settings.timeout if deadline == math.inf else deadline
+        try:
+            stream = self._take(deadline)
+            try:
+                release = partial(self._put_back, stream)
+                return StreamExchange(batch, stream, release, node=self.node.name, deadline=deadline)
+            except BaseException:
+                self._put_back(stream)
+                raise
+        except ClosedError:
+            raise
+        except MetacacheError as error:
+            return FailedExchange(batch, error.locate(node=self.node.name))
+
+    def close(self) -> None:
+        """Close. What runs is let finish, what waits or comes is refused with ClosedError. Closing twice is nothing."""
+        self._closed = True
+        shelf, self._idle = self._idle, _Retired()
+        with contextlib.suppress(IndexError):
+            shelf.pop().close()
+        self._line.wake_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self.close()
+
+    # --- lending the stream ------------------------------------------------------------------------------------------
+
+    def _take(self, deadline: float) -> Stream:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._wait(deadline)
+
+    def _put_back(self, stream: Stream) -> None:
+        self._idle.append(stream)
+        self._line.hand_over(self._idle.pop, self._idle.append)
+
+    def _wait(self, deadline: float) -> Stream:
+        """Return the stream as soon as nobody uses it. Raises ClosedError, and PoolTimeout at *deadline*."""
+        while not self._closed:
+            stream = self._line.wait(self._look, deadline - monotonic(), self._put_back)
+            if stream is not None:
+                return stream
+            if monotonic() >= deadline:
+                raise PoolTimeout("another thread kept the connection until the deadline; use a Pool under threads")
+        raise ClosedError("the connection was closed", node=self.node.name)
+
+    def _look(self) -> Stream | None:
+        """Return the stream if it is idle, a new one if nobody holds it any more, None if it is in use."""
+        with contextlib.suppress(IndexError):
+            return self._idle.pop()
+        with self._making:  # bare: a signal can not lose it
+            if self._closed or (self._stream is not None and self._stream() is not None):
+                return None
+            stream = Stream(self.node, self._settings, self._dialer)
+            line = self._line
+            self._stream = weakref.ref(stream, lambda _: line.wake_all())
+            return stream
+
+    def _leave_behind(self) -> None:
+        """In a forked child: forget the parent's stream without a word on the wire, and locks that nobody will release."""
+        stream = self._stream() if self._stream is not None else None
+        if stream is not None:
+            stream.close()
+        self._dialer.forget()
+        self._reset()
+
+
+def _check_sizes(batch: Batch, limit: int) -> None:
+    for given, body in zip(batch.given, batch.bodies or (), strict=False):
+        if len(body) > limit:
+            raise _too_large(len(body), limit).locate(operation=batch.verb.name, key=given)
+
+
+def _too_large(size: int, limit: int) -> ValueTooLargeError:
+    return ValueTooLargeError(f"the encoded value is {size} bytes, Settings.max_value_size is {limit}")
+
+
+# Every connection of this process, for a child that is forked from it.
+_connections: Final[weakref.WeakSet[Connection]] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    for connection in tuple(_connections):
+        connection._leave_behind()
+
+
+os.register_at_fork(after_in_child=_forked)
+
+# A deadline that the driver does not know (math.inf) is seen by the exchange itself this many seconds late at most.
+SLICE: Final = 0.02
+
+
+def run_batch(transport: Transport, batch: Batch, deadline: float) -> Replies:
+    """Begin *batch* on *transport*, drive it to its end and return the replies.
+
+    Raises what is wrong before a byte is sent: ClosedError, ValueTooLargeError, InvalidArgumentError.
+    """
+    if not len(batch):
+        return Replies()
+    try:
+        exchange = transport.begin(batch, deadline=deadline)
+    except (ClosedError, ValueTooLargeError, InvalidArgumentError):
+        raise
+    except MetacacheError as error:  # a transport that raises what should be an outcome
+        return FailedExchange(batch, error).outcomes()
+    try:
+        now = monotonic()
+        while not exchange.advance(now):
+            _wait_for(exchange, min(deadline - now, SLICE if deadline == math.inf else math.inf))
+            now = monotonic()
+    except BaseException:
+        exchange.outcomes()  # gives up the rest and closes the connection
+        raise
+    return exchange.outcomes()
+
+
+def _wait_for(exchange: Exchange, seconds: float) -> None:
+    if exchange.fileno() < 0:
+        return
+    poll = select.poll()
+    poll.register(exchange.fileno(), select.POLLIN | (select.POLLOUT if exchange.wants_write else 0))
+    poll.poll(max(seconds, 0.0) * 1000)

@@ -1,0 +1,186 @@
+"""Dial a node: resolve its name, try every address, shake hands over TLS, all within one deadline.
+
+Knows sockets, names and certificates; knows nothing of the protocol spoken afterwards.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import ssl
+import threading
+from collections.abc import Sequence
+from time import monotonic
+from typing import Any, Final, TypeAlias, final
+
+from metacache.errors import ConnectError
+from metacache.nodes import Node, UnixAddress
+from metacache.settings import Settings
+
+__all__ = ["Dialer"]
+
+# What connect() takes: (family, address). Any: an address differs from family to family, and typeshed says so too.
+_Target: TypeAlias = tuple[int, "tuple[Any, ...] | str"]
+
+KEEP_ANSWER: Final = 60.0  # seconds an answer of the resolver is used without asking again
+
+_ADVICE: Final = {
+    errno.ECONNREFUSED: "the connection was refused; is memcached listening there?",
+    errno.ENOENT: "there is no such socket; is memcached running with -s?",
+    errno.EACCES: "permission denied; memcached -a sets the mode of its unix socket",
+    errno.EHOSTUNREACH: "there is no route to the host",
+    errno.ENETUNREACH: "the network is unreachable",
+    errno.ECONNRESET: "the connection was reset; has the server free connections (-c)?",
+}
+
+
+@final
+class Dialer:
+    """Makes connected sockets to one node.
+
+    Keeps what the resolver answered: it is used for a minute, and after that for as long as the resolver fails.
+    """
+
+    __slots__ = ("_asked", "_kept", "_kept_at", "_node", "_settings")
+
+    def __init__(self, node: Node, settings: Settings) -> None:
+        self._node = node
+        self._settings = settings
+        self._asked: _Lookup | None = None
+        self._kept: Sequence[_Target] = ()
+        self._kept_at = 0.0
+
+    def forget(self) -> None:
+        """Drop a lookup whose thread a fork left behind."""
+        self._asked = None
+
+    def dial(self, deadline: float) -> socket.socket:
+        """Return a connected socket with TCP_NODELAY set and the TLS handshake done.
+
+        Raises ConnectError when no address answers by *deadline* (``time.monotonic()``).
+        """
+        targets = self._targets(deadline)
+        failures: list[OSError] = []
+        for position, target in enumerate(targets):
+            # A dead address must not use up the time of those behind it.
+            share = (deadline - monotonic()) / (len(targets) - position)
+            if share <= 0:
+                break
+            try:
+                return self._connect(target, share)
+            except OSError as error:
+                failures.append(error)
+        self._kept = ()
+        raise self._failed(failures) from (failures[-1] if failures else None)
+
+    def _connect(self, target: _Target, seconds: float) -> socket.socket:
+        family, address = target
+        start = monotonic()
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.settimeout(seconds)
+            sock.connect(address)
+            if family != socket.AF_UNIX:
+                self._set_tcp_options(sock)
+            if self._settings.tls is None:
+                return sock
+            sock.settimeout(max(seconds - (monotonic() - start), 0.001))
+            host = None if isinstance(self._node.address, UnixAddress) else self._node.address.host
+            return self._settings.tls.wrap_socket(sock, server_hostname=host)
+        except ValueError as error:  # the context wants a host name, a unix socket has none
+            sock.close()
+            raise OSError(f"TLS is not possible here: {error}") from error
+        except BaseException:
+            sock.close()
+            raise
+
+    def _set_tcp_options(self, sock: socket.socket) -> None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        idle = self._settings.keepalive
+        if idle is None:
+            return
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        options = {"TCP_KEEPIDLE": idle, "TCP_KEEPINTVL": max(1, idle // 3), "TCP_KEEPCNT": 3}
+        for name, value in options.items():
+            if hasattr(socket, name):  # not on every platform
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+    def _failed(self, failures: Sequence[OSError]) -> ConnectError:
+        if not failures:
+            return ConnectError("no time was left to connect", node=self._node.name)
+        told = "; ".join(dict.fromkeys(_told(error) for error in failures))
+        return ConnectError(told, node=self._node.name)
+
+    # --- names -----------------------------------------------------------------------------------------------------
+
+    def _targets(self, deadline: float) -> Sequence[_Target]:
+        address = self._node.address
+        if isinstance(address, UnixAddress):
+            return ((socket.AF_UNIX, address.path),)
+        try:
+            return _addresses(address.host, address.port, socket.AI_NUMERICHOST)
+        except (OSError, UnicodeError):
+            pass  # a name
+        if self._kept and monotonic() - self._kept_at < KEEP_ANSWER:
+            return self._kept
+        return self._look_up(address.host, address.port, deadline)
+
+    def _look_up(self, host: str, port: int, deadline: float) -> Sequence[_Target]:
+        if self._asked is None:
+            self._asked = _Lookup(host, port)
+        asked = self._asked
+        answered = asked.wait(deadline - monotonic())
+        if answered:
+            self._asked = None
+        if asked.targets:
+            self._kept, self._kept_at = asked.targets, monotonic()
+        if self._kept:
+            return self._kept
+        told = f"the name {host!r} could not be resolved" if answered else f"resolving {host!r} took too long"
+        raise ConnectError(told, node=self._node.name) from asked.error
+
+
+@final
+class _Lookup:
+    """One question to the resolver, asked in a thread of its own, for getaddrinfo knows no timeout."""
+
+    __slots__ = ("_running", "answered", "error", "targets")
+
+    def __init__(self, host: str, port: int) -> None:
+        self.targets: Sequence[_Target] = ()
+        self.error: OSError | None = None
+        self.answered = False
+        # A bare lock held while the question is open: an Event's Condition can lose its lock to a signal (DESIGN, law 7).
+        self._running = threading.Lock()
+        self._running.acquire()
+        threading.Thread(target=self._ask, args=(host, port), name="metacache-resolve", daemon=True).start()
+
+    def _ask(self, host: str, port: int) -> None:
+        try:
+            self.targets = _addresses(host, port, 0)
+        except (OSError, UnicodeError) as error:  # UnicodeError: a label that IDNA refuses
+            self.error = error if isinstance(error, OSError) else OSError(str(error))
+        finally:
+            self.answered = True
+            self._running.release()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for the answer; return whether it came."""
+        if not self.answered and self._running.acquire(timeout=max(seconds, 0.0)):
+            self._running.release()
+        return self.answered
+
+
+def _addresses(host: str, port: int, flags: int) -> Sequence[_Target]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
+    return tuple(dict.fromkeys((family, address) for family, _, _, _, address in found))
+
+
+def _told(error: OSError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate was not accepted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"the TLS handshake failed ({error.reason or 'no reason given'}); does this port speak TLS?"
+    if isinstance(error, TimeoutError):
+        return "no answer within the time to connect"
+    return _ADVICE.get(error.errno or 0) or str(error.strerror or error)

@@ -1,0 +1,325 @@
+"""A stream: one socket and the protocol connection on it, dialled when needed, owned by one caller at a time.
+
+Moves bytes within deadlines and turns what goes wrong into typed errors. Knows no client, no pool and no lock. It changes
+over time; what guards it is that whoever uses it has taken it out of its connection (`Connection`).
+"""
+
+from __future__ import annotations
+
+import math
+import select
+import ssl
+from collections.abc import Callable
+from random import getrandbits
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
+
+from metacache.errors import ConnectError, ConnectionLost, MetacacheError, OperationTimeout, ProtocolError
+from metacache.nodes import Node
+from metacache.protocol import commands
+from metacache.protocol.connection import ProtocolConnection, frame
+from metacache.protocol.replies import NO_OPAQUE, Opaque, Refusal, Reply, refusal
+from metacache.settings import Settings
+from metacache.transports.dialing.blocking import Dialer
+
+if TYPE_CHECKING:
+    import socket
+
+    from metacache.protocol.commands import Command
+    from metacache.protocol.expectations import Answer
+    from metacache.transports import Operation
+
+__all__ = ["RECEIVE", "Attempt", "Stream"]
+
+RECEIVE: Final = 65536  # bytes asked of one recv
+_WOULD_BLOCK: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+_NOT_YET: Final = (*_WOULD_BLOCK, TimeoutError)
+
+
+def _undialled(_: int) -> bool:
+    """Stand in for ``poll`` while there is no socket: it needs attention."""
+    return True
+
+
+class Attempt(NamedTuple):
+    """How far an exchange got before it left the shortest path."""
+
+    opaque: Opaque
+    wire: bytes
+    sent: int
+    data: bytes | None  # received and not parsed
+    failure: OSError | None
+
+
+@final
+class Stream:
+    """See the module. The public attributes serve the shortest path, which `Connection.run` takes by itself.
+
+    ``used``: when the last exchange began. ``armed``: the seconds the socket was last told to wait, 0.0 when unknown.
+    ``send``, ``recv``: the socket's. ``next_opaque``: the protocol connection's. ``protocol`` is new with every dial.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_dialer",
+        "_dialled",
+        "_node",
+        "_poll",
+        "_settings",
+        "_sock",
+        "_timeout",
+        "armed",
+        "next_opaque",
+        "protocol",
+        "recv",
+        "send",
+        "used",
+    )
+
+    # Bound C methods, kept because looking them up costs 300 instructions each.
+    _poll: Callable[[int], object]
+    send: Callable[[bytes | memoryview], int]
+    recv: Callable[[int], bytes]
+
+    def __init__(self, node: Node, settings: Settings, dialer: Dialer) -> None:
+        self._node = node
+        self._settings = settings
+        self._dialer = dialer
+        self._sock: socket.socket | None = None
+        self._poll = _undialled
+        self._dialled = 0.0
+        self._timeout = -1.0
+        self.armed = 0.0
+        self.used = -math.inf
+        self._begin_protocol()
+
+    def _begin_protocol(self) -> None:
+        limit = self._settings.max_reply_size
+        self.protocol = ProtocolConnection(max_reply_size=limit, first_opaque=getrandbits(16))
+        self.next_opaque = self.protocol.next_opaque
+
+    def __del__(self) -> None:
+        self.close()
+
+    @property
+    def is_open(self) -> bool:
+        """True while there is a socket."""
+        return self._sock is not None
+
+    @property
+    def is_tls(self) -> bool:
+        """True when writes must end at a command boundary."""
+        return self._settings.tls is not None
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor, -1 while there is none."""
+        return -1 if self._sock is None else self._sock.fileno()
+
+    def close(self) -> None:
+        """Close the socket, without a word on the wire. The next exchange dials anew."""
+        sock, self._sock = self._sock, None
+        self._poll = _undialled
+        self.used = -math.inf
+        if sock is not None:
+            sock.close()
+
+    # --- getting ready -----------------------------------------------------------------------------------------------
+
+    def make_ready(self, deadline: float) -> None:
+        """Dial if there is no socket or the idle one is stale, and let the socket wait until *deadline*.
+
+        Raises ConnectError, AuthenticationError, or OperationTimeout when the deadline has passed; nothing was sent.
+        """
+        self._renew(deadline)
+        self._wait_until(deadline)
+
+    def _renew(self, deadline: float) -> None:
+        poll = self._poll
+        if poll(0) and not self._is_alive():
+            self.close()
+            self._dial(deadline)
+        if monotonic() >= deadline:
+            raise OperationTimeout("the deadline passed before anything was sent")
+
+    def _is_alive(self) -> bool:
+        """Tell whether an idle socket that is readable is still good: only over TLS, where session tickets arrive unasked."""
+        if self._sock is None or not self.is_tls:
+            return False
+        self._set_timeout(0.0)
+        try:
+            self._sock.recv(1)
+        except _WOULD_BLOCK:
+            return True
+        except OSError:
+            return False
+        return False
+
+    def _wait_until(self, deadline: float) -> None:
+        """Let the socket time out at *deadline*, to the next millisecond: setting what is set already would be a system call."""
+        self._set_timeout(max(math.ceil((deadline - monotonic()) * 1000) / 1000, 0.0))
+
+    def _set_timeout(self, seconds: float) -> None:
+        if self._sock is not None and seconds != self._timeout:
+            self._sock.settimeout(seconds)
+            self._timeout = seconds
+            self.armed = 0.0
+
+    def _dial(self, deadline: float) -> None:
+        self._dialled = monotonic()
+        deadline = min(deadline, self._dialled + self._settings.connect_timeout)
+        sock = self._dialer.dial(deadline)
+        poll = select.poll()
+        poll.register(sock.fileno(), select.POLLIN)
+        self._sock, self.send, self.recv, self._poll = sock, sock.send, sock.recv, poll.poll
+        self._timeout = -1.0
+        self._begin_protocol()
+        try:
+            self._authenticate(deadline)
+        except BaseException as error:
+            failure = self.failed(error)
+            if isinstance(failure, OperationTimeout | ConnectionLost | ProtocolError):
+                raise ConnectError(
+                    f"connected, but the server did not answer the authentication: {failure.message}"
+                ) from error
+            raise failure from failure.__cause__
+
+    def _authenticate(self, deadline: float) -> None:
+        username, password = self._settings.username, self._settings.password
+        if username is None or password is None:
+            return
+        request = commands.authenticate(username, password)
+        self._send_all(frame(request.head, None, request.body), deadline)
+        answer = self._receive_answer(request.command, None, None, deadline)
+        if isinstance(answer, Refusal):
+            raise answer.error
+
+    # --- one request -------------------------------------------------------------------------------------------------
+
+    def finish(
+        self, op: Operation[Any], attempt: Attempt, began: float, deadline: float
+    ) -> Reply:  # Any: not our result
+        """Bring an exchange to its end that the shortest path could not: return the reply.
+
+        Raises the error that the reply is; or a TransportError or ProtocolError, and then the socket is closed, as it is after
+        any other exception. A read that finds its connection stale is sent once more, on a new one.
+        """
+        # A failed TLS write may have sent a part of itself.
+        left = attempt.sent > 0 or (self.is_tls and attempt.failure is not None)
+        try:
+            if attempt.failure is not None and not isinstance(attempt.failure, TimeoutError):
+                raise attempt.failure
+            if attempt.sent < len(attempt.wire):
+                left = True
+                self._send_all(attempt.wire[attempt.sent :], deadline)
+            command = op.verb.command
+            answer = self._receive_answer(command, attempt.opaque if command.echoes else None, attempt.data, deadline)
+        except BaseException as error:  # a signal's exception too: the stream position is no longer known
+            failure = self.failed(error)
+            fresh = self._dialled >= began
+            if isinstance(failure, ConnectionLost) and not fresh and (op.is_read or not left):
+                return self.exchange(op, deadline)
+            if isinstance(failure, MetacacheError):
+                failure.maybe_applied = left and not op.is_read
+            raise failure from failure.__cause__
+        if isinstance(answer, Refusal):
+            raise answer.error
+        return answer
+
+    def exchange(self, op: Operation[Any], deadline: float) -> Reply:  # Any: the result type is not ours
+        """Send *op* on a new or good connection and return its reply, without any shortcut. Raises as `finish` does."""
+        began = monotonic()
+        self.make_ready(deadline)
+        self.used = began
+        opaque = self.next_opaque() if op.verb.command.echoes else NO_OPAQUE
+        wire = frame(op.head, opaque, op.body)
+        return self.finish(op, Attempt(opaque, wire, 0, None, None), began, deadline)
+
+    def _send_all(self, data: bytes, deadline: float) -> None:
+        view = memoryview(data)
+        while view:
+            self._wait_until(deadline)
+            try:
+                view = view[self.send(view) :]
+            except _NOT_YET:
+                _give_up_at(deadline)
+
+    def _receive_answer(self, command: Command, opaque: Opaque | None, data: bytes | None, deadline: float) -> Answer:
+        protocol = self.protocol
+        expectation = protocol.expect(command, opaque)
+        while expectation.answer is None:
+            if data is None:
+                data = self._receive(deadline)
+            if data:
+                protocol.receive(data)
+            elif not protocol.end_of_stream():
+                raise ConnectionLost("the server closed the connection before the reply was complete")
+            if protocol.failure is not None and expectation.answer is None:
+                raise protocol.failure
+            data = None
+        if protocol.must_close:
+            self.close()
+        return expectation.answer
+
+    def _receive(self, deadline: float) -> bytes:
+        """Return the next bytes (none: the end). Past the deadline what has arrived is still read."""
+        while True:
+            self._wait_until(deadline)
+            try:
+                return self.recv(RECEIVE)
+            except _NOT_YET:
+                _give_up_at(deadline)
+
+    # --- a batch -----------------------------------------------------------------------------------------------------
+
+    def prepare(self, deadline: float, /) -> bool:
+        """Make ready and let the socket never wait from now on; return whether it was dialled. Raises as `make_ready`."""
+        began = self.used = monotonic()
+        self._renew(deadline)
+        self._set_timeout(0.0)
+        return self._dialled >= began
+
+    def write(self, data: memoryview, /) -> int:
+        """Return how many bytes of *data* were taken without waiting; raises OSError."""
+        try:
+            return self.send(data)
+        except _WOULD_BLOCK:
+            return 0
+
+    def read(self) -> bytes | None:
+        """Return bytes that are there (none at the end of the stream), or None when there are none yet; raises OSError."""
+        try:
+            return self.recv(RECEIVE)
+        except _WOULD_BLOCK:
+            return None
+
+    # --- what goes wrong ---------------------------------------------------------------------------------------------
+
+    def failed(self, error: BaseException, /) -> BaseException:
+        """Close after *error* and return what to raise for it: a typed error, or *error* itself if it is no I/O error."""
+        is_raw = isinstance(error, OSError) and not isinstance(error, MetacacheError)
+        words = self._last_words() if is_raw else None
+        self.close()
+        if not is_raw:
+            return error
+        lost = words or ConnectionLost(
+            f"the connection broke ({getattr(error, 'strerror', None) or type(error).__name__})"
+        )
+        lost.__cause__ = error
+        return lost
+
+    def _last_words(self) -> MetacacheError | None:
+        """Return the error line that the server sent before it broke the connection (full, out of memory), if any."""
+        if self._sock is None:
+            return None
+        try:
+            self._set_timeout(0.0)
+            line = self._sock.recv(RECEIVE).partition(b"\r\n")[0]
+        except OSError:
+            return None
+        refused = refusal(line, commands.MN)
+        return refused.error if refused is not None and refused.closes else None
+
+
+def _give_up_at(deadline: float) -> None:
+    if monotonic() >= deadline:
+        raise OperationTimeout("no complete reply within the deadline; is the server or the network overloaded?")
