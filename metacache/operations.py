@@ -1,7 +1,7 @@
 """What each public verb means: its request, and how its reply is read. Pure, and shared by both clients.
 
-Knows commands, keys, the frame and the readers; knows no transport. Whatever is wrong with an argument is raised here, before
-anything is sent.
+Knows commands, keys, the frame and the readers; knows no transport. Whatever is wrong with an argument is raised here,
+before anything is sent.
 """
 
 from __future__ import annotations
@@ -145,14 +145,20 @@ class Operations(Generic[T]):
         raw = self.keys.plain(key)
         read = self._read_value if default is None else self.reader.value_or(default)
         if raw is None:
-            return self._read(GET, key, VALUE_FLAGS, read)  # type: ignore[arg-type]  # reader.value gives None, which D is then
+            # `Reader.value` gives None, which D is then.
+            return self._read(  # pyright: ignore[reportReturnType]
+                GET,
+                key,
+                VALUE_FLAGS,
+                read,  # type: ignore[arg-type]
+            )
         op: Operation[T | D] = Operation()
         op.verb = GET
         op.given = key
         op.key = raw
         op.head = _GET % raw
         op.body = None
-        op.read = read  # type: ignore[assignment]  # as above
+        op.read = read  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]  # as above
         return op
 
     def _read(self, verb: Verb, key: Key, flags: bytes, read: Callable[[Reply], R]) -> Operation[R]:
@@ -179,7 +185,7 @@ class Operations(Generic[T]):
             return self._read(TOUCH, key, TTL % exptime(ttl, self._clock()) + TOUCH_FLAGS, read_held)
 
     def inspect(self, key: Key) -> Operation[Metadata | None]:
-        """me key. A key that would need base64 is refused: releases differ in what they make of it (PROTOCOL section 5)."""
+        """me key. A key that would need base64 is refused: releases differ in what they make of it."""
         with located(INSPECT, key):
             raw, token, base64 = self.keys.encode(key)
             if base64:

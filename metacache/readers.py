@@ -1,7 +1,7 @@
 """Replies read as results: values, items, numbers, what a store or delete came to. Pure.
 
-Knows return flags and the frame; knows no request. A placeholder of a lease (size 0, client flags 0, and W or Z) is never a
-value (DESIGN, law 11).
+Knows return flags and the frame; knows no request. A placeholder of a lease (size 0, client flags 0, and W or Z) is
+never a value: somebody is still computing it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,10 @@ KNOWN_LINES: Final = 4096
 
 @final
 class Held(NamedTuple, Generic[T]):
-    """What an item holds and its CAS. ``value``: MISS when it is a placeholder or undecodable, so there is an item, but no T."""
+    """What an item holds and its CAS.
+
+    ``value``: MISS when it is a placeholder or undecodable, so there is an item, but no T.
+    """
 
     value: T | Miss
     cas: int
@@ -88,12 +91,19 @@ class Reader(Generic[T]):
         return read
 
     def values(self, keys: Collection[K], replies: Replies, errors: dict[K, MetacacheError]) -> dict[K, T]:
-        """Return the values of a batch of ``mg … v f`` by key; misses are left out, what is to be raised goes into *errors*."""
+        """Return the values of a batch of ``mg … v f`` by key.
+
+        Misses are left out, what is to be raised goes into *errors*.
+        """
         known, loads = self._known_lines, self._loads
         if known.issuperset(replies.headers):
             try:
-                # All hits, for known lines have a value.
-                return dict(zip(keys, [loads(data) for data in replies.values], strict=True))  # type: ignore[arg-type]
+                # All hits, for known lines have a value: no data is None.
+                values = [
+                    loads(data)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+                    for data in replies.values
+                ]
+                return dict(zip(keys, values, strict=True))
             except Exception:
                 pass  # one of them; the loop finds out which
         results: dict[K, T] = {}
@@ -184,7 +194,10 @@ def is_placeholder(flags: list[bytes], data: bytes) -> bool:
 
 
 def read_held(reply: Reply) -> Held[None] | None:
-    """Return the CAS of an item touched without reading it; None when there is none. The reply is that of ``mg … T s f c``."""
+    """Return the CAS of an item touched without reading it; None when there is none.
+
+    The reply is that of ``mg … T s f c``.
+    """
     flags = return_flags(reply)
     if reply[0][0] == b"EN":
         return None
@@ -250,7 +263,11 @@ def read_metadata(reply: Reply) -> Metadata | None:
     tokens, _ = reply
     if tokens[0] == b"EN":
         return None
-    told = dict(token.partition(b"=")[::2] for token in tokens[2:])
+    # A partition's first and third part are a pair, which pyright cannot count.
+    told = dict(  # pyright: ignore[reportCallIssue]
+        token.partition(b"=")[::2]  # pyright: ignore[reportArgumentType]
+        for token in tokens[2:]
+    )
     try:
         return Metadata(
             idle_seconds=int(told[b"la"]),
@@ -274,4 +291,4 @@ def _ttl(flags: list[bytes]) -> int | None:
     if find_flag(flags, b"t") == b"-1":
         return None
     left = _number(flags, b"t")
-    return 0 if left >= 2**31 else left  # an expired item shows a wrapped negative (PROTOCOL section 3)
+    return 0 if left >= 2**31 else left  # an expired item shows a wrapped negative

@@ -1,7 +1,7 @@
 """Verbs that need several exchanges, written once: coroutines that await nothing but the effects they are given.
 
-The blocking client runs them with effects that never wait for a loop, the asyncio client with ones that do. Knows operations; knows
-no transport, no socket, no loop.
+The blocking client runs them with effects that never wait for a loop, the asyncio client with ones that do. Knows
+operations; knows no transport, no socket, no loop.
 """
 
 from __future__ import annotations
@@ -33,9 +33,11 @@ class Effects(Protocol):
 
     async def run(self, op: Operation[R], /) -> R:
         """Run *op* within one timeout of its own."""
+        ...
 
     async def sleep(self, seconds: float, /) -> None:
         """Wait."""
+        ...
 
 
 async def get_and_touch(effects: Effects, ops: Operations[T], key: Key, ttl: Ttl) -> T | None:
@@ -65,7 +67,7 @@ async def arithmetic(
     number = await effects.run(ops.arithmetic(verb, key, delta, initial, ttl))
     if number is None or isinstance(ttl, Default):
         return number
-    # When the number gains a digit the server makes a new item and forgets T, though it answers otherwise (PROTOCOL section 10).
+    # When the number gains a digit the server makes a new item and forgets T, though it answers otherwise.
     if len(str(number)) > len(str(max(number - delta, 0))):
         try:
             await effects.run(ops.touch(key, ttl))

@@ -55,7 +55,7 @@ __all__ = [
     "version",
 ]
 
-MAX_BODY: Final = 2**31 - 3  # ms: a longer datalen is refused without swallowing the data (PROTOCOL section 12)
+MAX_BODY: Final = 2**31 - 3  # ms: a longer datalen is refused without swallowing the data
 
 
 class Framing(enum.Enum):
@@ -64,6 +64,14 @@ class Framing(enum.Enum):
     META = enum.auto()  # one line, and a data block behind VA
     STATS = enum.auto()  # STAT lines up to END
     CONFIG = enum.auto()  # CONFIG cluster 0 <len>, data, END
+
+
+def _has_value(command: Command) -> bool:
+    return b"VA" in command.codes
+
+
+def _has_plain_hd(command: Command) -> bool:
+    return b"HD" in command.codes and not command.has_value
 
 
 @final
@@ -89,16 +97,8 @@ class Command:
     is_admin: bool = False
     ends: bool = False
     receive: int = 65536
-    has_value: bool = attrs.field(init=False)
-    has_plain_hd: bool = attrs.field(init=False)
-
-    @has_value.default
-    def _has_value(self) -> bool:
-        return b"VA" in self.codes
-
-    @has_plain_hd.default
-    def _has_plain_hd(self) -> bool:
-        return b"HD" in self.codes and not self.has_value
+    has_value: bool = attrs.field(init=False, default=attrs.Factory(_has_value, takes_self=True))
+    has_plain_hd: bool = attrs.field(init=False, default=attrs.Factory(_has_plain_hd, takes_self=True))
 
 
 def _codes(text: str) -> frozenset[bytes]:
@@ -137,7 +137,10 @@ class Request:
 
 
 def meta_get(key: bytes, flags: Mapping[str, Token]) -> Request:
-    """Return ``mg key flags``. *key* is a wire token of at most 250 bytes (`KeyEncoder`); flags by name (`REQUEST_FLAGS`)."""
+    """Return ``mg key flags``.
+
+    *key* is a wire token of at most 250 bytes (`KeyEncoder`); flags by name (`REQUEST_FLAGS`).
+    """
     wants_value = bool(flags.get("value"))
     command = (MG_CONDITIONAL if flags.get("unless_cas") else MG_VALUE) if wants_value else MG
     return Request(command, _head("mg", key, encode_flags(Takes.MG, flags)))

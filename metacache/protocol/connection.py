@@ -37,8 +37,8 @@ class ProtocolConnection:
             from one connection to another (a proxy, an inherited socket) be recognised.
 
     ``must_close`` turns True when the stream position is in doubt or bytes came that nobody asked for. ``failure`` is
-    the ProtocolError that everything still waiting gets. ``next_opaque`` gives the next opaque, for a caller that frames a
-    request itself and reads its reply with `whole_reply`.
+    the ProtocolError that everything still waiting gets. ``next_opaque`` gives the next opaque, for a caller that
+    frames a request itself and reads its reply with `whole_reply`.
     """
 
     __slots__ = ("_expected", "_held", "_held_size", "_limit", "_needed", "failure", "must_close", "next_opaque")
@@ -136,7 +136,7 @@ class ProtocolConnection:
         self._needed = needed
 
     def _refuse_surplus(self, size: int, finished: list[Expectation]) -> None:
-        # FAULTS 14: the answers before the surplus stand; the connection does not.
+        # The answers before the surplus stand; the connection does not.
         self.must_close = True
         if not finished:
             raise ProtocolError(f"{size} bytes came that nobody asked for; the connection is closed")

@@ -1,7 +1,7 @@
 """What a connection waits for: the reply to one request, a block of admin lines. Batches: `windows`.
 
-Each parses its own bytes and checks them against its request: code, opaque, length. Knows no queue and no buffer; a doubt is
-a ProtocolError, after which nothing that follows on the connection can be believed.
+Each parses its own bytes and checks them against its request: code, opaque, length. Knows no queue and no buffer; a
+doubt is a ProtocolError, after which nothing that follows on the connection can be believed.
 """
 
 from __future__ import annotations
@@ -31,19 +31,23 @@ class Expectation(Protocol):
     @property
     def needed(self) -> int:
         """Bytes needed behind the position that `parse` returned before it is worth another try; 0 when finished."""
+        ...
 
     @property
     def closes(self) -> bool:
         """True when a finished expectation leaves a connection that must close."""
+        ...
 
     def parse(self, data: bytes, pos: int, limit: int, /) -> int:
         """Consume *data* from *pos* and return the position behind it. *limit*: the largest value in bytes.
 
         Raises ProtocolError when the bytes cannot be the reply.
         """
+        ...
 
     def end_of_stream(self) -> bool:
         """Tell whether the end of the connection is itself the answer; finish if so."""
+        ...
 
 
 def _line_end(data: bytes, pos: int) -> int:
@@ -81,6 +85,7 @@ class Single:
         self.closes = False
 
     def parse(self, data: bytes, pos: int, limit: int, /) -> int:
+        """Consume what is there; see `Expectation`."""
         end = data.find(b"\r\n", pos)
         if not 0 <= end - pos <= MAX_HEADER:
             end = _line_end(data, pos)
@@ -115,7 +120,7 @@ class Single:
             self.closes = refused.closes
             self.needed = 0
             return []
-        # Releases before 1.6.18 put surplus spaces into replies (PROTOCOL section 1).
+        # Releases before 1.6.18 put surplus spaces into replies.
         tokens = [token for token in header.split(b" ") if token]
         if not tokens or tokens[0] not in self.command.codes:
             raise strange(header, self.command)
@@ -124,6 +129,7 @@ class Single:
         return tokens
 
     def end_of_stream(self) -> bool:
+        """Tell whether the end is the answer, as it is to ``shutdown``; finish if so."""
         if self.command.ends:
             self.answer = ([b"OK"], None)
             self.needed = 0
@@ -150,6 +156,7 @@ class AdminBlock:
         self._lines: list[bytes] = []
 
     def parse(self, data: bytes, pos: int, limit: int, /) -> int:
+        """Consume what is there; see `Expectation`."""
         while self.needed:
             end = _line_end(data, pos)
             if end < 0:
@@ -175,7 +182,7 @@ class AdminBlock:
             self._finish(([*self._lines, line], None))
 
     def _parse_config(self, data: bytes, pos: int, end: int, limit: int) -> int:
-        # ElastiCache: CONFIG cluster 0 <len>, <len> bytes, CRLF END CRLF (PROTOCOL section 14).
+        # ElastiCache: CONFIG cluster 0 <len>, <len> bytes, CRLF END CRLF.
         tokens = data[pos:end].split(b" ")
         size = parse_size([b"", tokens[-1]], limit)
         tail = data[end + 2 + size : end + 2 + size + 7]
@@ -193,6 +200,7 @@ class AdminBlock:
         self.needed = 0
 
     def end_of_stream(self) -> bool:
+        """Return False: the end is never the answer."""
         return False
 
 

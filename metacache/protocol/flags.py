@@ -26,7 +26,10 @@ MAX_FLAGS: Final = 16  # ms on 1.6.18; mg, md and ma take 17, 1.6.45 one more ea
 
 
 class Takes(enum.Flag):
-    """The commands a flag acts on. The server ignores a known flag elsewhere; here it is refused, for it would fail silently."""
+    """The commands a flag acts on.
+
+    The server ignores a known flag elsewhere; here it is refused, for it would fail silently.
+    """
 
     MG = enum.auto()
     MS = enum.auto()
@@ -130,8 +133,8 @@ def encode_flags(command: Takes, flags: Mapping[str, Token]) -> bytes:
     The server runs flags from left to right: ``{"return_ttl": True, "ttl": 60}`` tells the time to live before the
     touch. A flag without token takes True, or False to leave it out.
 
-    Raises InvalidArgumentError (InvalidTypeError) for an unknown flag, one that would do nothing, a bad token, two flags of
-    one letter, more flags than every server takes, and ``base64`` beside ``return_key``.
+    Raises InvalidArgumentError (InvalidTypeError) for an unknown flag, one that would do nothing, a bad token, two
+    flags of one letter, more flags than every server takes, and ``base64`` beside ``return_key``.
     """
     given = {name: token for name, token in flags.items() if token is not False}
     chosen = [(_acting(name, command, given), token) for name, token in given.items()]
@@ -141,13 +144,16 @@ def encode_flags(command: Takes, flags: Mapping[str, Token]) -> bytes:
     if len(letters) > MAX_FLAGS:
         raise InvalidArgumentError(f"{len(letters)} flags in one request; every server takes {MAX_FLAGS}")
     if b"b" in letters and b"k" in letters:
-        # PROTOCOL section 5: after a vivify, k echoes the raw key, spaces and CRLF included.
+        # After a vivify, k echoes the raw key, spaces and CRLF included.
         raise InvalidArgumentError("base64 and return_key together can break the stream; correlate by opaque")
     return b"".join(b" " + flag.letter + _token(flag, token) for flag, token in chosen)
 
 
 def numeric_flag(name: str) -> bytes:
-    """Return the format of a flag with a number, ``b" T%d"`` for ``"ttl"``: for requests built often, of checked numbers."""
+    """Return the format of a flag with a number, ``b" T%d"`` for ``"ttl"``.
+
+    For requests built often, of checked numbers.
+    """
     return b" " + _BY_NAME[name].letter + b"%d"
 
 

@@ -1,6 +1,7 @@
 """Replies: what one header line says, and what each error line means for the request and for the connection.
 
-Knows the reply grammar (PROTOCOL sections 1, 4, 12) and one table of error lines; keeps no state between replies.
+Knows the reply grammar (protocol.txt, "Meta Commands" and "Error strings") and one table of error lines; keeps no state
+between replies.
 """
 
 from __future__ import annotations
@@ -49,11 +50,14 @@ A plain tuple, for one is made per request: a class with an ``__init__`` costs 1
 HD_REPLY: Final[Reply] = ([b"HD"], None)
 
 Opaque: TypeAlias = tuple[bytes, bytes, bytes]
-"""How one opaque is written: behind a request (``b" O7\\r\\n"``), as the token that comes back (``b"O7"``), and as the commonest reply
-(``b"HD O7\\r\\n"``)."""
+"""How one opaque is written.
 
-# Opaques are taken in turn from this table: a ready one costs 300 instructions, formatting one 1,200. Their number only has to
-# exceed what can be in flight on one connection for a reply out of its place to be recognised.
+Behind a request (``b" O7\\r\\n"``), as the token that comes back (``b"O7"``), and as the commonest reply
+(``b"HD O7\\r\\n"``).
+"""
+
+# Opaques are taken in turn from this table: a ready one costs 300 instructions, formatting one 1,200. Their number only
+# has to exceed what can be in flight on one connection for a reply out of its place to be recognised.
 OPAQUES: Final[tuple[Opaque, ...]] = tuple((b" O%d\r\n" % n, b"O%d" % n, b"HD O%d\r\n" % n) for n in range(2048))
 NO_OPAQUE: Final[Opaque] = (b"\r\n", b"", b"HD\r\n")
 
@@ -72,8 +76,8 @@ def return_flags(reply: Reply) -> list[bytes]:
     return tokens[2:] if tokens[0] == b"VA" else tokens[1:]
 
 
-# Header lines of VA replies, without opaque, seen before: the same few sizes and flags come again and again. Looking one up
-# costs 400 instructions, parsing it 3,500.
+# Header lines of VA replies, without opaque, seen before: the same few sizes and flags come again and again. Looking
+# one up costs 400 instructions, parsing it 3,500.
 known_headers: Final[dict[bytes, tuple[int, list[bytes]]]] = {}
 known_sizes: Final[dict[bytes, int]] = {}
 KNOWN_HEADERS: Final = 4096  # and none longer than LONGEST_KNOWN bytes
@@ -100,8 +104,8 @@ def value_header(header: bytes) -> tuple[int, list[bytes]]:
 def whole_reply(data: bytes, suffix: bytes, command: Command, limit: int) -> Reply | None:
     """Return the reply if *data* is that reply, whole and plain, to the only request under way; None if in any doubt.
 
-    The shortcut for nearly every reply, done in C. What it leaves (W, X or Z behind the opaque, half a reply, an error) goes to
-    the incremental parser, which it never contradicts.
+    The shortcut for nearly every reply, done in C. What it leaves (W, X or Z behind the opaque, half a reply, an error)
+    goes to the incremental parser, which it never contradicts.
     """
     header, found, rest = data.partition(suffix)
     if rest:
@@ -133,7 +137,7 @@ class _ErrorLine:
 _GONE = "the key's old value is gone"
 _NO_MEMORY = f"out of memory storing object: give the server more memory (-m) or smaller values; {_GONE}"
 
-# PROTOCOL section 12. The text told is the table's, never the wire's: after a desync the line may be part of a value.
+# The text told is the table's, never the wire's: after a desync the line may be part of a value.
 _ERROR_LINES: Final = (
     _ErrorLine(
         b"SERVER_ERROR object too large for cache",
@@ -215,7 +219,10 @@ def _unknown_command(command: Command) -> Refusal:
 
 
 def strange(header: bytes, command: Command) -> ProtocolError:
-    """Return the error for a line that cannot answer *command*. It may be part of a value: only a status word is quoted."""
+    """Return the error for a line that cannot answer *command*.
+
+    It may be part of a value: only a status word is quoted.
+    """
     seen = repr(header.decode()) if _is_status_word(header) else f"a line of {len(header)} bytes"
     return ProtocolError(f"{seen} is no reply to {command.name}; the connection is closed")
 
@@ -223,7 +230,8 @@ def strange(header: bytes, command: Command) -> ProtocolError:
 def parse_size(tokens: list[bytes], limit: int) -> int:
     """Return the size that a VA header announces.
 
-    Raises ProtocolError when it is missing, not plain ASCII digits (``int`` would take ``+3``, ``1_0`` and ``٣``) or above *limit*.
+    Raises ProtocolError when it is missing, not plain ASCII digits (``int`` would take ``+3``, ``1_0`` and ``٣``) or
+    above *limit*.
     """
     digits = tokens[1] if len(tokens) > 1 else b""
     if not digits.isdigit() or len(digits) > 10:

@@ -1,7 +1,7 @@
 """What a connection waits for when a batch is under way: the replies to a window of requests.
 
-A window of ordinary requests begins and ends with an opaque; a window of quiet ones ends with ``mn``. Nothing is handed out before the
-end was seen, and every count, code and length agreed; a doubt is a ProtocolError.
+A window of ordinary requests begins and ends with an opaque; a window of quiet ones ends with ``mn``. Nothing is handed
+out before the end was seen, and every count, code and length agreed; a doubt is a ProtocolError.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ __all__ = ["QuietWindow", "Replies", "Window"]
 class Replies:
     """The replies to a batch: parallel lists in the order of its requests, and the errors by index.
 
-    ``headers[i]`` is the header line of reply i without its opaque (``b""`` when it failed), ``values[i]`` its data block or None.
+    ``headers[i]`` is the header line of reply i without its opaque (``b""`` when it failed), ``values[i]`` its data
+    block or None.
     """
 
     __slots__ = ("errors", "headers", "values")
@@ -58,8 +59,7 @@ class Replies:
 class Window:
     """The replies to *count* requests of one command of which the first and the last carry an opaque.
 
-    In between, order and count tell which reply is whose (DESIGN, law 1). Nothing is handed out before the last opaque
-    has been seen.
+    In between, order and count tell which reply is whose. Nothing is handed out before the last opaque has been seen.
     """
 
     __slots__ = ("_can_split", "_count", "_first", "_last", "closes", "command", "needed", "replies")
@@ -75,6 +75,7 @@ class Window:
         self._can_split = True
 
     def parse(self, data: bytes, pos: int, limit: int, /) -> int:
+        """Consume what is there; see `Expectation`."""
         headers = self.replies.headers
         while len(headers) < self._count:
             before = len(headers)
@@ -94,7 +95,8 @@ class Window:
         return self._first if index == 0 else self._last if index == self._count - 1 else None
 
     def _take(self, answer: Answer) -> None:
-        # A middle reply that had to be parsed alone holds a CRLF in its value: splitting again would cost more than it saves.
+        # A middle reply that had to be parsed alone holds a CRLF in its value: splitting again would cost more than
+        # it saves.
         self._can_split = not self.replies.headers
         self.replies.add(answer)
         if isinstance(answer, Refusal) and answer.closes:
@@ -102,7 +104,7 @@ class Window:
             self._count = len(self.replies.headers)
 
     def _parse_middle(self, data: bytes, pos: int, limit: int) -> int:
-        """Consume what splitting at CRLF explains without a doubt, all in C but one loop; return the position behind."""
+        """Consume what splitting at CRLF explains without a doubt, all in C but one loop; return the position after."""
         lines = data[pos:].split(b"\r\n")
         complete = len(lines) - 1  # what follows the last CRLF is not a line yet
         left = self._count - 1 - len(self.replies.headers)
@@ -121,7 +123,10 @@ class Window:
         return len(lines)
 
     def _split_values(self, lines: list[bytes], pairs: int, fit: bool) -> int:
-        """Take *pairs* of headers and values if all are hits with headers seen before; a quarter of the price of the loop below."""
+        """Take *pairs* of headers and values if all are hits with headers seen before.
+
+        A quarter of the price of the loop below.
+        """
         headers, values = lines[: 2 * pairs : 2], lines[1 : 2 * pairs : 2]
         if not fit or list(map(known_sizes.get, headers)) != list(map(len, values)):
             return 0
@@ -149,6 +154,7 @@ class Window:
         return used
 
     def end_of_stream(self) -> bool:
+        """Return False: the end is never the answer."""
         return False
 
 
@@ -156,9 +162,9 @@ class Window:
 class QuietWindow:
     """The replies to quiet requests, each with its opaque, closed by an ``mn``.
 
-    The client's own batches never use this; it is for whoever sends raw commands. What stays unanswered succeeded (ms, md,
-    ma) or missed (mg). An error line names no request: it is given to every request between the neighbouring opaques
-    (PROTOCOL section 6).
+    The client's own batches never use this; it is for whoever sends raw commands. What stays unanswered succeeded (ms,
+    md, ma) or missed (mg). An error line names no request: it is given to every request between the neighbouring
+    opaques.
     """
 
     __slots__ = ("_line", "_next", "_opaques", "_pending", "closes", "command", "needed", "replies")
@@ -178,6 +184,7 @@ class QuietWindow:
         )
 
     def parse(self, data: bytes, pos: int, limit: int, /) -> int:
+        """Consume what is there; see `Expectation`."""
         while self.needed:
             single = Single(self._line, None)
             pos = single.parse(data, pos, limit)
@@ -217,4 +224,5 @@ class QuietWindow:
         self._pending = None
 
     def end_of_stream(self) -> bool:
+        """Return False: the end is never the answer."""
         return False

@@ -76,8 +76,8 @@ class Operation(Generic[R]):
 class Batch:
     """Many requests of one command, as parallel lists: no object per key.
 
-    ``given``, ``keys``, ``heads`` and ``bodies`` are as in `Operation`; ``bodies`` is None for a command without data block.
-    ``quiet`` sends the requests with ``q`` and closes them with ``mn`` (the client's own batches never do).
+    ``given``, ``keys``, ``heads`` and ``bodies`` are as in `Operation`; ``bodies`` is None for a command without data
+    block. ``quiet`` sends the requests with ``q`` and closes them with ``mn`` (the client's own batches never do).
     """
 
     __slots__ = ("bodies", "given", "heads", "keys", "quiet", "verb")
@@ -113,26 +113,33 @@ class Batch:
 
 
 class Exchange(Protocol):
-    """A batch under way. Whoever began it drives it: wait for the descriptor, advance, until done; then take the outcomes."""
+    """A batch under way.
+
+    Whoever began it drives it: wait for the descriptor, advance, until done; then take the outcomes.
+    """
 
     def fileno(self) -> int:
         """Return the descriptor to wait for (-1 when there is nothing to wait for)."""
+        ...
 
     @property
     def wants_write(self) -> bool:
         """True while it waits until the descriptor is writable, not only until it is readable."""
+        ...
 
     def advance(self, now: float, /) -> bool:
         """Move what bytes can be moved without waiting; return True when nothing is left to do.
 
         *now* is ``time.monotonic()``; past the deadline the rest fails.
         """
+        ...
 
     def outcomes(self) -> Replies:
         """End the exchange and return a reply or an error for each request; never raises for a part.
 
         Called before it is done, it gives up the rest: the connection is closed and what had no reply has an error.
         """
+        ...
 
 
 class Transport(Protocol):
@@ -143,15 +150,19 @@ class Transport(Protocol):
 
         *deadline*: a ``time.monotonic()`` time; None: ``Settings.timeout`` from now. Raises a MetacacheError.
         """
+        ...
 
     def begin(self, batch: Batch, /, *, deadline: float) -> Exchange:
         """Start *batch*. *deadline* as in `run`; ``math.inf``: ``Settings.timeout`` from now.
 
-        Raises only for what is wrong before a byte is sent (ClosedError, ValueTooLargeError); the rest is in the outcomes.
+        Raises only for what is wrong before a byte is sent (ClosedError, ValueTooLargeError); the rest is in the
+        outcomes.
         """
+        ...
 
     def close(self) -> None:
         """Close; what runs is let finish, what comes is refused with ClosedError. Closing twice is nothing."""
+        ...
 
 
 @final

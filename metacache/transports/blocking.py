@@ -66,15 +66,17 @@ class _Retired:
 class Connection:
     """One connection to one node, dialled when first used and again after it broke.
 
-    Threads may share it: one at a time, the others wait within their deadline, in order. For speed under threads use a pool.
+    Threads may share it: one at a time, the others wait within their deadline, in order. For speed under threads use a
+    pool.
 
     Args:
         node: the server.
         settings: timeouts, TLS, credentials, limits.
     """
 
-    # The stream is owned: idle it lies in _idle, in use only its user holds it, and _stream knows it weakly. So nothing that
-    # is raised, wherever it strikes, can lose it: a stream nobody holds is gone, and the next caller makes another (law 7).
+    # The stream is owned: idle it lies in _idle, in use only its user holds it, and _stream knows it weakly. So nothing
+    # that is raised, wherever it strikes, can lose it: a stream nobody holds is gone, and the next caller makes
+    # another.
     __slots__ = (
         "__weakref__",
         "_closed",
@@ -185,8 +187,8 @@ class Connection:
     def begin(self, batch: Batch, /, *, deadline: float) -> Exchange:
         """Start *batch* and return its exchange, which `run_batch` drives. The connection is in use until it ends.
 
-        *deadline* as in `run`; ``math.inf``: ``Settings.timeout`` from now. Raises ClosedError and ValueTooLargeError; all
-        else that goes wrong is in the outcomes.
+        *deadline* as in `run`; ``math.inf``: ``Settings.timeout`` from now. Raises ClosedError and ValueTooLargeError;
+        all else that goes wrong is in the outcomes.
         """
         if self._max_body is not None:
             _check_sizes(batch, self._max_body)
@@ -255,7 +257,7 @@ class Connection:
             return stream
 
     def _leave_behind(self) -> None:
-        """In a forked child: forget the parent's stream without a word on the wire, and locks that nobody will release."""
+        """In a forked child: forget the parent's stream without a word on the wire, and locks nobody will release."""
         stream = self._stream() if self._stream is not None else None
         if stream is not None:
             stream.close()

@@ -1,6 +1,7 @@
 """A batch on one stream: windows out, replies in, at the same time, without ever waiting.
 
-Knows windows and how many bytes may be unanswered (DESIGN, law 9); moves bytes only through its stream.
+Knows windows and how many bytes may be unanswered, so that reading never deadlocks writing; moves bytes only through
+its stream.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ __all__ = ["FailedExchange", "NonBlockingStream", "StreamExchange"]
 
 MAX_REQUESTS: Final = 256  # in one window
 MAX_WINDOW: Final = 65536  # bytes of several requests in one window
-MAX_TLS_WINDOW: Final = 16384  # PROTOCOL section 13: more in one TLS write makes the server sleep on decrypted bytes
+MAX_TLS_WINDOW: Final = 16384  # more in one TLS write makes the server sleep on decrypted bytes
 MARGIN: Final = 20  # bytes a request for the opaque, the q and two CRLFs
 MAX_UNANSWERED: Final = 131072  # bytes; a further window is written only below it
 
@@ -35,28 +36,36 @@ class NonBlockingStream(Protocol):
     @property
     def protocol(self) -> ProtocolConnection:
         """The protocol connection on it."""
+        ...
 
     @property
     def is_tls(self) -> bool:
         """True when writes must end at a command boundary."""
+        ...
 
     def prepare(self, deadline: float, /) -> bool:
         """Dial if need be and stop waiting for bytes; return whether it dialled. Raises a MetacacheError."""
+        ...
 
     def fileno(self) -> int:
         """Return the descriptor to wait for."""
+        ...
 
     def write(self, data: memoryview, /) -> int:
         """Return how many bytes of *data* were taken without waiting; raises OSError."""
+        ...
 
     def read(self) -> bytes | None:
-        """Return bytes that are there (none at the end of the stream), or None when there are none yet; raises OSError."""
+        """Return bytes that are there (none at the end of the stream), None when there are none yet; raises OSError."""
+        ...
 
     def failed(self, error: BaseException, /) -> BaseException:
         """Close after *error* and return what to raise for it."""
+        ...
 
     def close(self) -> None:
         """Close the socket."""
+        ...
 
 
 @final
@@ -137,7 +146,7 @@ class StreamExchange:
                 self._write(self._stream)
         except (OSError, MetacacheError) as error:
             self._fail(error, self._stream)
-            return self._stream is None
+            return self._stream is None  # pyright: ignore[reportUnnecessaryComparison]  # `_fail` may end it
         self._began = True
         if not self._windows and self._next == self._total:
             self._finish(self._stream)
@@ -145,7 +154,7 @@ class StreamExchange:
         if now >= self._deadline:
             told = "no complete reply within the deadline; is the server or the network overloaded?"
             self._fail(OperationTimeout(told), self._stream)
-        return self._stream is None
+        return self._stream is None  # pyright: ignore[reportUnnecessaryComparison]  # as above
 
     def outcomes(self) -> Replies:
         """End the exchange and return a reply or an error for each request."""

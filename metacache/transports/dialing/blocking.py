@@ -150,7 +150,7 @@ class _Lookup:
         self.targets: Sequence[_Target] = ()
         self.error: OSError | None = None
         self.answered = False
-        # A bare lock held while the question is open: an Event's Condition can lose its lock to a signal (DESIGN, law 7).
+        # A bare lock held while the question is open: an Event's Condition can lose its lock to a signal.
         self._running = threading.Lock()
         self._running.acquire()
         threading.Thread(target=self._ask, args=(host, port), name="metacache-resolve", daemon=True).start()

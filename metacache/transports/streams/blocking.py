@@ -1,7 +1,7 @@
 """A stream: one socket and the protocol connection on it, dialled when needed, owned by one caller at a time.
 
-Moves bytes within deadlines and turns what goes wrong into typed errors. Knows no client, no pool and no lock. It changes
-over time; what guards it is that whoever uses it has taken it out of its connection (`Connection`).
+Moves bytes within deadlines and turns what goes wrong into typed errors. Knows no client, no pool and no lock. It
+changes over time; what guards it is that whoever uses it has taken it out of its connection (`Connection`).
 """
 
 from __future__ import annotations
@@ -142,7 +142,10 @@ class Stream:
             raise OperationTimeout("the deadline passed before anything was sent")
 
     def _is_alive(self) -> bool:
-        """Tell whether an idle socket that is readable is still good: only over TLS, where session tickets arrive unasked."""
+        """Tell whether an idle socket that is readable is still good.
+
+        Only over TLS, where session tickets arrive unasked.
+        """
         if self._sock is None or not self.is_tls:
             return False
         self._set_timeout(0.0)
@@ -155,7 +158,10 @@ class Stream:
         return False
 
     def _wait_until(self, deadline: float) -> None:
-        """Let the socket time out at *deadline*, to the next millisecond: setting what is set already would be a system call."""
+        """Let the socket time out at *deadline*, to the next millisecond.
+
+        Setting what is set already would be a system call.
+        """
         self._set_timeout(max(math.ceil((deadline - monotonic()) * 1000) / 1000, 0.0))
 
     def _set_timeout(self, seconds: float) -> None:
@@ -200,8 +206,8 @@ class Stream:
     ) -> Reply:  # Any: not our result
         """Bring an exchange to its end that the shortest path could not: return the reply.
 
-        Raises the error that the reply is; or a TransportError or ProtocolError, and then the socket is closed, as it is after
-        any other exception. A read that finds its connection stale is sent once more, on a new one.
+        Raises the error that the reply is; or a TransportError or ProtocolError, and then the socket is closed, as it
+        is after any other exception. A read that finds its connection stale is sent once more, on a new one.
         """
         # A failed TLS write may have sent a part of itself.
         left = attempt.sent > 0 or (self.is_tls and attempt.failure is not None)
@@ -272,7 +278,10 @@ class Stream:
     # --- a batch -----------------------------------------------------------------------------------------------------
 
     def prepare(self, deadline: float, /) -> bool:
-        """Make ready and let the socket never wait from now on; return whether it was dialled. Raises as `make_ready`."""
+        """Make ready and let the socket never wait from now on; return whether it was dialled.
+
+        Raises as `make_ready`.
+        """
         began = self.used = monotonic()
         self._renew(deadline)
         self._set_timeout(0.0)
@@ -286,7 +295,7 @@ class Stream:
             return 0
 
     def read(self) -> bytes | None:
-        """Return bytes that are there (none at the end of the stream), or None when there are none yet; raises OSError."""
+        """Return bytes that are there (none at the end of the stream), None when there are none yet; raises OSError."""
         try:
             return self.recv(RECEIVE)
         except _WOULD_BLOCK:
@@ -295,7 +304,7 @@ class Stream:
     # --- what goes wrong ---------------------------------------------------------------------------------------------
 
     def failed(self, error: BaseException, /) -> BaseException:
-        """Close after *error* and return what to raise for it: a typed error, or *error* itself if it is no I/O error."""
+        """Close after *error* and return what to raise: a typed error, or *error* itself if it is no I/O error."""
         is_raw = isinstance(error, OSError) and not isinstance(error, MetacacheError)
         words = self._last_words() if is_raw else None
         self.close()

@@ -1,7 +1,6 @@
 """A queue of waiting threads, served in order, each with a bare lock of its own.
 
-Knows nothing of what is handed over. No Condition: its ``with`` is Python code in which a signal can lose the lock (DESIGN,
-law 7).
+Knows nothing of what is handed over. No Condition: its ``with`` is Python code in which a signal can lose the lock.
 """
 
 from __future__ import annotations
@@ -39,7 +38,10 @@ class _Waiter(Generic[T]):
 
 @final
 class WaitingLine(Generic[T]):
-    """The threads that wait for a T, first come, first served. ``waiters`` is read by others only for its truth and length."""
+    """The threads that wait for a T, first come, first served.
+
+    ``waiters`` is read by others only for its truth and length.
+    """
 
     __slots__ = ("waiters",)
 
@@ -49,7 +51,8 @@ class WaitingLine(Generic[T]):
     def wait(self, look: Callable[[], T | None], seconds: float, put_back: Callable[[T], None]) -> T | None:
         """Stand in line; return what *look* finds once there, or what is handed over within *seconds*, or None.
 
-        None also when everybody is woken. What is handed over to a caller that an exception carries away goes to *put_back*.
+        None also when everybody is woken. What is handed over to a caller that an exception carries away goes to
+        *put_back*.
         """
         waiter: _Waiter[T] = _Waiter()
         # First in line, then look: whatever is put back after the look is handed over.
@@ -66,7 +69,8 @@ class WaitingLine(Generic[T]):
     def hand_over(self, take: Callable[[], T], put_back: Callable[[T], None]) -> None:
         """Give the first in line what *take* returns; nothing when *take* raises IndexError or nobody waits.
 
-        A waiter that times out at this very moment may miss it; then nobody holds it any more, and whoever lent it knows (law 7).
+        A waiter that times out at this very moment may miss it; then nobody holds it any more, and whoever lent it
+        knows.
         """
         while self.waiters:
             try:
