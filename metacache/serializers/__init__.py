@@ -1,4 +1,4 @@
-"""Values and bytes: serializers, how their plugins are found, client flags, compression, fingerprints. Knows no wire."""
+"""Values and bytes: serializers, how plugins are found, client flags, compression, fingerprints. Knows no wire."""
 
 from metacache.serializers.builtin import BytesSerializer, IntSerializer, JsonSerializer, StrSerializer
 from metacache.serializers.checks import outer_check

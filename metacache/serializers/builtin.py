@@ -25,7 +25,6 @@ __all__ = [
     "IntSerializer",
     "JsonSerializer",
     "StrSerializer",
-    "for_builtin",
 ]
 
 T = TypeVar("T")
@@ -85,7 +84,7 @@ class IntSerializer:
         raise _wrong(value, "int")
 
     def loads(self, data: bytes, /) -> int:
-        """Return the number. The server pads a decremented one with spaces on the right (PROTOCOL section 10)."""
+        """Return the number. The server pads a decremented one with spaces on the right."""
         if _is_decimal(data):
             return int(data)
         raise SerializationError("not a decimal number")
@@ -96,7 +95,10 @@ _is_decimal = re.compile(rb"-?[0-9]+ *").fullmatch
 
 @final
 class JsonSerializer(Generic[T]):
-    """JSON by the standard library, of types made of None, bool, int, float, str, list, dict[str, …], Literal, TypedDict and unions."""
+    """JSON by the standard library.
+
+    Of types made of None, bool, int, float, str, list, dict[str, …], Literal, TypedDict and unions.
+    """
 
     wire_id = 4
 

@@ -24,7 +24,9 @@ _SCALARS: Final[dict[str, type]] = {"none": type(None), "bool": bool, "int": int
 
 
 def json_check(type_: object) -> Check:
-    """Return a check for values of *type_*: None, bool, int, float, str, list, dict[str, …], Literal, TypedDict, Any and unions.
+    """Return a check for values of *type_*.
+
+    It may be made of None, bool, int, float, str, list, dict[str, …], Literal, TypedDict, Any and unions.
 
     Raises InvalidTypeError when *type_* is made of anything else.
     """
@@ -49,24 +51,36 @@ def _any(_: Shape, __: tuple[Check, ...]) -> Check:
     return _is_json
 
 
+# pyright calls what is inside of a list or dict unknown, and so it is: that is what the checks find out.
+
+
 def _is_json(value: object) -> bool:
     if type(value) is list:
-        return all(map(_is_json, value))
+        return all(map(_is_json, value))  # pyright: ignore[reportUnknownArgumentType]
     if type(value) is dict:
-        return all(type(key) is str and _is_json(part) for key, part in value.items())
+        return all(
+            type(key) is str and _is_json(part)  # pyright: ignore[reportUnknownArgumentType]
+            for key, part in value.items()  # pyright: ignore[reportUnknownVariableType]
+        )
     return type(value) in _SCALARS.values()
 
 
 def _list(shape: Shape, outer: tuple[Check, ...]) -> Check:
     part = _check(shape.parts[0], outer)
-    return lambda value: type(value) is list and all(map(part, value))
+    return lambda value: type(value) is list and all(map(part, value))  # pyright: ignore[reportUnknownArgumentType]
 
 
 def _dict(shape: Shape, outer: tuple[Check, ...]) -> Check:
     if shape.parts[0].kind not in ("str", "any"):
         raise UnknownShape(f"dict with {shape.parts[0].kind} keys")
     part = _check(shape.parts[1], outer)
-    return lambda value: type(value) is dict and all(type(key) is str and part(held) for key, held in value.items())
+    return lambda value: (
+        type(value) is dict
+        and all(
+            type(key) is str and part(held)  # pyright: ignore[reportUnknownArgumentType]
+            for key, held in value.items()  # pyright: ignore[reportUnknownVariableType]
+        )
+    )
 
 
 def _union(shape: Shape, outer: tuple[Check, ...]) -> Check:
@@ -82,7 +96,10 @@ def _typed_dict(shape: Shape, outer: tuple[Check, ...]) -> Check:
     def check(value: object) -> bool:
         if type(value) is not dict or not required <= value.keys():
             return False
-        return all(key in fields and fields[key](held) for key, held in value.items())
+        return all(
+            key in fields and fields[key](held)  # pyright: ignore[reportUnknownArgumentType]
+            for key, held in value.items()  # pyright: ignore[reportUnknownVariableType]
+        )
 
     required = {unquoted(label) for label in shape.labels if not _is_optional(label)}
     names = [unquoted(label[:-1] if _is_optional(label) else label) for label in shape.labels]
@@ -119,21 +136,22 @@ _MAKERS: Final[dict[str, Callable[[Shape, tuple[Check, ...]], Check]]] = {
 }
 
 
-# --- the outermost type ------------------------------------------------------------------------------------------------
+# --- the outermost type -----------------------------------------------------------------------------------------------
 
 # Any: a type expression is any object.
 _Type = Any
 
 
 def outer_check(type_: object) -> Check:
-    """Return a check whether a value is of *type_* as far as its outermost class tells: a User, a list, one of a union's.
+    """Return a check whether a value is of *type_* as far as its outermost class tells.
 
-    What it cannot tell (Any, a Protocol, a type variable) it accepts. Plugins use it in ``dumps``, so that a value of a wrong type
-    is refused before it is stored; what is inside is for the serializer, or for whoever reads it.
+    That it is a User, a list, one of a union's. What it cannot tell (Any, a Protocol, a type variable) it accepts.
+    Plugins use it in ``dumps``, so that a value of a wrong type is refused before it is stored; what is inside is for
+    the serializer, or for whoever reads it.
     """
     classes = tuple(_classes(type_))
     if object in classes:
-        return lambda value: True
+        return lambda _: True
     exact = tuple(class_ for class_ in classes if class_ in (bool, int, float, str, bytes))
     others = tuple(class_ for class_ in classes if class_ not in exact)
     return lambda value: type(value) in exact or (bool(others) and isinstance(value, others))

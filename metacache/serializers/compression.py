@@ -40,7 +40,7 @@ class Zlib:
         return zlib.compress(data, self.level)
 
     def decompress(self, data: bytes, /) -> bytes:
-        """Return what was compressed. Raises when it would exceed the limit, is unfinished, damaged or followed by more."""
+        """Return what was compressed; raise if it exceeds the limit, is unfinished, damaged or followed by more."""
         stream = zlib.decompressobj()
         inflated = stream.decompress(data, self.max_decompressed_size + 1)
         if len(inflated) > self.max_decompressed_size:

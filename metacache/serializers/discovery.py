@@ -31,7 +31,7 @@ _loaded: Final[dict[int, str]] = {}
 @final
 @attrs.frozen
 class SerializerInfo:
-    """An installed serializer: its name, the distribution that brings it, that one's version, and the object it names."""
+    """An installed serializer: its name, the distribution that brings it, its version, and the object it names."""
 
     name: str
     distribution: str
@@ -63,14 +63,14 @@ def load_serializer(
     name: str, type_: TypeForm[T], *, fingerprint: Literal["strict", "off"] = "strict"
 ) -> Serializer[T]: ...
 def load_serializer(
-    name: str, type_: TypeForm[T], *, fingerprint: Literal["strict", "off"] = "strict"
+    name: str, type_: type[T] | TypeForm[T], *, fingerprint: Literal["strict", "off"] = "strict"
 ) -> Serializer[T]:
     """Return the serializer called *name* for *type_*, any type expression that its plugin takes.
 
     ``fingerprint="off"`` writes none, so that values survive a change of the type's shape as far as they still decode.
 
-    Raises SerializerNotFound (SerializerConflict) when no plugin of that name can be used, InvalidTypeError when the plugin does not
-    serve *type_*.
+    Raises SerializerNotFound (SerializerConflict) when no plugin of that name can be used, InvalidTypeError when the
+    plugin does not serve *type_*.
     """
     if fingerprint not in ("strict", "off"):
         raise InvalidArgumentError(f"fingerprint is 'strict' or 'off', not {fingerprint!r}")

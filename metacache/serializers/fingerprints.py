@@ -1,4 +1,7 @@
-"""The schema fingerprint: 16 bits that change when the shape of a type changes. Pure; the same in every process and Python."""
+"""The schema fingerprint: 16 bits that change when the shape of a type changes.
+
+Pure; the same in every process and Python.
+"""
 
 from __future__ import annotations
 

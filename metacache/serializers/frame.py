@@ -5,7 +5,8 @@
     11-8   compressor id, 0 = none
     7-0    wire_id of the serializer
 
-Knows no key, no wire and no policy: what cannot be read raises `Undecodable`, and somebody else decides what that means.
+Knows no key, no wire and no policy: what cannot be read raises `Undecodable`, and somebody else decides what that
+means.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ Cause: TypeAlias = Literal["foreign_flags", "wire_id", "fingerprint", "compresso
 
 
 @final
-class Undecodable(Exception):  # noqa: N818 - not an error that a user meets
+class Undecodable(Exception):
     """The bytes are not a T of this client: why, and what the flags claimed."""
 
     def __init__(self, cause: Cause, wire_id: int = 0, fingerprint: int = 0) -> None:
@@ -43,7 +44,8 @@ class Frame(Generic[T]):
     Args:
         serializer: turns values into bytes.
         compressor: compresses what is stored; None stores it as it is.
-        find_compressor: the compressor of an id met in a stored value, None when there is none; default: among the installed.
+        find_compressor: the compressor of an id met in a stored value, None when there is none; default: among the
+            installed.
         reads_plain: flags 0 (of other clients, and of items that the server created) are readable too.
 
     ``flags`` are the client flags of an uncompressed value, ``loads`` reads one. Raises InvalidArgumentError when the
@@ -76,7 +78,7 @@ class Frame(Generic[T]):
         try:
             data = self.dumps(value)
         except Exception as error:
-            raise refused(value, error) from None  # the cause may quote the value (law 8)
+            raise refused(value, error) from None  # the cause may quote the value
         if type(data) is not bytes:
             raise not_bytes(data)
         if self.compressor is None or len(data) < self.compressor.min_size:

@@ -16,17 +16,24 @@ class Serializer(Protocol[T]):
 
     @property
     def wire_id(self) -> int:
-        """1..255: says in every stored value who wrote it. 1-31 core, 32-127 listed in README.md beside this file, 128-255 private."""
+        """1..255: says in every stored value who wrote it.
+
+        1-31 core, 32-127 listed in README.md beside this file, 128-255 private.
+        """
+        ...
 
     @property
     def fingerprint(self) -> int:
         """0..65535: changes when the shape of T changes; 0: none."""
+        ...
 
     def dumps(self, value: T, /) -> bytes:
         """Return *value* as bytes. Whatever it raises becomes a SerializationError, and nothing is sent."""
+        ...
 
     def loads(self, data: bytes, /) -> T:
         """Return the T that *data* is, never one that was coerced. Any exception means that *data* is none: a miss."""
+        ...
 
 
 class SerializerPlugin(Protocol):
@@ -35,13 +42,16 @@ class SerializerPlugin(Protocol):
     @property
     def api_version(self) -> Literal[1]:
         """1. Write ``api_version: Literal[1] = 1``."""
+        ...
 
     @property
     def wire_id(self) -> int:
         """The wire_id of the serializers it builds."""
+        ...
 
     def supports(self, type_: object, /) -> bool:
         """Tell whether `build` can serve *type_*."""
+        ...
 
     @overload
     def build(self, type_: type[T], /) -> Serializer[T]: ...
@@ -55,13 +65,20 @@ class Compressor(Protocol):
     @property
     def compressor_id(self) -> int:
         """1..15: says in a stored value how it was compressed. 1 is zlib, 2 zstd."""
+        ...
 
     @property
     def min_size(self) -> int:
         """Values below so many bytes are stored as they are."""
+        ...
 
     def compress(self, data: bytes, /) -> bytes:
         """Return *data* compressed. The result is stored only if it is smaller."""
+        ...
 
     def decompress(self, data: bytes, /) -> bytes:
-        """Return what was compressed; raise when *data* is damaged, unfinished, followed by more, or inflates beyond a limit."""
+        """Return what was compressed.
+
+        Raise when *data* is damaged, unfinished, followed by more, or inflates beyond a limit.
+        """
+        ...

@@ -1,7 +1,7 @@
 """The shape of a type expression: kinds, field names, constraints, and no class or module names.
 
-One walk over what `typing` offers on every Python from 3.11 on; the fingerprint and the JSON check are read off its result. A
-construct that it does not know is `UnknownShape`, never a guess.
+One walk over what `typing` offers on every Python from 3.11 on; the fingerprint and the JSON check are read off its
+result. A construct that it does not know is `UnknownShape`, never a guess.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Shape:
 
 
 @final
-class UnknownShape(Exception):  # noqa: N818 - no error that a user meets
+class UnknownShape(Exception):
     """The expression holds something whose shape cannot be told."""
 
 
@@ -101,7 +101,10 @@ def shape_of(type_: object) -> Shape:
 
 @final
 class _Walk:
-    """One walk. It knows the records and aliases it is inside of, so that recursion becomes a number: how many of them up."""
+    """One walk.
+
+    It knows the records and aliases it is inside of, so that recursion becomes a number: how many of them up.
+    """
 
     def __init__(self) -> None:
         self._inside: list[object] = []
@@ -154,7 +157,7 @@ class _Walk:
         )
         if origin in _CONTAINERS or origin is tuple:
             return self._of_container(origin, arguments, bound)
-        inner = dict(
+        inner: dict[object, _Type] = dict(
             zip(getattr(origin, "__parameters__", getattr(origin, "__type_params__", ())), arguments, strict=False)
         )
         if _is_alias(origin):
@@ -169,7 +172,7 @@ class _Walk:
     def _of_union(self, members: tuple[_Type, ...], bound: dict[object, _Type]) -> Shape:
         shapes = [self.of(member, bound) for member in members]
         flat = [part for shape in shapes for part in (shape.parts if shape.kind == "union" else (shape,))]
-        # Sorted: typing keeps one object for unions that differ in order only, whichever was made first in this process.
+        # Sorted: typing keeps one object for unions that differ in order only, whichever was made first in the process.
         unique = sorted({part.text: part for part in flat}.items())
         return unique[0][1] if len(unique) == 1 else Shape("union", parts=tuple(part for _, part in unique))
 
@@ -192,7 +195,7 @@ class _Walk:
     # --- records -----------------------------------------------------------------------------------------------------
 
     def _of_class(self, class_: _Type, bound: dict[object, _Type]) -> Shape:
-        if isinstance(class_, type) and issubclass(class_, enum.Enum):
+        if _is_enum(class_):
             return Shape("enum", tuple(sorted(literal_text(member.value) for member in class_)))
         record = next((read for is_one, read in _RECORDS if is_one(class_)), None)
         if record is None:
@@ -231,8 +234,20 @@ def _typed_dict(class_: _Type) -> _Record:
     return "typeddict", {name: quoted(name) + ("" if name in required else "?") for name in names}
 
 
+def _is_enum(class_: _Type) -> bool:
+    return isinstance(class_, type) and issubclass(class_, enum.Enum)
+
+
+def _is_named_tuple(class_: _Type) -> bool:
+    return hasattr(class_, "_fields") and isinstance(class_, type) and issubclass(class_, tuple)
+
+
 def _named_tuple(class_: _Type) -> _Record:
     return "namedtuple", {name: name for name in class_._fields}
+
+
+def _is_struct(class_: _Type) -> bool:
+    return hasattr(class_, "__struct_encode_fields__")
 
 
 def _struct(class_: _Type) -> _Record:
@@ -252,13 +267,13 @@ def _dataclass(class_: _Type) -> _Record:
     return "record", {field.name: field.name for field in dataclasses.fields(class_)}
 
 
-_RECORDS: Final = (
+_Asks: typing.TypeAlias = collections.abc.Callable[[_Type], bool]
+_Reads: typing.TypeAlias = collections.abc.Callable[[_Type], _Record]
+
+_RECORDS: Final[tuple[tuple[_Asks, _Reads], ...]] = (
     (typing_extensions.is_typeddict, _typed_dict),
-    (
-        lambda class_: isinstance(class_, type) and issubclass(class_, tuple) and hasattr(class_, "_fields"),
-        _named_tuple,
-    ),
-    (lambda class_: hasattr(class_, "__struct_encode_fields__"), _struct),
+    (_is_named_tuple, _named_tuple),
+    (_is_struct, _struct),
     (attrs.has, _attrs),
     (dataclasses.is_dataclass, _dataclass),
 )
@@ -282,7 +297,8 @@ def literal_text(value: object) -> str:
     if isinstance(value, enum.Enum):
         return literal_text(value.value)
     if isinstance(value, re.Pattern):
-        return literal_text(value.pattern)
+        # A str or bytes, which isinstance cannot tell.
+        return literal_text(value.pattern)  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
     if isinstance(value, str):
         return f"str:{quoted(value)}"
     if isinstance(value, bytes):

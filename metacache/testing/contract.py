@@ -21,8 +21,8 @@ def check_serializer(
 ) -> None:
     """Check that *serializer* keeps the contract; raises AssertionError that says where it does not.
 
-    *values* come back equal and of the same class. *refused_bytes* must not load: bytes of another shape, where a coercion
-    would make a wrong T. *refused_values* must not dump.
+    *values* come back equal and of the same class. *refused_bytes* must not load: bytes of another shape, where a
+    coercion would make a wrong T. *refused_values* must not dump.
     """
     assert 1 <= serializer.wire_id <= 255, f"wire_id {serializer.wire_id} is not between 1 and 255"
     assert 0 <= serializer.fingerprint <= 0xFFFF, f"fingerprint {serializer.fingerprint} is not between 0 and 65535"
@@ -48,7 +48,8 @@ def _loads(serializer: Serializer[T], data: bytes) -> bool:
 
 def _dumps(serializer: Serializer[T], value: object) -> bool:
     try:
-        serializer.dumps(value)  # type: ignore[arg-type]  # a value of a wrong type is the point
+        # A value of a wrong type is the point.
+        serializer.dumps(value)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     except Exception:
         return False
     return True

@@ -1,7 +1,7 @@
 """A fake memcached, in memory and sans-IO, and a transport on it: for tests that need no server and no network.
 
-It speaks the wire: requests go in as bytes, replies come out as bytes and through the real protocol connection. It knows the
-requests that this client makes; for all others ask a real server (`Memcached`).
+It speaks the wire: requests go in as bytes, replies come out as bytes and through the real protocol connection. It
+knows the requests that this client makes; for all others ask a real server (`Memcached`).
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ STARTUP: Final = 10.0  # seconds
 
 
 @final
-class MemcachedNotFound(Exception):  # noqa: N818 - says what is the matter
+class MemcachedNotFound(Exception):
     """There is no memcached to start."""
 
 
@@ -42,7 +42,8 @@ class Memcached:
         unix: listen on a unix socket instead of a free loopback port.
         port: listen on this loopback port (to start again where another was); 0: any that is free.
 
-    ``url`` and ``node`` say where it is. Raises MemcachedNotFound when there is none to start, RuntimeError when it does not start.
+    ``url`` and ``node`` say where it is. Raises MemcachedNotFound when there is none to start, RuntimeError when it
+    does not start.
     """
 
     def __init__(self, options: Sequence[str] = (), *, unix: bool = False, port: int = 0) -> None:

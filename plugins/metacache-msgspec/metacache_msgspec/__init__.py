@@ -1,13 +1,13 @@
-"""msgspec for metacache: ``msgspec`` is MessagePack, ``msgspec-json`` JSON. Strict as msgspec is; one encoder and decoder a type.
+"""msgspec for metacache: ``msgspec`` is MessagePack, ``msgspec-json`` JSON.
 
-Knows msgspec; knows of metacache only the plugin protocol.
+Strict as msgspec is; one encoder and decoder a type. Knows msgspec; knows of metacache only the plugin protocol.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, Final, Generic, Literal, TypeVar, final
+from collections.abc import Callable, Iterable
+from typing import Any, Final, Generic, Literal, TypeVar, cast, final
 
 import msgspec
 from typing_extensions import TypeForm
@@ -36,7 +36,10 @@ class _Msgspec(Generic[T]):
         self._is_json = wire_id == JSON_ID
 
     def dumps(self, value: T, /) -> bytes:
-        """Return *value* as bytes; raises TypeError when it is not of the type, ValueError for a NaN or infinity in JSON."""
+        """Return *value* as bytes.
+
+        Raises TypeError when it is not of the type, ValueError for a NaN or infinity in JSON.
+        """
         if not self._is_outer(value):
             raise TypeError(f"{type(value).__name__} is not of this client's type")
         data = self._encode(value)
@@ -50,8 +53,11 @@ def _is_finite(value: object) -> bool:
     if isinstance(value, float):
         return math.isfinite(value)
     if isinstance(value, dict):
-        return all(map(_is_finite, value.keys())) and all(map(_is_finite, value.values()))
-    return not isinstance(value, list | tuple) or all(map(_is_finite, value))
+        fields = cast("dict[object, object]", value)  # isinstance tells nothing of what is inside
+        return all(map(_is_finite, fields.keys())) and all(map(_is_finite, fields.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_finite, cast("Iterable[object]", value)))  # as above
+    return True
 
 
 @final
@@ -60,9 +66,8 @@ class _Plugin:
 
     api_version: Literal[1] = 1
 
-    def __init__(
-        self, wire_id: int, module: Any
-    ) -> None:  # Any: msgspec.msgpack or msgspec.json; a module has no other type
+    # Any: msgspec.msgpack or msgspec.json; a module has no other type.
+    def __init__(self, wire_id: int, module: Any) -> None:
         self.wire_id = wire_id
         self._module = module
 
@@ -75,7 +80,10 @@ class _Plugin:
 
     def build(self, type_: TypeForm[T], /) -> Serializer[T]:
         """Return the serializer of *type_*."""
-        return _Msgspec(self.wire_id, type_, self._module.Encoder().encode, self._module.Decoder(type_).decode)
+        # pyright takes the slot `loads` for a method and its data for self.
+        return _Msgspec(  # pyright: ignore[reportReturnType]
+            self.wire_id, type_, self._module.Encoder().encode, self._module.Decoder(type_).decode
+        )
 
 
 def _holds_custom(info: object, seen: set[int]) -> bool:
@@ -86,7 +94,8 @@ def _holds_custom(info: object, seen: set[int]) -> bool:
     if isinstance(info, msgspec.inspect.CustomType):
         return True
     if isinstance(info, tuple | list):
-        return any(_holds_custom(part, seen) for part in info)
+        members = cast("Iterable[object]", info)  # isinstance tells nothing of what is inside
+        return any(_holds_custom(part, seen) for part in members)
     parts = getattr(info, "__struct_fields__", ())
     return any(_holds_custom(getattr(info, name), seen) for name in parts if not isinstance(info, type))
 
