@@ -51,7 +51,10 @@ def seconds(ttl: int | timedelta, name: str = "ttl") -> int:
 
 
 def exptime(ttl: Ttl, now: float, name: str = "ttl") -> int:
-    """Return the protocol's expiration time for *ttl* at *now* (``time.time()``): 0 never, up to 30 days relative, beyond absolute."""
+    """Return the protocol's expiration time for *ttl* at *now* (``time.time()``).
+
+    0 is never, up to 30 days are relative, what is beyond is absolute.
+    """
     if ttl is None:
         return 0
     whole = seconds(ttl, name)
@@ -81,7 +84,10 @@ def unsigned_cas(cas: int) -> int:
 
 
 def key_list(keys: Iterable[K]) -> list[K]:
-    """Return *keys* without duplicates, in order. A bare str or bytes is refused: it would be a list of its characters."""
+    """Return *keys* without duplicates, in order.
+
+    A bare str or bytes is refused: it would be a list of its characters.
+    """
     if isinstance(keys, str | bytes):
         raise InvalidTypeError(f"keys is an iterable of keys, not one {type(keys).__name__}; write [key]")
     try:

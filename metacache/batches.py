@@ -1,4 +1,4 @@
-"""What each verb over many keys means: one batch, and how its replies become outcomes. Pure, and shared by both clients.
+"""What a verb over many keys means: one batch, and how its replies become outcomes. Pure, and shared by both clients.
 
 Everything is checked before there is a batch. The usual one, of str keys, is built in C: a call for all keys together.
 """
@@ -137,7 +137,7 @@ class Batches(Generic[T]):
             with located(SET_MANY, key):
                 yield self._ops.frame.encode(value)
 
-    # --- the long way: keys in base64, keys of bytes, a compressor -------------------------------------------------------
+    # --- the long way: keys in base64, keys of bytes, a compressor ----------------------------------------------------
 
     def _of_keys(
         self, verb: Verb, start: bytes, flags: bytes, keys: Iterable[K], read: _Read[K, V]
@@ -167,7 +167,8 @@ class Batches(Generic[T]):
         raws = [raw for raw, _, _ in wires.values()]
         if len(set(raws)) != len(raws):
             raise InvalidArgumentError("two of the keys are one key, as 'k' and b'k' are", operation="set_many")
-        heads, bodies = [], []
+        heads: list[bytes] = []
+        bodies: list[bytes] = []
         for (_, token, base64), (flags, body) in zip(wires.values(), self._encode_each(items), strict=True):
             heads.append(b"ms %b %d%b%b%b" % (token, len(body), base64, CLIENT_FLAGS % flags, ttl_flag))
             bodies.append(body)

@@ -1,6 +1,7 @@
 """`Client[T]`: the verbs of one Python type over a blocking transport, a line or two each.
 
-What a verb means is in operations, batches and recipes; how bytes move is the transport's. The asyncio twin has the same verbs.
+What a verb means is in operations, batches and recipes; how bytes move is the transport's. The asyncio twin has the
+same verbs.
 """
 
 from __future__ import annotations
@@ -52,11 +53,12 @@ class Client(Generic[T]):
         owns: close the transport with the client.
         options: see `ClientOptions`.
 
-    Misses, NOT_STORED and lost compare-and-sets are results. Every verb raises, before anything is sent: InvalidKeyError,
-    InvalidArgumentError, SerializationError, ValueTooLargeError, ClosedError, PoolTimeout, NodeDownError, ConnectError,
-    AuthenticationError. And when its request is on the way: OperationTimeout, ConnectionLost, ProtocolError (the connection is closed;
-    ``maybe_applied`` tells whether a write may have been done), ServerError and ClientError (the connection goes on). ``on_error="miss"`` makes misses
-    of the errors of servers and network in reads. Safe to share among threads if the transport is.
+    Misses, NOT_STORED and lost compare-and-sets are results. Every verb raises, before anything is sent:
+    InvalidKeyError, InvalidArgumentError, SerializationError, ValueTooLargeError, ClosedError, PoolTimeout,
+    NodeDownError, ConnectError, AuthenticationError. And when its request is on the way: OperationTimeout,
+    ConnectionLost, ProtocolError (the connection is closed; ``maybe_applied`` tells whether a write may have been
+    done), ServerError and ClientError (the connection goes on). ``on_error="miss"`` makes misses of the errors of
+    servers and network in reads. Safe to share among threads if the transport is.
     """
 
     __slots__ = ("_core", "_effects", "_fetch", "_operations", "_owns", "_run", "_transport")
@@ -87,7 +89,12 @@ class Client(Generic[T]):
         **options: Unpack[ClientOptions],
     ) -> None:
         chosen: Serializer[Any] = BytesSerializer() if serializer is None else serializer  # Any: as above
-        self._set_up(transport, Core.of(chosen, Options(**options)), owns=owns)
+        # pyright takes the T of a bare class for unknown.
+        self._set_up(
+            transport,
+            Core.of(chosen, Options(**options)),  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+            owns=owns,
+        )
 
     def _set_up(self, transport: Transport, core: Core[T], *, owns: bool) -> None:
         self._transport = transport
@@ -105,7 +112,7 @@ class Client(Generic[T]):
 
         It shares the counters. Raises InvalidArgumentError for a bad option.
         """
-        view: Client[T] = Client.__new__(Client)
+        view = object.__new__(type(self))
         view._set_up(self._transport, self._core.view(**changes), owns=False)
         return view
 
@@ -202,8 +209,8 @@ class Client(Generic[T]):
     def set(self, key: Key, value: T, *, ttl: Ttl | Default = DEFAULT) -> StoreResult:
         """Store *value* whatever is there; return STORED.
 
-        *ttl*: seconds or timedelta; None: never expires; left out: the client's default_ttl. A ServerError (too large, out of
-        memory) leaves the key without its old value.
+        *ttl*: seconds or timedelta; None: never expires; left out: the client's default_ttl. A ServerError (too large,
+        out of memory) leaves the key without its old value.
         """
         run = self._run
         return run(self._operations.set(key, value, ttl), deadline=None)
@@ -217,7 +224,10 @@ class Client(Generic[T]):
         return self._run(self._operations.replace(key, value, ttl), deadline=None)
 
     def compare_and_set(self, key: Key, value: T, cas: int, *, ttl: Ttl | Default = DEFAULT) -> StoreResult:
-        """Store *value* if the item still has *cas* (of `get_item`); return STORED, EXISTS or NOT_FOUND. *ttl* as in `set`."""
+        """Store *value* if the item still has *cas* (of `get_item`); return STORED, EXISTS or NOT_FOUND.
+
+        *ttl* as in `set`.
+        """
         return self._run(self._operations.compare_and_set(key, value, cas, ttl), deadline=None)
 
     def set_many(self, items: Mapping[K, T], *, ttl: Ttl | Default = DEFAULT) -> dict[K, StoreResult]:
@@ -236,7 +246,8 @@ class Client(Generic[T]):
     def append(self: Client[B], key: Key, value: B) -> StoreResult:
         """Put *value* behind what is stored; return STORED or NOT_STORED. The item keeps its time to live.
 
-        Only for ``Client[bytes]`` and ``Client[str]`` with the built-in serializer and no compressor, else InvalidArgumentError.
+        Only for ``Client[bytes]`` and ``Client[str]`` with the built-in serializer and no compressor, else
+        InvalidArgumentError.
         """
         return self._run(self._operations.append(key, value), deadline=None)
 
@@ -271,8 +282,9 @@ class Client(Generic[T]):
     def update(self, key: Key, fn: Callable[[T | None], T], *, ttl: Ttl | Default = DEFAULT, attempts: int = 10) -> T:
         """Store ``fn(current value)`` unless somebody stores in between, then try again; return what was stored.
 
-        *fn* gets None when there is no value (absent, being computed, undecodable) and may be called *attempts* times. Each exchange
-        has its own timeout. *ttl* as in `set`. Raises ConflictError when every attempt lost; read errors always raise.
+        *fn* gets None when there is no value (absent, being computed, undecodable) and may be called *attempts* times.
+        Each exchange has its own timeout. *ttl* as in `set`. Raises ConflictError when every attempt lost; read errors
+        always raise.
         """
         return _await(recipes.update(self._effects, self._operations, key, fn, ttl, attempts))
 
@@ -287,11 +299,11 @@ class Client(Generic[T]):
     def increment(
         self: Client[int], key: Key, delta: int = 1, *, initial: int | None = None, ttl: Ttl | Default = DEFAULT
     ) -> int | None:
-        """Add *delta* (0 to 2**64-1) on the server and return the sum, which wraps at 2**64; None when the key is not there.
+        """Add *delta* (0 to 2**64-1) on the server and return the sum, which wraps at 2**64; None if the key is absent.
 
-        *initial* is stored and returned when the key is not there, to live for *ttl* or the client's default_ttl. Only a given
-        *ttl* renews the life of an item that is there. Only for ``Client[int]`` with the built-in serializer and no
-        compressor, else InvalidArgumentError; ClientError when the stored value is no number from 0 to 2**64-1.
+        *initial* is stored and returned when the key is not there, to live for *ttl* or the client's default_ttl. Only
+        a given *ttl* renews the life of an item that is there. Only for ``Client[int]`` with the built-in serializer
+        and no compressor, else InvalidArgumentError; ClientError when the stored value is no number from 0 to 2**64-1.
         """
         return _await(recipes.arithmetic(self._effects, self._operations, INCREMENT, key, delta, initial, ttl))
 

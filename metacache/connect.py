@@ -63,8 +63,8 @@ def connect(
     """Return a client for the server that *url* names, storing values of *type_*. It dials when first used.
 
     *serializer*: the name of an installed serializer (`available_serializers`) or a Serializer; left out for bytes, str
-    and int. *settings*: what the URL does not say. *options*: see `ClientOptions`. The client owns its connection: close it, or use
-    it in a ``with``.
+    and int. *settings*: what the URL does not say. *options*: see `ClientOptions`. The client owns its connection:
+    close it, or use it in a ``with``.
 
     Raises InvalidArgumentError naming the part of the URL that is wrong (never a credential), SerializerNotFound.
     """
@@ -88,7 +88,7 @@ def _serializer(type_: Any, serializer: str | Serializer[Any] | None) -> Seriali
     raise InvalidTypeError(f"values of {type_!r} need a serializer: give serializer='msgspec', for example")
 
 
-# --- the URL -----------------------------------------------------------------------------------------------------------
+# --- the URL ----------------------------------------------------------------------------------------------------------
 
 _TCP_SCHEMES: Final = ("memcached", "memcacheds")
 _UNIX_SCHEME: Final = "memcached+unix"

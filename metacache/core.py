@@ -1,4 +1,7 @@
-"""What a client is but for the moving of bytes: its frame, its options, its verbs, its counters. Pure, and shared by both clients."""
+"""What a client is but for the moving of bytes: its frame, its options, its verbs, its counters.
+
+Pure, and shared by both clients.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,8 @@ class Core(Generic[T]):
             raise InvalidTypeError(
                 f"a client takes a Serializer, not {type(serializer).__name__}; load_serializer(name, type) makes one"
             )
-        # Items of other clients, and those the server makes in arithmetic, have flags 0 and are plain bytes, text or numbers.
+        # Items of other clients, and those the server makes in arithmetic, have flags 0 and are plain bytes, text or
+        # numbers.
         reads_plain = isinstance(serializer, BytesSerializer | StrSerializer | IntSerializer)
         frame = Frame(serializer, compressor=options.compressor, reads_plain=reads_plain)
         return cls(frame, options, UndecodablePolicy(strict=options.on_undecodable == "raise"), ErrorPolicy())

@@ -122,7 +122,11 @@ class Node:
 
     def __init__(self, address: str | Address, *, weight: float = 1.0, name: str | None = None) -> None:
         parsed = parse_address(address)
-        self.__attrs_init__(parsed, _check_weight(weight), str(parsed) if name is None else _check_name(name))
+        identity = str(parsed) if name is None else _check_name(name)
+        # attrs makes __attrs_init__; pyright does not know of it.
+        self.__attrs_init__(  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+            parsed, _check_weight(weight), identity
+        )
 
     @override
     def __str__(self) -> str:

@@ -21,7 +21,8 @@ class ClientOptions(TypedDict, total=False):
 
     prefix: put before every key. default_ttl: seconds or timedelta for writes without ``ttl=``, None: never expires.
     on_error: "raise", or "miss": errors of servers and network in reads are misses. on_undecodable: "miss", or "raise".
-    long_keys: "error", or "hash": a key too long for the wire is replaced by its SHA-256. compressor: compresses values.
+    long_keys: "error", or "hash": a key too long for the wire is replaced by its SHA-256. compressor: compresses
+    values.
     timeout: seconds for a whole operation, None: the transport's.
     """
 

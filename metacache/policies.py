@@ -1,7 +1,7 @@
 """What a client makes of trouble: undecodable values, and errors of servers and network in reads. Misses, or errors.
 
-Knows causes and counts; never a key, never a value. Counts go up by one load and one store with no call between them, so under
-the GIL no thread's count is lost.
+Knows causes and counts; never a key, never a value. Counts go up by one load and one store with no call between them,
+so under the GIL no thread's count is lost.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class UndecodablePolicy:
 
 @final
 class ErrorPolicy:
-    """Which errors of a read are misses under ``on_error="miss"``, and how many there were, by the name of their class."""
+    """Which errors of a read are misses under ``on_error="miss"``, and how many there were, by class name."""
 
     __slots__ = ("_counts",)
 

@@ -62,7 +62,7 @@ class Item(Generic[T]):
         won: this reader is the one that is to store a fresh value; the others get the stale one meanwhile.
     """
 
-    value: T = attrs.field(repr=False)  # STYLE: a repr never shows a value
+    value: T = attrs.field(repr=False)  # a repr never shows a value
     cas: int
     ttl: int | None
     size: int
@@ -96,7 +96,10 @@ class Metadata:
 @final
 @attrs.frozen
 class Outcomes(Generic[K, T]):
-    """A batch key by key: what succeeded in ``results``, what failed in ``errors``. A key that was just not found is in neither."""
+    """A batch key by key: what succeeded in ``results``, what failed in ``errors``.
+
+    A key that was just not found is in neither.
+    """
 
     results: dict[K, T] = attrs.field(repr=False)
     errors: dict[K, MetacacheError]

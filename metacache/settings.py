@@ -79,8 +79,8 @@ class Settings:
     timeout: float = attrs.field(default=1.0, validator=_seconds)
     connect_timeout: float = attrs.field(default=1.0, validator=_seconds)
     tls: SSLContext | None = attrs.field(default=None, validator=_context)
-    # protocol.txt, "Authentication": user and password are one line "user pass" in the body of a `set`;
-    # PROTOCOL: a user holds no space or colon.
+    # protocol.txt, "Authentication": user and password are one line "user pass" in the body of a `set`, and the
+    # server's file has lines "user:pass": a user holds no space or colon.
     username: str | None = attrs.field(
         default=None, repr=False, validator=_credential(r"[\s:\x00-\x20\x7f]", "a space, colon or control byte")
     )
