@@ -1,0 +1,353 @@
+"""Which node owns a key: by the formula, for good, and in every process."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import json
+import math
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+
+import pytest
+from attrs.exceptions import FrozenInstanceError
+from hypothesis import given
+from hypothesis import strategies as st
+from xxhash import xxh3_64_intdigest
+
+from metacache import InvalidArgumentError, Node
+from metacache.errors import InvalidKeyError, InvalidKeyTypeError, InvalidTypeError
+from metacache.routing import RendezvousRouter, Router, split
+from metacache.routing.rendezvous import cost, winner, winners
+from tests.routing.reference import GOLDEN, KEYS, TOPOLOGIES, nodes, owner
+
+WEIGHTS = st.one_of(st.sampled_from([0.0, 1.0, 2.0]), st.floats(1e-200, 1e200), st.floats(0.01, 100))
+TOPOLOGY = st.dictionaries(st.text(st.characters(codec="utf-8"), min_size=1), WEIGHTS, min_size=1, max_size=12).filter(
+    lambda weights: any(weights.values())
+)
+ANY_KEYS = st.lists(st.binary(max_size=300), max_size=20)
+
+THREE = [Node("a"), Node("b"), Node("c", weight=2)]
+
+
+def owners(router: Router, keys: Sequence[bytes]) -> list[str]:
+    return [router.pick(key).name for key in keys]
+
+
+def split_owners(router: Router, keys: Sequence[bytes]) -> list[str]:
+    shares = split(router, keys)
+    return [name for _, name in sorted((index, name) for name, indices in shares.items() for index in indices)]
+
+
+# --- the formula ----------------------------------------------------------------------------------------------------
+
+
+def test_the_hash_is_the_published_xxh3() -> None:
+    assert xxh3_64_intdigest(b"") == 0x2D06800538D394C2
+
+
+@given(TOPOLOGY, ANY_KEYS)
+def test_pick_split_and_rank_follow_the_formula(weights: dict[str, float], keys: list[bytes]) -> None:
+    router = RendezvousRouter(nodes(weights))
+    expected = [owner(weights, key) for key in keys]
+    assert owners(router, keys) == expected
+    assert split_owners(router, keys) == expected
+    assert [router.rank(key, 1)[0].name for key in keys] == expected
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+def test_a_thousand_keys_stay_where_they_have_always_been(topology: str) -> None:
+    with GOLDEN.open(newline="", encoding="utf-8") as file:
+        golden = [row[topology] for row in csv.DictReader(file)]
+    router = RendezvousRouter(nodes(TOPOLOGIES[topology]))
+    assert len(golden) == len(set(KEYS)) == 1000
+    assert owners(router, KEYS) == golden
+    assert split_owners(router, KEYS) == golden
+    assert [owner(TOPOLOGIES[topology], key) for key in KEYS] == golden
+
+
+def test_another_process_with_another_hash_seed_agrees() -> None:
+    program = (
+        "import json; from tests.routing.reference import *; from metacache.routing import RendezvousRouter;"
+        "print(json.dumps({name: [RendezvousRouter(set(nodes(weights))).pick(key).name for key in KEYS]"
+        " for name, weights in TOPOLOGIES.items()}))"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONHASHSEED": "4711", "PYTHONPATH": str(GOLDEN.parents[2])},
+        capture_output=True,
+        check=True,
+    ).stdout
+    assert json.loads(told) == {
+        name: owners(RendezvousRouter(nodes(weights)), KEYS) for name, weights in TOPOLOGIES.items()
+    }
+
+
+@given(st.permutations(THREE))
+def test_the_order_in_which_nodes_are_given_does_not_matter(shuffled: list[Node]) -> None:
+    router = RendezvousRouter(shuffled)
+    assert router == RendezvousRouter(THREE)
+    assert hash(router) == hash(RendezvousRouter(THREE))
+    assert router.nodes == tuple(THREE)
+    assert owners(router, KEYS[:50]) == owners(RendezvousRouter(THREE), KEYS[:50])
+
+
+def test_the_name_is_hashed_and_not_the_address() -> None:
+    here = RendezvousRouter([Node("10.0.0.1", name="a"), Node("10.0.0.2", name="b")])
+    there = RendezvousRouter([Node("10.9.9.9", name="a"), Node("unix:/b", name="b")])
+    assert owners(here, KEYS) == owners(there, KEYS)
+
+
+# --- ties -----------------------------------------------------------------------------------------------------------
+
+HASHES = st.one_of(st.integers(0, 2**64 - 1), st.integers(2**63, 2**63 + 8192), st.integers(2**64 - 8192, 2**64 - 1))
+
+
+def grouped(weights: Sequence[float]) -> list[tuple[float, list[int]]]:
+    groups: dict[float, list[int]] = {}
+    for place, weight in enumerate(weights):
+        groups.setdefault(weight, []).append(place)
+    return list(groups.items())
+
+
+@given(st.lists(st.tuples(st.sampled_from([1.0, 2.0, 3.7]), HASHES), min_size=1, max_size=6))
+def test_forced_hashes_choose_the_least_cost_and_then_the_least_place(nodes: list[tuple[float, int]]) -> None:
+    groups = grouped([weight for weight, _ in nodes])
+    hashes = [nodes[place][1] for _, places in groups for place in places]
+    expected = min((cost(h, weight), place) for place, (weight, h) in enumerate(nodes))[1]
+    assert winner(iter(hashes), groups) == expected
+    assert winners(iter([h, h] for h in hashes), groups, 2) == [expected, expected]
+
+
+@pytest.mark.parametrize(
+    ("weights", "hashes", "owner"),
+    [
+        # one weight: the low 12 bits count for nothing, the thirteenth decides
+        ([1.0, 1.0], [0xABC000, 0xABCFFF], 0),
+        ([1.0, 1.0], [0xABCFFF, 0xABC000], 0),
+        ([1.0, 1.0], [0xABCFFF, 0xABD000], 1),
+        ([1.0, 1.0, 1.0], [0, 0xABC001, 0xABC000], 1),
+        ([1.0, 1.0], [0, 0], 0),
+    ],
+)
+def test_equal_costs_go_to_the_first_in_order_of_names(weights: list[float], hashes: list[int], owner: int) -> None:
+    groups = grouped(weights)
+    assert winner(iter(hashes), groups) == owner
+    assert winners(iter([h] for h in hashes), groups, 1) == [owner]
+
+
+@pytest.mark.parametrize(("first", "second"), [(0, 1), (1, 0)])
+def test_equal_costs_of_different_weights_go_to_the_first_in_order_of_names(first: int, second: int) -> None:
+    weights = (1.9, math.nextafter(1.9, 2))
+    h = next(h for h in range(1 << 61, 1 << 62, 1 << 50) if cost(h, weights[0]) == cost(h, weights[1]))
+    groups = [(weights[place], [place]) for place in (first, second)]
+    assert winner(iter([h, h]), groups) == 0
+    assert winners(iter([[h], [h]]), groups, 1) == [0]
+
+
+@given(st.integers(0, 2**52 - 2), st.floats(1e-200, 1e200))
+def test_neighbouring_hashes_never_cost_the_same(number: int, weight: float) -> None:
+    assert cost(number << 12, weight) > cost((number + 1) << 12, weight) > 0
+
+
+# --- moves ----------------------------------------------------------------------------------------------------------
+
+
+@given(TOPOLOGY, st.floats(0.01, 100), st.data())
+def test_only_a_changed_node_loses_or_gains_keys(weights: dict[str, float], weight: float, data: st.DataObject) -> None:
+    keys = KEYS[:100]
+    changed = data.draw(st.sampled_from(sorted(weights)))
+    others = {name: own for name, own in weights.items() if name != changed}
+    if not any(others.values()):
+        return
+    low, high = sorted([weights[changed], weight])
+    without, with_low, with_high = (
+        split_owners(RendezvousRouter(nodes(topology)), keys)
+        for topology in (others, {**others, changed: low}, {**others, changed: high})
+    )
+    # Each step, read forwards, adds a node or gives it more: keys move to it alone. Backwards, from it alone.
+    for before, after in [(without, with_low), (with_low, with_high), (without, with_high)]:
+        assert {new for old, new in zip(before, after, strict=True) if old != new} <= {changed}
+
+
+def test_moved_tells_what_leaves_and_what_comes() -> None:
+    router = RendezvousRouter(nodes({"a": 1, "b": 1, "c": 2}))
+    moves = router.moved(RendezvousRouter(nodes({"a": 1, "b": 1, "d": 2})), samples=2000)
+    assert moves.lost["c"] == pytest.approx(0.5, abs=0.04)
+    assert moves.gained["d"] == pytest.approx(0.5, abs=0.04)
+    assert moves.samples == 2000
+    assert moves.total == pytest.approx(sum(moves.lost.values())) == pytest.approx(sum(moves.gained.values()))
+    assert moves.total < 0.8
+    assert moves == router.moved(RendezvousRouter(nodes({"a": 1, "b": 1, "d": 2})), samples=2000)
+
+
+def test_draining_a_node_loses_exactly_its_keys() -> None:
+    router = RendezvousRouter(nodes({"a": 1, "b": 1, "c": 2}))
+    keys = [b"%d" % number for number in range(1000)]
+    moves = router.moved(RendezvousRouter(nodes({"a": 1, "b": 1, "c": 0})), samples=1000)
+    assert dict(moves.lost) == {"c": len(router.split(keys)["c"]) / 1000}
+    assert moves.gained.keys() == {"a", "b"}
+
+
+def test_nothing_moves_when_only_addresses_change() -> None:
+    moves = RendezvousRouter([Node("h1", name="a"), Node("h2", name="b")]).moved(
+        RendezvousRouter([Node("h3", name="b"), Node("h4", name="a")]), samples=500
+    )
+    assert (moves.total, dict(moves.lost), dict(moves.gained)) == (0.0, {}, {})
+
+
+@pytest.mark.parametrize(("samples", "error"), [(0, InvalidArgumentError), (-1, InvalidArgumentError)])
+def test_moved_wants_samples(samples: int, error: type[Exception]) -> None:
+    router = RendezvousRouter(THREE)
+    with pytest.raises(error, match="samples"):
+        router.moved(router, samples=samples)
+    with pytest.raises(InvalidTypeError, match="samples"):
+        router.moved(router, samples=1.5)  # type: ignore[arg-type]  # the mistake under test  # pyright: ignore[reportArgumentType]
+
+
+# --- rank and explain -----------------------------------------------------------------------------------------------
+
+
+@given(TOPOLOGY, st.binary(max_size=40), st.integers(0, 14))
+def test_rank_is_the_owner_again_and_again_as_owners_leave(weights: dict[str, float], key: bytes, n: int) -> None:
+    left, expected = dict(weights), list[str]()
+    while len(expected) < n and any(left.values()):
+        expected.append(owner(left, key))
+        del left[expected[-1]]
+    assert [node.name for node in RendezvousRouter(nodes(weights)).rank(key, n)] == expected
+
+
+def test_rank_wants_a_count() -> None:
+    router = RendezvousRouter(THREE)
+    assert router.rank(b"k", 0) == ()
+    with pytest.raises(InvalidArgumentError, match="-1"):
+        router.rank(b"k", -1)
+    with pytest.raises(InvalidTypeError, match="bool"):
+        router.rank(b"k", True)  # noqa: FBT003  # the mistake under test
+
+
+@given(TOPOLOGY, st.binary(max_size=40))
+def test_explain_tells_hash_cost_and_rank_of_every_node(weights: dict[str, float], key: bytes) -> None:
+    router = RendezvousRouter(nodes(weights))
+    scores = router.explain(key)
+    active = [score for score in scores if score.weight]
+    assert [score.name for score in active] == [node.name for node in router.rank(key, len(weights))]
+    assert [score.rank for score in scores] == [*range(1, len(active) + 1), *[None] * (len(scores) - len(active))]
+    assert sorted((score.name, score.weight) for score in scores) == sorted(weights.items())
+    for score in scores:
+        assert score.hash == xxh3_64_intdigest(key, xxh3_64_intdigest(score.name.encode()))
+        assert score.cost == (cost(score.hash, score.weight) if score.weight else float("inf"))
+
+
+# --- keys -----------------------------------------------------------------------------------------------------------
+
+
+@given(st.text(st.characters(codec="utf-8")))
+def test_a_text_and_its_bytes_are_one_key(text: str) -> None:
+    router, raw = RendezvousRouter(THREE), text.encode()
+    assert router.pick(text) is router.pick(raw)
+    assert router.rank(text, 3) == router.rank(raw, 3)
+    assert router.explain(text) == router.explain(raw)
+    assert router.split([text, raw]) == {router.pick(raw).name: [0, 1]}
+
+
+@pytest.mark.parametrize("nodes", [THREE, THREE[:1]], ids=["three", "one"])
+def test_what_is_no_key_is_refused(nodes: list[Node]) -> None:
+    router = RendezvousRouter(nodes)
+    wrong: Iterable[str] = [5, None, bytearray(b"k")]  # type: ignore[list-item]  # the mistake under test  # pyright: ignore[reportAssignmentType]
+    for key in wrong:
+        with pytest.raises(InvalidKeyTypeError):
+            router.pick(key)
+        with pytest.raises(InvalidKeyTypeError):
+            router.split([key])
+    with pytest.raises(InvalidKeyError, match="surrogate") as caught:
+        router.pick("\ud800")
+    assert caught.value.key == "\ud800"
+
+
+def test_one_node_owns_everything() -> None:
+    router = RendezvousRouter([Node("a"), Node("b", weight=0)])
+    assert router.pick(b"k") == Node("a")
+    assert split(router, [b"x", b"y"]) == {"a:11211": [0, 1]}
+    assert split(router, []) == {}
+    assert router.rank(b"k", 5) == (Node("a"),)
+
+
+# --- routers of other make ------------------------------------------------------------------------------------------
+
+
+class First:
+    """A user's router: no inheritance, no split."""
+
+    def __init__(self, nodes: Iterable[Node]) -> None:
+        self.nodes = tuple(nodes)
+
+    def pick(self, key: bytes, /) -> Node:
+        return self.nodes[-1 if key.startswith(b"hot:") else 0]
+
+    def rank(self, key: bytes, n: int, /) -> tuple[Node, ...]:
+        return (self.pick(key), *(node for node in self.nodes if node is not self.pick(key)))[:n]
+
+
+def test_any_router_splits_and_compares() -> None:
+    router: Router = First([Node("b"), Node("a")])
+    assert list(split(router, [b"1", b"hot:2", b"3"]).items()) == [("a:11211", [1]), ("b:11211", [0, 2])]
+    assert RendezvousRouter(router.nodes).moved(router, samples=100).gained.keys() == {"b:11211"}
+
+
+# --- as a value -----------------------------------------------------------------------------------------------------
+
+
+def test_it_cannot_be_changed() -> None:
+    with pytest.raises(FrozenInstanceError):
+        RendezvousRouter(THREE).nodes = ()  # type: ignore[misc]  # the mistake under test  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_it_survives_pickle_and_copy(protocol: int) -> None:
+    router = RendezvousRouter(THREE)
+    for twin in (pickle.loads(pickle.dumps(router, protocol)), copy.deepcopy(router), copy.copy(router)):
+        assert twin == router
+        assert owners(twin, KEYS[:50]) == owners(router, KEYS[:50])
+
+
+def test_its_repr_shows_names_and_weights() -> None:
+    router = RendezvousRouter([Node("h", name="b", weight=0.5), Node("[::1]")])
+    assert repr(router) == "<RendezvousRouter [::1]:11211 (weight 1), b (weight 0.5)>"
+
+
+def wrong(*values: object) -> list[Node]:
+    """Nodes that no type checker would let pass."""
+    return values  # type: ignore[return-value]  # the mistake under test  # pyright: ignore[reportReturnType]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([], "no nodes"),
+        ([Node("a", weight=0), Node("b", weight=-0.0)], "every node has weight 0"),
+        ([Node("h1", name="a"), Node("h2", name="a"), Node("b")], "two nodes have the name 'a'"),
+        ([Node("a"), Node("a:11211", weight=2)], "two nodes have the name 'a:11211'"),
+        ([Node("a", weight=1e-201), Node("b")], "weight 1e-201"),
+        ([Node("a", weight=1e201), Node("b")], r"weight 1e\+201"),
+        ([Node("h", name="\ud800"), Node("b")], "surrogate"),
+        (wrong("a:11211"), "one of them is str"),
+    ],
+)
+def test_nodes_that_cannot_be_routed_to_are_refused(given: list[Node], message: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=message):
+        RendezvousRouter(given)
+
+
+def test_a_node_alone_is_no_list_of_nodes() -> None:
+    with pytest.raises(InvalidTypeError, match="iterable of Node, not Node"):
+        RendezvousRouter(Node("a"))  # type: ignore[arg-type]  # the mistake under test  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("weight", [-1, -1e-300, float("nan"), float("inf"), float("-inf")])
+def test_weights_that_are_no_share_are_refused(weight: float) -> None:
+    with pytest.raises(InvalidArgumentError, match="weight"):
+        RendezvousRouter([Node("a", weight=weight), Node("b")])
