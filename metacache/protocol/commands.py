@@ -74,6 +74,10 @@ def _has_plain_hd(command: Command) -> bool:
     return b"HD" in command.codes and not command.has_value
 
 
+def _whole(command: Command) -> frozenset[bytes]:
+    return command.codes - {b"VA", b"STAT", b"PREFIX", b"CONFIG"}
+
+
 @final
 @attrs.frozen(eq=False)
 class Command:
@@ -85,6 +89,7 @@ class Command:
     ``ends``: the server answers by closing the connection.
     ``receive``: bytes worth asking of one recv.
     ``has_value``: a hit brings a data block. ``has_plain_hd``: HD is its usual reply.
+    ``whole``: those of the codes that may be all of a reply.
     ``silence``: what no reply means when the request was quiet (None: it always replies).
     """
 
@@ -99,6 +104,7 @@ class Command:
     receive: int = 65536
     has_value: bool = attrs.field(init=False, default=attrs.Factory(_has_value, takes_self=True))
     has_plain_hd: bool = attrs.field(init=False, default=attrs.Factory(_has_plain_hd, takes_self=True))
+    whole: frozenset[bytes] = attrs.field(init=False, default=attrs.Factory(_whole, takes_self=True))
 
 
 def _codes(text: str) -> frozenset[bytes]:
@@ -189,7 +195,8 @@ def stats(arg: str = "") -> Request:
 
 def flush_all(delay: int = 0) -> Request:
     """Return ``flush_all [delay]``: every item expires *delay* seconds from now."""
-    return Request(FLUSH_ALL, b"flush_all %d" % _at_least(0, "delay", delay) if delay else b"flush_all")
+    checked = _at_least(0, "delay", delay)
+    return Request(FLUSH_ALL, b"flush_all %d" % checked if checked else b"flush_all")
 
 
 def verbosity(level: int) -> Request:

@@ -56,7 +56,7 @@ def _line_end(data: bytes, pos: int) -> int:
     Raises ProtocolError for a line longer than any reply's.
     """
     end = data.find(b"\r\n", pos, pos + MAX_HEADER + 2)
-    if end < 0 and len(data) - pos > MAX_HEADER:
+    if end < 0 and len(data) - pos > MAX_HEADER + 1:  # one more may be the CR of a line that just fits
         raise ProtocolError(f"no end of line within {MAX_HEADER} bytes; the connection is closed")
     return end
 
@@ -163,7 +163,7 @@ class AdminBlock:
                 self.needed = len(data) - pos + 1
                 return pos
             line = data[pos:end]
-            if self.command.framing is Framing.CONFIG and line.startswith(b"CONFIG "):
+            if self.command.framing is Framing.CONFIG and line.startswith(b"CONFIG"):
                 return self._parse_config(data, pos, end, limit)
             pos = end + 2
             self._take_line(line)

@@ -136,7 +136,7 @@ def encode_flags(command: Takes, flags: Mapping[str, Token]) -> bytes:
     Raises InvalidArgumentError (InvalidTypeError) for an unknown flag, one that would do nothing, a bad token, two
     flags of one letter, more flags than every server takes, and ``base64`` beside ``return_key``.
     """
-    given = {name: token for name, token in flags.items() if token is not False}
+    given = {name: token for name, token in flags.items() if token is not False or _takes_token(name)}
     chosen = [(_acting(name, command, given), token) for name, token in given.items()]
     letters = [flag.letter for flag, _ in chosen]
     if len(set(letters)) != len(letters):
@@ -155,6 +155,12 @@ def numeric_flag(name: str) -> bytes:
     For requests built often, of checked numbers.
     """
     return b" " + _BY_NAME[name].letter + b"%d"
+
+
+def _takes_token(name: str) -> bool:
+    """Tell whether False would be a token, and a wrong one; an unknown flag is refused by `_acting`."""
+    flag = _BY_NAME.get(name)
+    return flag is None or flag.token is not None
 
 
 def _acting(name: str, command: Takes, given: Mapping[str, Token]) -> Flag:

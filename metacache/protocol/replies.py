@@ -82,15 +82,15 @@ known_headers: Final[dict[bytes, tuple[int, list[bytes]]]] = {}
 known_sizes: Final[dict[bytes, int]] = {}
 KNOWN_HEADERS: Final = 4096  # and none longer than LONGEST_KNOWN bytes
 LONGEST_KNOWN: Final = 64
+LONGEST_PLAIN: Final = 1024  # with an opaque still below MAX_HEADER
 
 
 def value_header(header: bytes) -> tuple[int, list[bytes]]:
     """Return (size, tokens) of a VA header without opaque; (-1, tokens) when it is none."""
     tokens = header.split(b" ")
-    good = (
-        tokens[0] == b"VA" and len(tokens) > 1 and len(tokens[1]) <= 10 and tokens[1].isdigit() and b"\n" not in header
-    )
-    if not good:
+    if tokens[0] != b"VA" or len(tokens) == 1 or len(tokens[1]) > 10 or not tokens[1].isdigit():
+        return -1, tokens
+    if b"\n" in header or len(header) > LONGEST_PLAIN:
         return -1, tokens
     if len(known_headers) >= KNOWN_HEADERS:
         known_headers.clear()
@@ -112,7 +112,7 @@ def whole_reply(data: bytes, suffix: bytes, command: Command, limit: int) -> Rep
         size, tokens = known_headers.get(header) or value_header(header)
         value, _, surplus = rest.rpartition(b"\r\n")
         return (tokens, value) if len(value) == size <= limit and not surplus and command.has_value else None
-    return ([header], None) if found and header in command.codes else None
+    return ([header], None) if found and header in command.whole else None
 
 
 @final

@@ -136,10 +136,11 @@ class Window:
 
     def _split_one_by_one(self, lines: list[bytes], complete: int, left: int, limit: int) -> int:
         add_header, add_value = self.replies.headers.append, self.replies.values.append
+        whole = self.command.whole
         used = 0
         while left and used < complete:
             header = lines[used]
-            if header == b"EN":
+            if header in whole:
                 value = None
                 used += 1
             else:
