@@ -49,6 +49,19 @@ def test_the_hash_is_the_published_xxh3() -> None:
     assert xxh3_64_intdigest(b"") == 0x2D06800538D394C2
 
 
+@pytest.mark.parametrize(
+    ("h", "weight", "expected"),
+    [
+        (0, 1.0, 53 * math.log(2)),
+        (0xFFF, 2.0, 53 * math.log(2) / 2),
+        (0x1000, 1.0, 53 * math.log(2) - math.log(3)),
+        (2**64 - 1, 4.0, 2.0**-53 / 4),
+    ],
+)
+def test_the_cost_is_the_logarithm_by_the_weight(h: int, weight: float, expected: float) -> None:
+    assert cost(h, weight) == pytest.approx(expected, rel=1e-14)
+
+
 @given(TOPOLOGY, ANY_KEYS)
 def test_pick_split_and_rank_follow_the_formula(weights: dict[str, float], keys: list[bytes]) -> None:
     router = RendezvousRouter(nodes(weights))
@@ -296,6 +309,18 @@ def test_any_router_splits_and_compares() -> None:
     router: Router = First([Node("b"), Node("a")])
     assert list(split(router, [b"1", b"hot:2", b"3"]).items()) == [("a:11211", [1]), ("b:11211", [0, 2])]
     assert RendezvousRouter(router.nodes).moved(router, samples=100).gained.keys() == {"b:11211"}
+
+
+class Knowing(First):
+    """A user's router that splits by itself, here in a way to be recognised."""
+
+    def split(self, keys: Sequence[bytes], /) -> dict[str, list[int]]:
+        return {self.nodes[0].name: list(range(len(keys)))}
+
+
+def test_a_router_that_splits_by_itself_is_asked_to() -> None:
+    router: Router = Knowing([Node("b"), Node("a")])
+    assert split(router, [b"hot:1", b"hot:2"]) == {"b:11211": [0, 1]}
 
 
 # --- as a value -----------------------------------------------------------------------------------------------------
