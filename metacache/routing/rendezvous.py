@@ -158,7 +158,7 @@ class RendezvousRouter:
     def split(self, keys: Sequence[bytes | str], /) -> dict[str, list[int]]:
         """Return by node name, in ascending order of names, the indices into *keys* of what that node owns, ascending.
 
-        A node that owns none is left out. Up to a dozen nodes cheaper than to `pick` for each. Raises what `pick` raises.
+        A node that owns none is left out. Cheaper than `pick` for each up to a dozen nodes. Raises what that raises.
         """
         raws = [key if type(key) is bytes else _as_bytes(key) for key in keys]
         if self._only is not None:
