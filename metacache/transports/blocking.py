@@ -146,6 +146,7 @@ class Connection:
                 stream = self._idle.pop()
             except IndexError:
                 stream = self._wait(now + seconds)
+                stream.armed = 0.0  # the wait was a part of the time: the socket has less than it was told
             try:
                 if now - stream.used > TRUST or seconds != stream.armed:
                     stream.make_ready(now + seconds)

@@ -230,7 +230,8 @@ class StreamExchange:
     def _fail(self, error: BaseException, stream: NonBlockingStream, *, final: bool = False) -> None:
         """Close the stream. Begin again if it was stale and the batch only reads; else fail what has no reply."""
         failure: BaseException | None = stream.failed(error)
-        stale = isinstance(failure, ConnectionLost) and not self._fresh and not any(self._replies.headers)
+        answered = any(self._replies.headers) or bool(self._replies.errors)
+        stale = isinstance(failure, ConnectionLost) and not self._fresh and not answered
         if stale and self._batch.is_read and not final:
             failure = self._restart(stream)
         if failure is None:

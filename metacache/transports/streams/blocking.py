@@ -212,7 +212,7 @@ class Stream:
         # A failed TLS write may have sent a part of itself.
         left = attempt.sent > 0 or (self.is_tls and attempt.failure is not None)
         try:
-            if attempt.failure is not None and not isinstance(attempt.failure, TimeoutError):
+            if attempt.failure is not None and not isinstance(attempt.failure, _NOT_YET):
                 raise attempt.failure
             if attempt.sent < len(attempt.wire):
                 left = True
