@@ -1,0 +1,90 @@
+"""Client instructions per operation, counted by valgrind: the slope between two operation counts cancels the start.
+
+Time on a shared machine wavers by tens of per cent; this does not by one. The server runs outside valgrind and is not
+counted, nor is the kernel.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Final
+
+from benchmarks.subjects import OPERATIONS, SUBJECTS, Subject
+from benchmarks.tables import print_table
+from metacache.testing import Memcached
+
+__all__ = ["count", "main"]
+
+# By number of keys: so many operations, and so many.
+COUNTS: Final = {1: (200, 1200), 100: (10, 60)}
+
+VALGRIND: Final = ("valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null")
+COLLECTED: Final = re.compile(r"Collected : (\d+)")
+
+
+def main() -> None:
+    """Print the table of all subjects, with the budget where there is one."""
+    if shutil.which("valgrind") is None:
+        sys.exit("benchmarks: no valgrind on PATH; install it (apt install valgrind)")
+    print(f"Instructions a key, client only (Python {sys.version.split()[0]}, 100-byte values, batches of 100)\n")
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        pairs = [(subject.name, name) for subject in SUBJECTS for name in _offered(subject)]
+        measured = {pair: threads.submit(count, *pair) for pair in pairs}
+        counts = {pair: future.result() for pair, future in measured.items()}
+    rows = [[subject.name, *(_cell(counts, subject, name) for name in OPERATIONS)] for subject in SUBJECTS]
+    print_table(["", *OPERATIONS], rows)
+
+
+def _offered(subject: Subject) -> list[str]:
+    with Memcached() as server, ExitStack() as stack:
+        return list(subject.setup(server.node, stack))
+
+
+def count(subject: str, operation: str) -> float:
+    """Return the instructions that *subject* spends a key of *operation*."""
+    keys = OPERATIONS[operation]
+    few, many = COUNTS[keys]
+    with Memcached() as server:
+        address = str(server.node)
+        # The first run writes the bytecode of what is imported, which must not be counted in one of the two.
+        _run((), subject, operation, few, address)
+        spent = _collect(subject, operation, many, address) - _collect(subject, operation, few, address)
+    return spent / (many - few) / keys
+
+
+def _collect(subject: str, operation: str, times: int, address: str) -> int:
+    told = _run(VALGRIND, subject, operation, times, address)
+    found = COLLECTED.search(told)
+    if found is None:
+        raise RuntimeError(f"valgrind told no count: {told[-2000:]}")
+    return int(found[1])
+
+
+def _run(before: tuple[str, ...], subject: str, operation: str, times: int, address: str) -> str:
+    """Run the program and return what it wrote to stderr."""
+    done = subprocess.run(
+        [*before, sys.executable, "-m", "benchmarks.counted", subject, operation, str(times), address],
+        env={**os.environ, "PYTHONHASHSEED": "0"},  # the order of sets, and with it the count, is always the same
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"{subject}, {operation}: ended with {done.returncode}: {done.stderr[-2000:]}")
+    return done.stderr
+
+
+def _cell(counts: dict[tuple[str, str], float], subject: Subject, operation: str) -> str:
+    spent = counts.get((subject.name, operation))
+    if spent is None:
+        return "-"
+    budget = subject.budget.get(operation)
+    if budget is None:
+        return f"{spent:,.0f}"
+    return f"{spent:,.0f} {'of' if spent <= budget else 'OVER'} {budget:,}"

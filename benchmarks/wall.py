@@ -1,0 +1,38 @@
+"""Wall-clock time of every subject beside pymemcache and pylibmc, paired in one run."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from statistics import median
+from typing import Final
+
+from benchmarks.pairing import ratio, take_times
+from benchmarks.subjects import OPERATIONS, SUBJECTS, Repeat
+from benchmarks.tables import print_table
+from metacache.testing import Memcached
+
+__all__ = ["main"]
+
+ROUNDS: Final = 40
+KEYS_A_ROUND: Final = 1000
+BESIDE: Final = ("pymemcache", "pylibmc")
+
+
+def main() -> None:
+    """Print a table for each operation."""
+    print(f"Time, and its ratio to other clients' in the same round: median of {ROUNDS} rounds (middle half)\n")
+    with ExitStack() as stack:
+        nodes = {subject.name: stack.enter_context(Memcached()).node for subject in SUBJECTS}
+        setups = {subject.name: subject.setup(nodes[subject.name], stack) for subject in SUBJECTS}
+        for operation, keys in OPERATIONS.items():
+            subjects = {name: runs[operation] for name, runs in setups.items() if operation in runs}
+            _print(operation, subjects, KEYS_A_ROUND // keys)
+
+
+def _print(operation: str, subjects: dict[str, Repeat], count: int) -> None:
+    times = take_times(subjects, rounds=ROUNDS, count=count)
+    rows = [
+        [name, f"{median(spent) * 1e6:,.1f}", *(ratio(times, name, other) for other in BESIDE)]
+        for name, spent in times.items()
+    ]
+    print_table([operation, "us", *(f"by {other}" for other in BESIDE)], rows)

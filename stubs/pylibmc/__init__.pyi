@@ -1,0 +1,19 @@
+# pylibmc 1.6.3, as the benchmarks use it: values are bytes, which it stores and returns as they are.
+
+from collections.abc import Iterable, Mapping, Sequence
+
+class Client:
+    def __init__(
+        self,
+        servers: Sequence[str],
+        behaviors: Mapping[str, bool | int | str] | None = None,
+        binary: bool = False,
+        username: str | None = None,
+        password: str | None = None,
+    ) -> None: ...
+    def get(self, key: str, default: bytes | None = None) -> bytes | None: ...
+    def set(self, key: str, value: bytes, time: int = 0) -> bool: ...
+    def get_multi(self, keys: Iterable[str]) -> dict[str, bytes]: ...
+    # The keys that were not stored.
+    def set_multi(self, mapping: Mapping[str, bytes], time: int = 0) -> list[str]: ...
+    def disconnect_all(self) -> None: ...

@@ -1,0 +1,21 @@
+from collections.abc import Iterable, Mapping
+
+class Client:
+    def __init__(
+        self,
+        server: str | tuple[str, int],
+        *,
+        connect_timeout: float | None = None,
+        timeout: float | None = None,
+        no_delay: bool = False,
+        default_noreply: bool = True,
+    ) -> None: ...
+    def get(self, key: str | bytes) -> bytes | None: ...
+    # None: the server said neither that it stored nor that it did not.
+    def set(self, key: str | bytes, value: bytes, expire: int = 0, noreply: bool | None = None) -> bool | None: ...
+    def get_many(self, keys: Iterable[str | bytes]) -> dict[str | bytes, bytes]: ...
+    # The keys that were not stored.
+    def set_many(
+        self, values: Mapping[str, bytes], expire: int = 0, noreply: bool | None = None
+    ) -> list[str | bytes]: ...
+    def close(self) -> None: ...

@@ -1,0 +1,22 @@
+from collections.abc import Iterable, Mapping, Sequence
+
+class HashClient:
+    def __init__(
+        self,
+        servers: Sequence[str | tuple[str, int]],
+        *,
+        connect_timeout: float | None = None,
+        timeout: float | None = None,
+        no_delay: bool = False,
+        default_noreply: bool = True,
+        use_pooling: bool = False,
+        max_pool_size: int | None = None,
+    ) -> None: ...
+    def get(self, key: str | bytes) -> bytes | None: ...
+    def set(self, key: str | bytes, value: bytes, expire: int = 0, noreply: bool | None = None) -> bool | None: ...
+    def get_many(self, keys: Iterable[str | bytes]) -> dict[str | bytes, bytes]: ...
+    # The keys that were not stored.
+    def set_many(
+        self, values: Mapping[str, bytes], expire: int = 0, noreply: bool | None = None
+    ) -> list[str | bytes]: ...
+    def close(self) -> None: ...
