@@ -29,23 +29,10 @@ from metacache import (
 from metacache.protocol import commands
 from metacache.transports import Verb
 from tests.scripted import Peer, Script, ScriptedServer, answering, silent
+from tests.transports.rig import HIT, client_of, within
 
-HIT: Final = (b"VA 5 f0", b"right")
 SHORT: Final = 0.2
 SHORTLY: Final = Settings(timeout=SHORT)
-
-
-def client_of(server: ScriptedServer, settings: Settings = SHORTLY) -> Client[bytes]:
-    return Client(Connection(server.node, settings=settings), owns=True)
-
-
-@contextmanager
-def within(low: float, high: float) -> Generator[None]:
-    start = monotonic()
-    yield
-    taken = monotonic() - start
-    assert low <= taken < high, f"it took {taken:.3f} seconds, not {low} to {high}"
-
 
 OPERATIONS: Final[tuple[tuple[Callable[[Client[bytes]], object], bool], ...]] = (
     (lambda client: client.get("key"), False),
@@ -63,7 +50,7 @@ OPERATIONS: Final[tuple[tuple[Callable[[Client[bytes]], object], bool], ...]] = 
 def test_a_server_that_never_answers_is_a_timeout_at_the_deadline(
     operation: Callable[[Client[bytes]], object], is_write: bool
 ) -> None:
-    with ScriptedServer(silent, answering(HIT)) as server, client_of(server) as client:
+    with ScriptedServer(silent, answering(HIT)) as server, client_of(server, SHORTLY) as client:
         with within(SHORT * 0.9, SHORT * 5), pytest.raises(OperationTimeout) as raised:
             operation(client)
         assert raised.value.maybe_applied is is_write
@@ -71,7 +58,7 @@ def test_a_server_that_never_answers_is_a_timeout_at_the_deadline(
 
 
 def test_a_batch_that_is_never_answered_times_out_at_the_deadline() -> None:
-    with ScriptedServer(silent, silent, answering(HIT)) as server, client_of(server) as client:
+    with ScriptedServer(silent, silent, answering(HIT)) as server, client_of(server, SHORTLY) as client:
         with within(SHORT * 0.9, SHORT * 5):
             reads = client.get_many_outcomes(["a", "b"])
         with within(SHORT * 0.9, SHORT * 5):
@@ -90,7 +77,7 @@ def test_what_was_answered_before_the_deadline_of_a_batch_is_kept() -> None:
             asked.answer(b"VA 1 f0", b"x")
         silent(peer)
 
-    with ScriptedServer(script) as server, client_of(server) as client:
+    with ScriptedServer(script) as server, client_of(server, SHORTLY) as client:
         outcomes = client.get_many_outcomes(keys)
         assert list(outcomes.results) == keys[:256]
         assert list(outcomes.errors) == keys[256:]
@@ -106,12 +93,15 @@ def test_the_late_reply_of_a_request_that_timed_out_is_never_the_reply_of_the_ne
         with suppress(OSError):  # the client has closed the connection, as it should
             asked.answer(b"VA 5 f0", b"wrong")
 
-    with ScriptedServer(script, answering(HIT, HIT)) as server, client_of(server) as client:
+    with ScriptedServer(script, answering(HIT, HIT)) as server, client_of(server, SHORTLY) as client:
         with pytest.raises(OperationTimeout):
             client.get("key")
         late.set()
         assert client.get("key") == b"right"
         assert client.get("key") == b"right"
+
+
+SLOW: Final = b"VA 90 f0 O1\r\n" + b"x" * 90
 
 
 def dribble(reply: bytes) -> Script:
@@ -125,13 +115,14 @@ def dribble(reply: bytes) -> Script:
 
 
 def test_a_server_that_dribbles_can_not_extend_the_deadline() -> None:
-    with ScriptedServer(dribble(b"VA 90 f0 O1\r\n" + b"x" * 90)) as server, client_of(server) as client:
+    with ScriptedServer(dribble(SLOW)) as server, client_of(server, SHORTLY) as client:
         with within(SHORT * 0.9, SHORT * 5), pytest.raises(OperationTimeout):
             client.get("key")
+        assert "not connected" in repr(client)
 
 
 def test_a_server_that_dribbles_can_not_extend_the_deadline_of_a_batch() -> None:
-    with ScriptedServer(dribble(b"VA 90 f0 O1\r\n" + b"x" * 90)) as server, client_of(server) as client:
+    with ScriptedServer(dribble(SLOW)) as server, client_of(server, SHORTLY) as client:
         with within(SHORT * 0.9, SHORT * 5):
             outcomes = client.get_many_outcomes(["a", "b"])
         assert {type(error) for error in outcomes.errors.values()} == {OperationTimeout}
@@ -140,9 +131,13 @@ def test_a_server_that_dribbles_can_not_extend_the_deadline_of_a_batch() -> None
 HUGE: Final = b"x" * 20_000_000  # more than the sockets between client and server hold
 
 
-@pytest.mark.parametrize(
-    "write", [lambda client: client.set("key", HUGE), lambda client: client.set_many({"a": HUGE, "b": b"small"})]
+WRITES: Final[tuple[Callable[[Client[bytes]], object], ...]] = (
+    lambda client: client.set("key", HUGE),
+    lambda client: client.set_many({"a": HUGE, "b": b"small"}),
 )
+
+
+@pytest.mark.parametrize("write", WRITES)
 def test_a_server_that_reads_nothing_can_not_extend_the_deadline(write: Callable[[Client[bytes]], object]) -> None:
     release = threading.Event()
 
@@ -150,7 +145,7 @@ def test_a_server_that_reads_nothing_can_not_extend_the_deadline(write: Callable
         release.wait(10.0)
         peer.rst()
 
-    with ScriptedServer(deaf, answering(HIT)) as server, client_of(server) as client:
+    with ScriptedServer(deaf, answering(HIT)) as server, client_of(server, SHORTLY) as client:
         with within(SHORT * 0.9, SHORT * 10), pytest.raises(MetacacheError) as raised:
             write(client)
         release.set()
@@ -165,7 +160,7 @@ def test_the_second_try_of_a_read_has_what_is_left_of_the_deadline() -> None:
         sleep(SHORT / 2)
         peer.fin()
 
-    with ScriptedServer(stale, silent) as server, client_of(server) as client:
+    with ScriptedServer(stale, silent) as server, client_of(server, SHORTLY) as client:
         assert client.get("key") == b"right"
         with within(SHORT * 0.9, SHORT * 4), pytest.raises(OperationTimeout):
             client.get("key")
@@ -242,7 +237,7 @@ def deaf_listener() -> Generator[Node]:
         try:
             for _ in range(4):
                 sock = socket.socket()
-                sock.setblocking(False)
+                sock.settimeout(0.0)
                 sock.connect_ex(listener.getsockname())
                 waiting.append(sock)
             yield Node("{}:{}".format(*listener.getsockname()))

@@ -19,20 +19,13 @@ from metacache import (
     MetacacheError,
     ProtocolError,
     ServerError,
-    Settings,
     StoreResult,
 )
 from metacache.serializers import IntSerializer
 from tests.scripted import Asked, Peer, Script, ScriptedServer, answering, in_turn, silent
+from tests.transports.rig import HIT, client_of
 
 Verb: TypeAlias = Callable[[Client[bytes]], object]
-
-SETTINGS: Final = Settings(timeout=5.0)
-HIT: Final = (b"VA 5 f0", b"right")
-
-
-def client_of(server: ScriptedServer, settings: Settings = SETTINGS) -> Client[bytes]:
-    return Client(Connection(server.node, settings=settings), owns=True)
 
 
 def filled(asked: Asked, reply: bytes) -> bytes:
@@ -176,13 +169,13 @@ def test_a_write_on_a_connection_that_turns_out_stale_is_never_sent_twice(write:
 
 def test_arithmetic_on_a_connection_that_turns_out_stale_is_never_sent_twice() -> None:
     stale = in_turn(lambda peer: peer.request().answer(b"VA 1", b"1"), broken(b"", Peer.fin))
-    with ScriptedServer(stale, answering((b"VA 1", b"7"))) as server:
-        with Client(Connection(server.node, settings=SETTINGS), IntSerializer(), owns=True) as counter:
-            assert counter.increment("key") == 1
-            with pytest.raises(ConnectionLost) as raised:
-                counter.increment("key")
-            assert raised.value.maybe_applied
-            assert counter.increment("key") == 7
+    with ScriptedServer(stale, answering((b"VA 1", b"7"))) as server, Connection(server.node) as connection:
+        counter = Client(connection, IntSerializer())
+        assert counter.increment("key") == 1
+        with pytest.raises(ConnectionLost) as raised:
+            counter.increment("key")
+        assert raised.value.maybe_applied
+        assert counter.increment("key") == 7
 
 
 def test_a_batch_of_writes_on_a_connection_that_turns_out_stale_is_never_sent_twice() -> None:

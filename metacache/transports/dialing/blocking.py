@@ -87,11 +87,11 @@ class Dialer:
             sock.settimeout(max(seconds - (monotonic() - start), 0.001))
             host = None if isinstance(self._node.address, UnixAddress) else self._node.address.host
             return self._settings.tls.wrap_socket(sock, server_hostname=host)
-        except ValueError as error:  # the context wants a host name, a unix socket has none
+        except BaseException as error:
             sock.close()
-            raise OSError(f"TLS is not possible here: {error}") from error
-        except BaseException:
-            sock.close()
+            if isinstance(error, ValueError) and not isinstance(error, OSError):  # a refused certificate is both
+                # The context wants a host name, a unix socket has none.
+                raise OSError(f"TLS is not possible here: {error}") from error
             raise
 
     def _set_tcp_options(self, sock: socket.socket) -> None:

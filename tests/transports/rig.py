@@ -1,0 +1,32 @@
+"""What the tests of this room share: a client on a scripted server, a usual reply, a clock with loose bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from time import monotonic
+from typing import Final
+
+from metacache import Client, Connection, Node, Settings
+from tests.scripted import ScriptedServer
+
+HIT: Final = (b"VA 5 f0", b"right")
+
+PATIENT: Final = Settings(timeout=5.0)
+
+IDLE: Final = 0.03  # seconds after which an idle connection is looked at before it is used
+
+
+def client_of(server: ScriptedServer | Node, settings: Settings = PATIENT) -> Client[bytes]:
+    """Return a client with a connection of its own."""
+    node = server if isinstance(server, Node) else server.node
+    return Client(Connection(node, settings=settings), owns=True)
+
+
+@contextmanager
+def within(low: float, high: float) -> Generator[None]:
+    """Check that what is inside takes between *low* and *high* seconds."""
+    start = monotonic()
+    yield
+    taken = monotonic() - start
+    assert low <= taken < high, f"it took {taken:.3f} seconds, not {low} to {high}"

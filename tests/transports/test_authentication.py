@@ -1,0 +1,90 @@
+"""User and password: given before anything else on each connection, and never told to anybody."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator
+
+import pytest
+
+from metacache import AuthenticationError, ConnectError, Settings, connect
+from metacache.testing import Memcached
+from tests.conftest import start
+from tests.scripted import Peer, ScriptedServer, in_turn
+from tests.transports.rig import HIT, client_of
+
+
+@pytest.fixture(scope="module")
+def guarded_server(tmp_path_factory: pytest.TempPathFactory) -> Generator[Memcached]:
+    passwords = tmp_path_factory.mktemp("auth") / "passwords"
+    passwords.write_text("user:secret\n")
+    with start("-Y", str(passwords)) as server:
+        yield server
+
+
+def test_user_and_password_are_given_before_anything_else(guarded_server: Memcached) -> None:
+    with connect(guarded_server.url.replace("//", "//user:secret@")) as client:
+        assert client.set("key", b"value")
+        assert client.get_many(["key"]) == {"key": b"value"}
+
+
+@pytest.mark.parametrize("credentials", ["", "gustav:hunter2@", "nobody:hunter2@"])
+def test_without_the_right_password_nothing_is_done_and_no_credential_is_told(
+    guarded_server: Memcached, credentials: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    with connect(guarded_server.url.replace("//", f"//{credentials}")) as client:
+        for _ in range(2):
+            with pytest.raises(AuthenticationError) as raised:
+                client.set("key", b"v")
+            assert not raised.value.maybe_applied
+            for word in filter(None, credentials.strip("@").split(":")):
+                assert word not in str(raised.value)
+        outcomes = client.get_many_outcomes(["a", "b"])
+        assert all(isinstance(error, AuthenticationError) for error in outcomes.errors.values()) or not credentials
+        for word in filter(None, credentials.strip("@").split(":")):
+            assert word not in repr(client)
+            assert word not in caplog.text
+
+
+def test_a_refused_password_is_one_dial_a_call_and_no_loop() -> None:
+    def refusing(peer: Peer) -> None:
+        peer.expect(b"set auth 0 0 11\r\nuser secret\r\n")
+        peer.send(b"CLIENT_ERROR authentication failure\r\n")
+        peer.expect_end()
+
+    settings = Settings(username="user", password="secret")
+    with ScriptedServer(refusing, refusing) as server, client_of(server, settings) as client:
+        for number in (1, 2):
+            with pytest.raises(AuthenticationError):
+                client.get("key")
+            assert server.accepted == number
+
+
+def test_each_new_connection_is_authenticated() -> None:
+    def once(peer: Peer) -> None:
+        peer.expect(b"set auth 0 0 11\r\nuser secret\r\n")
+        peer.send(b"STORED\r\n")
+        peer.request().answer(*HIT)
+
+    settings = Settings(username="user", password="secret")
+    first = in_turn(once, Peer.fin)
+    with ScriptedServer(first, in_turn(once, Peer.expect_end)) as server, client_of(server, settings) as client:
+        assert client.get("key") == b"right"
+        assert client.get("key") == b"right"
+
+
+@pytest.mark.parametrize("reply", [b"HD\r\n", b"STORED X", b"ERROR\r\n", b"\0\0\r\n"])
+def test_a_handshake_that_is_answered_strangely_is_a_connect_error(reply: bytes) -> None:
+    def strange(peer: Peer) -> None:
+        peer.request()
+        peer.send(reply)
+        peer.fin()
+
+    settings = Settings(username="user", password="secret")
+    with (
+        ScriptedServer(strange) as server,
+        client_of(server, settings) as client,
+        pytest.raises(ConnectError, match="authentication"),
+    ):
+        client.get("key")

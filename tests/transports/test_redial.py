@@ -1,0 +1,102 @@
+"""An idle connection is looked at before it is used; a bad one is dialled anew, silently."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import sleep
+
+import pytest
+
+from metacache import Batch, Client, ClosedError, Connection, StoreResult
+from metacache.protocol import commands
+from metacache.transports import Verb
+from metacache.transports.blocking import run_batch
+from tests.scripted import Peer, ScriptedServer, answering, in_turn
+from tests.transports.rig import HIT, IDLE, client_of
+
+
+def test_a_connection_is_dialled_when_first_used_and_kept() -> None:
+    with ScriptedServer(answering(HIT, HIT)) as server, client_of(server) as client:
+        assert (server.accepted, repr(client)) == (
+            0,
+            f"<Client prefix=b'' on <Connection {server.node.name}: not connected>>",
+        )
+        assert client.get("key") == b"right"
+        assert f"{server.node.name}: idle" in repr(client)
+        assert client.get("key") == b"right"
+        assert server.accepted == 1
+
+
+def set_key(client: Client[bytes]) -> StoreResult:
+    return client.set("key", b"v")
+
+
+def append_key(client: Client[bytes]) -> StoreResult:
+    return client.append("key", b"v")
+
+
+@pytest.mark.parametrize("verb", [set_key, append_key])
+@pytest.mark.parametrize("end", [Peer.fin, Peer.rst])
+def test_an_idle_connection_that_the_server_closed_is_dialled_anew_before_a_write(
+    verb: Callable[[Client[bytes]], StoreResult], end: Callable[[Peer], None]
+) -> None:
+    once = in_turn(lambda peer: peer.request().answer(b"HD"), end)
+    with ScriptedServer(once, answering((b"HD", None))) as server, client_of(server) as client:
+        assert verb(client)
+        sleep(IDLE)  # the server's FIN or RST has come, and the connection counts as idle
+        assert verb(client)
+        assert server.accepted == 2
+
+
+@pytest.mark.parametrize(
+    "unasked", [b"EN\r\n", b"ERROR Too many open connections\r\n", b"x", b"VA 5 f0 O1\r\nwrong\r\n"]
+)
+@pytest.mark.parametrize("many", [False, True])
+def test_an_idle_connection_with_bytes_that_nobody_asked_for_is_dialled_anew(unasked: bytes, *, many: bool) -> None:
+    def chatty(peer: Peer) -> None:
+        peer.request().answer(*HIT)
+        peer.send(unasked)
+        peer.expect_end()
+
+    with ScriptedServer(chatty, answering(HIT)) as server, client_of(server) as client:
+        assert client.get("key") == b"right"
+        sleep(IDLE)  # the bytes have come, and the connection counts as idle
+        assert client.get_many(["key"]) == {"key": b"right"} if many else client.get("key") == b"right"
+        assert server.accepted == 2
+
+
+def test_a_client_that_was_closed_does_not_dial() -> None:
+    with ScriptedServer(answering(HIT)) as server:
+        connection = Connection(server.node)
+        client = Client(connection)
+        assert client.get("key") == b"right"
+        connection.close()
+        connection.close()
+        with pytest.raises(ClosedError):
+            client.get("key")
+        with pytest.raises(ClosedError):
+            client.set_many({"key": b"v"})
+        assert repr(connection) == f"<Connection {server.node.name}: closed>"
+
+
+# --- raw batches ----------------------------------------------------------------------------------------------------
+
+
+def test_an_error_line_among_quiet_requests_is_never_reported_as_a_miss() -> None:
+    def script(peer: Peer) -> None:
+        first, *_ = peer.requests(3)
+        first.answer(b"VA 1 f0", b"a")
+        peer.expect(b"mn\r\n")
+        peer.send(b"SERVER_ERROR lua failure\r\nMN\r\n")
+        peer.request().answer(*HIT)
+        peer.expect_end()
+
+    heads = [b"mg %b v f" % key for key in (b"a", b"b", b"c")]
+    with ScriptedServer(script) as server, Connection(server.node) as connection:
+        batch = Batch(
+            Verb("raw", commands.MG_VALUE, is_read=True), ["a", "b", "c"], [b"a", b"b", b"c"], heads, quiet=True
+        )
+        replies = run_batch(connection, batch, float("inf"))
+        assert replies.values == [b"a", None, None]
+        assert sorted(replies.errors) == [1, 2]
+        assert Client(connection).get("key") == b"right", "reads go on with this connection"
