@@ -1,13 +1,13 @@
-"""msgspec for metacache: ``msgspec`` is MessagePack, ``msgspec-json`` JSON.
+"""msgspec for metacache: ``msgspec`` is MessagePack, ``msgspec-json`` JSON. One encoder and one decoder a type.
 
-Strict as msgspec is; one encoder and decoder a type. Knows msgspec; knows of metacache only the plugin protocol.
+msgspec takes an int for a float, a number for a Decimal, an object with unknown keys: here, what it would not have
+written itself is refused. Knows msgspec; knows of metacache only the plugin protocol.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from typing import Any, Final, Generic, Literal, TypeVar, cast, final
+from typing import Any, Final, Generic, Literal, TypeVar, final
 
 import msgspec
 from typing_extensions import TypeForm
@@ -21,43 +21,74 @@ T = TypeVar("T")
 
 @final
 class _Msgspec(Generic[T]):
-    """One type's encoder and decoder."""
+    """The serializer of one type."""
 
-    __slots__ = ("_encode", "_is_json", "_is_outer", "fingerprint", "loads", "wire_id")
-
-    def __init__(
-        self, wire_id: int, type_: TypeForm[T], encode: Callable[[T], bytes], decode: Callable[[bytes], T]
-    ) -> None:
+    # Any: msgspec.msgpack or msgspec.json; a module has no other type.
+    def __init__(self, wire_id: int, type_: TypeForm[T], module: Any) -> None:
         self.wire_id = wire_id
         self.fingerprint: int = fingerprint(type_)
-        self.loads = decode
-        self._encode = encode
         self._is_outer = outer_check(type_)
-        self._is_json = wire_id == JSON_ID
+        self._is_json = module is msgspec.json
+        self._encode = module.Encoder().encode
+        self._decode = module.Decoder(type_).decode
+        self._decode_any = module.Decoder().decode
 
     def dumps(self, value: T, /) -> bytes:
-        """Return *value* as bytes.
+        """Return *value* as bytes; raises when it is not of the type, within too, or would not come back equal.
 
-        Raises TypeError when it is not of the type, ValueError for a NaN or infinity in JSON.
+        An int in a float's place, as type checkers allow, is written as the float that equals it.
         """
         if not self._is_outer(value):
             raise TypeError(f"{type(value).__name__} is not of this client's type")
-        data = self._encode(value)
+        data: bytes = self._encode(value)
+        again: T = self._decode(data)
+        canonical: bytes = self._encode(again)
+        if canonical != data and again != value:
+            raise TypeError("a part of the value is not of this client's type")
         # msgspec writes NaN and the infinities as null in JSON, which would come back as None or not at all.
         if self._is_json and b"null" in data and not _is_finite(msgspec.to_builtins(value)):
             raise ValueError("JSON has no NaN and no infinity")
-        return data
+        return canonical
+
+    def loads(self, data: bytes, /) -> T:
+        """Return the value; raises when *data* is not exactly of the type."""
+        value: T = self._decode(data)
+        canonical: bytes = self._encode(value)
+        # Equal bytes are the rule. Others may differ in what does not matter: the order of a set, a default left out.
+        if canonical != data and not _agree(self._decode_any(data), self._decode_any(canonical)):
+            raise ValueError("msgspec had to coerce or to drop something")
+        return value
 
 
-def _is_finite(value: object) -> bool:
-    if isinstance(value, float):
+# Any, here and below: msgspec decodes without a type to whatever the bytes hold.
+def _agree(data: Any, again: Any) -> bool:
+    """Tell whether *data* has the kinds of *again*, which is the same written by msgspec, and no more parts."""
+    kind = _kind(data)
+    if kind != _kind(again):
+        return False
+    if kind == "dict":
+        kept = {(_kind(key), key) for key in again}
+        return all((_kind(key), key) in kept and _agree(part, again[key]) for key, part in data.items())
+    return kind != "list" or (len(data) <= len(again) and all(map(_agree, *_aligned(data, again))))
+
+
+def _aligned(data: list[Any], again: list[Any]) -> tuple[list[Any], list[Any]]:
+    """Return both by kind when their kinds stand in another order, as those of a set may."""
+    in_order = all(_kind(one) == _kind(other) for one, other in zip(data, again, strict=False))
+    return (data, again) if in_order else (sorted(data, key=_kind), sorted(again, key=_kind))
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
+
+
+def _is_finite(value: Any) -> bool:
+    kind = _kind(value)
+    if kind == "float":
         return math.isfinite(value)
-    if isinstance(value, dict):
-        fields = cast("dict[object, object]", value)  # isinstance tells nothing of what is inside
-        return all(map(_is_finite, fields.keys())) and all(map(_is_finite, fields.values()))
-    if isinstance(value, list | tuple):
-        return all(map(_is_finite, cast("Iterable[object]", value)))  # as above
-    return True
+    if kind == "dict":
+        return all(map(_is_finite, value.keys())) and all(map(_is_finite, value.values()))
+    return kind not in ("list", "tuple") or all(map(_is_finite, value))
 
 
 @final
@@ -80,27 +111,22 @@ class _Plugin:
 
     def build(self, type_: TypeForm[T], /) -> Serializer[T]:
         """Return the serializer of *type_*."""
-        # pyright takes the slot `loads` for a method and its data for self.
-        return _Msgspec(  # pyright: ignore[reportReturnType]
-            self.wire_id, type_, self._module.Encoder().encode, self._module.Decoder(type_).decode
-        )
+        return _Msgspec(self.wire_id, type_, self._module)
 
 
-def _holds_custom(info: object, seen: set[int]) -> bool:
+# Any: a msgspec.inspect.Type, its fields, and what is in these.
+def _holds_custom(info: Any, seen: set[int]) -> bool:
     """Tell whether a class that msgspec knows nothing of stands anywhere in what it says of a type."""
     if id(info) in seen:
         return False
     seen.add(id(info))
     if isinstance(info, msgspec.inspect.CustomType):
         return True
-    if isinstance(info, tuple | list):
-        members = cast("Iterable[object]", info)  # isinstance tells nothing of what is inside
-        return any(_holds_custom(part, seen) for part in members)
-    parts = getattr(info, "__struct_fields__", ())
-    return any(_holds_custom(getattr(info, name), seen) for name in parts if not isinstance(info, type))
+    if _kind(info) in ("tuple", "list"):
+        return any(_holds_custom(part, seen) for part in info)
+    names = () if isinstance(info, type) else getattr(info, "__struct_fields__", ())
+    return any(_holds_custom(getattr(info, name), seen) for name in names)
 
 
-MSGPACK_ID: Final = 32
-JSON_ID: Final = 33
-MSGPACK: Final = _Plugin(MSGPACK_ID, msgspec.msgpack)
-JSON: Final = _Plugin(JSON_ID, msgspec.json)
+MSGPACK: Final = _Plugin(32, msgspec.msgpack)
+JSON: Final = _Plugin(33, msgspec.json)
