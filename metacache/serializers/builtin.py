@@ -6,6 +6,7 @@ Each refuses what is not exactly its type, on the way in and on the way out.
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any, Final, Generic, Literal, TypeVar, cast, final
 
@@ -114,7 +115,8 @@ class JsonSerializer(Generic[T]):
 
     def loads(self, data: bytes, /) -> T:
         """Return the value; raises when *data* is no JSON or not of the type."""
-        value: object = json.loads(data, parse_constant=_refuse_constant)
+        # Decoded here: json.loads would take UTF-16 and UTF-32 too.
+        value: object = json.loads(data.decode(), parse_constant=_refuse_constant, parse_float=_finite)
         if not self._check(value):
             raise SerializationError("the JSON has not the type of this client")
         return cast("T", value)  # the check has just seen that it is one
@@ -122,6 +124,13 @@ class JsonSerializer(Generic[T]):
 
 def _refuse_constant(name: str) -> object:
     raise SerializationError(f"{name} is no JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):  # "1e999": a number that no float is near
+        raise SerializationError("a number beyond the floats")
+    return number
 
 
 @final

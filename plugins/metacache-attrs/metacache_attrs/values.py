@@ -91,9 +91,8 @@ def _finite(value: Value) -> float:
 FLOAT: Final = Codec(frozenset((float,)), _write_float, _finite)
 
 
-def _json(value: Value) -> Value:
-    class_: type[object] = type(value)
-    return _JSON.get(class_, _no_json)(value)
+def _json(value: object) -> Value:
+    return _JSON.get(type(value), _no_json)(value)
 
 
 def _no_json(value: Value) -> Value:
