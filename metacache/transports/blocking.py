@@ -170,11 +170,13 @@ class Connection:
                             reply = whole_reply(data, opaque[0], command, self._max_reply)
                 except OSError as error:
                     reply = stream.finish(op, Attempt(opaque, wire, sent, data, error), now, now + seconds)
-                except BaseException:
-                    stream.close()
-                    raise
                 if reply is None:
                     reply = stream.finish(op, Attempt(opaque, wire, sent, data, None), now, now + seconds)
+            except MetacacheError:
+                raise  # whoever raised it has closed what had to be
+            except BaseException:  # a signal's: how far the exchange has come is not known
+                stream.close()
+                raise
             finally:
                 self._idle.append(stream)
                 if self._waiters:

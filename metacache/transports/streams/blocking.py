@@ -6,6 +6,7 @@ changes over time; what guards it is that whoever uses it has taken it out of it
 
 from __future__ import annotations
 
+import contextlib
 import math
 import select
 import ssl
@@ -99,7 +100,8 @@ class Stream:
         self.next_opaque = self.protocol.next_opaque
 
     def __del__(self) -> None:
-        self.close()
+        with contextlib.suppress(AttributeError):  # a signal struck in __init__: there is no socket yet
+            self.close()
 
     @property
     def is_open(self) -> bool:
@@ -176,9 +178,9 @@ class Stream:
         sock = self._dialer.dial(deadline)
         poll = select.poll()
         poll.register(sock.fileno(), select.POLLIN)
+        self._begin_protocol()
         self._sock, self.send, self.recv, self._poll = sock, sock.send, sock.recv, poll.poll
         self._timeout = -1.0
-        self._begin_protocol()
         try:
             self._authenticate(deadline)
         except BaseException as error:
