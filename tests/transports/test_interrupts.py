@@ -163,12 +163,12 @@ class Strike:
                 raise Interrupt
 
 
-def struck(operation: Callable[[], object], at: int) -> bool:
-    """Run *operation*, interrupted at its *at*-th place; tell whether it was."""
+def struck(operation: Callable[[Client[bytes]], object], client: Client[bytes], at: int) -> bool:
+    """Run *operation* with *client*, interrupted at its *at*-th place; tell whether it was."""
     strike = Strike(at)
     sys.setprofile(strike)
     try:
-        operation()
+        operation(client)
     except Interrupt:
         pass
     finally:
@@ -214,7 +214,7 @@ def test_wherever_a_signal_strikes_the_next_calls_are_right(guarded: Memcached, 
             client = Client(Connection(guarded.node, settings=settings), owns=True)
         else:
             client.get("small")
-        was_struck = struck(lambda: operation(client), at)
+        was_struck = struck(operation, client, at)
         start_of_next = monotonic()
         assert client.get("small") == b"small:value", f"struck at place {at}"
         assert client.get_many(["none", "small"]) == {"small": b"small:value"}
@@ -238,7 +238,7 @@ def test_a_client_that_was_interrupted_leaves_no_socket_behind(guarded: Memcache
         with Client(Connection(guarded.node, settings=settings), owns=True) as client:
             client.get("small")
             operation = SWEPT["get in pieces"]
-            struck(lambda: operation(client), at)  # noqa: B023 - it is called at once
+            struck(operation, client, at)
     assert open_sockets() == before
 
 
