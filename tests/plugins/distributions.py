@@ -1,0 +1,49 @@
+"""Distributions made for a test: modules and a .dist-info in a directory, to be put on sys.path."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+PLUGIN = """
+    class Text:
+        def __init__(self, wire_id):
+            self.wire_id, self.fingerprint = wire_id, 0
+        def dumps(self, value): return value.encode()
+        def loads(self, data): return data.decode()
+
+    class Plugin:
+        def __init__(self, wire_id, api_version=1):
+            self.wire_id, self.api_version = wire_id, api_version
+        def supports(self, type_): return type_ is str
+        def build(self, type_): return Text(self.wire_id)
+"""
+
+
+def install(
+    directory: Path,
+    name: str,
+    entry_points: Mapping[str, str],
+    modules: Mapping[str, str],
+    group: str = "serializers",
+    version: str = "1.0",
+) -> None:
+    """Write a distribution as an installer would leave it."""
+    for module, source in modules.items():
+        (directory / f"{module}.py").write_text(dedent(source))
+    info = directory / f"{name.replace('-', '_')}-{version}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    lines = [f"{point} = {target}" for point, target in entry_points.items()]
+    (info / "entry_points.txt").write_text("\n".join([f"[metacache.{group}]", *lines, ""]))
+
+
+def put_on_path(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
+    """Let Python find what is in *directory*, before anything else, for the time of a test."""
+    monkeypatch.setattr(sys, "path", [str(directory), *sys.path])
+    importlib.invalidate_caches()

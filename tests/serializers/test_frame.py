@@ -1,0 +1,160 @@
+"""The 32 client flags: what each bit says, and what a reader makes of flags that are not its own."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Generic, TypeVar, final
+
+import pytest
+
+from metacache import InvalidArgumentError, SerializationError, Serializer, Zlib
+from metacache.serializers.builtin import BytesSerializer, IntSerializer, JsonSerializer, StrSerializer
+from metacache.serializers.frame import Cause, Frame, Undecodable
+
+T = TypeVar("T")
+
+MAGIC: Final = 0b1011 << 28
+
+
+@final
+class Text:
+    """A serializer with the ids that a test wants."""
+
+    def __init__(self, wire_id: int = 200, fingerprint: int = 0) -> None:
+        self.wire_id = wire_id
+        self.fingerprint = fingerprint
+
+    def dumps(self, value: str, /) -> bytes:
+        return value.encode()
+
+    def loads(self, data: bytes, /) -> str:
+        return data.decode()
+
+
+@final
+class Broken(Generic[T]):
+    """A serializer that raises *error*, which quotes the value as library errors do."""
+
+    wire_id = 201
+    fingerprint = 0
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def dumps(self, _: T, /) -> bytes:
+        raise self._error
+
+    def loads(self, _: bytes, /) -> T:
+        raise self._error
+
+
+def cause_of(frame: Frame[T], flags: int, data: bytes = b"x") -> Undecodable:
+    with pytest.raises(Undecodable) as undecodable:
+        frame.decode(flags, data)
+    return undecodable.value
+
+
+@pytest.mark.parametrize(
+    ("wire_id", "fingerprint", "flags"),
+    [
+        (1, 0, 0xB0000001),
+        (255, 0, 0xB00000FF),
+        (200, 1, 0xB00010C8),
+        (200, 0xFFFF, 0xBFFFF0C8),
+        (32, 0x1234, 0xB1234020),
+    ],
+)
+def test_flags_are_magic_fingerprint_compressor_and_wire_id(wire_id: int, fingerprint: int, flags: int) -> None:
+    frame = Frame(Text(wire_id, fingerprint))
+    assert frame.encode("x") == (flags, b"x")
+    assert frame.decode(flags, b"x") == "x"
+
+
+def test_the_compressor_id_stands_in_bits_11_to_8() -> None:
+    flags, data = Frame(Text(200, 0x1234), compressor=Zlib(min_size=0)).encode("x" * 1000)
+    assert flags == 0xB12341C8
+    assert Frame(Text(200, 0x1234)).decode(flags, data) == "x" * 1000
+
+
+@pytest.mark.parametrize(
+    ("serializer", "value"), [(BytesSerializer(), b"12"), (StrSerializer(), "12"), (IntSerializer(), 12)]
+)
+# Any: of whatever type.
+def test_flags_0_are_readable_where_the_frame_says_so(serializer: Serializer[Any], value: object) -> None:
+    assert cause_of(Frame(serializer), 0, b"12").cause == "foreign_flags"
+    assert Frame(serializer, reads_plain=True).decode(0, b"12") == value
+
+
+@pytest.mark.parametrize(
+    ("flags", "cause", "wire_id", "fingerprint"),
+    [
+        (0, "foreign_flags", 0, 0),
+        (1, "foreign_flags", 0, 0),
+        (0xA12340C8, "foreign_flags", 0, 0),
+        (0xF12340C8, "foreign_flags", 0, 0),
+        (0x1_B12340C8, "foreign_flags", 0, 0),
+        (0xB12340C9, "wire_id", 201, 0x1234),
+        (0xB0000001, "wire_id", 1, 0),
+        (0xB12350C8, "fingerprint", 200, 0x1235),
+        (0xB12349C8, "compressor", 200, 0x1234),
+        (0xB12341C8, "decompress", 200, 0x1234),
+    ],
+)
+def test_other_flags_say_why_they_are_not_readable(flags: int, cause: Cause, wire_id: int, fingerprint: int) -> None:
+    found = cause_of(Frame(Text(200, 0x1234)), flags)
+    assert (found.cause, found.wire_id, found.fingerprint) == (cause, wire_id, fingerprint)
+
+
+def test_fingerprints_are_compared_only_when_both_are_there() -> None:
+    assert Frame(Text(200, 0)).decode(0xB12340C8, b"x") == "x"
+    assert Frame(Text(200, 0x1234)).decode(0xB00000C8, b"x") == "x"
+
+
+@pytest.mark.parametrize("error", [ValueError("secret"), KeyError("secret"), RecursionError("secret")])
+def test_whatever_a_serializer_raises_on_reading_is_undecodable(error: Exception) -> None:
+    frame: Frame[str] = Frame(Broken(error))
+    found = cause_of(frame, frame.flags)
+    assert (found.cause, found.wire_id) == ("decode", 201)
+    assert "secret" not in str(found)
+
+
+def test_what_a_serializer_raises_on_writing_is_told_without_the_value() -> None:
+    frame: Frame[str] = Frame(Broken(ValueError("secret")))
+    with pytest.raises(SerializationError) as refused:
+        frame.encode("secret")
+    assert str(refused.value) == "a str was refused by the serializer (ValueError)"
+    assert refused.value.__cause__ is None
+
+
+def test_a_serializer_that_gives_no_bytes_is_refused() -> None:
+    class Lax:
+        wire_id = 202
+        fingerprint = 0
+
+        def dumps(self, value: str, /) -> bytes:
+            return bytearray(value.encode())  # type: ignore[return-value]  # the fault  # pyright: ignore[reportReturnType] - as said
+
+        def loads(self, data: bytes, /) -> str:
+            return data.decode()
+
+    with pytest.raises(SerializationError, match="made bytearray of the value, not bytes"):
+        Frame(Lax()).encode("x")
+
+
+@pytest.mark.parametrize(
+    ("wire_id", "fingerprint", "told"),
+    [
+        (0, 0, "wire_id is 1 to 255, not 0"),
+        (256, 0, "not 256"),
+        (-1, 0, "not -1"),
+        (200, 65536, "fingerprint is 0 to 65535"),
+    ],
+)
+def test_ids_that_do_not_fit_their_bits_are_refused(wire_id: int, fingerprint: int, told: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=told):
+        Frame(Text(wire_id, fingerprint))
+
+
+def test_json_flags_carry_the_fingerprint_of_the_type() -> None:
+    serializer = JsonSerializer(list[int])
+    assert Frame(serializer).flags == MAGIC | serializer.fingerprint << 12 | 4
+    assert Frame(JsonSerializer(list[str])).flags != Frame(serializer).flags
