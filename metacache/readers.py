@@ -268,16 +268,17 @@ def read_metadata(reply: Reply) -> Metadata | None:
         token.partition(b"=")[::2]  # pyright: ignore[reportArgumentType]
         for token in tokens[2:]
     )
-    try:
-        return Metadata(
-            idle_seconds=int(told[b"la"]),
-            cas=int(told[b"cas"]),
-            fetched_before=told[b"fetch"] == b"yes",
-            slab_class=int(told[b"cls"]),
-            item_size=int(told[b"size"]),
-        )
-    except (KeyError, ValueError):
-        raise ProtocolError("ME lacks a part, or a part is no number") from None
+    numbers = [told.get(name, b"") for name in (b"la", b"cas", b"cls", b"size")]
+    if not all(number.isdigit() and len(number) <= 20 for number in numbers):
+        raise ProtocolError("ME lacks a part, or a part is no number")
+    idle_seconds, cas, slab_class, item_size = map(int, numbers)
+    return Metadata(
+        idle_seconds=idle_seconds,
+        cas=cas,
+        fetched_before=told.get(b"fetch") == b"yes",
+        slab_class=slab_class,
+        item_size=item_size,
+    )
 
 
 def _number(flags: list[bytes], letter: bytes) -> int:
