@@ -89,9 +89,13 @@ def _ipv6(host: str, text: str) -> str:
 def _check_weight(weight: float) -> float:
     if isinstance(weight, bool) or not isinstance(weight, int | float):
         raise InvalidTypeError(f"a node's weight is a number, not {type(weight).__name__}")
-    if not (math.isfinite(weight) and weight >= 0):
-        raise InvalidArgumentError(f"a node's weight is finite and not negative, not {weight}")
-    return float(weight)
+    try:
+        number = float(weight)
+    except OverflowError:  # an int beyond what a float can hold
+        number = math.inf
+    if not (math.isfinite(number) and number >= 0):
+        raise InvalidArgumentError(f"a node's weight is finite and not negative, not {number}")
+    return number
 
 
 def _check_name(name: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from ssl import SSLContext  # for the type only: nothing here opens a connection
-from typing import Final, final
+from typing import Final, Literal, final
 
 import attrs
 
@@ -30,14 +30,36 @@ def _seconds(_: Settings, field: attrs.Attribute[float], value: object) -> None:
         raise InvalidArgumentError(f"Settings.{field.name} is a finite number of seconds above 0, not {value}")
 
 
-def _whole(_: Settings, field: attrs.Attribute[int], value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise _wrong_type(field.name, "a whole number", value)
-    if value < 1:
-        raise InvalidArgumentError(f"Settings.{field.name} is at least 1, not {value}")
+def _between(low: int, high: int | None = None) -> attrs._ValidatorType[int]:
+    told = f"at least {low}" if high is None else f"between {low} and {high}"
+
+    def check(_: Settings, field: attrs.Attribute[int], value: object) -> None:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise _wrong_type(field.name, "a whole number", value)
+        if value < low or (high is not None and value > high):
+            raise InvalidArgumentError(f"Settings.{field.name} is {told}, not {value}")
+
+    return check
 
 
-_optional_whole: attrs._ValidatorType[int | None] = attrs.validators.optional(_whole)
+def _not_negative(_: Settings, field: attrs.Attribute[float], value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _wrong_type(field.name, "a number", value)
+    if not (math.isfinite(value) and value >= 0):
+        raise InvalidArgumentError(f"Settings.{field.name} is finite and not negative, not {value}")
+
+
+def _one_of(*choices: str) -> attrs._ValidatorType[str]:
+    def check(_: Settings, field: attrs.Attribute[str], value: object) -> None:
+        if value not in choices:
+            raise InvalidArgumentError(f"Settings.{field.name} is {' or '.join(map(repr, choices))}, not {value!r}")
+
+    return check
+
+
+_optional_whole: attrs._ValidatorType[int | None] = attrs.validators.optional(_between(1))
+_optional_seconds: attrs._ValidatorType[float | None] = attrs.validators.optional(_seconds)
+_optional_not_negative: attrs._ValidatorType[float | None] = attrs.validators.optional(_not_negative)
 
 
 def _context(_: Settings, field: attrs.Attribute[SSLContext | None], value: object) -> None:
@@ -67,6 +89,17 @@ class Settings:
     Args:
         timeout: seconds for a whole operation: name resolution, connect, I/O and retry together.
         connect_timeout: seconds for name resolution, dial, TLS handshake and authentication; ``timeout`` bounds it too.
+        pool_size: connections a pool has open at most.
+        pool_min_idle: how many of them are kept though nobody uses them.
+        pool_max_idle_time: seconds without use after which a connection is closed; None: never.
+        pool_wait: seconds a caller waits at most for a connection of a full pool; 0: not at all, None: until its deadline.
+        max_lifetime: seconds after which a connection is closed, as soon as it is idle; None: never.
+        max_pipeline: requests in flight on one connection before a pool opens another (asyncio).
+        max_in_flight: requests in flight on one connection at most; more wait within their deadlines (asyncio).
+        on_node_down: what a cluster does with the keys of a node that is down: "fail", or "next": the next-ranked node
+            serves them, as long as no more than half of the weight is down.
+        poll_interval: seconds between two looks at a source of nodes, a fifth more or less by chance.
+        change_interval: seconds between two changes of the nodes at least.
         tls: speak TLS through this context. Make it with ``ssl.create_default_context()`` to verify certificates.
         username, password: ASCII authentication (``memcached -Y``). Never shown in a repr or an error.
         keepalive: seconds of silence before TCP keepalive probes; None leaves them off.
@@ -78,6 +111,16 @@ class Settings:
 
     timeout: float = attrs.field(default=1.0, validator=_seconds)
     connect_timeout: float = attrs.field(default=1.0, validator=_seconds)
+    pool_size: int = attrs.field(default=8, validator=_between(1))
+    pool_min_idle: int = attrs.field(default=0, validator=_between(0))
+    pool_max_idle_time: float | None = attrs.field(default=None, validator=_optional_seconds)
+    pool_wait: float | None = attrs.field(default=None, validator=_optional_not_negative)
+    max_lifetime: float | None = attrs.field(default=None, validator=_optional_seconds)
+    max_pipeline: int = attrs.field(default=16, validator=_between(1))
+    max_in_flight: int = attrs.field(default=1000, validator=_between(1, 2000))
+    on_node_down: Literal["fail", "next"] = attrs.field(default="fail", validator=_one_of("fail", "next"))
+    poll_interval: float = attrs.field(default=30.0, validator=_seconds)
+    change_interval: float = attrs.field(default=5.0, validator=_not_negative)
     tls: SSLContext | None = attrs.field(default=None, validator=_context)
     # protocol.txt, "Authentication": user and password are one line "user pass" in the body of a `set`, and the
     # server's file has lines "user:pass": a user holds no space or colon.
@@ -89,7 +132,7 @@ class Settings:
     )
     keepalive: int | None = attrs.field(default=None, validator=_optional_whole)
     max_value_size: int | None = attrs.field(default=None, validator=_optional_whole)
-    max_reply_size: int = attrs.field(default=GIB, validator=_whole)
+    max_reply_size: int = attrs.field(default=GIB, validator=_between(1))
 
     def __attrs_post_init__(self) -> None:
         if (self.username is None) != (self.password is None):

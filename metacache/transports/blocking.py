@@ -7,14 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import select
-import threading
-import weakref
-from collections import deque
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Final, Protocol, Self, TypeVar, final
+from typing import TYPE_CHECKING, Final, Self, TypeVar, final
 
 from typing_extensions import override
 
@@ -23,10 +19,12 @@ from metacache.nodes import Node
 from metacache.protocol.replies import HD_REPLY, NO_OPAQUE, whole_reply
 from metacache.protocol.windows import Replies
 from metacache.settings import Settings
+from metacache.transports.account import Age, Discard, Tally
 from metacache.transports.dialing.blocking import Dialer
 from metacache.transports.exchange import FailedExchange, StreamExchange
 from metacache.transports.streams.blocking import Attempt, Stream
-from metacache.transports.waiting.blocking import WaitingLine
+from metacache.transports.forking import forget_in_children
+from metacache.transports.waiting.blocking import Lender
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -40,28 +38,6 @@ TRUST: Final = 0.01
 DEFAULTS: Final = Settings()
 
 
-class _Shelf(Protocol):
-    """Where an idle stream lies: a deque, or what refuses to keep one."""
-
-    def pop(self) -> Stream: ...
-    def append(self, stream: Stream, /) -> None: ...
-    def __len__(self) -> int: ...
-
-
-@final
-class _Retired:
-    """The shelf of a closed connection: nothing comes from it, and what is put there is closed."""
-
-    def pop(self) -> Stream:
-        raise IndexError
-
-    def append(self, stream: Stream, /) -> None:
-        stream.close()
-
-    def __len__(self) -> int:
-        return 0
-
-
 @final
 class Connection:
     """One connection to one node, dialled when first used and again after it broke.
@@ -72,59 +48,55 @@ class Connection:
     Args:
         node: the server.
         settings: timeouts, TLS, credentials, limits.
+
+    ``tally`` counts its sockets, as they are opened and closed.
     """
 
-    # The stream is owned: idle it lies in _idle, in use only its user holds it, and _stream knows it weakly. So nothing
-    # that is raised, wherever it strikes, can lose it: a stream nobody holds is gone, and the next caller makes
-    # another.
     __slots__ = (
         "__weakref__",
-        "_closed",
         "_dialer",
         "_idle",
-        "_line",
-        "_making",
+        "_lender",
         "_max_body",
         "_max_reply",
         "_settings",
-        "_stream",
         "_timeout",
         "_waiters",
         "node",
+        "tally",
     )
-
-    _idle: _Shelf
-    _stream: weakref.ref[Stream] | None
 
     def __init__(self, node: Node, *, settings: Settings = DEFAULTS) -> None:
         self.node = node
+        self.tally = Tally()
         self._settings = settings
         self._max_body = settings.max_value_size
         self._max_reply = settings.max_reply_size
         self._timeout = settings.timeout
         self._dialer = Dialer(node, settings)
-        self._closed = False
-        self._reset()
-        _connections.add(self)
+        self._lender: Lender[Stream] = Lender(partial(Stream, node, settings, self._dialer, self.tally), 1)
+        self._refer()
+        forget_in_children(self)
 
-    def _reset(self) -> None:
-        self._idle = _Retired() if self._closed else deque()
-        self._line: WaitingLine[Stream] = WaitingLine()
-        self._waiters = self._line.waiters
-        self._making = threading.Lock()
-        self._stream = None
+    def _refer(self) -> None:
+        self._idle = self._lender.shelf
+        self._waiters = self._lender.waiters
 
     @override
     def __repr__(self) -> str:
         return f"<Connection {self.node.name}: {self._state()}>"
 
     def _state(self) -> str:
-        if self._closed:
+        if self._lender.is_closed:
             return "closed"
-        stream = self._stream() if self._stream is not None else None
-        if stream is None or not stream.is_open:
+        if not any(stream.is_open for stream in self._lender.all()):
             return "not connected"
-        return "idle" if self._idle else f"in use, {len(self._line.waiters)} waiting"
+        return "idle" if self._idle else f"in use, {len(self._waiters)} waiting"
+
+    @property
+    def age(self) -> Age | None:
+        """When it was dialled and last used; None when it is not connected, or in use."""
+        return next((stream.age for stream in tuple(self._idle) if stream.is_open), None)
 
     # --- the transport -----------------------------------------------------------------------------------------------
 
@@ -175,12 +147,12 @@ class Connection:
             except MetacacheError:
                 raise  # whoever raised it has closed what had to be
             except BaseException:  # a signal's: how far the exchange has come is not known
-                stream.close()
+                stream.close(Discard.BROKEN)
                 raise
             finally:
                 self._idle.append(stream)
                 if self._waiters:
-                    self._line.hand_over(self._idle.pop, self._idle.append)
+                    self._lender.serve()
             read = op.read
             return read(reply)
         except MetacacheError as error:
@@ -199,10 +171,10 @@ class Connection:
         try:
             stream = self._take(deadline)
             try:
-                release = partial(self._put_back, stream)
+                release = partial(self._lender.put_back, stream)
                 return StreamExchange(batch, stream, release, node=self.node.name, deadline=deadline)
             except BaseException:
-                self._put_back(stream)
+                self._lender.put_back(stream)
                 raise
         except ClosedError:
             raise
@@ -211,11 +183,15 @@ class Connection:
 
     def close(self) -> None:
         """Close. What runs is let finish, what waits or comes is refused with ClosedError. Closing twice is nothing."""
-        self._closed = True
-        shelf, self._idle = self._idle, _Retired()
+        self._lender.close()
+        self._refer()
+
+    def discard(self, cause: Discard) -> None:
+        """Close the socket if nobody uses it, and count that as *cause*. The next operation dials anew."""
         with contextlib.suppress(IndexError):
-            shelf.pop().close()
-        self._line.wake_all()
+            stream = self._idle.pop()
+            stream.close(cause)
+            self._lender.put_back(stream)
 
     def __enter__(self) -> Self:
         return self
@@ -233,39 +209,22 @@ class Connection:
         except IndexError:
             return self._wait(deadline)
 
-    def _put_back(self, stream: Stream) -> None:
-        self._idle.append(stream)
-        self._line.hand_over(self._idle.pop, self._idle.append)
-
     def _wait(self, deadline: float) -> Stream:
         """Return the stream as soon as nobody uses it. Raises ClosedError, and PoolTimeout at *deadline*."""
-        while not self._closed:
-            stream = self._line.wait(self._look, deadline - monotonic(), self._put_back)
-            if stream is not None:
-                return stream
-            if monotonic() >= deadline:
-                raise PoolTimeout("another thread kept the connection until the deadline; use a Pool under threads")
-        raise ClosedError("the connection was closed", node=self.node.name)
-
-    def _look(self) -> Stream | None:
-        """Return the stream if it is idle, a new one if nobody holds it any more, None if it is in use."""
-        with contextlib.suppress(IndexError):
-            return self._idle.pop()
-        with self._making:  # bare: a signal can not lose it
-            if self._closed or (self._stream is not None and self._stream() is not None):
-                return None
-            stream = Stream(self.node, self._settings, self._dialer)
-            line = self._line
-            self._stream = weakref.ref(stream, lambda _: line.wake_all())
-            return stream
-
-    def _leave_behind(self) -> None:
-        """In a forked child: forget the parent's stream without a word on the wire, and locks nobody will release."""
-        stream = self._stream() if self._stream is not None else None
+        stream = self._lender.take(deadline)
         if stream is not None:
-            stream.close()
+            return stream
+        if self._lender.is_closed:
+            raise ClosedError("the connection was closed", node=self.node.name)
+        raise PoolTimeout("another thread kept the connection until the deadline; use a Pool under threads")
+
+    def leave_behind(self) -> None:
+        """In a forked child: forget the parent's socket without a word on the wire, and locks nobody will release."""
+        for stream in self._lender.all():
+            stream.close(None)
         self._dialer.forget()
-        self._reset()
+        self._lender.reset()
+        self._refer()
 
 
 def _check_sizes(batch: Batch, limit: int) -> None:
@@ -277,17 +236,6 @@ def _check_sizes(batch: Batch, limit: int) -> None:
 def _too_large(size: int, limit: int) -> ValueTooLargeError:
     return ValueTooLargeError(f"the encoded value is {size} bytes, Settings.max_value_size is {limit}")
 
-
-# Every connection of this process, for a child that is forked from it.
-_connections: Final[weakref.WeakSet[Connection]] = weakref.WeakSet()
-
-
-def _forked() -> None:
-    for connection in tuple(_connections):
-        connection._leave_behind()
-
-
-os.register_at_fork(after_in_child=_forked)
 
 # A deadline that the driver does not know (math.inf) is seen by the exchange itself this many seconds late at most.
 SLICE: Final = 0.02

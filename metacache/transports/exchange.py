@@ -69,6 +69,51 @@ class NonBlockingStream(Protocol):
 
 
 @final
+class Windows:
+    """Cuts a batch into windows of at most *limit* bytes (of several requests) and `MAX_REQUESTS` requests, in order."""
+
+    __slots__ = ("_batch", "_count", "_limit", "_total", "next")
+
+    def __init__(self, batch: Batch, *, is_tls: bool) -> None:
+        self._batch = batch
+        self._limit = MAX_TLS_WINDOW if is_tls else MAX_WINDOW
+        self._total = len(batch)
+        self._count = MAX_REQUESTS  # in the last window
+        self.next = 0  # the first request not yet in a window
+
+    @property
+    def is_done(self) -> bool:
+        """True when every request is in a window."""
+        return self.next == self._total
+
+    def cut(self) -> tuple[int, int]:
+        """Return where the next window begins and ends."""
+        start = self.next
+        # Twice what fitted last time, then half of it until it fits: no window is measured far beyond the limit.
+        count = min(MAX_REQUESTS, 2 * self._count, self._total - start)
+        while count > 1 and self._size(start, start + count) > self._limit:
+            count //= 2
+        self._count = count
+        self.next = start + count
+        return start, self.next
+
+    def _size(self, start: int, stop: int) -> int:
+        # Joining measures four times faster than adding up lengths.
+        bodies = self._batch.bodies
+        size = len(b"".join(self._batch.heads[start:stop])) + MARGIN * (stop - start)
+        return size if bodies is None else size + len(b"".join(bodies[start:stop]))
+
+
+def send_window(
+    protocol: ProtocolConnection, batch: Batch, start: int, stop: int
+) -> tuple[bytes, Window | QuietWindow]:
+    """Return the bytes of one window of *batch* and the expectation of its replies."""
+    bodies = None if batch.bodies is None else batch.bodies[start:stop]
+    send = protocol.send_quiet if batch.quiet else protocol.send_window
+    return send(batch.verb.command, batch.heads[start:stop], bodies)
+
+
+@final
 class StreamExchange:
     """A batch on one stream. It holds the stream until it is done, and then calls *release*.
 
@@ -78,18 +123,15 @@ class StreamExchange:
     __slots__ = (
         "_batch",
         "_began",
-        "_count",
+        "_cuts",
         "_deadline",
         "_fresh",
         "_left",
-        "_limit",
-        "_next",
         "_node",
         "_out",
         "_release",
         "_replies",
         "_stream",
-        "_total",
         "_unanswered",
         "_windows",
         "wants_write",
@@ -112,14 +154,11 @@ class StreamExchange:
         self._node = node
         self._deadline = deadline
         self._fresh = stream.prepare(deadline)
-        self._limit = MAX_TLS_WINDOW if stream.is_tls else MAX_WINDOW
-        self._total = len(batch)
-        self._replies = Replies(self._total)
-        self._start()
+        self._replies = Replies(len(batch))
+        self._start(stream)
 
-    def _start(self) -> None:
-        self._count = MAX_REQUESTS  # in the last window
-        self._next = 0  # the first request not yet in a window
+    def _start(self, stream: NonBlockingStream) -> None:
+        self._cuts = Windows(self._batch, is_tls=stream.is_tls)
         self._left = 0  # the first request of which surely no byte was sent
         self._out = memoryview(b"")
         self._windows: deque[tuple[int, int, Window | QuietWindow]] = deque()
@@ -129,7 +168,7 @@ class StreamExchange:
 
     @override
     def __repr__(self) -> str:
-        return f"<StreamExchange {self._node}: {self._next} of {self._total} sent, {len(self._windows)} windows open>"
+        return f"<StreamExchange {self._node}: {self._cuts.next} of {len(self._batch)} sent, {len(self._windows)} windows open>"
 
     def fileno(self) -> int:
         """Return the descriptor to wait for, -1 when done."""
@@ -148,7 +187,7 @@ class StreamExchange:
             self._fail(error, self._stream)
             return self._stream is None  # pyright: ignore[reportUnnecessaryComparison]  # `_fail` may end it
         self._began = True
-        if not self._windows and self._next == self._total:
+        if not self._windows and self._cuts.is_done:
             self._finish(self._stream)
             return True
         if now >= self._deadline:
@@ -165,7 +204,7 @@ class StreamExchange:
     # --- bytes -------------------------------------------------------------------------------------------------------
 
     def _write(self, stream: NonBlockingStream) -> None:
-        while self._out or (self._next < self._total and self._unanswered < MAX_UNANSWERED):
+        while self._out or (not self._cuts.is_done and self._unanswered < MAX_UNANSWERED):
             if not self._out:
                 self._out = memoryview(self._open_window(stream.protocol))
             taken = stream.write(self._out)
@@ -176,29 +215,12 @@ class StreamExchange:
         self.wants_write = False
 
     def _open_window(self, protocol: ProtocolConnection) -> bytes:
-        batch, start = self._batch, self._next
-        stop = self._window_end(start)
-        bodies = None if batch.bodies is None else batch.bodies[start:stop]
-        send = protocol.send_quiet if batch.quiet else protocol.send_window
-        data, window = send(batch.verb.command, batch.heads[start:stop], bodies)
+        start, stop = self._cuts.cut()
+        data, window = send_window(protocol, self._batch, start, stop)
         self._windows.append((start, len(data), window))
         self._unanswered += len(data)
-        self._next = self._left = stop
+        self._left = stop
         return data
-
-    def _window_end(self, start: int) -> int:
-        # Twice what fitted last time, then half of it until it fits: no window is measured far beyond the limit.
-        count = min(MAX_REQUESTS, 2 * self._count, self._total - start)
-        while count > 1 and self._size(start, start + count) > self._limit:
-            count //= 2
-        self._count = count
-        return start + count
-
-    def _size(self, start: int, stop: int) -> int:
-        # Joining measures four times faster than adding up lengths.
-        bodies = self._batch.bodies
-        size = len(b"".join(self._batch.heads[start:stop])) + MARGIN * (stop - start)
-        return size if bodies is None else size + len(b"".join(bodies[start:stop]))
 
     def _read(self, stream: NonBlockingStream) -> bool:
         """Take in what has arrived; return False when nothing had."""
@@ -244,7 +266,7 @@ class StreamExchange:
     def _restart(self, stream: NonBlockingStream) -> BaseException | None:
         """Dial and begin again; return what went wrong."""
         self._fresh = True
-        self._start()
+        self._start(stream)
         try:
             stream.prepare(self._deadline)
         except MetacacheError as error:

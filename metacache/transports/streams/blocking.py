@@ -21,6 +21,7 @@ from metacache.protocol import commands
 from metacache.protocol.connection import ProtocolConnection, frame
 from metacache.protocol.replies import NO_OPAQUE, Opaque, Refusal, Reply, refusal
 from metacache.settings import Settings
+from metacache.transports.account import Age, Discard, Tally
 from metacache.transports.dialing.blocking import Dialer
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class Stream:
         "_poll",
         "_settings",
         "_sock",
+        "_tally",
         "_timeout",
         "armed",
         "next_opaque",
@@ -82,10 +84,11 @@ class Stream:
     send: Callable[[bytes | memoryview], int]
     recv: Callable[[int], bytes]
 
-    def __init__(self, node: Node, settings: Settings, dialer: Dialer) -> None:
+    def __init__(self, node: Node, settings: Settings, dialer: Dialer, tally: Tally) -> None:
         self._node = node
         self._settings = settings
         self._dialer = dialer
+        self._tally = tally
         self._sock: socket.socket | None = None
         self._poll = _undialled
         self._dialled = 0.0
@@ -101,7 +104,7 @@ class Stream:
 
     def __del__(self) -> None:
         with contextlib.suppress(AttributeError):  # a signal struck in __init__: there is no socket yet
-            self.close()
+            self.close(None)
 
     @property
     def is_open(self) -> bool:
@@ -117,13 +120,21 @@ class Stream:
         """Return the socket's descriptor, -1 while there is none."""
         return -1 if self._sock is None else self._sock.fileno()
 
-    def close(self) -> None:
-        """Close the socket, without a word on the wire. The next exchange dials anew."""
+    @property
+    def age(self) -> Age:
+        """When it was dialled and last used."""
+        return Age(self._dialled, self.used)
+
+    def close(self, cause: Discard | None = Discard.BROKEN) -> None:
+        """Close the socket, without a word on the wire, and count it as *cause*. The next exchange dials anew."""
         sock, self._sock = self._sock, None
         self._poll = _undialled
         self.used = -math.inf
-        if sock is not None:
-            sock.close()
+        if sock is None:
+            return
+        if cause is not None:
+            self._tally.discarded[cause] += 1
+        sock.close()
 
     # --- getting ready -----------------------------------------------------------------------------------------------
 
@@ -138,7 +149,7 @@ class Stream:
     def _renew(self, deadline: float) -> None:
         poll = self._poll
         if poll(0) and not self._is_alive():
-            self.close()
+            self.close(Discard.STALE)
             self._dial(deadline)
         if monotonic() >= deadline:
             raise OperationTimeout("the deadline passed before anything was sent")
@@ -176,6 +187,7 @@ class Stream:
         self._dialled = monotonic()
         deadline = min(deadline, self._dialled + self._settings.connect_timeout)
         sock = self._dialer.dial(deadline)
+        self._tally.dialled += 1
         poll = select.poll()
         poll.register(sock.fileno(), select.POLLIN)
         self._begin_protocol()

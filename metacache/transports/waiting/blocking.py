@@ -1,19 +1,68 @@
-"""A queue of waiting threads, served in order, each with a bare lock of its own.
+"""Things lent to one thread at a time: an idle shelf, a queue of threads served in order, and an account of what is lent.
 
-Knows nothing of what is handed over. No Condition: its ``with`` is Python code in which a signal can lose the lock.
+Knows nothing of what is lent. No Condition: its ``with`` is Python code in which a signal can lose the lock; a bare lock, one a
+waiter, can not be lost.
 """
 
 from __future__ import annotations
 
 import contextlib
 import threading
+import weakref
 from collections import deque
-from collections.abc import Callable
-from typing import Generic, TypeVar, final
+from collections.abc import Callable, Iterator
+from time import monotonic
+from typing import Generic, Protocol, TypeVar, final
 
-__all__ = ["WaitingLine"]
+__all__ = ["Lender", "Shelf"]
 
-T = TypeVar("T")
+
+class _Lent(Protocol):
+    def close(self) -> None:
+        """Close it."""
+        ...
+
+
+T = TypeVar("T", bound=_Lent)
+
+
+class Shelf(Protocol[T]):
+    """Where what is idle lies, longest unused first: a deque, or what refuses to keep anything."""
+
+    def pop(self) -> T:
+        """Return the one used last; raise IndexError when there is none."""
+        ...
+
+    def append(self, lent: T, /) -> None:
+        """Take one back."""
+        ...
+
+    def remove(self, lent: T, /) -> None:
+        """Take *lent* off; raise ValueError when it is not here."""
+        ...
+
+    def __iter__(self) -> Iterator[T]: ...
+    def __len__(self) -> int: ...
+
+
+@final
+class _Retired(Generic[T]):
+    """The shelf of a closed lender: nothing comes from it, and what is put there is closed."""
+
+    def pop(self) -> T:
+        raise IndexError
+
+    def append(self, lent: T, /) -> None:
+        lent.close()
+
+    def remove(self, lent: T, /) -> None:
+        raise ValueError
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
 
 
 @final
@@ -37,56 +86,116 @@ class _Waiter(Generic[T]):
 
 
 @final
-class WaitingLine(Generic[T]):
-    """The threads that wait for a T, first come, first served.
+class Lender(Generic[T]):
+    """Lends what *make* makes, at most *size* of them, the last used first; callers that find none wait in order.
 
-    ``waiters`` is read by others only for its truth and length.
+    Args:
+        make: returns a new one; called under a lock, so it must not wait.
+        size: how many there may be.
+
+    What is lent is owned: idle it lies on the shelf, in use only its user holds it, and here it is known weakly. So nothing that is
+    raised, wherever it strikes, can lose a place: what nobody holds is gone, and its place is free.
+
+    ``shelf`` and ``waiters`` are there for the short way of the busiest callers: pop, use, append, and `serve` when somebody waits.
     """
 
-    __slots__ = ("waiters",)
+    __slots__ = ("_known", "_make", "_making", "_size", "shelf", "waiters")
 
-    def __init__(self) -> None:
+    shelf: Shelf[T]
+
+    def __init__(self, make: Callable[[], T], size: int) -> None:
+        self._make = make
+        self._size = size
+        self.shelf = deque()
+        self.reset()
+
+    def reset(self) -> None:
+        """In a forked child: forget what is lent to threads that are not there, and locks that nobody will release."""
+        self.shelf = _Retired() if self.is_closed else deque()
         self.waiters: deque[_Waiter[T]] = deque()
+        self._known: list[weakref.ref[T]] = []
+        self._making = threading.Lock()
 
-    def wait(self, look: Callable[[], T | None], seconds: float, put_back: Callable[[T], None]) -> T | None:
-        """Stand in line; return what *look* finds once there, or what is handed over within *seconds*, or None.
+    @property
+    def is_closed(self) -> bool:
+        """True once it was closed."""
+        return isinstance(self.shelf, _Retired)
 
-        None also when everybody is woken. What is handed over to a caller that an exception carries away goes to
-        *put_back*.
+    def all(self) -> list[T]:
+        """Return all that there are, idle or lent."""
+        return [lent for lent in (ref() for ref in tuple(self._known)) if lent is not None]
+
+    def take(self, until: float) -> T | None:
+        """Return an idle one, a new one, or one that is handed over before *until* (``time.monotonic()``); None if there is none.
+
+        None at once when it is closed.
         """
+        while not self.is_closed:
+            taken = self._stand_in_line(until - monotonic())
+            if taken is not None or monotonic() >= until:
+                return taken
+        return None
+
+    def _stand_in_line(self, seconds: float) -> T | None:
         waiter: _Waiter[T] = _Waiter()
         # First in line, then look: whatever is put back after the look is handed over.
         self.waiters.append(waiter)
         try:
-            found = look()
+            found = self.look()
             return waiter.sleep(seconds) if found is None else found
         finally:
             with contextlib.suppress(ValueError):  # no longer in line: it was served
                 self.waiters.remove(waiter)
             if waiter.given is not None:
-                put_back(waiter.given)
+                self.put_back(waiter.given)
 
-    def hand_over(self, take: Callable[[], T], put_back: Callable[[T], None]) -> None:
-        """Give the first in line what *take* returns; nothing when *take* raises IndexError or nobody waits.
+    def look(self) -> T | None:
+        """Return an idle one, or a new one if one more is admitted, without waiting."""
+        with contextlib.suppress(IndexError):
+            return self.shelf.pop()
+        with self._making:  # bare: a signal can not lose it
+            self._known = [ref for ref in self._known if ref() is not None]
+            if self.is_closed or len(self._known) >= self._size:
+                return None
+            made = self._make()
+            self._known.append(weakref.ref(made, self._wake_all))
+            return made
 
-        A waiter that times out at this very moment may miss it; then nobody holds it any more, and whoever lent it
-        knows.
+    def put_back(self, lent: T) -> None:
+        """Take back what was lent, and serve who waits."""
+        # First put, then look who waits: who came in between has looked at the shelf after standing in line.
+        self.shelf.append(lent)
+        if self.waiters:
+            self.serve()
+
+    def serve(self) -> None:
+        """Give the first in line what is idle; nothing when nothing is, or nobody waits.
+
+        A waiter that times out at this very moment may miss it; then nobody holds it any more, and its place is free.
         """
         while self.waiters:
             try:
-                given = take()
+                given = self.shelf.pop()
             except IndexError:
                 return
             try:
                 waiter = self.waiters.popleft()
             except IndexError:
-                put_back(given)
+                self.shelf.append(given)
                 continue  # somebody may have come to stand in line meanwhile
             waiter.given = given
             waiter.wake()
             return
 
-    def wake_all(self) -> None:
+    def _wake_all(self, _: object = None) -> None:
         """Wake everybody, with nothing in hand: what they wait for has to be looked for anew."""
         for waiter in tuple(self.waiters):
             waiter.wake()
+
+    def close(self) -> None:
+        """Close what is idle, and what is lent as it comes back; who waits gets None. Closing twice is nothing."""
+        shelf, self.shelf = self.shelf, _Retired()
+        with contextlib.suppress(IndexError):
+            while True:
+                shelf.pop().close()
+        self._wake_all()
