@@ -22,8 +22,8 @@ from metacache.settings import Settings
 from metacache.transports.account import Age, Discard, Tally
 from metacache.transports.dialing.blocking import Dialer
 from metacache.transports.exchange import FailedExchange, StreamExchange
-from metacache.transports.streams.blocking import Attempt, Stream
 from metacache.transports.forking import forget_in_children
+from metacache.transports.streams.blocking import Attempt, Stream
 from metacache.transports.waiting.blocking import Lender
 
 if TYPE_CHECKING:

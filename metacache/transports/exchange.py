@@ -70,7 +70,7 @@ class NonBlockingStream(Protocol):
 
 @final
 class Windows:
-    """Cuts a batch into windows of at most *limit* bytes (of several requests) and `MAX_REQUESTS` requests, in order."""
+    """Cuts a batch into windows, in order: at most `MAX_REQUESTS` requests, and of several so many bytes as one may hold."""
 
     __slots__ = ("_batch", "_count", "_limit", "_total", "next")
 
@@ -168,7 +168,8 @@ class StreamExchange:
 
     @override
     def __repr__(self) -> str:
-        return f"<StreamExchange {self._node}: {self._cuts.next} of {len(self._batch)} sent, {len(self._windows)} windows open>"
+        sent = f"{self._cuts.next} of {len(self._batch)} sent"
+        return f"<StreamExchange {self._node}: {sent}, {len(self._windows)} windows open>"
 
     def fileno(self) -> int:
         """Return the descriptor to wait for, -1 when done."""

@@ -1,6 +1,7 @@
-"""What must be forgotten in a forked child: sockets that are the parent's, and locks held by threads that are not there.
+"""What must be forgotten in a forked child: the parent's sockets, and locks held by threads that are not there.
 
-Knows who asked to be told; knows no socket and no lock. Told by the interpreter after a fork, so no operation asks for its pid.
+Knows who asked to be told; knows no socket and no lock. The interpreter tells of a fork, so no operation asks for its
+process id.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Things lent to one thread at a time: an idle shelf, a queue of threads served in order, and an account of what is lent.
+"""Things lent to one thread at a time: a shelf of idle ones, a queue of threads, and an account of what is lent.
 
-Knows nothing of what is lent. No Condition: its ``with`` is Python code in which a signal can lose the lock; a bare lock, one a
-waiter, can not be lost.
+Knows nothing of what is lent. No Condition: its ``with`` is Python code in which a signal can lose the lock; a bare
+lock, one a waiter, can not be lost.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class _Retired(Generic[T]):
     def append(self, lent: T, /) -> None:
         lent.close()
 
-    def remove(self, lent: T, /) -> None:
+    def remove(self, _: T, /) -> None:
         raise ValueError
 
     def __iter__(self) -> Iterator[T]:
@@ -93,10 +93,11 @@ class Lender(Generic[T]):
         make: returns a new one; called under a lock, so it must not wait.
         size: how many there may be.
 
-    What is lent is owned: idle it lies on the shelf, in use only its user holds it, and here it is known weakly. So nothing that is
-    raised, wherever it strikes, can lose a place: what nobody holds is gone, and its place is free.
+    What is lent is owned: idle it lies on the shelf, in use only its user holds it, and here it is known weakly. So
+    nothing that is raised, wherever it strikes, can lose a place: what nobody holds is gone, and its place is free.
 
-    ``shelf`` and ``waiters`` are there for the short way of the busiest callers: pop, use, append, and `serve` when somebody waits.
+    ``shelf`` and ``waiters`` are there for the short way of the busiest callers: pop, use, append, and `serve` when
+    somebody waits.
     """
 
     __slots__ = ("_known", "_make", "_making", "_size", "shelf", "waiters")
@@ -126,7 +127,7 @@ class Lender(Generic[T]):
         return [lent for lent in (ref() for ref in tuple(self._known)) if lent is not None]
 
     def take(self, until: float) -> T | None:
-        """Return an idle one, a new one, or one that is handed over before *until* (``time.monotonic()``); None if there is none.
+        """Return an idle one, a new one, or one that is handed over before *until* (``time.monotonic()``); else None.
 
         None at once when it is closed.
         """
