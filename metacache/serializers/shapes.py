@@ -20,7 +20,7 @@ from typing import Any, Final, final
 import attrs
 import typing_extensions
 
-__all__ = ["Shape", "UnknownShape", "literal_text", "quoted", "shape_of", "unquoted"]
+__all__ = ["Shape", "UnknownShape", "literal_text", "quoted", "required_keys", "shape_of", "unquoted"]
 
 
 @final
@@ -229,9 +229,25 @@ _Record: typing.TypeAlias = tuple[str, dict[str, str]]
 
 
 def _typed_dict(class_: _Type) -> _Record:
-    required = class_.__required_keys__
+    required = required_keys(class_)
     names = typing_extensions.get_type_hints(class_)
     return "typeddict", {name: quoted(name) + ("" if name in required else "?") for name in names}
+
+
+def required_keys(class_: _Type) -> frozenset[str]:
+    """Return the keys that a TypedDict must have."""
+    hints = typing_extensions.get_type_hints(class_, include_extras=True)
+    return frozenset(name for name, hint in hints.items() if _is_required(hint, name in class_.__required_keys__))
+
+
+def _is_required(hint: _Type, otherwise: bool) -> bool:
+    """Tell it by the annotation: __required_keys__ overlooks NotRequired where annotations are strings."""
+    origin: _Type = typing.get_origin(hint)
+    if origin in (typing.Required, typing.NotRequired):
+        return origin is typing.Required
+    if origin in (typing.Annotated, typing_extensions.ReadOnly):
+        return _is_required(typing.get_args(hint)[0], otherwise)
+    return otherwise
 
 
 def _is_enum(class_: _Type) -> bool:

@@ -12,7 +12,7 @@
 A float is a number with a fraction or an exponent, an int one without; NaN and the infinities are refused. A float
 field may hold an int, as type checkers allow: it is written as the float that equals it, and refused when none does.
 
-Knows Python values and JSON values; knows no bytes and nothing of metacache.
+Knows Python values and JSON values; knows no bytes, and of metacache only which keys a TypedDict must have.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ import cattrs
 import typing_extensions
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn
 
+from metacache.serializers.shapes import required_keys
 from metacache_attrs.values import (
     ANY,
     ARRAY,
@@ -72,6 +73,16 @@ class StrictConverter(cattrs.Converter):
     @typing_extensions.override
     def get_unstructure_hook(self, type: Type, cache_result: bool = True) -> Callable[[Value], Value]:
         return self.codec(type).write
+
+    @typing_extensions.override
+    def structure(self, obj: Value, cl: Type) -> Value:
+        """Return the value of type *cl* that *obj* is in JSON."""
+        return self.codec(cl).read(obj)
+
+    @typing_extensions.override
+    def unstructure(self, obj: Value, unstructure_as: Type = None) -> Value:
+        """Return *obj* in JSON; its type is its class unless told."""
+        return self.codec(type(obj) if unstructure_as is None else unstructure_as).write(obj)
 
     def codec(self, type_: Type) -> Codec:
         """Return the codec of *type_*. Raises TypeError when it, or a type within it, cannot be kept."""
@@ -190,7 +201,7 @@ def _record(converter: StrictConverter, type_: Type) -> Codec:
 
 def _typed_dict(converter: StrictConverter, class_: Type) -> Codec:
     fields = {name: converter.codec(hint) for name, hint in typing_extensions.get_type_hints(class_).items()}
-    required: frozenset[str] = class_.__required_keys__
+    required = required_keys(class_)
 
     def checked(value: Value) -> Value:
         if required <= exactly(value, dict).keys() <= fields.keys():
