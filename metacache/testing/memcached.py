@@ -73,8 +73,7 @@ class Memcached:
         try:
             self._wait_until_ready(process, port_file)
         except BaseException:
-            process.kill()
-            process.communicate()
+            _end(process)
             raise
         return process
 
@@ -135,8 +134,7 @@ class Memcached:
 
     def kill(self) -> None:
         """End it at once (SIGKILL)."""
-        self._process.kill()
-        self._process.communicate()
+        _end(self._process)
 
     def restart(self) -> None:
         """Kill it and start it again, empty, in the same place."""
@@ -146,13 +144,7 @@ class Memcached:
 
     def close(self) -> None:
         """End it and remove its files. Closing twice is nothing."""
-        if self._process.poll() is None:
-            self.thaw()
-            self._process.terminate()
-        try:
-            self._process.communicate(timeout=5)
-        except subprocess.TimeoutExpired:
-            self.kill()
+        self.kill()  # it has nothing to save, and would take a second over SIGTERM
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def __enter__(self) -> Self:
@@ -162,3 +154,9 @@ class Memcached:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         self.close()
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    if process.stderr is not None and not process.stderr.closed:  # else it was ended before
+        process.communicate()
