@@ -363,15 +363,17 @@ def test_a_server_that_is_full_is_a_connect_error_and_its_line_is_not_taken_for_
         assert client.get("key") == b"right"
 
 
-def test_a_server_that_answers_and_closes_before_the_whole_value_was_sent_is_an_error() -> None:
+def test_the_last_words_of_a_server_that_closes_before_the_whole_value_was_sent_are_the_error() -> None:
     def script(peer: Peer) -> None:
         peer.sock.recv(1024)
         peer.send(b"SERVER_ERROR out of memory reading request\r\n")
-        peer.rst()
+        peer.fin()  # with bytes unread, which makes it a reset
 
-    with ScriptedServer(script, answering(HIT)) as server, client_of(server) as client:
-        with pytest.raises((ServerError, ConnectionLost)):
+    with ScriptedServer(script, script, answering(HIT)) as server, client_of(server) as client:
+        with pytest.raises(ServerError, match="out of memory reading request"):
             client.set("key", b"x" * 20_000_000)
+        outcomes = client.set_many_outcomes({"key": b"x" * 20_000_000})
+        assert [type(error) for error in outcomes.errors.values()] == [ServerError]
         assert client.get("key") == b"right"
 
 

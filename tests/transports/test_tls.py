@@ -58,13 +58,23 @@ def test_values_travel_over_tls_and_the_connection_is_kept(tls_server: Memcached
             assert client.get("key") == b"x" * size
 
 
-def test_an_idle_tls_connection_is_kept_though_session_tickets_make_it_readable(
+def test_an_idle_tls_connection_is_kept_though_the_protocol_of_tls_makes_it_readable(
     trusting: ssl.SSLContext, authority: trustme.CA
 ) -> None:
-    with (
-        ScriptedServer(answering(HIT, HIT, HIT), tls=serving(authority)) as server,
-        client_of(server, Settings(tls=trusting)) as client,
-    ):
+    # A session ticket that comes late does the same; asking for the client's certificate can be done at will.
+    asking = serving(authority)
+    asking.verify_mode = ssl.CERT_OPTIONAL
+    asking.post_handshake_auth = trusting.post_handshake_auth = True
+    authority.configure_trust(asking)  # pyright: ignore[reportUnknownMemberType]  # as in `serving`
+
+    def script(peer: Peer) -> None:
+        peer.request().answer(*HIT)
+        assert isinstance(peer.sock, ssl.SSLSocket)
+        peer.sock.verify_client_post_handshake()
+        peer.sock.do_handshake()
+        answering(HIT, HIT)(peer)
+
+    with ScriptedServer(script, tls=asking) as server, client_of(server, Settings(tls=trusting)) as client:
         for _ in range(3):
             assert client.get("key") == b"right"
             sleep(IDLE)  # long enough to be looked at
