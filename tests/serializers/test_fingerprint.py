@@ -1,0 +1,216 @@
+"""The fingerprint changes with a type's shape, and with nothing else: no process, no Python, no name."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import os
+import shutil
+import subprocess
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Final, NamedTuple, NotRequired
+
+import attrs
+import msgspec
+import pytest
+import typing_extensions
+from typing_extensions import TypedDict
+
+from metacache.serializers import fingerprint, shapes
+from tests.serializers import golden_types
+from tests.serializers.golden_types import TYPES
+
+GOLDEN: Final = Path(__file__).with_name("fingerprints.json")
+
+# Loads two files by their paths: the metacache package needs what other Pythons do not have.
+TEXTS: Final = """
+import importlib.util, json, sys
+
+def load(name, path):
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+shapes, types = load("shapes", sys.argv[1]), load("golden_types", sys.argv[2])
+print(json.dumps({name: shapes.shape_of(type_).text for name, type_ in types.TYPES.items()}))
+"""
+
+
+def texts() -> dict[str, str]:
+    return {name: shapes.shape_of(type_).text for name, type_ in TYPES.items()}
+
+
+def texts_of(python: str, path: Path, seed: str) -> object:
+    """Return the canonical texts as another process sees them."""
+    files = [str(module.__file__) for module in (shapes, golden_types)]
+    environment = {**os.environ, "PYTHONPATH": str(path), "PYTHONHASHSEED": seed, "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [python, "-W", "error", "-c", TEXTS, *files]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def pure_packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the packages that the shapes need, which are pure Python."""
+    directory = tmp_path_factory.mktemp("pure")
+    for package in ("attr", "attrs"):
+        source = Path(attrs.__file__).parent.parent / package
+        shutil.copytree(source, directory / package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(str(typing_extensions.__file__), directory)
+    return directory
+
+
+def test_fingerprints_are_the_ones_of_every_release() -> None:
+    """A difference makes misses of all stored values of the type: never change this file for an old name."""
+    assert {name: fingerprint(type_) for name, type_ in TYPES.items()} == json.loads(GOLDEN.read_text())
+
+
+def test_the_golden_types_that_differ_have_different_fingerprints() -> None:
+    same = [{"int", "new type"}, {"optional", "optional, new spelling"}, {"union", "union, other order"}]
+    same += [{"literal", "literal, other order"}]
+    shared: dict[int, set[str]] = {}
+    for name, type_ in TYPES.items():
+        shared.setdefault(fingerprint(type_), set()).add(name)
+    assert [names for names in shared.values() if len(names) > 1] == same
+
+
+@pytest.mark.parametrize("seed", ["0", "1", "4294967295"])
+def test_every_process_sees_the_same_shapes(seed: str, pure_packages: Path) -> None:
+    assert texts_of(sys.executable, pure_packages, seed) == texts()
+
+
+def pythons(minor: int) -> Iterator[str]:
+    """Yield the interpreters of Python 3.*minor* on this machine."""
+    yield from map(str, sorted(Path.home().glob(f".pyenv/versions/3.{minor}.*/bin/python3.{minor}")))
+    found = shutil.which(f"python3.{minor}")
+    if found is not None and "shims" not in found:  # pyenv's shims are there for what is not active, too
+        yield found
+
+
+@pytest.mark.parametrize("minor", [minor for minor in (11, 12, 13, 14) if minor != sys.version_info.minor])
+def test_every_python_sees_the_same_shapes(minor: int, pure_packages: Path) -> None:
+    python = next(pythons(minor), None)
+    if python is None:
+        pytest.skip(f"there is no Python 3.{minor} on this machine")
+    assert texts_of(python, pure_packages, "0") == texts()
+
+
+# --- what changes it ---------------------------------------------------------------------------------------------
+
+
+def data(**fields: Any) -> type:  # Any: type expressions
+    return dataclasses.make_dataclass("Made", fields.items())
+
+
+def record(**fields: Any) -> type:
+    return attrs.make_class("Made", {name: attrs.field(type=type_) for name, type_ in fields.items()})
+
+
+def struct(**fields: Any) -> type:
+    return msgspec.defstruct("Made", list(fields.items()))
+
+
+def typed_dict(**fields: Any) -> Any:
+    make: Any = TypedDict  # Any: type checkers know only literal fields
+    return make("Made", fields)
+
+
+def named_tuple(**fields: Any) -> Any:
+    make: Any = NamedTuple  # Any: as above
+    return make("Made", list(fields.items()))
+
+
+FORMS: Final = [data, record, struct, typed_dict, named_tuple]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_field_added_removed_renamed_retyped_or_moved_changes_it(form: Any) -> None:
+    made = [
+        form(a=int, b=str),
+        form(a=int, b=str, c=str),
+        form(a=int),
+        form(a=int, c=str),
+        form(a=int, b=bytes),
+        form(a=int, b=str | None),
+        form(a=int, b=list[str]),
+        form(a=list[int], b=str),
+        form(b=str, a=int),
+        form(a=int, b=form(a=int, b=str)),
+    ]
+    assert 0 not in map(fingerprint, made)
+    assert len(set(map(fingerprint, made))) == len(made)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_change_deep_inside_changes_it(form: Any) -> None:
+    first, second = (types.GenericAlias(list, form(a=form(b=part))) for part in (int, str))
+    assert fingerprint(first) != fingerprint(second)
+
+
+def test_names_of_classes_and_modules_and_defaults_do_not_change_it() -> None:
+    @attrs.frozen
+    class One:
+        a: int
+        b: str = "x"
+
+    @dataclasses.dataclass
+    class Other:
+        """A dataclass of the same fields is the same record."""
+
+        a: int = 7
+        b: str = "y"
+
+    Other.__module__ = "elsewhere"
+    assert fingerprint(One) == fingerprint(Other) != 0
+
+
+def test_the_values_of_an_enum_change_it_and_their_names_do_not() -> None:
+    def made(**members: object) -> int:
+        return fingerprint(enum.Enum("Made", members))
+
+    assert made(A=1, B=2) == made(X=2, Y=1) != 0
+    assert len({made(A=1, B=2), made(A=1, B=3), made(A=1), made(A=1, B=2, C=3), made(A="1", B="2")}) == 5
+
+
+def test_what_a_key_of_a_typed_dict_must_be_changes_it() -> None:
+    assert fingerprint(typed_dict(a=int)) != fingerprint(typed_dict(a=NotRequired[int]))
+
+
+def test_constraints_change_it_and_documentation_does_not() -> None:
+    assert fingerprint(Annotated[int, msgspec.Meta(ge=0)]) != fingerprint(int)
+    assert fingerprint(Annotated[int, msgspec.Meta(ge=0)]) != fingerprint(Annotated[int, msgspec.Meta(ge=1)])
+    assert fingerprint(Annotated[int, msgspec.Meta(ge=0)]) != fingerprint(Annotated[int, msgspec.Meta(gt=0)])
+    assert fingerprint(Annotated[int, "documentation"]) == fingerprint(int)
+
+
+def test_what_a_struct_is_called_on_the_wire_changes_it() -> None:
+    class Plain(msgspec.Struct):
+        user_name: str
+
+    class Renamed(msgspec.Struct, rename="camel"):
+        user_name: str
+
+    class Tagged(msgspec.Struct, tag="plain"):
+        user_name: str
+
+    class Row(msgspec.Struct, array_like=True):
+        user_name: str
+
+    assert len(set(map(fingerprint, (Plain, Renamed, Tagged, Row)))) == 4
+
+
+class Opaque:
+    pass
+
+
+@pytest.mark.parametrize(
+    "type_", [Opaque, list[Opaque], int | Opaque, data(a=Opaque), data(a="Missing"), 7, []], ids=repr
+)
+def test_an_unknown_construct_has_no_fingerprint(type_: object) -> None:
+    assert fingerprint(type_) == 0
