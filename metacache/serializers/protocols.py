@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol, TypeVar, overload
+from typing import Literal, Protocol, TypeVar
 
 from typing_extensions import TypeForm
 
@@ -53,10 +53,10 @@ class SerializerPlugin(Protocol):
         """Tell whether `build` can serve *type_*."""
         ...
 
-    @overload
-    def build(self, type_: type[T], /) -> Serializer[T]: ...
-    @overload
-    def build(self, type_: TypeForm[T], /) -> Serializer[T]: ...
+    # No overload for classes: pyright would refuse a plugin that has this signature alone.
+    def build(self, type_: TypeForm[T], /) -> Serializer[T]:
+        """Return the serializer of *type_*, of which `supports` has said yes."""
+        ...
 
 
 class Compressor(Protocol):

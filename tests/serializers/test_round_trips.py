@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NotRequired, TypedDict, TypeVar
 
 import msgspec
 import pytest
@@ -40,6 +40,17 @@ def comes_back(serializer: Serializer[T], value: T) -> None:
     again = serializer.loads(serializer.dumps(value))
     assert again == value
     assert type(again) is type(value)
+
+
+class Note(TypedDict):
+    text: str
+    by: NotRequired[str]
+
+
+def test_a_key_that_is_not_required_may_be_missing() -> None:
+    for name in ("json", "orjson"):
+        comes_back(load_serializer(name, Note), Note(text="a"))
+        comes_back(load_serializer(name, Note), Note(text="a", by="b"))
 
 
 @given(st.binary())
