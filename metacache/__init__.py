@@ -2,6 +2,8 @@
 
 from metacache.arguments import Ttl
 from metacache.client import Client
+from metacache.cluster.blocking import Cluster
+from metacache.cluster.health import NodeState
 from metacache.connect import connect
 from metacache.errors import (
     AuthenticationError,
@@ -30,8 +32,11 @@ from metacache.errors import (
 )
 from metacache.nodes import Node
 from metacache.options import ClientOptions
+from metacache.pool.blocking import Pool
+from metacache.pool.state import PoolStatistics
 from metacache.protocol.keys import Key
 from metacache.results import DeleteResult, Item, Metadata, Outcomes, StoreResult
+from metacache.routing import RendezvousRouter, Router
 from metacache.serializers import (
     Compressor,
     Serializer,
@@ -55,6 +60,7 @@ __all__ = [
     "ClientError",
     "ClientOptions",
     "ClosedError",
+    "Cluster",
     "Compressor",
     "ConflictError",
     "ConnectError",
@@ -73,11 +79,16 @@ __all__ = [
     "Metadata",
     "Node",
     "NodeDownError",
+    "NodeState",
     "Operation",
     "OperationTimeout",
     "Outcomes",
+    "Pool",
+    "PoolStatistics",
     "PoolTimeout",
     "ProtocolError",
+    "RendezvousRouter",
+    "Router",
     "SerializationError",
     "Serializer",
     "SerializerConflict",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from ssl import SSLContext  # for the type only: nothing here opens a connection
-from typing import Final, Literal, final
+from typing import Final, Literal, TypeAlias, final, get_args
 
 import attrs
 
@@ -17,6 +17,8 @@ from metacache.errors import InvalidArgumentError, InvalidTypeError
 __all__ = ["Settings"]
 
 GIB: Final = 1 << 30
+
+OnNodeDown: TypeAlias = Literal["fail", "next"]
 
 
 def _wrong_type(field: str, wanted: str, value: object) -> InvalidTypeError:
@@ -49,12 +51,9 @@ def _not_negative(_: Settings, field: attrs.Attribute[float], value: object) -> 
         raise InvalidArgumentError(f"Settings.{field.name} is finite and not negative, not {value}")
 
 
-def _one_of(*choices: str) -> attrs._ValidatorType[str]:
-    def check(_: Settings, field: attrs.Attribute[str], value: object) -> None:
-        if value not in choices:
-            raise InvalidArgumentError(f"Settings.{field.name} is {' or '.join(map(repr, choices))}, not {value!r}")
-
-    return check
+def _on_node_down(_: Settings, field: attrs.Attribute[OnNodeDown], value: object) -> None:
+    if value not in get_args(OnNodeDown):
+        raise InvalidArgumentError(f"Settings.{field.name} is 'fail' or 'next', not {value!r}")
 
 
 _optional_whole: attrs._ValidatorType[int | None] = attrs.validators.optional(_between(1))
@@ -92,7 +91,7 @@ class Settings:
         pool_size: connections a pool has open at most.
         pool_min_idle: how many of them are kept though nobody uses them.
         pool_max_idle_time: seconds without use after which a connection is closed; None: never.
-        pool_wait: seconds a caller waits at most for a connection of a full pool; 0: not at all, None: until its deadline.
+        pool_wait: seconds a caller waits for a connection of a full pool; 0: not at all, None: until its deadline.
         max_lifetime: seconds after which a connection is closed, as soon as it is idle; None: never.
         max_pipeline: requests in flight on one connection before a pool opens another (asyncio).
         max_in_flight: requests in flight on one connection at most; more wait within their deadlines (asyncio).
@@ -118,7 +117,7 @@ class Settings:
     max_lifetime: float | None = attrs.field(default=None, validator=_optional_seconds)
     max_pipeline: int = attrs.field(default=16, validator=_between(1))
     max_in_flight: int = attrs.field(default=1000, validator=_between(1, 2000))
-    on_node_down: Literal["fail", "next"] = attrs.field(default="fail", validator=_one_of("fail", "next"))
+    on_node_down: OnNodeDown = attrs.field(default="fail", validator=_on_node_down)
     poll_interval: float = attrs.field(default=30.0, validator=_seconds)
     change_interval: float = attrs.field(default=5.0, validator=_not_negative)
     tls: SSLContext | None = attrs.field(default=None, validator=_context)

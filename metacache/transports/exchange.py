@@ -70,7 +70,7 @@ class NonBlockingStream(Protocol):
 
 @final
 class Windows:
-    """Cuts a batch into windows, in order: at most `MAX_REQUESTS` requests, and of several so many bytes as one may hold."""
+    """Cuts a batch into windows, in order: at most `MAX_REQUESTS` requests, and several only within the byte limit."""
 
     __slots__ = ("_batch", "_count", "_limit", "_total", "next")
 

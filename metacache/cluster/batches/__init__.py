@@ -1,0 +1,1 @@
+"""A batch over many nodes. Knows members and exchanges; knows no routing."""

@@ -1,0 +1,336 @@
+"""`Cluster`: many weighted nodes as one transport. A key goes to its node's pool, a batch to all of its nodes at once.
+
+Routes, fails fast and probes; moves no bytes. `table` decides who serves a key, `health` what becomes of a node.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from time import monotonic
+from typing import TYPE_CHECKING, Final, Protocol, Self, TypeVar, final, overload
+
+from typing_extensions import TypeForm, Unpack, override
+
+from metacache import admin
+from metacache.cluster.batches.blocking import ClusterExchange
+from metacache.cluster.health import HEALTHY, NodeState
+from metacache.cluster.keeper import Keeper, StateListener, is_event
+from metacache.cluster.table import Member, Table
+from metacache.errors import ClosedError, ConnectError, MetacacheError, NodeDownError, TransportError
+from metacache.nodes import Node
+from metacache.pool.blocking import Pool
+from metacache.routing import RendezvousRouter, Router
+from metacache.settings import Settings
+from metacache.transports.forking import forget_in_children
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Any
+
+    from metacache.client import Client
+    from metacache.options import ClientOptions
+    from metacache.pool.state import PoolStatistics
+    from metacache.serializers.protocols import Serializer
+    from metacache.transports import Batch, Exchange, Operation
+
+__all__ = ["Cluster"]
+
+R = TypeVar("R")
+T = TypeVar("T")
+DEFAULTS: Final = Settings()
+
+
+class _Closeable(Protocol):
+    def close(self) -> None: ...
+
+
+@final
+class Cluster:
+    """A pool for each node, and a router that tells which node a key belongs to. Any number of threads may share it.
+
+    A node that fails three times in a row (a failed connection or a timeout) is down: its operations fail at once with
+    NodeDownError, or with ``on_node_down="next"`` go to the next-ranked node as long as no more than half of the weight
+    is down. After half a second, then after pauses that double up to 30 seconds, one caller asks whether it is back.
+
+    Args:
+        nodes: the nodes; names must differ.
+        settings: of every pool and connection, and ``on_node_down``.
+        router: makes a Router of the nodes.
+        on_state_change: called with (node, state before, state now) by the thread that noticed; must not wait.
+
+    Raises InvalidArgumentError when the nodes are none or not distinct.
+    """
+
+    __slots__ = ("__weakref__", "_attached", "_closed", "_keeper", "_lock", "_make_router", "_settings", "_table")
+
+    def __init__(
+        self,
+        nodes: Iterable[Node],
+        *,
+        settings: Settings = DEFAULTS,
+        router: Callable[[Sequence[Node]], Router] = RendezvousRouter,
+        on_state_change: StateListener | None = None,
+    ) -> None:
+        self._settings = settings
+        self._make_router = router
+        self._attached: list[_Closeable] = []
+        self._closed = False
+        self._lock = threading.Lock()
+        self._keeper = Keeper(self._lock, on_state_change)
+        self._table = self._table_of(tuple(nodes), None)
+        forget_in_children(self)
+
+    def _table_of(self, nodes: Sequence[Node], known: Table[Pool] | None) -> Table[Pool]:
+        return Table.of(
+            self._make_router(nodes),
+            partial(Pool, settings=self._settings),
+            {} if known is None else known.members,
+            moves=self._settings.on_node_down == "next",
+        )
+
+    @override
+    def __repr__(self) -> str:
+        if self._closed:
+            return "<Cluster: closed>"
+        told = ", ".join(f"{name} {member.health.state.value}" for name, member in self._table.members.items())
+        return f"<Cluster: {told}>"
+
+    # --- the transport -----------------------------------------------------------------------------------------------
+
+    def run(self, op: Operation[R], /, *, deadline: float | None = None) -> R:
+        """Send *op* to the node of its key, wait for its reply and return what ``op.read`` makes of it.
+
+        *deadline*: a ``time.monotonic()`` time; None: ``Settings.timeout`` from now. Raises NodeDownError when that
+        node is down, and what `Pool.run` raises.
+        """
+        table = self._table
+        member = table.members[table.pick(op.key).name]
+        if member.health is not HEALTHY:
+            return self._run_carefully(op, self._by(deadline))
+        try:
+            return member.pool.run(op, deadline=deadline)
+        except (TransportError, ClosedError) as error:
+            return self._rescue(op, table, member, error, self._by(deadline))
+
+    def _by(self, deadline: float | None) -> float:
+        return monotonic() + self._settings.timeout if deadline is None else deadline
+
+    def _run_carefully(self, op: Operation[R], deadline: float) -> R:
+        """Run *op* where not all is known to be well."""
+        table = self._table
+        member = self._serving(table, op, deadline)
+        try:
+            result = member.pool.run(op, deadline=deadline)
+        except (TransportError, ClosedError) as error:
+            return self._rescue(op, table, member, error, deadline)
+        except MetacacheError:
+            self._keeper.succeeded(table, member, monotonic())  # it answered, whatever it said
+            raise
+        self._keeper.succeeded(table, member, monotonic())
+        return result
+
+    def _serving(self, table: Table[Pool], op: Operation[R], deadline: float) -> Member[Pool]:
+        """Return who serves *op* now; probe its node first if it is time. Raises NodeDownError."""
+        owner = table.owner(op.key)
+        if not owner.health.is_down or self._probe(table, owner, deadline):
+            return owner
+        try:
+            return table.stand_in(op.key)
+        except NodeDownError as error:
+            raise error.locate(operation=op.verb.name, key=op.given)  # noqa: B904 - it is the same error
+
+    def _probe(self, table: Table[Pool], member: Member[Pool], deadline: float) -> bool:
+        """Ask *member* whether it is back, if it is time and nobody else does; return whether it is."""
+        now = monotonic()
+        if not self._keeper.start_probe(member, now):
+            return False
+        found: bool | None = None
+        try:
+            # Half of the time: the rest is for whoever serves the key instead.
+            found = member.pool.run(admin.probe(), deadline=(now + deadline) / 2)
+        except MetacacheError as error:
+            found = False if is_event(error) else None
+        finally:
+            self._keeper.end_probe(table, member, monotonic(), found)
+        return found is True
+
+    def _rescue(
+        self, op: Operation[R], table: Table[Pool], member: Member[Pool], error: MetacacheError, deadline: float
+    ) -> R:
+        """Make of a failed operation what can be made: run it again if surely nothing was sent, else raise *error*."""
+        if isinstance(error, ClosedError):
+            if self._closed or self._table is table:
+                raise error
+            return self._run_carefully(op, deadline)  # the nodes were set meanwhile, and this one was drained
+        if is_event(error):
+            self._keeper.failed(table, member, monotonic())
+        if isinstance(error, ConnectError) and member.health.is_down and self._settings.on_node_down == "next":
+            return self._run_carefully(op, deadline)
+        raise error
+
+    def begin(self, batch: Batch, /, *, deadline: float) -> Exchange:
+        """Start *batch* on all of its nodes at once.
+
+        *deadline* as in `run`; ``math.inf``: ``Settings.timeout`` from now. Raises ClosedError and ValueTooLargeError;
+        all else that goes wrong is in the outcomes.
+        """
+        if self._closed:
+            raise ClosedError("the cluster was closed", operation=batch.verb.name)
+        now = monotonic()
+        deadline = now + self._settings.timeout if deadline == math.inf else deadline
+        table = self._table
+        exchange = ClusterExchange(batch, table, self._keeper, deadline=deadline, now=now)
+        try:
+            # In ascending order of names: threads that took places in different orders would wait for one another.
+            for assignment in table.assign(batch.keys, now):
+                exchange.add(assignment)
+        except BaseException:
+            exchange.outcomes()
+            raise
+        return exchange
+
+    def close(self) -> None:
+        """Close all pools. What runs is let finish, what waits or comes is refused with ClosedError.
+
+        Closing twice is nothing.
+        """
+        self._closed = True
+        for attached in self._attached:
+            attached.close()
+        for member in self._table.members.values():
+            member.pool.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self.close()
+
+    # --- the nodes ---------------------------------------------------------------------------------------------------
+
+    @property
+    def router(self) -> Router:
+        """The router of the nodes as they are now."""
+        return self._table.router
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """The nodes as they are now."""
+        return self._table.router.nodes
+
+    @property
+    def states(self) -> dict[Node, NodeState]:
+        """What is known of each node's health."""
+        return {node: self._table.members[node.name].health.state for node in self.nodes}
+
+    @property
+    def statistics(self) -> dict[Node, PoolStatistics]:
+        """What each node's pool has done and how it stands."""
+        return {node: self._table.members[node.name].pool.statistics for node in self.nodes}
+
+    def set_nodes(self, nodes: Iterable[Node]) -> None:
+        """Replace the node set at one stroke. Nodes of the same name and address keep their connections and health.
+
+        Those removed are drained: what runs on them is let finish. Raises InvalidArgumentError and changes nothing when
+        the nodes are none or not distinct; ClosedError.
+        """
+        with self._lock:
+            if self._closed:
+                raise ClosedError("the cluster was closed", operation="set_nodes")
+            before = self._table
+            self._table = self._table_of(tuple(nodes), before)
+            kept = {id(member) for member in self._table.members.values()}
+        for member in before.members.values():
+            if id(member) not in kept:
+                member.pool.close()
+
+    def attach(self, closeable: _Closeable) -> None:
+        """Have *closeable* closed with the cluster: what watches a source of nodes, for one."""
+        self._attached.append(closeable)
+
+    def leave_behind(self) -> None:
+        """In a forked child: replace the lock, which a thread of the parent may have held."""
+        self._lock = threading.Lock()
+        self._keeper = self._keeper.guarded_by(self._lock)
+
+    # --- clients -----------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_url(cls, url: str, *, settings: Settings = DEFAULTS) -> Cluster:
+        """Return the cluster of the nodes that *url* names; see `connect` for how it is written.
+
+        *settings*: what the URL does not say. Raises InvalidArgumentError naming the part of the URL that is wrong.
+        """
+        # A stated cycle, as in `client`: what clients and URLs are stands above clusters, which only open the door.
+        from metacache.connect import open_cluster
+
+        return open_cluster(url, settings)
+
+    @overload
+    def client(self, *, serializer: None = None, **options: Unpack[ClientOptions]) -> Client[bytes]: ...
+    @overload
+    def client(
+        self, type_: type[T], *, serializer: str | Serializer[T] | None = None, **options: Unpack[ClientOptions]
+    ) -> Client[T]: ...
+    @overload
+    def client(
+        self, type_: TypeForm[T], *, serializer: str | Serializer[T] | None = None, **options: Unpack[ClientOptions]
+    ) -> Client[T]: ...
+    def client(
+        self,
+        type_: Any = bytes,  # Any: a type expression; the overloads say which
+        *,
+        serializer: str | Serializer[Any] | None = None,  # Any: as above
+        **options: Unpack[ClientOptions],
+    ) -> Client[Any]:
+        """Return a client of values of *type_* on this cluster, which stays open when the client is closed.
+
+        *serializer*: the name of an installed one or a Serializer; left out for bytes, str and int. *options*: see
+        `ClientOptions`. Raises SerializerNotFound, InvalidArgumentError.
+        """
+        from metacache.client import Client
+        from metacache.connect import serializer_for
+
+        return Client(self, serializer_for(type_, serializer), **options)
+
+    # --- every node --------------------------------------------------------------------------------------------------
+
+    def ping(self) -> dict[Node, bool | MetacacheError]:
+        """Ask every node for a sign of life; return True or the error for each. Tells nothing to the health."""
+        return self._each(admin.ping)
+
+    def version(self) -> dict[Node, str | MetacacheError]:
+        """Return every node's version, or its error."""
+        return self._each(admin.version)
+
+    def stats(self, arg: str = "") -> dict[Node, dict[str, str] | MetacacheError]:
+        """Return every node's ``stats arg`` by name, or its error. Raises InvalidArgumentError."""
+        return self._each(partial(admin.stats, arg))
+
+    def flush_all(self, delay: int = 0) -> dict[Node, bool | MetacacheError]:
+        """Expire every item of every node *delay* seconds from now; return True or the error for each.
+
+        Raises InvalidArgumentError.
+        """
+        return self._each(partial(admin.flush_all, delay))
+
+    def _each(self, operation: Callable[[], Operation[R]]) -> dict[Node, R | MetacacheError]:
+        operation()  # a bad argument is raised here
+        if self._closed:
+            raise ClosedError("the cluster was closed")
+        nodes = self.nodes
+
+        def ask(node: Node) -> R | MetacacheError:
+            try:
+                return self._table.members[node.name].pool.run(operation())
+            except MetacacheError as error:
+                return error
+
+        with ThreadPoolExecutor(len(nodes), "metacache-admin") as threads:
+            return dict(zip(nodes, threads.map(ask, nodes), strict=True))

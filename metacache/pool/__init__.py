@@ -1,0 +1,1 @@
+"""Pools: several connections to one node as one transport. Knows connections and limits; knows no cluster."""

@@ -1,0 +1,257 @@
+"""`Pool`: many connections to one node as one transport, lent to one thread at a time.
+
+Lends, waits and discards; moves no bytes. What to do is decided in `state`, this does it: connections are dialled and
+closed outside of any lock, by the thread that needs it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from time import monotonic
+from typing import TYPE_CHECKING, Final, Self, TypeVar, final
+
+from typing_extensions import override
+
+from metacache.errors import ClosedError, InvalidTypeError, PoolTimeout
+from metacache.nodes import Node
+from metacache.pool.state import Limits, PoolStatistics, Refuse, Wait
+from metacache.protocol.keys import Key
+from metacache.settings import Settings
+from metacache.transports.account import Discard, Tally
+from metacache.transports.blocking import Connection
+from metacache.transports.exchange import FailedExchange
+from metacache.transports.forking import forget_in_children
+from metacache.transports.waiting.blocking import Lender
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from metacache.protocol.windows import Replies
+    from metacache.transports import Batch, Exchange, Operation
+
+__all__ = ["Pool"]
+
+R = TypeVar("R")
+DEFAULTS: Final = Settings()
+
+
+@final
+class Pool:
+    """Up to ``pool_size`` connections to one node. Any number of threads may share it; each has a connection to itself.
+
+    The connection used last is used next. When all are in use callers wait, in order, until their deadline or for
+    ``pool_wait`` seconds. A connection that the server closed meanwhile is dialled anew within the same call.
+
+    Args:
+        source: the node, or what makes the connections; it is called while a lock is held, and must not wait.
+        settings: sizes and limits; with a node also what its connections keep to.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_idle",
+        "_is_limited",
+        "_lender",
+        "_limits",
+        "_make",
+        "_name",
+        "_round_at",
+        "_settings",
+        "_tallies",
+        "_wait_seconds",
+        "_waiters",
+        "_waits",
+    )
+
+    def __init__(self, source: Node | Callable[[], Connection], *, settings: Settings = DEFAULTS) -> None:
+        if not isinstance(source, Node) and not callable(source):
+            raise InvalidTypeError(f"a pool is made of a Node or a function, not {type(source).__name__}")
+        self._name: str | None = None
+        self._make: Callable[[], Connection] = source if callable(source) else self._of(source, settings)
+        self._settings = settings
+        self._limits = Limits.of(settings)
+        self._round_at = self._limits.next_round(monotonic())
+        self._is_limited = self._round_at != math.inf
+        self._tallies: list[Tally] = []
+        self._waits = 0
+        self._wait_seconds = 0.0
+        self._lender: Lender[Connection] = Lender(self._new, settings.pool_size)
+        self._refer()
+        forget_in_children(self)
+
+    def _of(self, node: Node, settings: Settings) -> Callable[[], Connection]:
+        self._name = node.name
+        return partial(Connection, node, settings=settings)
+
+    def _refer(self) -> None:
+        self._idle = self._lender.shelf
+        self._waiters = self._lender.waiters
+
+    def _new(self) -> Connection:
+        connection = self._make()
+        self._name = connection.node.name
+        self._tallies.append(connection.tally)
+        return connection
+
+    @override
+    def __repr__(self) -> str:
+        if self._lender.is_closed:
+            return f"<Pool {self._name}: closed>"
+        known = self.statistics
+        return f"<Pool {self._name}: {known.in_use} busy, {known.idle} idle, {known.waiting} waiting>"
+
+    @property
+    def statistics(self) -> PoolStatistics:
+        """What it has done and how it stands, as a frozen value."""
+        idle = tuple(self._idle)
+        tallies = tuple(self._tallies)
+        return PoolStatistics(
+            size=self._settings.pool_size,
+            in_use=len(self._lender.all()) - len(idle),
+            idle=sum(connection.age is not None for connection in idle),
+            waiting=len(self._waiters),
+            created=sum(tally.dialled for tally in tallies),
+            discarded={cause: sum(tally.discarded[cause] for tally in tallies) for cause in Discard},
+            waits=self._waits,
+            wait_seconds=self._wait_seconds,
+        )
+
+    # --- the transport -----------------------------------------------------------------------------------------------
+
+    def run(self, op: Operation[R], /, *, deadline: float | None = None) -> R:
+        """Send *op* on a connection that is free, wait for its reply and return what ``op.read`` makes of it.
+
+        *deadline*: a ``time.monotonic()`` time; None: ``Settings.timeout`` from now. Raises ClosedError, PoolTimeout
+        when no connection became free in time, and what `Connection.run` raises.
+        """
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            deadline = monotonic() + self._settings.timeout if deadline is None else deadline
+            connection = self._wait(deadline, op.verb.name, op.given)
+        try:
+            return connection.run(op, deadline=deadline)
+        finally:
+            self._idle.append(connection)
+            if self._waiters:
+                self._lender.serve()
+            if self._is_limited and monotonic() >= self._round_at:
+                self.reap()
+
+    def begin(self, batch: Batch, /, *, deadline: float) -> Exchange:
+        """Start *batch* on a connection that is free; it is in use until the exchange ends.
+
+        *deadline* as in `run`; ``math.inf``: ``Settings.timeout`` from now. Raises ClosedError and ValueTooLargeError;
+        all else that goes wrong is in the outcomes.
+        """
+        deadline = monotonic() + self._settings.timeout if deadline == math.inf else deadline
+        try:
+            # It waits for half of its time at most, so that its parts on other nodes still have the rest.
+            connection = self._take((monotonic() + deadline) / 2, batch.verb.name)
+        except PoolTimeout as error:
+            return FailedExchange(batch, error)
+        try:
+            return _PooledExchange(connection.begin(batch, deadline=deadline), partial(self._put_back, connection))
+        except BaseException:
+            self._put_back(connection)
+            raise
+
+    def close(self) -> None:
+        """Close. What runs is let finish, what waits or comes is refused with ClosedError. Closing twice is nothing."""
+        self._lender.close()
+        self._refer()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self.close()
+
+    # --- lending -----------------------------------------------------------------------------------------------------
+
+    def _take(self, deadline: float, operation: str) -> Connection:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._wait(deadline, operation, None)
+
+    def _put_back(self, connection: Connection) -> None:
+        self._lender.put_back(connection)
+
+    def _wait(self, deadline: float, operation: str, key: Key | None) -> Connection:
+        """Return a connection when there is one. Raises ClosedError and PoolTimeout."""
+        began = monotonic()
+        until = self._limits.wait_until(began, deadline)
+        waited = False
+        try:
+            while not self._lender.is_closed:
+                now = monotonic()
+                decision = self._limits.checkout(opened=len(self._lender.all()), now=now, until=until)
+                if isinstance(decision, Refuse):
+                    raise self._full(operation, key)
+                waited = waited or isinstance(decision, Wait)
+                connection = self._lender.take(decision.until if isinstance(decision, Wait) else now)
+                if connection is not None:
+                    return connection
+            raise ClosedError("the pool was closed", node=self._name, operation=operation, key=key)
+        finally:
+            if waited:
+                self._waits += 1
+                self._wait_seconds += monotonic() - began
+
+    def _full(self, operation: str, key: Key | None) -> PoolTimeout:
+        told = f"all {self._settings.pool_size} connections stayed in use; raise pool_size, or look for what is slow"
+        return PoolTimeout(told, node=self._name, operation=operation, key=key)
+
+    def reap(self) -> None:
+        """Close connections that are idle or open for too long; done from time to time as the pool is used."""
+        now = monotonic()
+        self._round_at = self._limits.next_round(now)
+        # One that is taken while this looks is in use and so not idle: it stays.
+        dated = [(connection, age) for connection in tuple(self._idle) if (age := connection.age) is not None]
+        for index, cause in self._limits.discard([age for _, age in dated], now).items():
+            dated[index][0].discard(cause)
+
+    def leave_behind(self) -> None:
+        """In a forked child: forget what is lent to threads of the parent, and locks that nobody will release."""
+        self._lender.reset()
+        self._refer()
+
+
+@final
+class _PooledExchange:
+    """A batch on a connection of a pool; the connection goes back when the batch ends."""
+
+    __slots__ = ("_exchange", "_release")
+
+    def __init__(self, exchange: Exchange, release: Callable[[], None]) -> None:
+        self._exchange = exchange
+        self._release: Callable[[], None] | None = release
+
+    def fileno(self) -> int:
+        return self._exchange.fileno()
+
+    @property
+    def wants_write(self) -> bool:
+        return self._exchange.wants_write
+
+    def advance(self, now: float, /) -> bool:
+        done = self._exchange.advance(now)
+        if done:
+            self._end()
+        return done
+
+    def outcomes(self) -> Replies:
+        try:
+            return self._exchange.outcomes()
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        release, self._release = self._release, None
+        if release is not None:
+            release()
