@@ -1,0 +1,107 @@
+"""`AsyncWatch`: a task that follows a source of nodes. Knows one event loop; what it does between its waits is
+`Follower`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+from collections.abc import Sequence
+from time import monotonic
+from typing import Final, final
+
+from typing_extensions import override
+
+from metacache.discovery.blocking import ask_in_thread
+from metacache.discovery.follower import Answer, Apply, Follower
+from metacache.discovery.sources import NodeSource
+from metacache.nodes import Node
+from metacache.settings import Settings
+
+__all__ = ["AsyncWatch"]
+
+DEFAULTS: Final = Settings()
+
+
+@final
+class AsyncWatch:
+    """Polls a source in the background and applies what it says, one change at a time. Made where a loop runs.
+
+    It lives until it is closed, until what *apply* belongs to is gone, or until *apply* raises ClosedError. It survives
+    whatever else the source or *apply* raises: the nodes of the last good answer stay.
+
+    Args:
+        source: is asked every ``Settings.poll_interval``, in a thread, for it may wait.
+        apply: called on the loop with the nodes to use from now on, never none, in the order of names; when it returns
+            an awaitable, that is awaited. A bound method does not keep its object alive.
+        settings: ``poll_interval`` and ``change_interval``.
+        first: the nodes that are in use already.
+
+    Raises InvalidArgumentError when *first* is empty, names a node twice or has no weight above 0.
+    """
+
+    def __init__(
+        self, source: NodeSource, apply: Apply, *, settings: Settings = DEFAULTS, first: Sequence[Node]
+    ) -> None:
+        self._source = source
+        self._loop = asyncio.get_running_loop()
+        self._follower = Follower(apply, self._end, settings=settings, first=first, now=monotonic())
+        self._task = self._loop.create_task(self._follower.run(_Effects(source)), name="metacache-watch")
+
+    @override
+    def __repr__(self) -> str:
+        if self._task.done():
+            return "<AsyncWatch: closed>"
+        return f"<AsyncWatch of {self._source!r}: {self._follower.plan}>"
+
+    def _end(self) -> None:
+        # The garbage collector calls this, in any thread.
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._task.cancel)
+
+    async def aclose(self) -> None:
+        """End: no poll and no change is begun any more, and none is applied after this. Twice is nothing.
+
+        A poll under way is left to its thread and its answer dropped.
+        """
+        if self._task.done() or self._loop.is_closed():
+            return
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+
+@final
+class _Effects:
+    """What the task of a watch waits for."""
+
+    def __init__(self, source: NodeSource) -> None:
+        self._source = source
+
+    def now(self) -> float:
+        return monotonic()
+
+    async def sleep(self, seconds: float, /) -> bool:
+        await asyncio.sleep(seconds)
+        return True  # a closed watch is a cancelled task
+
+    async def poll(self) -> Answer:
+        loop = asyncio.get_running_loop()
+        answered: asyncio.Future[Answer] = loop.create_future()
+
+        def tell(answer: Answer) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+                loop.call_soon_threadsafe(_settle, answered, answer)
+
+        ask_in_thread(self._source, tell)
+        return await answered
+
+    async def call(self, apply: Apply, nodes: Sequence[Node], /) -> None:
+        done = apply(nodes)
+        if inspect.isawaitable(done):
+            await done
+
+
+def _settle(answered: asyncio.Future[Answer], answer: Answer) -> None:
+    if not answered.done():
+        answered.set_result(answer)

@@ -1,0 +1,85 @@
+"""`DnsSource`: asks the resolver which addresses a name has, and which names these have. Speaks to no node."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping, Sequence
+from time import monotonic
+from typing import Final, final
+
+from typing_extensions import override
+
+from metacache.discovery.dns.names import named_nodes
+from metacache.discovery.hosts import tcp_address
+from metacache.errors import ConnectError
+from metacache.nodes import Node
+from metacache.settings import Settings
+
+__all__ = ["DnsSource", "dns_source"]
+
+# Seconds in one poll after which no further address is asked for its name: a resolver that never answers such questions
+# takes its time for each.
+NAMING_TIME: Final = 5.0
+
+
+@final
+class DnsSource:
+    """The A and AAAA addresses behind one name, as of a headless service of Kubernetes.
+
+    An address that has a name (a PTR record: pods of a StatefulSet have one) is a node of that name, and keeps its keys
+    when the name moves to another address. Two addresses of one name are one node. An address that never had a name is
+    a node by itself.
+
+    Args:
+        name: the name to look up.
+        port: the port of every node.
+        weight: the weight of every node.
+        by_name: connect to the nodes by their own names, as TLS needs to check certificates; the names must resolve.
+
+    Raises InvalidArgumentError when *name* is no host name or *port* no port.
+    """
+
+    def __init__(self, name: str, port: int, *, weight: float = 1.0, by_name: bool = False) -> None:
+        self._service = Node(tcp_address(name, port), weight=weight)
+        self._host = name
+        self._port = port
+        self._by_name = by_name
+        self._known: Mapping[str, str | None] = {}
+
+    @override
+    def __repr__(self) -> str:
+        return f"<DnsSource {self._service.name}>"
+
+    def poll(self) -> Sequence[Node]:
+        """Return the nodes behind the name now. Raises ConnectError when it does not resolve."""
+        self._known = self._names(self._addresses())
+        return named_nodes(self._known, self._port, weight=self._service.weight, by_name=self._by_name)
+
+    def _addresses(self) -> Sequence[str]:
+        try:
+            found = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:  # UnicodeError: a label that IDNA refuses
+            told = f"the name {self._host!r} could not be resolved"
+            raise ConnectError(told, node=self._service.name) from error
+        return [str(address[0]) for family, _, _, _, address in found if family in (socket.AF_INET, socket.AF_INET6)]
+
+    def _names(self, addresses: Sequence[str]) -> Mapping[str, str | None]:
+        # A node must not change its identity, and its keys their node, because one question went unanswered: an address
+        # keeps the name it had for as long as it is there, until it is told another.
+        until = monotonic() + NAMING_TIME
+        return {
+            address: (_name_of(address) if monotonic() < until else None) or self._known.get(address)
+            for address in addresses
+        }
+
+
+def _name_of(address: str) -> str | None:
+    try:
+        return socket.getnameinfo((address, 0), socket.NI_NAMEREQD)[0]
+    except (OSError, UnicodeError):
+        return None
+
+
+def dns_source(host: str, port: int, /, *, settings: Settings) -> DnsSource:
+    """Return the source that ``memcached+dns://host:port`` means."""
+    return DnsSource(host, port, by_name=settings.tls is not None)

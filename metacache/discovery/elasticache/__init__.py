@@ -1,0 +1,1 @@
+"""Nodes that a discovery endpoint tells: ``config get cluster`` of ElastiCache and Memorystore."""
