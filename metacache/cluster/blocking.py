@@ -121,6 +121,8 @@ class Cluster:
 
     def _run_carefully(self, op: Operation[R], deadline: float) -> R:
         """Run *op* where not all is known to be well."""
+        if self._closed:
+            raise ClosedError("the cluster was closed", operation=op.verb.name, key=op.given)
         table = self._table
         member = self._serving(table, op, deadline)
         try:
@@ -178,11 +180,19 @@ class Cluster:
         *deadline* as in `run`; ``math.inf``: ``Settings.timeout`` from now. Raises ClosedError and ValueTooLargeError;
         all else that goes wrong is in the outcomes.
         """
-        if self._closed:
-            raise ClosedError("the cluster was closed", operation=batch.verb.name)
+        deadline = monotonic() + self._settings.timeout if deadline == math.inf else deadline
+        while not self._closed:
+            table = self._table
+            try:
+                return self._begin(batch, table, deadline)
+            except ClosedError:
+                if self._table is table:
+                    raise
+                # The nodes were set meanwhile, and one of these was drained: nothing is sent yet, so begin anew.
+        raise ClosedError("the cluster was closed", operation=batch.verb.name)
+
+    def _begin(self, batch: Batch, table: Table[Pool], deadline: float) -> Exchange:
         now = monotonic()
-        deadline = now + self._settings.timeout if deadline == math.inf else deadline
-        table = self._table
         exchange = ClusterExchange(batch, table, self._keeper, deadline=deadline, now=now)
         try:
             # In ascending order of names: threads that took places in different orders would wait for one another.
@@ -198,7 +208,8 @@ class Cluster:
 
         Closing twice is nothing.
         """
-        self._closed = True
+        with self._lock:  # so that nobody sets other nodes meanwhile
+            self._closed = True
         for attached in self._attached:
             attached.close()
         for member in self._table.members.values():
@@ -227,12 +238,14 @@ class Cluster:
     @property
     def states(self) -> dict[Node, NodeState]:
         """What is known of each node's health."""
-        return {node: self._table.members[node.name].health.state for node in self.nodes}
+        table = self._table
+        return {node: table.members[node.name].health.state for node in table.router.nodes}
 
     @property
     def statistics(self) -> dict[Node, PoolStatistics]:
         """What each node's pool has done and how it stands."""
-        return {node: self._table.members[node.name].pool.statistics for node in self.nodes}
+        table = self._table
+        return {node: table.members[node.name].pool.statistics for node in table.router.nodes}
 
     def set_nodes(self, nodes: Iterable[Node]) -> None:
         """Replace the node set at one stroke. Nodes of the same name and address keep their connections and health.
@@ -324,11 +337,12 @@ class Cluster:
         operation()  # a bad argument is raised here
         if self._closed:
             raise ClosedError("the cluster was closed")
-        nodes = self.nodes
+        table = self._table
+        nodes = table.router.nodes
 
         def ask(node: Node) -> R | MetacacheError:
             try:
-                return self._table.members[node.name].pool.run(operation())
+                return table.members[node.name].pool.run(operation())
             except MetacacheError as error:
                 return error
 

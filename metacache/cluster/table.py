@@ -28,7 +28,10 @@ P = TypeVar("P")
 class Member(Generic[P]):
     """One node of a cluster: its pool and its health."""
 
-    __slots__ = ("down_since", "health", "node", "pool")
+    __slots__ = ("down_since", "health", "node", "pool", "table")
+
+    table: Table[P]
+    """The latest table it is in."""
 
     def __init__(self, node: Node, pool: P) -> None:
         self.node = node
@@ -63,7 +66,9 @@ class Table(Generic[P]):
         self.pick = router.pick
         self.members = members
         self._moves = moves
-        self.recount()
+        for member in members.values():
+            member.table = self
+        self._recount()
 
     @classmethod
     def of(
@@ -78,20 +83,28 @@ class Table(Generic[P]):
 
         *moves*: the keys of a node that is down go to the next-ranked.
         """
-        members = {}
+        members: dict[str, Member[P]] = {}
         for node in router.nodes:
             member = known.get(node.name)
             if member is None or member.node.address != node.address:
                 member = Member(node, make(node))
+            member.node = node  # the weight may be another
             members[node.name] = member
         return cls(router, members, moves=moves)
 
     def recount(self) -> None:
-        """Look again which members are down, and whose keys go to others."""
+        """Look again which members are down, and whose keys go to others.
+
+        What began before other nodes were set, and ends now, tells their table too.
+        """
+        for table in {self} | {member.table for member in self.members.values()}:
+            table._recount()
+
+    def _recount(self) -> None:
         weights = {node.name: node.weight for node in self.router.nodes}
         down = sorted((member for member in self.members.values() if member.health.is_down), key=_down_since)
         names = [member.node.name for member in down]
-        self._moved = moved_off(names, weights) if self._moves else frozenset()
+        self._moved = moved_off(names, weights) if self._moves else frozenset[str]()
         self._down = frozenset(names)
 
     # --- one key -----------------------------------------------------------------------------------------------------

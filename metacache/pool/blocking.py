@@ -137,8 +137,8 @@ class Pool:
             self._idle.append(connection)
             if self._waiters:
                 self._lender.serve()
-            if self._is_limited and monotonic() >= self._round_at:
-                self.reap()
+            if self._is_limited:
+                self._look_round()
 
     def begin(self, batch: Batch, /, *, deadline: float) -> Exchange:
         """Start *batch* on a connection that is free; it is in use until the exchange ends.
@@ -181,6 +181,8 @@ class Pool:
 
     def _put_back(self, connection: Connection) -> None:
         self._lender.put_back(connection)
+        if self._is_limited:
+            self._look_round()
 
     def _wait(self, deadline: float, operation: str, key: Key | None) -> Connection:
         """Return a connection when there is one. Raises ClosedError and PoolTimeout."""
@@ -206,6 +208,10 @@ class Pool:
     def _full(self, operation: str, key: Key | None) -> PoolTimeout:
         told = f"all {self._settings.pool_size} connections stayed in use; raise pool_size, or look for what is slow"
         return PoolTimeout(told, node=self._name, operation=operation, key=key)
+
+    def _look_round(self) -> None:
+        if monotonic() >= self._round_at:
+            self.reap()
 
     def reap(self) -> None:
         """Close connections that are idle or open for too long; done from time to time as the pool is used."""

@@ -72,7 +72,15 @@ class ClusterExchange:
         elif assignment.is_probe and not self._keeper.start_probe(assignment.member, self._now):
             self._settle(_Part(assignment, FailedExchange(batch, self._table.refusal(assignment.member))), heard=False)
         else:
+            self._begin(assignment, batch)
+
+    def _begin(self, assignment: Assignment[Pool], batch: Batch) -> None:
+        try:
             self._left.append(_Part(assignment, assignment.member.pool.begin(batch, deadline=self._deadline)))
+        except BaseException:
+            if assignment.is_probe:
+                self._keeper.end_probe(self._table, assignment.member, self._now, None)
+            raise
 
     def fileno(self) -> int:
         """Return the selector's descriptor, -1 when there is nothing to wait for."""

@@ -12,9 +12,12 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from time import monotonic
-from typing import Generic, Protocol, TypeVar, final
+from typing import Final, Generic, Protocol, TypeVar, final
 
 __all__ = ["Lender", "Shelf"]
+
+# A signal can strike whoever was about to wake the first in line: it looks for itself every so many seconds.
+ROUND: Final = 0.05
 
 
 class _Lent(Protocol):
@@ -78,9 +81,12 @@ class _Waiter(Generic[T]):
         with contextlib.suppress(RuntimeError):  # woken before
             self._asleep.release()
 
-    def sleep(self, seconds: float) -> T | None:
-        """Wait to be woken; return what was handed over, if anything."""
-        self._asleep.acquire(timeout=max(seconds, 0.0))
+    def sleep(self, seconds: float) -> bool:
+        """Wait to be woken; return whether it was."""
+        return self._asleep.acquire(timeout=max(seconds, 0.0))
+
+    def receive(self) -> T | None:
+        """Return what was handed over, if anything."""
         given, self.given = self.given, None
         return given
 
@@ -132,23 +138,37 @@ class Lender(Generic[T]):
         None at once when it is closed.
         """
         while not self.is_closed:
-            taken = self._stand_in_line(until - monotonic())
+            taken = self._stand_in_line(until)
             if taken is not None or monotonic() >= until:
                 return taken
         return None
 
-    def _stand_in_line(self, seconds: float) -> T | None:
+    def _stand_in_line(self, until: float) -> T | None:
         waiter: _Waiter[T] = _Waiter()
         # First in line, then look: whatever is put back after the look is handed over.
         self.waiters.append(waiter)
         try:
             found = self.look()
-            return waiter.sleep(seconds) if found is None else found
+            return self._sleep(waiter, until) if found is None else found
         finally:
             with contextlib.suppress(ValueError):  # no longer in line: it was served
                 self.waiters.remove(waiter)
             if waiter.given is not None:
                 self.put_back(waiter.given)
+
+    def _sleep(self, waiter: _Waiter[T], until: float) -> T | None:
+        """Return what is handed over to *waiter*; None when it is woken with nothing, it is closed or time is up."""
+        while not self.is_closed and not waiter.sleep(min(until - monotonic(), ROUND)):
+            found = self.look() if self._is_first(waiter) else None
+            if found is not None or monotonic() >= until:
+                return found
+        return waiter.receive()
+
+    def _is_first(self, waiter: _Waiter[T]) -> bool:
+        try:
+            return self.waiters[0] is waiter
+        except IndexError:
+            return False
 
     def look(self) -> T | None:
         """Return an idle one, or a new one if one more is admitted, without waiting."""
