@@ -152,9 +152,9 @@ def _close_all() -> None:
         watch.close()
 
 
-# These hooks run in the order in which they were registered. Imported and so registered before are those that must have
-# run before a thread changes the nodes of a cluster in the child: `threading` then counts the threads anew, and what was
-# told to `forget_in_children` has new locks.
+# Hooks run in the order in which they were registered. Imported, and so registered, before are those that must have run
+# when a thread changes the nodes of a cluster in the child: `threading` knows then which threads there are, and what
+# `forget_in_children` was told of has new locks.
 _EARLIER: Final = (threading, forking)
 os.register_at_fork(after_in_child=_resume_all)
 atexit.register(_close_all)

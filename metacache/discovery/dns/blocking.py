@@ -61,7 +61,7 @@ class DnsSource:
         except (OSError, UnicodeError) as error:  # UnicodeError: a label that IDNA refuses
             told = f"the name {self._host!r} could not be resolved"
             raise ConnectError(told, node=self._service.name) from error
-        return [str(address[0]) for family, _, _, _, address in found if family in (socket.AF_INET, socket.AF_INET6)]
+        return [str(address[0]) for _, _, _, _, address in found]
 
     def _names(self, addresses: Sequence[str]) -> Mapping[str, str | None]:
         # A node must not change its identity, and its keys their node, because one question went unanswered: an address

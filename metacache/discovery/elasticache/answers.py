@@ -1,6 +1,6 @@
 """What an answer to ``config get cluster`` says, and whether it may follow the one before. Pure: bytes in, nodes out.
 
-<version>\\n<host>|<ip>|<port> <host>|<ip>|<port> ...\\n
+Two lines: a version, and the nodes as ``host|ip|port host|ip|port``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import NoReturn, final
 
 import attrs
 
-from metacache.discovery.dns.names import tcp_address
+from metacache.discovery.hosts import tcp_address
 from metacache.errors import InvalidArgumentError, ProtocolError
 from metacache.nodes import Node
 

@@ -8,8 +8,8 @@ from typing import Final, final
 
 from typing_extensions import override
 
-from metacache.discovery.dns.names import tcp_address
 from metacache.discovery.elasticache.answers import ClusterConfig, parse_config, successor
+from metacache.discovery.hosts import tcp_address
 from metacache.errors import ClientError
 from metacache.nodes import Node
 from metacache.protocol import commands
@@ -28,8 +28,8 @@ CONFIG: Final = Verb("config_get_cluster", commands.CONFIG_GET_CLUSTER, is_read=
 class ElastiCacheSource:
     """What a discovery endpoint of ElastiCache or Memorystore answers to ``config get cluster``.
 
-    A node's identity is its host name and port. It is reached at the IP address that the endpoint tells, over TLS by its
-    host name. Every list has a version, which must not fall: an endpoint that is behind the others is not believed.
+    A node's identity is its host name and port. It is reached at the IP address that the endpoint tells, over TLS by
+    its host name. Every list has a version, which must not fall: an endpoint that is behind the others is not believed.
 
     Args:
         endpoint: the configuration endpoint, as the console of the provider shows it.

@@ -1,0 +1,176 @@
+"""``config get cluster``: what its answers say, which are believed, and over which connection they come."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Final
+
+import pytest
+import trustme
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metacache import ClientError, ConnectError, Node, OperationTimeout, ProtocolError, Settings
+from metacache.discovery import ElastiCacheSource, load_node_source
+from metacache.discovery.elasticache.answers import ClusterConfig, parse_config, successor
+from metacache.testing import Memcached
+from tests.scripted import Peer, Script, ScriptedServer, silent
+
+NODES: Final = b"c.0001.cache.amazonaws.com|10.82.235.120|11211 c.0002.cache.amazonaws.com|10.80.249.27|11212"
+FOUND: Final = (
+    Node("10.82.235.120:11211", name="c.0001.cache.amazonaws.com:11211"),
+    Node("10.80.249.27:11212", name="c.0002.cache.amazonaws.com:11212"),
+)
+
+
+# --- bytes -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "version", "nodes"),
+    [
+        (b"12\n" + NODES + b"\n", 12, FOUND),
+        (b"12\n" + NODES, 12, FOUND),
+        (b"12\r\n" + NODES + b"\r\n\r\n", 12, FOUND),
+        (b"0\nh|10.0.0.1|11211", 0, (Node("10.0.0.1", name="h:11211"),)),
+        (b"1\nh||11211\n", 1, (Node("h"),)),
+        (b"1\nH.Example.|10.0.0.1|1\n", 1, (Node("10.0.0.1:1", name="h.example:1"),)),
+        (b"1\nh|fd00::A|11211\n", 1, (Node("[fd00::a]:11211", name="h:11211"),)),
+        (b"1\n10.0.0.1|10.0.0.1|11211\n", 1, (Node("10.0.0.1"),)),
+        (b"18446744073709551615\nh||11211\n", 2**64 - 1, (Node("h"),)),
+    ],
+)
+def test_an_answer_is_a_version_and_nodes(data: bytes, version: int, nodes: tuple[Node, ...]) -> None:
+    assert parse_config(data) == ClusterConfig(version, nodes)
+
+
+def test_for_tls_the_nodes_are_reached_by_their_host_names() -> None:
+    nodes = parse_config(b"12\n" + NODES, by_name=True).nodes
+    assert nodes == (Node("c.0001.cache.amazonaws.com"), Node("c.0002.cache.amazonaws.com:11212"))
+    assert [node.name for node in nodes] == [node.name for node in FOUND], "the identity does not depend on TLS"
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"", "not a line with a version"),
+        (b"\n", "not a line with a version"),
+        (NODES, "not a line with a version"),
+        (b"twelve\n" + NODES, "not a line with a version"),
+        (b"-1\n" + NODES, "not a line with a version"),
+        (b"+1\n" + NODES, "not a line with a version"),
+        (b"1_0\n" + NODES, "not a line with a version"),
+        (b"9" * 21 + b"\n" + NODES, "not a line with a version"),
+        (b"1\n" + NODES + b"\n" + NODES, "not a line with a version"),
+        (b"12", "lists no node"),
+        (b"12\n", "lists no node"),
+        (b"12\n \n", "lists no node"),
+        (b"12\nh|10.0.0.1\n", "node 1 is not"),
+        (b"12\nh|10.0.0.1|11211 h2|10.0.0.2|11211|x\n", "node 2 is not"),
+        (b"12\n|10.0.0.1|11211\n", "node 1 is not"),
+        (b"12\nh|10.0.0.1|\n", "node 1 is not"),
+        (b"12\nh|10.0.0.1|+1\n", "node 1 is not"),
+        (b"12\nh|10.0.0.1|0\n", "node 1 has a malformed"),
+        (b"12\nh|10.0.0.1|65536\n", "node 1 has a malformed"),
+        (b"12\nh|10.0.0.256|11211\n", "node 1 has a malformed"),
+        (b"12\nh|name|11211\n", "node 1 has a malformed"),
+        (b"12\nh@x|10.0.0.1|11211\n", "node 1 has a malformed"),
+        (b"12\n.|10.0.0.1|11211\n", "node 1 has a malformed"),
+        (b"12\nh|10.0.0.1|11211 H|10.0.0.2|11211\n", "lists a node twice"),
+        (b"12\nh\xc3\xa4|10.0.0.1|11211\n", "not ASCII"),
+    ],
+)
+def test_a_broken_answer_is_refused_and_told_without_its_bytes(data: bytes, why: str) -> None:
+    with pytest.raises(ProtocolError, match=why) as broken:
+        parse_config(data)
+    assert "10.0.0" not in str(broken.value)
+
+
+@given(st.binary() | st.text("0123456789|.:ah \n\r").map(str.encode))
+def test_whatever_comes_is_a_list_of_nodes_or_a_typed_error(data: bytes) -> None:
+    try:
+        config = parse_config(data)
+    except ProtocolError:
+        return
+    assert config.nodes
+
+
+def test_the_version_decides_which_list_is_used() -> None:
+    old, new = ClusterConfig(4, FOUND[:1]), ClusterConfig(5, FOUND)
+    assert successor(None, old) is old
+    assert successor(old, new) is new
+    assert successor(new, ClusterConfig(5, FOUND[:1])) is new, "an equal version means equal nodes"
+    with pytest.raises(ProtocolError, match="version 4 after version 5: it is out of date"):
+        successor(new, old)
+
+
+# --- the wire ----------------------------------------------------------------------------------------------------
+
+
+def saying(data: bytes, *chunks: int) -> Script:
+    """Return a script that answers one question with *data*, cut at *chunks*, and wants no other on the connection."""
+
+    def script(peer: Peer) -> None:
+        peer.expect(b"config get cluster\r\n")
+        peer.send(b"CONFIG cluster 0 %d\r\n%b\r\nEND\r\n" % (len(data), data), chunks=chunks, delay=0.001)
+        peer.expect_end()
+
+    return script
+
+
+def test_every_poll_asks_anew_and_the_last_good_list_outlives_a_bad_one() -> None:
+    first, second = b"1\nh|10.0.0.1|11211\n", b"2\n" + NODES + b"\n"
+    scripts = [saying(data) for data in (first, second, b"1\n" + NODES, b"3\n\n", b"", b"2\nother||1\n", b"3\nz||1")]
+    with ScriptedServer(*scripts) as server:
+        source = ElastiCacheSource(server.node)
+        assert repr(source) == f"<ElastiCacheSource {server.node}: not asked yet>"
+        assert source.poll() == (Node("10.0.0.1", name="h:11211"),)
+        assert source.poll() == FOUND
+        for _ in range(3):
+            with pytest.raises(ProtocolError) as refused:
+                source.poll()
+            assert (refused.value.node, refused.value.operation) == (server.node.name, "config_get_cluster")
+        assert source.poll() == FOUND
+        assert source.poll() == (Node("z:1"),)
+        assert repr(source) == f"<ElastiCacheSource {server.node}: version 3>"
+
+
+def test_an_answer_in_pieces_is_the_same() -> None:
+    with ScriptedServer(saying(b"12\n" + NODES + b"\n", *range(1, 30), 120, 121, 122, 123, 124)) as server:
+        assert ElastiCacheSource(server.node).poll() == FOUND
+
+
+def test_over_tls_the_nodes_have_host_names_for_addresses() -> None:
+    authority = trustme.CA()
+    theirs, ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("127.0.0.1").configure_cert(theirs)
+    authority.configure_trust(ours)
+    with ScriptedServer(saying(b"12\n" + NODES), tls=theirs) as server:
+        source = load_node_source("elasticache")("127.0.0.1", server.port, settings=Settings(tls=ours))
+        assert [str(node.address) for node in source.poll()] == [node.name for node in FOUND]
+
+
+def test_a_server_that_is_no_endpoint_is_told_so(shared_memcached: Memcached) -> None:
+    node = Node(shared_memcached.url.partition("//")[2].strip("/"))
+    with pytest.raises(ClientError, match="no discovery endpoint; name the nodes") as refused:
+        ElastiCacheSource(node).poll()
+    assert str(refused.value).startswith(f"config_get_cluster on {node}: ")
+
+
+def test_an_endpoint_that_says_nothing_is_a_timeout_and_one_that_is_not_there_a_connect_error() -> None:
+    with ScriptedServer(silent) as server:
+        with pytest.raises(OperationTimeout):
+            ElastiCacheSource(server.node, settings=Settings(timeout=0.05, connect_timeout=0.05)).poll()
+        node = server.node
+    with pytest.raises(ConnectError):
+        ElastiCacheSource(node).poll()
+
+
+def test_the_time_of_one_operation_is_not_all_that_a_poll_has() -> None:
+    def slow(peer: Peer) -> None:
+        peer.expect(b"config get cluster\r\n")
+        peer.send(b"CONFIG cluster 0 6\r\n1\nz||1\r\nEND\r\n", chunks=range(1, 36), delay=0.005)
+        peer.expect_end()
+
+    with ScriptedServer(slow) as server:
+        assert ElastiCacheSource(server.node, settings=Settings(timeout=0.02, connect_timeout=5.0)).poll()

@@ -1,0 +1,151 @@
+"""What both watches do between their waits, with a clock that a test moves: no thread, no loop, no second of waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Final, final
+
+import pytest
+
+from metacache import ClosedError, ConnectError, InvalidArgumentError, Node, Settings
+from metacache.discovery.follower import Answer, Apply, Follower, ask
+from tests.discovery.sources import Listed, nodes
+
+EVERY_TEN: Final = Settings(poll_interval=10.0, change_interval=1.0)
+
+
+@final
+class Simulated:
+    """Effects whose time passes only where somebody waits; closed at *until*."""
+
+    def __init__(self, *answers: Answer, until: float = 100.0) -> None:
+        self._source = Listed(*answers)
+        self._until = until
+        self._now = 0.0
+        self.polled: list[float] = []
+        self.applied: list[tuple[float, str]] = []
+        self.refuse: Exception | None = None
+
+    def now(self) -> float:
+        return self._now
+
+    async def sleep(self, seconds: float, /) -> bool:
+        self._now += seconds
+        return self._now < self._until
+
+    async def poll(self) -> Answer:
+        self.polled.append(self._now)
+        return ask(self._source)
+
+    async def call(self, apply: Apply, found: Sequence[Node], /) -> None:
+        apply(found)
+
+    def apply(self, found: Sequence[Node]) -> None:
+        self.applied.append((self._now, " ".join(node.name for node in found)))
+        if self.refuse is not None:
+            raise self.refuse
+
+
+def follow(world: Simulated, first: str = "a") -> Follower:
+    follower = Follower(world.apply, lambda: None, settings=EVERY_TEN, first=nodes(first), now=0.0)
+    asyncio.run(follower.run(world))
+    return follower
+
+
+def test_a_source_that_says_the_same_is_polled_in_its_interval_and_changes_nothing() -> None:
+    world = Simulated(nodes("a"))
+    follow(world)
+    assert world.applied == []
+    assert 8 <= len(world.polled) <= 12
+    gaps = [after - before for before, after in zip(world.polled, world.polled[1:], strict=False)]
+    assert all(8.0 <= gap <= 12.0 for gap in gaps)
+    assert len(set(gaps)) > 1, "the jitter is drawn for each poll"
+
+
+def test_an_answer_of_many_changes_is_applied_one_by_one_and_in_time() -> None:
+    world = Simulated(nodes("c b a"), nodes("c"), until=25.0)
+    follow(world)
+    assert [found for _, found in world.applied] == ["a b", "a b c", "b c", "c"]
+    times = [time for time, _ in world.applied]
+    assert times[0] == world.polled[0]
+    assert times[1] == times[0] + 1.0
+    assert times[2] == world.polled[1]
+    assert times[3] == times[2] + 1.0
+
+
+@pytest.mark.parametrize(
+    "bad", [(), nodes("a a"), nodes("a=0"), OSError("gone"), RuntimeError("a bug"), StopIteration()]
+)
+def test_an_answer_that_is_not_usable_changes_nothing_and_is_told_once(
+    bad: Answer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "metacache.discovery")
+    world = Simulated(nodes("a b"), bad, bad, bad, nodes("a b"), bad, nodes("a"), until=75.0)
+    follow(world)
+    assert [found for _, found in world.applied] == ["a b", "a"]
+    told = [record.levelname for record in caplog.records if "usable" in record.getMessage()]
+    assert told == ["WARNING", "INFO", "WARNING", "INFO"]
+    assert "the 2 nodes of the last good one stay" in caplog.text
+
+
+def test_a_strangers_message_is_not_logged_for_it_may_hold_a_credential(caplog: pytest.LogCaptureFixture) -> None:
+    follow(Simulated(OSError("https://user:secret@consul/")))
+    assert "no usable answer (OSError)" in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_an_error_of_ours_is_logged_with_what_it_says(caplog: pytest.LogCaptureFixture) -> None:
+    follow(Simulated(ConnectError("the connection was refused", node="cache:11211")))
+    assert "ConnectError: cache:11211: the connection was refused" in caplog.text
+
+
+def test_a_change_that_is_refused_is_tried_again_with_each_answer_and_told_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    world = Simulated(nodes("a b c"))
+    world.refuse = InvalidArgumentError("no such node")
+    follower = follow(world)
+    assert [found for _, found in world.applied] == ["a b"] * len(world.polled)
+    assert len([record for record in caplog.records if "refused" in record.getMessage()]) == 1
+    assert follower.plan.current == nodes("a")
+
+
+def test_who_was_closed_is_followed_for_no_longer() -> None:
+    world = Simulated(nodes("a b"))
+    world.refuse = ClosedError("the cluster was closed")
+    follow(world)
+    assert len(world.applied) == len(world.polled) == 1
+
+
+def test_a_later_run_goes_on_where_the_one_before_was_left() -> None:
+    world = Simulated(nodes("a b c d"), until=13.0)
+    follower = Follower(world.apply, lambda: None, settings=EVERY_TEN, first=nodes("a"), now=0.0)
+    asyncio.run(follower.run(world))
+    before = len(world.applied)
+    assert 0 < before
+    again = Simulated(nodes("a b c d"))
+    asyncio.run(follower.run(again))
+    assert world.applied[-1][1] == "a b c d"
+    assert len(world.applied) == 3, "no step is taken twice"
+
+
+@final
+class Listener:
+    """What a bound method belongs to."""
+
+    def take(self, found: Sequence[Node]) -> None:
+        raise AssertionError(found)
+
+
+def test_what_a_bound_method_belongs_to_is_not_kept_and_its_end_is_told() -> None:
+    told: list[str] = []
+    listener = Listener()
+    follower = Follower(listener.take, lambda: told.append("gone"), settings=EVERY_TEN, first=nodes("a"), now=0.0)
+    assert not told
+    del listener
+    assert told == ["gone"]
+    world = Simulated(nodes("a b"))
+    asyncio.run(follower.run(world))
+    assert len(world.polled) == 1, "nobody is there to apply it for"

@@ -1,0 +1,115 @@
+"""Node sources by entry point: ours, a stranger's, and errors that say what is wrong with a name."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from metacache import InvalidArgumentError, InvalidTypeError, Node, Settings
+from metacache.discovery import (
+    DnsSource,
+    ElastiCacheSource,
+    NodeSource,
+    NodeSourceInfo,
+    StaticSource,
+    available_node_sources,
+    load_node_source,
+)
+from tests.plugins.distributions import install, put_on_path
+
+SOURCE = """
+    from metacache import Node
+
+    class Consul:
+        def __init__(self, host, port, *, settings):
+            self.node = Node(f"{host}:{port}", weight=settings.timeout)
+        def poll(self):
+            return [self.node]
+"""
+
+
+@pytest.fixture
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory on sys.path."""
+    put_on_path(monkeypatch, tmp_path)
+    return tmp_path
+
+
+def test_our_sources_are_found_by_their_names() -> None:
+    assert isinstance(load_node_source("dns")("cache", 11211, settings=Settings()), DnsSource)
+    assert isinstance(load_node_source("elasticache")("cache", 11211, settings=Settings()), ElastiCacheSource)
+
+
+def test_nodes_that_never_change_are_a_source_too() -> None:
+    source: NodeSource = StaticSource([Node("a"), Node("b")])
+    assert source.poll() == (Node("a"), Node("b"))
+    assert repr(source) == "<StaticSource: 2 nodes>"
+
+
+def test_a_source_of_a_stranger_is_found_by_its_name(directory: Path) -> None:
+    install(directory, "metacache-consul", {"consul": "consul_nodes:Consul"}, {"consul_nodes": SOURCE}, "node_sources")
+    source = load_node_source("consul")("registry", 8500, settings=Settings(timeout=0.5))
+    assert source.poll() == [Node("registry:8500", weight=0.5)]
+
+
+def test_listing_names_distribution_and_version_and_imports_nothing(directory: Path) -> None:
+    bang = {"loud_nodes": "raise SystemExit('imported')"}
+    install(directory, "loud", {"loud": "loud_nodes:Source"}, bang, "node_sources", version="2.1")
+    listed = available_node_sources()
+    assert NodeSourceInfo("loud", "loud", "2.1", "loud_nodes:Source") in listed
+    assert "loud_nodes" not in sys.modules
+    assert [info.name for info in listed] == ["dns", "elasticache", "loud"]
+
+
+def test_a_name_that_nobody_offers_is_told_with_the_ones_there_are() -> None:
+    with pytest.raises(InvalidArgumentError) as missing:
+        load_node_source("etcd")
+    assert str(missing.value) == "no node source is called 'etcd'; installed are: dns, elasticache"
+
+
+def test_two_distributions_of_one_name_are_both_named(directory: Path) -> None:
+    for name in ("first", "second"):
+        bang = {f"{name}_nodes": "raise SystemExit('imported')"}
+        install(directory, name, {"same": f"{name}_nodes:Source"}, bang, "node_sources")
+    with pytest.raises(InvalidArgumentError) as conflict:
+        load_node_source("same")
+    assert str(conflict.value) == (
+        "node source 'same' is offered by first (first_nodes:Source) and second (second_nodes:Source); "
+        "uninstall one of them"
+    )
+
+
+def test_one_distribution_seen_twice_is_no_conflict(
+    directory: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = tmp_path_factory.mktemp("again")
+    for where in (directory, again):
+        install(where, "twofold", {"twofold": "twofold_nodes:Consul"}, {"twofold_nodes": SOURCE}, "node_sources")
+    put_on_path(monkeypatch, again)
+    assert load_node_source("twofold")("h", 1, settings=Settings()).poll() == [Node("h:1")]
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ("import no_such_library", "cannot be imported from hollow_nodes:Source: No module named"),
+        ("", "cannot be imported from hollow_nodes:Source: "),
+        ("Source = 3", "hollow_nodes:Source is no factory"),
+    ],
+)
+def test_what_cannot_be_loaded_is_told_with_the_reason(
+    source: str, why: str, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "hollow_nodes", raising=False)
+    install(directory, "hollow", {"hollow": "hollow_nodes:Source"}, {"hollow_nodes": source}, "node_sources")
+    with pytest.raises(InvalidArgumentError, match=f"node source 'hollow'.*{why}"):
+        load_node_source("hollow")
+    sys.modules.pop("hollow_nodes", None)
+
+
+def test_a_name_is_a_str() -> None:
+    with pytest.raises(InvalidTypeError, match="a node source's name is a str, not NoneType"):
+        # What a caller without a type checker may pass.
+        load_node_source(None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
