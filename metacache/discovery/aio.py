@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 from collections.abc import Sequence
 from time import monotonic
 from typing import Final, final
@@ -33,8 +32,8 @@ class AsyncWatch:
 
     Args:
         source: is asked every ``Settings.poll_interval``, in a thread, for it may wait.
-        apply: called on the loop with the nodes to use from now on, never none, in the order of names; when it returns
-            an awaitable, that is awaited. A bound method does not keep its object alive.
+        apply: called on the loop with the nodes to use from now on, never none, in the order of names; it must not
+            wait. A bound method does not keep its object alive.
         settings: ``poll_interval`` and ``change_interval``.
         first: the nodes that are in use already.
 
@@ -95,11 +94,6 @@ class _Effects:
 
         ask_in_thread(self._source, tell)
         return await answered
-
-    async def call(self, apply: Apply, nodes: Sequence[Node], /) -> None:
-        done = apply(nodes)
-        if inspect.isawaitable(done):
-            await done
 
 
 def _settle(answered: asyncio.Future[Answer], answer: Answer) -> None:

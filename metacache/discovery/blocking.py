@@ -66,7 +66,7 @@ class Watch:
         return f"<Watch of {self._source!r}: {self._follower.plan}>"
 
     def close(self) -> None:
-        """End. No poll and no change is begun any more; one that is under way is not waited for. Twice is nothing."""
+        """End. Nothing is waited for: a poll under way is dropped, a change comes to its end. Twice is nothing."""
         self._effects.end()
 
     def resume(self) -> None:
@@ -108,9 +108,6 @@ class _Effects:
 
     async def poll(self) -> Answer:
         return ask(self._source)
-
-    async def call(self, apply: Apply, nodes: Sequence[Node], /) -> None:
-        apply(nodes)
 
 
 def _run(follower: Follower, effects: _Effects) -> None:

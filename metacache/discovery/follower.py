@@ -53,10 +53,6 @@ class Effects(Protocol):
         """Ask the source."""
         ...
 
-    async def call(self, apply: Apply, nodes: Sequence[Node], /) -> None:
-        """Call *apply* and wait until it is done."""
-        ...
-
 
 @final
 class Follower:
@@ -82,20 +78,25 @@ class Follower:
             if nodes is None:
                 if self.plan.wants_poll(now):
                     self._hear(await effects.poll(), effects.now())
-            elif not await self._change(nodes, now, effects):
+            elif not self._change(nodes, now):
                 return
 
     # --- answers -----------------------------------------------------------------------------------------------------
 
     def _hear(self, answer: Answer, now: float) -> None:
-        was = self.plan
-        problem = _told(answer) if isinstance(answer, Exception) else unusable(answer)
-        if problem is None and not isinstance(answer, Exception):
-            self.plan = was.answered(answer, now, random.random())
-            if was.is_failing:
-                logger.info("the source of nodes is usable again: %d nodes", len(answer))
+        if isinstance(answer, Exception):
+            self._fail(_told(answer), now)
             return
-        self.plan = was.failed(now, random.random())
+        problem = unusable(answer)
+        if problem is not None:
+            self._fail(problem, now)
+            return
+        was, self.plan = self.plan, self.plan.answered(answer, now, random.random())
+        if was.is_failing:
+            logger.info("the source of nodes is usable again: %d nodes", len(answer))
+
+    def _fail(self, problem: str, now: float) -> None:
+        was, self.plan = self.plan, self.plan.failed(now, random.random())
         if not was.is_failing:  # a source that stays away is told once
             logger.warning(
                 "the source of nodes gave no usable answer (%s); the %d nodes of the last good one stay",
@@ -105,13 +106,13 @@ class Follower:
 
     # --- changes -----------------------------------------------------------------------------------------------------
 
-    async def _change(self, nodes: tuple[Node, ...], now: float, effects: Effects) -> bool:
+    def _change(self, nodes: tuple[Node, ...], now: float) -> bool:
         """Apply *nodes*; return False when nobody wants them any more."""
         apply = self._apply()
         if apply is None:
             return False
         try:
-            await effects.call(apply, nodes)
+            apply(nodes)
         except ClosedError:
             return False
         except Exception as error:  # a cluster that refuses a node set keeps the one it has

@@ -9,7 +9,7 @@ from typing import Final, final
 from metacache import Node
 from metacache.discovery.follower import Answer
 
-__all__ = ["PATIENCE", "Heard", "Listed", "ended", "nodes"]
+__all__ = ["PATIENCE", "Heard", "Listed", "ended", "ignore", "nodes"]
 
 PATIENCE: Final = 10.0  # seconds after which a test gives up; far beyond anything it waits for
 
@@ -59,6 +59,10 @@ class Heard:
         self.threads.add(threading.current_thread().name)
         if self._until(self):
             self.is_enough.set()
+
+
+def ignore(_: Sequence[Node]) -> None:
+    """Take nodes for nobody: a function belongs to nothing that could go."""
 
 
 def ended(threads: Iterable[threading.Thread]) -> bool:

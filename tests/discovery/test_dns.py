@@ -54,7 +54,7 @@ class Resolver:
     """Answers in place of the system's, through the two public functions of `socket`."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, names: Mapping[str, str | OSError]) -> None:
-        self.names = dict(names)
+        self.names = names
         monkeypatch.setattr(socket, "getaddrinfo", self._addresses)
         monkeypatch.setattr(socket, "getnameinfo", self._name)
 
@@ -98,7 +98,7 @@ def test_a_name_stays_when_the_resolver_does_not_tell_it_for_once(
     before = polled(source)
     assert [name for name, _ in before] == ["m-0.svc:11211", "10.0.0.2:11211"]
     for _ in range(2):
-        resolver.names["10.0.0.1"] = failure
+        resolver.names = {**resolver.names, "10.0.0.1": failure}
         assert polled(source) == before
 
 

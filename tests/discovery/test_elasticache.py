@@ -143,8 +143,9 @@ def test_an_answer_in_pieces_is_the_same() -> None:
 def test_over_tls_the_nodes_have_host_names_for_addresses() -> None:
     authority = trustme.CA()
     theirs, ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
-    authority.issue_cert("127.0.0.1").configure_cert(theirs)
-    authority.configure_trust(ours)
+    # trustme also takes contexts of pyOpenSSL, whose types are not installed.
+    authority.issue_cert("127.0.0.1").configure_cert(theirs)  # pyright: ignore[reportUnknownMemberType]
+    authority.configure_trust(ours)  # pyright: ignore[reportUnknownMemberType]
     with ScriptedServer(saying(b"12\n" + NODES), tls=theirs) as server:
         source = load_node_source("elasticache")("127.0.0.1", server.port, settings=Settings(tls=ours))
         assert [str(node.address) for node in source.poll()] == [node.name for node in FOUND]

@@ -1,4 +1,4 @@
-"""What both watches do between their waits, with a clock that a test moves: no thread, no loop, no second of waiting."""
+"""What both watches do between their waits, with a clock that a test moves: nobody waits for real."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final, final
 import pytest
 
 from metacache import ClosedError, ConnectError, InvalidArgumentError, Node, Settings
-from metacache.discovery.follower import Answer, Apply, Follower, ask
+from metacache.discovery.follower import Answer, Follower, ask
 from tests.discovery.sources import Listed, nodes
 
 EVERY_TEN: Final = Settings(poll_interval=10.0, change_interval=1.0)
@@ -38,9 +38,6 @@ class Simulated:
     async def poll(self) -> Answer:
         self.polled.append(self._now)
         return ask(self._source)
-
-    async def call(self, apply: Apply, found: Sequence[Node], /) -> None:
-        apply(found)
 
     def apply(self, found: Sequence[Node]) -> None:
         self.applied.append((self._now, " ".join(node.name for node in found)))
@@ -124,7 +121,7 @@ def test_a_later_run_goes_on_where_the_one_before_was_left() -> None:
     follower = Follower(world.apply, lambda: None, settings=EVERY_TEN, first=nodes("a"), now=0.0)
     asyncio.run(follower.run(world))
     before = len(world.applied)
-    assert 0 < before
+    assert before > 0
     again = Simulated(nodes("a b c d"))
     asyncio.run(follower.run(again))
     assert world.applied[-1][1] == "a b c d"

@@ -46,7 +46,8 @@ def begun(first: str = "a", *, settings: Settings = SETTINGS, chance: float = 0.
     ],
 )
 def test_the_way_to_a_node_set_is_one_node_at_a_time(current: str, target: str, steps: list[str]) -> None:
-    at, taken = nodes(current), []
+    at = nodes(current)
+    taken: list[tuple[Node, ...]] = []
     while at != tuple(sorted(nodes(target), key=str)):
         at = next_nodes(at, nodes(target))
         taken.append(at)
@@ -55,10 +56,10 @@ def test_the_way_to_a_node_set_is_one_node_at_a_time(current: str, target: str, 
 
 def node_sets() -> st.SearchStrategy[tuple[Node, ...]]:
     node = st.builds(
-        lambda name, weight, host: Node(host, weight=weight, name=name),
-        st.sampled_from("abcdefgh"),
-        st.sampled_from([0.0, 0.5, 1.0, 2.0]),
+        Node,
         st.sampled_from(["here", "there"]),
+        weight=st.sampled_from([0.0, 0.5, 1.0, 2.0]),
+        name=st.sampled_from("abcdefgh"),
     )
     return (
         st.lists(node, min_size=1, unique_by=lambda node: node.name)
@@ -107,14 +108,12 @@ def test_a_poll_comes_a_fifth_sooner_or_later_by_chance(chance: float, poll_at: 
 
 def test_changes_follow_one_another_no_sooner_than_the_setting() -> None:
     plan = begun("a").answered(nodes("a b c d"), 100.0, 0.5)
-    first = plan.change(100.0)
-    assert first == nodes("a b")
-    plan = plan.applied(first, 100.0)
+    assert plan.change(100.0) == nodes("a b")
+    plan = plan.applied(nodes("a b"), 100.0)
     assert plan.pause(100.0) == 5.0
     assert plan.change(104.9) is None
-    second = plan.change(105.0)
-    assert second == nodes("a b c")
-    plan = plan.applied(second, 107.0)
+    assert plan.change(105.0) == nodes("a b c")
+    plan = plan.applied(nodes("a b c"), 107.0)
     assert plan.change(111.9) is None
     assert plan.change(112.0) == nodes("a b c d")
 
@@ -152,9 +151,8 @@ def test_without_an_interval_changes_come_at_once_but_still_one_by_one() -> None
     plan = begun("a", settings=Settings(change_interval=0.0)).answered(nodes("a b c"), 100.0, 0.5)
     for expected in (nodes("a b"), nodes("a b c")):
         assert plan.pause(100.0) == 0.0
-        found = plan.change(100.0)
-        assert found == expected
-        plan = plan.applied(found, 100.0)
+        assert plan.change(100.0) == expected
+        plan = plan.applied(expected, 100.0)
     assert plan.change(100.0) is None
 
 

@@ -1,0 +1,255 @@
+"""The watch's thread: what it follows, what it survives, and how it ends, with and without a close, a fork, an exit."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import pytest
+
+from metacache import ClosedError, Cluster, InvalidArgumentError, Node, Settings
+from metacache.discovery.blocking import Watch
+from metacache.testing import Memcached
+from tests.discovery.sources import PATIENCE, Heard, Listed, ended, ignore, nodes
+
+EAGER: Final = Settings(poll_interval=0.01, change_interval=0.0)
+NEVER: Final = Settings(poll_interval=1e6)
+
+
+def watchers() -> set[threading.Thread]:
+    """The threads of the watches there are."""
+    return {thread for thread in threading.enumerate() if thread.name.startswith("metacache-")}
+
+
+def has(*last: str) -> Callable[[Heard], bool]:
+    return lambda heard: heard.sets[-1] == last
+
+
+def test_a_watch_follows_and_ends_with_its_close() -> None:
+    before = watchers()
+    heard = Heard(has("c"))
+    watch = Watch(Listed(nodes("a"), nodes("b c"), nodes("c")), heard.set_nodes, settings=EAGER, first=nodes("a"))
+    (thread,) = watchers() - before
+    assert thread.daemon
+    assert heard.is_enough.wait(PATIENCE)
+    watch.close()
+    watch.close()
+    assert ended([thread])
+    assert heard.sets[0] == ("a", "b")
+    assert heard.threads == {"metacache-watch"}
+    assert repr(watch) == "<Watch: closed>"
+
+
+def test_a_close_does_not_wait_for_the_next_poll() -> None:
+    before = watchers()
+    watch = Watch(Listed(nodes("a")), ignore, settings=NEVER, first=nodes("a"))
+    assert "1 nodes, settled" in repr(watch)
+    started = watchers() - before
+    watch.close()
+    assert started
+    assert ended(started)
+
+
+def test_a_close_does_not_wait_for_a_source_that_hangs_and_its_answer_is_dropped() -> None:
+    before = watchers()
+    asked, release = threading.Event(), threading.Event()
+
+    class Hanging:
+        def poll(self) -> Sequence[Node]:
+            asked.set()
+            assert release.wait(PATIENCE)
+            return nodes("b")
+
+    heard = Heard()
+    watch = Watch(Hanging(), heard.set_nodes, settings=EAGER, first=nodes("a"))
+    assert asked.wait(PATIENCE)
+    watch.close()
+    started = watchers() - before
+    assert started, "it still hangs"
+    release.set()
+    assert ended(started)
+    assert heard.sets == []
+
+
+def test_a_source_that_fails_is_asked_again() -> None:
+    heard = Heard(has("a", "b"))
+    source = Listed(OSError("away"), RuntimeError("a bug"), (), nodes("a b"))
+    watch = Watch(source, heard.set_nodes, settings=EAGER, first=nodes("a"))
+    assert heard.is_enough.wait(PATIENCE)
+    watch.close()
+    assert heard.sets == [("a", "b")]
+    assert source.asked >= 4
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # the SystemExit
+def test_a_source_that_ends_its_thread_ends_the_watch() -> None:
+    before = watchers()
+
+    class Exiting:
+        def poll(self) -> Sequence[Node]:
+            raise SystemExit
+
+    watch = Watch(Exiting(), ignore, settings=EAGER, first=nodes("a"))
+    assert ended(watchers() - before)
+    assert repr(watch) == "<Watch: closed>"
+
+
+def test_a_watch_ends_when_what_it_follows_for_is_gone() -> None:
+    before = watchers()
+    heard = Heard()
+    watch = Watch(Listed(nodes("a")), heard.set_nodes, settings=NEVER, first=nodes("a"))
+    started = watchers() - before
+    assert started
+    del heard
+    assert ended(started)
+    assert repr(watch) == "<Watch: closed>"
+
+
+def test_a_watch_that_nobody_holds_goes_on_for_what_it_follows_for() -> None:
+    heard = Heard(has("a", "b"))
+    Watch(Listed(nodes("a b")), heard.set_nodes, settings=EAGER, first=nodes("a"))
+    assert heard.is_enough.wait(PATIENCE)
+
+
+def test_a_watch_ends_when_what_it_follows_for_was_closed() -> None:
+    before = watchers()
+
+    def refuse(_: object) -> None:
+        raise ClosedError("the cluster was closed")
+
+    Watch(Listed(nodes("b")), refuse, settings=EAGER, first=nodes("a"))
+    assert ended(watchers() - before)
+
+
+def test_a_watch_is_not_begun_without_nodes() -> None:
+    before = watchers()
+    with pytest.raises(InvalidArgumentError, match="there are none"):
+        Watch(Listed(nodes("a")), ignore, settings=EAGER, first=())
+    assert watchers() == before
+
+
+def test_a_cluster_follows_its_source(shared_memcached: Memcached) -> None:
+    address = shared_memcached.url.partition("//")[2].strip("/")
+    first, second = Node(address, name="first"), Node(address, name="second")
+    moved = Heard(has("second"))
+    with Cluster([first]) as cluster:
+
+        def apply(found: Sequence[Node]) -> None:
+            cluster.set_nodes(found)
+            moved.set_nodes(found)
+
+        watch = Watch(Listed([second]), apply, settings=EAGER, first=[first])
+        assert moved.is_enough.wait(PATIENCE)
+        watch.close()
+        assert cluster.client().set("watched", b"found")
+        assert cluster.client().get("watched") == b"found"
+    assert moved.sets == [("first", "second"), ("second",)]
+
+
+# --- forks, and the end of the interpreter -----------------------------------------------------------------------
+
+
+def fork(in_child: Callable[[], object]) -> int:
+    """Fork a child that ends after *in_child*; return its process id."""
+    with warnings.catch_warnings():
+        # From 3.12 on: this process has threads, and forks all the same.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if pid == 0:
+        try:
+            in_child()
+        finally:
+            os._exit(0)
+    return pid
+
+
+class Endless:
+    """Has another node in every answer."""
+
+    def __init__(self) -> None:
+        self._asked = 0
+
+    def poll(self) -> Sequence[Node]:
+        self._asked += 1
+        return nodes("a b" if self._asked % 2 else "a")
+
+
+def test_a_child_goes_on_with_a_thread_of_its_own_and_the_parent_with_its_own() -> None:
+    told, tell = os.pipe()
+    stay, leave = os.pipe()
+    watch = Watch(Endless(), lambda _: os.write(tell, b"%d " % os.getpid()), settings=EAGER, first=nodes("a"))
+
+    def child_work() -> None:
+        os.close(leave)
+        os.read(stay, 1)  # until the parent closes its end
+
+    child = fork(child_work)
+    wanted, seen = {os.getpid(), child}, set[int]()
+    while not wanted <= seen:
+        assert select.select([told], [], [], PATIENCE)[0], f"only {seen} of {wanted} go on"
+        seen |= {int(pid) for pid in os.read(told, 4096).split() if int(pid) in wanted}
+    os.close(leave)
+    os.waitpid(child, 0)
+    before = watchers()
+    watch.close()
+    assert ended(before)
+    for end in (told, tell, stay):
+        os.close(end)
+
+
+def test_a_watch_that_was_closed_stays_closed_in_a_child() -> None:
+    watch = Watch(Listed(nodes("a")), ignore, settings=EAGER, first=nodes("a"))
+    started = watchers()
+    watch.close()
+    assert ended(started)
+    told, tell = os.pipe()
+    child = fork(lambda: os.write(tell, b"%d threads" % len(watchers())))
+    os.waitpid(child, 0)
+    assert os.read(told, 100) == b"0 threads"
+    os.close(told)
+    os.close(tell)
+
+
+EXITING: Final = """
+import logging, threading
+from metacache import Node, Settings
+from metacache.discovery.blocking import Watch
+
+logging.basicConfig(level=logging.INFO)
+hangs = threading.Event()
+
+class Hanging:
+    def poll(self):
+        hangs.set()
+        threading.Event().wait()
+
+class Endless:
+    asked = 0
+    def poll(self):
+        self.asked += 1
+        return [Node("a"), Node("b")][: 1 + self.asked % 2]
+
+eager = Settings(poll_interval=0.0001, change_interval=0.0)
+Watch(Hanging(), print, settings=eager, first=[Node("a")])
+Watch(Endless(), lambda nodes: None, settings=eager, first=[Node("a")])
+Watch(Hanging(), print, settings=Settings(poll_interval=1e6), first=[Node("a")])
+assert hangs.wait(10)
+"""
+
+
+def test_the_interpreter_ends_with_watches_that_nobody_closed() -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-c", EXITING], capture_output=True, text=True, timeout=30.0, check=False
+    )
+    assert done.returncode == 0
+    assert done.stdout == ""
+    strange = [
+        line for line in done.stderr.splitlines() if not line.startswith("INFO:metacache.discovery:the nodes are")
+    ]
+    assert strange == []
