@@ -85,7 +85,7 @@ class Cluster:
         forget_in_children(self)
 
     def _table_of(self, nodes: Sequence[Node], known: Table[Pool] | None) -> Table[Pool]:
-        return Table.of(
+        return Table[Pool].of(
             self._make_router(nodes),
             partial(Pool, settings=self._settings),
             {} if known is None else known.members,
