@@ -1,10 +1,13 @@
 """metacache: a strictly typed client for memcached's meta commands. This file is the shop window and nothing else."""
 
+from metacache.aio import AsyncClient
 from metacache.arguments import Ttl
 from metacache.client import Client
+from metacache.cluster.aio import AsyncCluster
 from metacache.cluster.blocking import Cluster
 from metacache.cluster.health import NodeState
-from metacache.connect import connect
+from metacache.connect import connect, connect_async
+from metacache.discovery import NodeSource
 from metacache.errors import (
     AuthenticationError,
     BatchError,
@@ -32,6 +35,7 @@ from metacache.errors import (
 )
 from metacache.nodes import Node
 from metacache.options import ClientOptions
+from metacache.pool.aio import AsyncPool
 from metacache.pool.blocking import Pool
 from metacache.pool.state import PoolStatistics
 from metacache.protocol.keys import Key
@@ -47,12 +51,18 @@ from metacache.serializers import (
     load_serializer,
 )
 from metacache.settings import Settings
-from metacache.transports import Batch, Exchange, Operation, Transport
+from metacache.transports import AsyncTransport, Batch, Exchange, Operation, Transport
+from metacache.transports.aio import AsyncConnection
 from metacache.transports.blocking import Connection
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AsyncClient",
+    "AsyncCluster",
+    "AsyncConnection",
+    "AsyncPool",
+    "AsyncTransport",
     "AuthenticationError",
     "Batch",
     "BatchError",
@@ -79,6 +89,7 @@ __all__ = [
     "Metadata",
     "Node",
     "NodeDownError",
+    "NodeSource",
     "NodeState",
     "Operation",
     "OperationTimeout",
@@ -105,5 +116,6 @@ __all__ = [
     "Zlib",
     "available_serializers",
     "connect",
+    "connect_async",
     "load_serializer",
 ]

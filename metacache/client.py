@@ -246,7 +246,7 @@ class Client(Generic[T]):
     def append(self: Client[B], key: Key, value: B) -> StoreResult:
         """Put *value* behind what is stored; return STORED or NOT_STORED. The item keeps its time to live.
 
-        Only for ``Client[bytes]`` and ``Client[str]`` with the built-in serializer and no compressor, else
+        Only for values of bytes and of str with the built-in serializer and no compressor, else
         InvalidArgumentError.
         """
         return self._run(self._operations.append(key, value), deadline=None)
@@ -302,7 +302,7 @@ class Client(Generic[T]):
         """Add *delta* (0 to 2**64-1) on the server and return the sum, which wraps at 2**64; None if the key is absent.
 
         *initial* is stored and returned when the key is not there, to live for *ttl* or the client's default_ttl. Only
-        a given *ttl* renews the life of an item that is there. Only for ``Client[int]`` with the built-in serializer
+        a given *ttl* renews the life of an item that is there. Only for values of int with the built-in serializer
         and no compressor, else InvalidArgumentError; ClientError when the stored value is no number from 0 to 2**64-1.
         """
         return _await(recipes.arithmetic(self._effects, self._operations, INCREMENT, key, delta, initial, ttl))

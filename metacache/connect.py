@@ -1,14 +1,22 @@
-"""`connect`: from a URL to a client. Builds clusters and clients; moves no byte."""
+"""`connect` and `connect_async`: from a URL to a client. Builds clusters and clients; moves no byte."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final, TypeVar, overload
 
 from typing_extensions import TypeForm, Unpack
 
+from metacache.aio import AsyncClient
 from metacache.client import Client
+from metacache.cluster.aio import AsyncCluster
 from metacache.cluster.blocking import Cluster
+from metacache.discovery import load_node_source
+from metacache.discovery.aio import AsyncWatch, poll
+from metacache.discovery.blocking import Watch
+from metacache.discovery.follower import ask, known_nodes
 from metacache.errors import InvalidTypeError
+from metacache.nodes import Node
 from metacache.options import ClientOptions
 from metacache.serializers.builtin import BytesSerializer, IntSerializer, StrSerializer
 from metacache.serializers.discovery import load_serializer
@@ -16,7 +24,7 @@ from metacache.serializers.protocols import Serializer
 from metacache.settings import Settings
 from metacache.urls import SourceOfNodes, parse_url
 
-__all__ = ["connect", "open_cluster", "serializer_for"]
+__all__ = ["connect", "connect_async", "open_async_cluster", "open_cluster", "serializer_for"]
 
 T = TypeVar("T")
 
@@ -66,6 +74,51 @@ def connect(
     return Client(open_cluster(url, settings or Settings()), chosen, owns=True, **options)
 
 
+@overload
+def connect_async(
+    url: str, *, serializer: None = None, settings: Settings | None = None, **options: Unpack[ClientOptions]
+) -> AsyncClient[bytes]: ...
+@overload
+def connect_async(
+    url: str,
+    type_: type[T],
+    *,
+    serializer: str | Serializer[T] | None = None,
+    settings: Settings | None = None,
+    **options: Unpack[ClientOptions],
+) -> AsyncClient[T]: ...
+@overload
+def connect_async(
+    url: str,
+    type_: TypeForm[T],
+    *,
+    serializer: str | Serializer[T] | None = None,
+    settings: Settings | None = None,
+    **options: Unpack[ClientOptions],
+) -> AsyncClient[T]: ...
+def connect_async(
+    url: str,
+    type_: Any = bytes,  # Any: a type expression; the overloads say which
+    *,
+    serializer: str | Serializer[Any] | None = None,  # Any: as above
+    settings: Settings | None = None,
+    **options: Unpack[ClientOptions],
+) -> AsyncClient[Any]:
+    """Return an asyncio client for the servers that *url* names, storing values of *type_*. It dials when first used.
+
+        memcached://[user:password@]host[:port][,host[:port]…]/?weights=2,1&timeout=0.25&pool_size=8
+        memcacheds://…   memcached+unix:///path   memcached+dns://name:port   memcached+elasticache://host:port
+
+    *serializer*: the name of an installed serializer (`available_serializers`) or a Serializer; left out for bytes, str
+    and int. *settings*: what the URL does not say. *options*: see `ClientOptions`. The client owns its cluster:
+    close it, or use it in an ``async with``.
+
+    Raises InvalidArgumentError naming the part of the URL that is wrong (never a credential), SerializerNotFound.
+    """
+    chosen = serializer_for(type_, serializer)
+    return AsyncClient(open_async_cluster(url, settings or Settings()), chosen, owns=True, **options)
+
+
 # type and not isinstance: a subclass of int or str needs a serializer that makes it again.
 _BUILTIN: Final = ((bytes, BytesSerializer), (str, StrSerializer), (int, IntSerializer))
 
@@ -87,4 +140,23 @@ def open_cluster(url: str, settings: Settings) -> Cluster:
     place, complete = parse_url(url, settings)
     if not isinstance(place, SourceOfNodes):
         return Cluster(place, settings=complete)
-    raise NotImplementedError
+    source = load_node_source(place.name)(place.host, place.port, settings=complete)
+    first = known_nodes(source, ask(source))
+    cluster = Cluster(first, settings=complete)
+    cluster.attach(Watch(source, cluster.set_nodes, settings=complete, first=first))
+    return cluster
+
+
+def open_async_cluster(url: str, settings: Settings) -> AsyncCluster:
+    """Return the asyncio cluster of the nodes that *url* names; a source of nodes is first asked when it is used."""
+    place, complete = parse_url(url, settings)
+    if not isinstance(place, SourceOfNodes):
+        return AsyncCluster(place, settings=complete)
+    source = load_node_source(place.name)(place.host, place.port, settings=complete)
+
+    async def find(cluster: AsyncCluster) -> Sequence[Node]:
+        first = await poll(source)
+        cluster.attach(AsyncWatch(source, cluster.set_nodes, settings=complete, first=first))
+        return first
+
+    return AsyncCluster(find, settings=complete)

@@ -13,12 +13,12 @@ from typing import Final, final
 from typing_extensions import override
 
 from metacache.discovery.blocking import ask_in_thread
-from metacache.discovery.follower import Answer, Apply, Follower
+from metacache.discovery.follower import Answer, Apply, Follower, known_nodes
 from metacache.discovery.sources import NodeSource
 from metacache.nodes import Node
 from metacache.settings import Settings
 
-__all__ = ["AsyncWatch"]
+__all__ = ["AsyncWatch", "poll"]
 
 DEFAULTS: Final = Settings()
 
@@ -85,15 +85,24 @@ class _Effects:
         return True  # a closed watch is a cancelled task
 
     async def poll(self) -> Answer:
-        loop = asyncio.get_running_loop()
-        answered: asyncio.Future[Answer] = loop.create_future()
+        return await _asked(self._source)
 
-        def tell(answer: Answer) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
-                loop.call_soon_threadsafe(_settle, answered, answer)
 
-        ask_in_thread(self._source, tell)
-        return await answered
+async def poll(source: NodeSource) -> Sequence[Node]:
+    """Return the nodes that *source* knows, asked in a thread. Raises ConnectError when it knows none."""
+    return known_nodes(source, await _asked(source))
+
+
+async def _asked(source: NodeSource) -> Answer:
+    loop = asyncio.get_running_loop()
+    answered: asyncio.Future[Answer] = loop.create_future()
+
+    def tell(answer: Answer) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+            loop.call_soon_threadsafe(_settle, answered, answer)
+
+    ask_in_thread(source, tell)
+    return await answered
 
 
 def _settle(answered: asyncio.Future[Answer], answer: Answer) -> None:

@@ -56,8 +56,18 @@ class Watch:
         self._start()
 
     def _start(self) -> None:
-        work = partial(_run, self._follower, self._effects)
-        threading.Thread(target=work, name="metacache-watch", daemon=True).start()
+        # The thread holds the watch: what happens at a fork and at the exit has to find it.
+        threading.Thread(target=self._run, args=(self._effects,), name="metacache-watch", daemon=True).start()
+
+    def _run(self, effects: _Effects) -> None:
+        # Any: what a coroutine yields and is sent, which is nothing with effects that never suspend it.
+        following: Coroutine[Any, Any, None] = self._follower.run(effects)
+        try:
+            following.send(None)
+        except StopIteration:
+            pass  # the end of every coroutine
+        finally:
+            effects.end()
 
     @override
     def __repr__(self) -> str:
@@ -108,17 +118,6 @@ class _Effects:
 
     async def poll(self) -> Answer:
         return ask(self._source)
-
-
-def _run(follower: Follower, effects: _Effects) -> None:
-    # Any: what a coroutine yields and is sent, which is nothing with effects that never suspend it.
-    following: Coroutine[Any, Any, None] = follower.run(effects)
-    try:
-        following.send(None)
-    except StopIteration:
-        pass  # the end of every coroutine
-    finally:
-        effects.end()
 
 
 def ask_in_thread(source: NodeSource, tell: Callable[[Answer], object]) -> None:

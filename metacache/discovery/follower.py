@@ -15,11 +15,11 @@ from weakref import WeakMethod
 
 from metacache.discovery.schedule import Plan, unusable
 from metacache.discovery.sources import NodeSource
-from metacache.errors import ClosedError, MetacacheError
+from metacache.errors import ClosedError, ConnectError, MetacacheError
 from metacache.nodes import Node
 from metacache.settings import Settings
 
-__all__ = ["Answer", "Apply", "Effects", "Follower", "ask"]
+__all__ = ["Answer", "Apply", "Effects", "Follower", "ask", "known_nodes"]
 
 logger: Final = logging.getLogger("metacache.discovery")
 
@@ -36,6 +36,18 @@ def ask(source: NodeSource) -> Answer:
         return tuple(source.poll())
     except Exception as error:  # a stranger's code: no error of it may end the watch
         return error
+
+
+def known_nodes(source: NodeSource, answer: Answer) -> Sequence[Node]:
+    """Return the nodes that a poll of *source* came to. Raises ConnectError when they are none that can be used."""
+    if isinstance(answer, MetacacheError):
+        raise answer
+    if isinstance(answer, Exception):
+        raise ConnectError(f"the nodes were not found: {_told(answer)}") from answer
+    problem = unusable(answer)
+    if problem is not None:
+        raise ConnectError(f"{source!r} tells no nodes that can be used: {problem}")
+    return answer
 
 
 class Effects(Protocol):

@@ -55,10 +55,10 @@ class Limits:
     wait: float | None = None
 
     @classmethod
-    def of(cls, settings: Settings) -> Limits:
-        """Return the limits that *settings* set."""
+    def of(cls, settings: Settings, *, spare: int = 0) -> Limits:
+        """Return the limits that *settings* set; *spare* connections are not counted among these."""
         return cls(
-            size=settings.pool_size,
+            size=settings.pool_size - spare,
             min_idle=settings.pool_min_idle,
             max_idle_time=settings.pool_max_idle_time,
             max_lifetime=settings.max_lifetime,

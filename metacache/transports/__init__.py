@@ -6,7 +6,7 @@ shape and need not inherit from anything. Nothing here touches a socket or a clo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Final, Generic, NoReturn, Protocol, TypeVar, final
 
 import attrs
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from metacache.protocol.replies import Reply
     from metacache.protocol.windows import Replies
 
-__all__ = ["CLOSED", "Batch", "Exchange", "Operation", "Transport", "Verb"]
+__all__ = ["ASYNC_CLOSED", "CLOSED", "AsyncTransport", "Batch", "Exchange", "Operation", "Transport", "Verb"]
 
 R = TypeVar("R")
 
@@ -165,6 +165,32 @@ class Transport(Protocol):
         ...
 
 
+class AsyncTransport(Protocol):
+    """Moves operations to servers and replies back, under an event loop. A wrapper forwards all three methods.
+
+    What they return may be a coroutine or any other awaitable, so ``async def`` satisfies it.
+    """
+
+    def run(self, op: Operation[R], /, *, deadline: float | None = None) -> Awaitable[R]:
+        """Send *op*, wait for its reply and return what ``op.read`` makes of it.
+
+        *deadline*: a ``time.monotonic()`` time; None: ``Settings.timeout`` from now. Raises a MetacacheError.
+        """
+        ...
+
+    def run_batch(self, batch: Batch, /, *, deadline: float) -> Awaitable[Replies]:
+        """Send *batch*, wait for its replies and return a reply or an error for each request.
+
+        *deadline* as in `run`; ``math.inf``: ``Settings.timeout`` from now. Raises only for what is wrong before a byte
+        is sent (ClosedError, ValueTooLargeError); the rest is in the outcomes.
+        """
+        ...
+
+    def aclose(self) -> Awaitable[None]:
+        """Close; what runs is let finish, what comes is refused with ClosedError. Closing twice is nothing."""
+        ...
+
+
 @final
 class _Closed:
     """The transport of a client that was closed."""
@@ -183,7 +209,26 @@ class _Closed:
         return "<closed>"
 
 
+@final
+class _AsyncClosed:
+    """The transport of an asyncio client that was closed."""
+
+    async def run(self, op: Operation[R], /, *, deadline: float | None = None) -> R:  # noqa: ARG002 - as above
+        _refuse(op.verb.name, op.given)
+
+    async def run_batch(self, batch: Batch, /, *, deadline: float) -> Replies:  # noqa: ARG002 - as above
+        _refuse(batch.verb.name, None)
+
+    async def aclose(self) -> None:
+        pass
+
+    @override
+    def __repr__(self) -> str:
+        return "<closed>"
+
+
 CLOSED: Final = _Closed()
+ASYNC_CLOSED: Final = _AsyncClosed()
 
 
 def _refuse(operation: str, key: Key | None) -> NoReturn:

@@ -23,6 +23,7 @@ from metacache.transports.account import Age, Discard, Tally
 from metacache.transports.dialing.blocking import Dialer
 from metacache.transports.exchange import FailedExchange, StreamExchange
 from metacache.transports.forking import forget_in_children
+from metacache.transports.limits import check_bodies, too_large
 from metacache.transports.streams.blocking import Attempt, Stream
 from metacache.transports.waiting.blocking import Lender
 
@@ -113,7 +114,7 @@ class Connection:
         seconds = self._timeout if deadline is None else deadline - now
         try:
             if self._max_body is not None and op.body is not None and len(op.body) > self._max_body:
-                raise _too_large(len(op.body), self._max_body)
+                raise too_large(len(op.body), self._max_body)
             try:
                 stream = self._idle.pop()
             except IndexError:
@@ -165,8 +166,7 @@ class Connection:
         *deadline* as in `run`; ``math.inf``: ``Settings.timeout`` from now. Raises ClosedError and ValueTooLargeError;
         all else that goes wrong is in the outcomes.
         """
-        if self._max_body is not None:
-            _check_sizes(batch, self._max_body)
+        check_bodies(batch, self._max_body)
         deadline = monotonic() + self._settings.timeout if deadline == math.inf else deadline
         try:
             stream = self._take(deadline)
@@ -225,16 +225,6 @@ class Connection:
         self._dialer.forget()
         self._lender.reset()
         self._refer()
-
-
-def _check_sizes(batch: Batch, limit: int) -> None:
-    for given, body in zip(batch.given, batch.bodies or (), strict=False):
-        if len(body) > limit:
-            raise _too_large(len(body), limit).locate(operation=batch.verb.name, key=given)
-
-
-def _too_large(size: int, limit: int) -> ValueTooLargeError:
-    return ValueTooLargeError(f"the encoded value is {size} bytes, Settings.max_value_size is {limit}")
 
 
 # A deadline that the driver does not know (math.inf) is seen by the exchange itself this many seconds late at most.

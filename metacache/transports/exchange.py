@@ -97,6 +97,11 @@ class Windows:
         self.next = start + count
         return start, self.next
 
+    def give_up(self) -> range:
+        """Return the requests that are in no window, none of which will be cut."""
+        rest, self.next = range(self.next, self._total), self._total
+        return rest
+
     def _size(self, start: int, stop: int) -> int:
         # Joining measures four times faster than adding up lengths.
         bodies = self._batch.bodies

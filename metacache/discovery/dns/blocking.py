@@ -17,8 +17,7 @@ from metacache.settings import Settings
 
 __all__ = ["DnsSource", "dns_source"]
 
-# Seconds in one poll after which no further address is asked for its name: a resolver that never answers such questions
-# takes its time for each.
+# A resolver that never answers the question for a name takes its time for each address.
 NAMING_TIME: Final = 5.0
 
 
@@ -35,15 +34,19 @@ class DnsSource:
         port: the port of every node.
         weight: the weight of every node.
         by_name: connect to the nodes by their own names, as TLS needs to check certificates; the names must resolve.
+        naming_time: seconds in one poll after which no further address is asked for its name; 0: none is.
 
     Raises InvalidArgumentError when *name* is no host name or *port* no port.
     """
 
-    def __init__(self, name: str, port: int, *, weight: float = 1.0, by_name: bool = False) -> None:
+    def __init__(
+        self, name: str, port: int, *, weight: float = 1.0, by_name: bool = False, naming_time: float = NAMING_TIME
+    ) -> None:
         self._service = Node(tcp_address(name, port), weight=weight)
         self._host = name
         self._port = port
         self._by_name = by_name
+        self._naming_time = naming_time
         self._known: Mapping[str, str | None] = {}
 
     @override
@@ -66,7 +69,7 @@ class DnsSource:
     def _names(self, addresses: Sequence[str]) -> Mapping[str, str | None]:
         # A node must not change its identity, and its keys their node, because one question went unanswered: an address
         # keeps the name it had for as long as it is there, until it is told another.
-        until = monotonic() + NAMING_TIME
+        until = monotonic() + self._naming_time
         return {
             address: (_name_of(address) if monotonic() < until else None) or self._known.get(address)
             for address in addresses

@@ -9,7 +9,7 @@ import errno
 import socket
 import ssl
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, Final, TypeAlias, final
 
@@ -17,10 +17,10 @@ from metacache.errors import ConnectError
 from metacache.nodes import Node, UnixAddress
 from metacache.settings import Settings
 
-__all__ = ["Dialer"]
+__all__ = ["Dialer", "Lookup", "Resolver", "Target", "dial_failed", "set_tcp_options"]
 
 # What connect() takes: (family, address). Any: an address differs from family to family, and typeshed says so too.
-_Target: TypeAlias = tuple[int, "tuple[Any, ...] | str"]
+Target: TypeAlias = tuple[int, "tuple[Any, ...] | str"]
 
 KEEP_ANSWER: Final = 60.0  # seconds an answer of the resolver is used without asking again
 
@@ -35,24 +35,112 @@ _ADVICE: Final = {
 
 
 @final
-class Dialer:
-    """Makes connected sockets to one node.
+class Resolver:
+    """Finds the addresses of one node.
 
-    Keeps what the resolver answered: it is used for a minute, and after that for as long as the resolver fails.
+    Keeps what the system's resolver answered: it is used for a minute, and after that for as long as that fails.
     """
 
-    __slots__ = ("_asked", "_kept", "_kept_at", "_node", "_settings")
+    __slots__ = ("_asked", "_kept", "_kept_at", "_node")
 
-    def __init__(self, node: Node, settings: Settings) -> None:
+    def __init__(self, node: Node) -> None:
         self._node = node
-        self._settings = settings
-        self._asked: _Lookup | None = None
-        self._kept: Sequence[_Target] = ()
+        self._asked: Lookup | None = None
+        self._kept: Sequence[Target] = ()
         self._kept_at = 0.0
 
     def forget(self) -> None:
         """Drop a lookup whose thread a fork left behind."""
         self._asked = None
+
+    def drop(self) -> None:
+        """Ask anew next time: nothing answered at any of the addresses."""
+        self._kept = ()
+
+    def known(self) -> Sequence[Target] | None:
+        """Return the addresses if nobody has to be asked for them."""
+        address = self._node.address
+        if isinstance(address, UnixAddress):
+            return ((socket.AF_UNIX, address.path),)
+        try:
+            return _addresses(address.host, address.port, socket.AI_NUMERICHOST)
+        except (OSError, UnicodeError):
+            pass  # a name
+        return self._kept if self._kept and monotonic() - self._kept_at < KEEP_ANSWER else None
+
+    def ask(self) -> Lookup:
+        """Return the question that is under way, or a new one."""
+        assert not isinstance(self._node.address, UnixAddress)  # `known` has told
+        if self._asked is None:
+            self._asked = Lookup(self._node.address.host, self._node.address.port)
+        return self._asked
+
+    def learn(self, asked: Lookup) -> Sequence[Target]:
+        """Return what was answered, or what is still kept from before. Raises ConnectError when it is nothing."""
+        if asked.answered:
+            self._asked = None
+        if asked.targets:
+            self._kept, self._kept_at = asked.targets, monotonic()
+        if self._kept:
+            return self._kept
+        told = "could not be resolved" if asked.answered else "was not resolved within the time to connect"
+        raise ConnectError(f"the name {asked.host!r} {told}", node=self._node.name) from asked.error
+
+
+@final
+class Lookup:
+    """One question to the system's resolver, asked in a thread of its own, for getaddrinfo knows no timeout."""
+
+    __slots__ = ("_running", "_tell", "answered", "error", "host", "targets")
+
+    def __init__(self, host: str, port: int) -> None:
+        self.host = host
+        self.targets: Sequence[Target] = ()
+        self.error: OSError | None = None
+        self.answered = False
+        self._tell: Callable[[], object] | None = None
+        # A bare lock held while the question is open: an Event's Condition can lose its lock to a signal.
+        self._running = threading.Lock()
+        self._running.acquire()
+        threading.Thread(target=self._ask, args=(host, port), name="metacache-resolve", daemon=True).start()
+
+    def _ask(self, host: str, port: int) -> None:
+        try:
+            self.targets = _addresses(host, port, 0)
+        except (OSError, UnicodeError) as error:  # UnicodeError: a label that IDNA refuses
+            self.error = error if isinstance(error, OSError) else OSError(str(error))
+        finally:
+            self.answered = True
+            self._running.release()
+            if self._tell is not None:
+                self._tell()
+
+    def wait(self, seconds: float) -> None:
+        """Wait for the answer."""
+        if not self.answered and self._running.acquire(timeout=max(seconds, 0.0)):
+            self._running.release()
+
+    def tell(self, told: Callable[[], object]) -> None:
+        """Have *told* called, by whichever thread, when the answer is there; it may be called twice."""
+        self._tell = told
+        if self.answered:
+            told()
+
+
+@final
+class Dialer:
+    """Makes connected sockets to one node."""
+
+    __slots__ = ("_node", "_resolver", "_settings")
+
+    def __init__(self, node: Node, settings: Settings) -> None:
+        self._node = node
+        self._settings = settings
+        self._resolver = Resolver(node)
+
+    def forget(self) -> None:
+        """Drop a lookup whose thread a fork left behind."""
+        self._resolver.forget()
 
     def dial(self, deadline: float) -> socket.socket:
         """Return a connected socket with TCP_NODELAY set and the TLS handshake done.
@@ -70,18 +158,25 @@ class Dialer:
                 return self._connect(target, share)
             except OSError as error:
                 failures.append(error)
-        self._kept = ()
-        raise self._failed(failures) from (failures[-1] if failures else None)
+        self._resolver.drop()
+        raise dial_failed(self._node, failures) from (failures[-1] if failures else None)
 
-    def _connect(self, target: _Target, seconds: float) -> socket.socket:
+    def _targets(self, deadline: float) -> Sequence[Target]:
+        known = self._resolver.known()
+        if known is not None:
+            return known
+        asked = self._resolver.ask()
+        asked.wait(deadline - monotonic())
+        return self._resolver.learn(asked)
+
+    def _connect(self, target: Target, seconds: float) -> socket.socket:
         family, address = target
         start = monotonic()
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
             sock.settimeout(seconds)
             sock.connect(address)
-            if family != socket.AF_UNIX:
-                self._set_tcp_options(sock)
+            set_tcp_options(sock, self._settings)
             if self._settings.tls is None:
                 return sock
             sock.settimeout(max(seconds - (monotonic() - start), 0.001))
@@ -94,84 +189,29 @@ class Dialer:
                 raise OSError(f"TLS is not possible here: {error}") from error
             raise
 
-    def _set_tcp_options(self, sock: socket.socket) -> None:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        idle = self._settings.keepalive
-        if idle is None:
-            return
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        options = {"TCP_KEEPIDLE": idle, "TCP_KEEPINTVL": max(1, idle // 3), "TCP_KEEPCNT": 3}
-        for name, value in options.items():
-            if hasattr(socket, name):  # not on every platform
-                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
-    def _failed(self, failures: Sequence[OSError]) -> ConnectError:
-        if not failures:
-            return ConnectError("no time was left to connect", node=self._node.name)
-        told = "; ".join(dict.fromkeys(_told(error) for error in failures))
-        return ConnectError(told, node=self._node.name)
-
-    # --- names -----------------------------------------------------------------------------------------------------
-
-    def _targets(self, deadline: float) -> Sequence[_Target]:
-        address = self._node.address
-        if isinstance(address, UnixAddress):
-            return ((socket.AF_UNIX, address.path),)
-        try:
-            return _addresses(address.host, address.port, socket.AI_NUMERICHOST)
-        except (OSError, UnicodeError):
-            pass  # a name
-        if self._kept and monotonic() - self._kept_at < KEEP_ANSWER:
-            return self._kept
-        return self._look_up(address.host, address.port, deadline)
-
-    def _look_up(self, host: str, port: int, deadline: float) -> Sequence[_Target]:
-        if self._asked is None:
-            self._asked = _Lookup(host, port)
-        asked = self._asked
-        answered = asked.wait(deadline - monotonic())
-        if answered:
-            self._asked = None
-        if asked.targets:
-            self._kept, self._kept_at = asked.targets, monotonic()
-        if self._kept:
-            return self._kept
-        told = f"the name {host!r} could not be resolved" if answered else f"resolving {host!r} took too long"
-        raise ConnectError(told, node=self._node.name) from asked.error
+def set_tcp_options(sock: socket.socket, settings: Settings) -> None:
+    """Set TCP_NODELAY and the keepalive that *settings* asks for; nothing on a unix socket."""
+    if sock.family == socket.AF_UNIX:
+        return
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    idle = settings.keepalive
+    if idle is None:
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    options = {"TCP_KEEPIDLE": idle, "TCP_KEEPINTVL": max(1, idle // 3), "TCP_KEEPCNT": 3}
+    for name, value in options.items():
+        if hasattr(socket, name):  # not on every platform
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
-@final
-class _Lookup:
-    """One question to the resolver, asked in a thread of its own, for getaddrinfo knows no timeout."""
-
-    __slots__ = ("_running", "answered", "error", "targets")
-
-    def __init__(self, host: str, port: int) -> None:
-        self.targets: Sequence[_Target] = ()
-        self.error: OSError | None = None
-        self.answered = False
-        # A bare lock held while the question is open: an Event's Condition can lose its lock to a signal.
-        self._running = threading.Lock()
-        self._running.acquire()
-        threading.Thread(target=self._ask, args=(host, port), name="metacache-resolve", daemon=True).start()
-
-    def _ask(self, host: str, port: int) -> None:
-        try:
-            self.targets = _addresses(host, port, 0)
-        except (OSError, UnicodeError) as error:  # UnicodeError: a label that IDNA refuses
-            self.error = error if isinstance(error, OSError) else OSError(str(error))
-        finally:
-            self.answered = True
-            self._running.release()
-
-    def wait(self, seconds: float) -> bool:
-        """Wait for the answer; return whether it came."""
-        if not self.answered and self._running.acquire(timeout=max(seconds, 0.0)):
-            self._running.release()
-        return self.answered
+def dial_failed(node: Node, failures: Sequence[OSError]) -> ConnectError:
+    """Return the error for a *node* of which no address answered."""
+    told = "; ".join(dict.fromkeys(_told(error) for error in failures)) or "no time was left to connect"
+    return ConnectError(told, node=node.name)
 
 
-def _addresses(host: str, port: int, flags: int) -> Sequence[_Target]:
+def _addresses(host: str, port: int, flags: int) -> Sequence[Target]:
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
     return tuple(dict.fromkeys((family, address) for family, _, _, _, address in found))
 

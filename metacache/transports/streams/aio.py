@@ -1,7 +1,7 @@
 """A link: one socket of an event loop and the protocol connection on it, shared by many callers.
 
-Writes what its connection has waiting, gives each reply to the future it belongs to, and tells when it is lost. Knows no
-dialling, no deadline and no retry; it changes over time, and what guards it is that one event loop runs it.
+Writes what its connection has waiting, gives each reply to the future it belongs to, and tells when it is lost. Knows
+no dialling, no deadline and no retry. It changes over time; what guards it is that one event loop runs it.
 """
 
 from __future__ import annotations
@@ -11,17 +11,20 @@ from collections import deque
 from collections.abc import Callable
 from random import getrandbits
 from time import monotonic
-from typing import Any, Final, NamedTuple, TypeAlias, final
+from typing import Final, final
 
 from typing_extensions import override
 
 from metacache.errors import ConnectionLost, MetacacheError
 from metacache.protocol.commands import Request
 from metacache.protocol.connection import ProtocolConnection
+from metacache.protocol.expectations import Expectation
 from metacache.settings import Settings
-from metacache.transports import Batch, Operation
+from metacache.transports import Operation
+from metacache.transports.exchange import send_window
+from metacache.transports.waiting.aio import BatchWindow, Place, weight_of
 
-__all__ = ["BatchWindow", "Link", "Place"]
+__all__ = ["Link"]
 
 # One write an event-loop turn takes so much at most, that a flood of small requests leaves while more are being made.
 MAX_REQUESTS: Final = 256
@@ -30,45 +33,21 @@ MAX_WRITE: Final = 65536  # bytes
 MAX_TLS_WRITE: Final = 16384
 
 
-class BatchWindow(NamedTuple):
-    """The requests of a batch from *start* to *stop*, which go out together."""
-
-    batch: Batch
-    start: int
-    stop: int
-
-
-Work: TypeAlias = "Operation[Any] | BatchWindow | Request"  # Any: whatever it is, its reader knows
-
-
-class Place(NamedTuple):
-    """A request's place in the queue. Its caller waits for the future; a future that is done was abandoned, and its reply is
-    dropped.
-
-    ``asked``: when it was asked for; minus infinity once it was sent a second time.
-    """
-
-    future: asyncio.Future[Any]  # Any: an Answer for one request, Replies for a window
-    work: Work
-    deadline: float
-    asked: float
-
-
 @final
 class Link(asyncio.Protocol):
     """See the module.
 
     Args:
         settings: limits, and whether it is TLS.
-        on_room: called when replies or the socket made room to write more.
+        on_room: called with the number of requests just answered, when there may be room to write more.
         on_lost: called once, with the link and what went wrong; what is left in ``in_flight`` gets no reply.
 
-    ``in_flight`` are the places written and not answered, ``requests`` how many requests they are; ``heard``: when bytes came last, or
-    the first of those in flight was written.
+    ``in_flight`` are the places written and not answered, ``requests`` how many requests they are; ``heard``: when
+    bytes came last, or the first of those in flight was written; ``when_closed`` is done when the socket is closed.
     """
 
     __slots__ = (
-        "_is_lost",
+        "_loop",
         "_max_in_flight",
         "_max_write",
         "_on_lost",
@@ -79,6 +58,7 @@ class Link(asyncio.Protocol):
         "dialled",
         "heard",
         "in_flight",
+        "is_lost",
         "requests",
         "when_closed",
     )
@@ -86,7 +66,7 @@ class Link(asyncio.Protocol):
     _transport: asyncio.Transport
 
     def __init__(
-        self, settings: Settings, on_room: Callable[[], None], on_lost: Callable[[Link, MetacacheError], None]
+        self, settings: Settings, on_room: Callable[[int], None], on_lost: Callable[[Link, MetacacheError], None]
     ) -> None:
         self._protocol = ProtocolConnection(max_reply_size=settings.max_reply_size, first_opaque=getrandbits(16))
         self._max_in_flight = settings.max_in_flight
@@ -94,57 +74,61 @@ class Link(asyncio.Protocol):
         self._on_room = on_room
         self._on_lost = on_lost
         self._paused = False
-        self._is_lost = False
+        self.is_lost = False
         self.in_flight: deque[Place] = deque()
         self.requests = 0
         self.dialled = self.heard = monotonic()
-        self.when_closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self.when_closed: asyncio.Future[None] = self._loop.create_future()
 
     @override
     def __repr__(self) -> str:
-        return f"<Link: {'lost' if self._is_lost else f'{self.requests} in flight'}>"
+        return f"<Link: {'lost' if self.is_lost else f'{self.requests} in flight'}>"
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
     @property
     def has_room(self) -> bool:
         """True when more may be written now."""
-        return not self._paused and not self._is_lost and self.requests < self._max_in_flight
+        return not self._paused and not self.is_lost and self.requests < self._max_in_flight
 
-    def write(self, waiting: deque[Place]) -> None:
-        """Write what of *waiting* may be written now, in one write, and move it in flight. The abandoned are left out."""
+    def write(self, waiting: deque[Place]) -> int:
+        """Write what of *waiting* may be written now, and move it in flight; return the requests of those abandoned.
+
+        One write, or over TLS one for each pack that the server can take at once.
+        """
         if not self.in_flight:
             self.heard = monotonic()
         pieces: list[bytes] = []
-        size, most = 0, self.requests + MAX_REQUESTS
-        while waiting and self.has_room and size < self._max_write and self.requests < most:
-            place = waiting[0]
-            if place.future.done():
-                waiting.popleft()
+        size = total = dropped = 0
+        most = self.requests + MAX_REQUESTS
+        while waiting and self.has_room and total < MAX_WRITE and self.requests < most:
+            place = waiting.popleft()
+            if place[0].done():
+                dropped += weight_of(place[1])
                 continue
             data = self._frame(place)
-            waiting.popleft()
             if pieces and size + len(data) > self._max_write:
                 self._transport.write(b"".join(pieces))
                 pieces, size = [], 0
             pieces.append(data)
             size += len(data)
+            total += len(data)
         if pieces:
-            self._transport.write(b"".join(pieces) if len(pieces) > 1 else pieces[0])
+            self._transport.write(b"".join(pieces))
+        return dropped
 
     def _frame(self, place: Place) -> bytes:
         """Return the bytes of a request, which is in flight from now on."""
-        work = place.work
-        if isinstance(work, BatchWindow):
-            batch, start, stop = work
-            bodies = None if batch.bodies is None else batch.bodies[start:stop]
-            send = self._protocol.send_quiet if batch.quiet else self._protocol.send_window
-            data, _ = send(batch.verb.command, batch.heads[start:stop], bodies)
-            self.requests += stop - start
+        work = place[1]
+        if type(work) is Operation:
+            data, _ = self._protocol.send(work.verb.command, work.head, work.body)
+        elif isinstance(work, BatchWindow):
+            data, _ = send_window(self._protocol, *work)
         else:
-            command = work.command if isinstance(work, Request) else work.verb.command
-            data, _ = self._protocol.send(command, work.head, work.body)
-            self.requests += 1
+            assert isinstance(work, Request)
+            data, _ = self._protocol.send(work.command, work.head, work.body)
+        self.requests += weight_of(work)
         self.in_flight.append(place)
         return data
 
@@ -165,30 +149,72 @@ class Link(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Go on writing."""
         self._paused = False
-        self._on_room()
+        self._on_room(0)
 
     @override
     def data_received(self, data: bytes) -> None:
         """Give the replies that are complete to those who wait for them."""
+        if self.is_lost:
+            return  # closing: what still comes is nobody's
         self.heard = monotonic()
-        protocol, in_flight = self._protocol, self.in_flight
-        for expectation in protocol.receive(data):
-            future, work, _, _ = in_flight.popleft()
-            if isinstance(work, BatchWindow):
-                self.requests -= work.stop - work.start
-            else:
-                self.requests -= 1
-            if not future.done():
-                future.set_result(expectation)
+        protocol = self._protocol
+        answered = self._answer(protocol.receive(data))
         if protocol.must_close:
             told = "the connection was closed after an error that leaves unclear what the server takes for requests"
             self.lose(protocol.failure or ConnectionLost(told))
-        else:
-            self._on_room()
+        self._on_room(answered)
+
+    def _answer(self, finished: list[Expectation]) -> int:
+        in_flight = self.in_flight
+        answered = 0
+        for expectation in finished:
+            future, work, _, _ = in_flight.popleft()
+            answered += weight_of(work)
+            if not future.done():
+                future.set_result(expectation)
+        self.requests -= answered
+        return answered
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell that the link is lost."""
         if not self.when_closed.done():
             self.when_closed.set_result(None)
-        self.end(exc)
+        if self.is_lost:
+            return
+        self._on_room(self._answer(self._protocol.end_of_stream()))
+        told = "the server closed the connection" if exc is None else _told(exc)
+        self._lost(ConnectionLost(f"{told} before the reply was complete"))
+
+    # --- the end -----------------------------------------------------------------------------------------------------
+
+    def lose(self, error: MetacacheError) -> None:
+        """Close at once because of *error*, and tell."""
+        if not self.is_lost:
+            self._lost(error)
+            self._transport.abort()
+
+    def _lost(self, error: MetacacheError) -> None:
+        self.is_lost = True
+        self._on_lost(self, error)
+
+    def close(self) -> None:
+        """Close without a word to anybody: nothing is in flight, or nobody waits for it."""
+        self.is_lost = True
+        self._transport.abort()
+
+    def drop(self) -> None:
+        """Close when the loop is closed, or not the one that runs: nothing may be scheduled, so nobody is told."""
+        self.is_lost = True
+        if self._loop.is_closed():
+            # What the loop would have called; a transport of asyncio warns when it is freed without it.
+            finish = getattr(self._transport, "_call_connection_lost", None)
+            if finish is not None:
+                finish(None)
+        else:
+            self._loop.call_soon_threadsafe(self._transport.abort)
+
+
+def _told(error: Exception) -> str:
+    strerror = error.strerror if isinstance(error, OSError) else None
+    return f"the connection broke ({strerror or type(error).__name__})"

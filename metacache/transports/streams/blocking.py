@@ -197,11 +197,14 @@ class Stream:
             self._authenticate(deadline)
         except BaseException as error:
             failure = self.failed(error)
-            if isinstance(failure, OperationTimeout | ConnectionLost | ProtocolError):
-                raise ConnectError(
-                    f"connected, but the server did not answer the authentication: {failure.message}"
-                ) from error
-            raise failure from failure.__cause__
+            try:
+                if isinstance(failure, OperationTimeout | ConnectionLost | ProtocolError):
+                    raise ConnectError(
+                        f"connected, but the server did not answer the authentication: {failure.message}"
+                    ) from error
+                raise failure from failure.__cause__
+            finally:
+                del failure  # an exception and a frame that hold each other would hold this stream too
 
     def _authenticate(self, deadline: float) -> None:
         username, password = self._settings.username, self._settings.password
@@ -235,15 +238,21 @@ class Stream:
             answer = self._receive_answer(command, attempt.opaque if command.echoes else None, attempt.data, deadline)
         except BaseException as error:  # a signal's exception too: the stream position is no longer known
             failure = self.failed(error)
-            fresh = self._dialled >= began
-            if isinstance(failure, ConnectionLost) and not fresh and (op.is_read or not left):
-                return self.exchange(op, deadline)
-            if isinstance(failure, MetacacheError):
-                failure.maybe_applied = left and not op.is_read
-            raise failure from failure.__cause__
-        if isinstance(answer, Refusal):
+            try:
+                fresh = self._dialled >= began
+                if isinstance(failure, ConnectionLost) and not fresh and (op.is_read or not left):
+                    return self.exchange(op, deadline)
+                if isinstance(failure, MetacacheError):
+                    failure.maybe_applied = left and not op.is_read
+                raise failure from failure.__cause__
+            finally:
+                del failure, attempt  # as in `_dial`
+        if not isinstance(answer, Refusal):
+            return answer
+        try:
             raise answer.error
-        return answer
+        finally:
+            del answer  # as in `_dial`
 
     def exchange(self, op: Operation[Any], deadline: float) -> Reply:  # Any: the result type is not ours
         """Send *op* on a new or good connection and return its reply, without any shortcut. Raises as `finish` does."""

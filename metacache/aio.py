@@ -1,0 +1,372 @@
+"""`AsyncClient[T]`: the verbs of one Python type over an asyncio transport, a line or two each.
+
+What a verb means is in operations, batches and recipes; how bytes move is the transport's. The blocking twin has the
+same verbs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Generic, Protocol, Self, final, overload
+
+from typing_extensions import TypeVar, Unpack, override
+
+from metacache import recipes
+from metacache.arguments import DEFAULT, Default, Ttl
+from metacache.core import Core
+from metacache.operations import DECREMENT, INCREMENT
+from metacache.options import ClientOptions, Options, ViewOptions
+from metacache.policies import ErrorPolicy
+from metacache.protocol.keys import K, Key
+from metacache.protocol.windows import Replies
+from metacache.readers import EN_REPLY
+from metacache.results import DeleteResult, Item, Metadata, Outcomes, StoreResult
+from metacache.serializers.builtin import BytesSerializer
+from metacache.serializers.frame import Cause
+from metacache.serializers.protocols import Serializer
+from metacache.transports import ASYNC_CLOSED, AsyncTransport, Batch, Operation
+
+__all__ = ["AsyncClient"]
+
+T = TypeVar("T", default=bytes)
+D = TypeVar("D")
+R = TypeVar("R")
+B = TypeVar("B", bytes, str)
+
+
+class _Run(Protocol):
+    def __call__(self, op: Operation[R], /, *, deadline: float | None) -> Awaitable[R]: ...
+
+
+@final
+class AsyncClient(Generic[T]):
+    """Stores and returns values of one Python type.
+
+    Args:
+        transport: moves the operations: an AsyncConnection, an AsyncPool, an AsyncCluster, or a wrapper of one.
+        serializer: turns T into bytes (`load_serializer`); left out: a ``AsyncClient[bytes]``.
+        owns: close the transport with the client.
+        options: see `ClientOptions`.
+
+    Misses, NOT_STORED and lost compare-and-sets are results. Every verb raises, before anything is sent:
+    InvalidKeyError, InvalidArgumentError, SerializationError, ValueTooLargeError, ClosedError, PoolTimeout,
+    NodeDownError, ConnectError, AuthenticationError. And when its request is on the way: OperationTimeout,
+    ConnectionLost, ProtocolError (the connection is closed; ``maybe_applied`` tells whether a write may have been
+    done), ServerError and ClientError (the connection goes on). ``on_error="miss"`` makes misses of the errors of
+    servers and network in reads. It belongs to the event loop that it is first used in.
+    """
+
+    __slots__ = ("_core", "_effects", "_fetch", "_operations", "_owns", "_run", "_transport")
+
+    _run: _Run
+    _fetch: _Run
+    _transport: AsyncTransport
+
+    @overload
+    def __init__(
+        self: AsyncClient[bytes],
+        transport: AsyncTransport,
+        serializer: None = None,
+        *,
+        owns: bool = False,
+        **options: Unpack[ClientOptions],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        transport: AsyncTransport,
+        serializer: Serializer[T],
+        *,
+        owns: bool = False,
+        **options: Unpack[ClientOptions],
+    ) -> None: ...
+    def __init__(
+        self,
+        transport: AsyncTransport,
+        serializer: Serializer[Any] | None = None,  # Any: T, or bytes when left out; the overloads say which
+        *,
+        owns: bool = False,
+        **options: Unpack[ClientOptions],
+    ) -> None:
+        chosen: Serializer[Any] = BytesSerializer() if serializer is None else serializer  # Any: as above
+        # pyright takes the T of a bare class for unknown.
+        self._set_up(
+            transport,
+            Core.of(chosen, Options(**options)),  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+            owns=owns,
+        )
+
+    def _set_up(self, transport: AsyncTransport, core: Core[T], *, owns: bool) -> None:
+        self._transport = transport
+        self._core = core
+        self._operations = core.operations
+        self._owns = owns
+        # Chosen once, so that no operation asks. None of them refers to the client: a dropped one is freed at once.
+        timeout, misses = core.options.timeout, core.misses
+        self._run = transport.run if timeout is None else _within(transport, timeout)
+        self._fetch = self._run if misses is None else _or_miss(self._run, misses)
+        self._effects = _AsyncEffects(self._run)
+
+    def with_options(self, **changes: Unpack[ViewOptions]) -> AsyncClient[T]:
+        """Return a client of the same type on the same transport with some options changed; cheap, and it owns nothing.
+
+        It shares the counters. Raises InvalidArgumentError for a bad option.
+        """
+        view = object.__new__(type(self))
+        view._set_up(self._transport, self._core.view(**changes), owns=False)
+        return view
+
+    async def aclose(self) -> None:
+        """Refuse further operations with ClosedError; close the transport if it is owned. Closing twice is nothing."""
+        transport, self._transport = self._transport, ASYNC_CLOSED
+        self._run = self._fetch = ASYNC_CLOSED.run
+        self._effects = _AsyncEffects(self._run)
+        if self._owns:
+            await transport.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        await self.aclose()
+
+    @override
+    def __repr__(self) -> str:
+        return f"<AsyncClient prefix={self._core.options.prefix!r} on {self._transport!r}>"
+
+    @property
+    def undecodable(self) -> Mapping[Cause, int]:
+        """How many stored values were none of this client's type, by cause. Live."""
+        return self._core.undecodable.counts
+
+    @property
+    def errors_as_misses(self) -> Mapping[str, int]:
+        """How many errors ``on_error="miss"`` made misses of, by the name of their class. Live."""
+        return self._core.errors.counts
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    @overload
+    async def get(self, key: Key) -> T | None: ...
+    @overload
+    async def get(self, key: Key, default: D) -> T | D: ...
+    async def get(self, key: Key, default: D | None = None) -> T | D | None:
+        """Return the value, or *default* for a miss.
+
+        A value marked stale is returned as any other, and spends its win: use `get_item` to be told.
+        """
+        return await self._fetch(self._operations.get(key, default), deadline=None)
+
+    async def get_item(self, key: Key) -> Item[T] | None:
+        """Return the value with its CAS, time to live, size and state, or None for a miss."""
+        return await self._fetch(self._operations.get_item(key), deadline=None)
+
+    async def get_many(self, keys: Iterable[K]) -> dict[K, T]:
+        """Return the values of those keys that were found; one exchange for all.
+
+        Raises BatchError, with both halves, when a part failed.
+        """
+        batch = self._core.batches.get_many(keys)
+        return batch.results(await self._drive(batch.batch), self._core.misses)
+
+    async def get_items(self, keys: Iterable[K]) -> dict[K, Item[T]]:
+        """Return the items of those keys that were found, as `get_item` and `get_many` do."""
+        batch = self._core.batches.get_items(keys)
+        return batch.results(await self._drive(batch.batch), self._core.misses)
+
+    async def get_many_outcomes(self, keys: Iterable[K]) -> Outcomes[K, T]:
+        """Return the values found and the errors met, by key; never raises for a part."""
+        batch = self._core.batches.get_many(keys)
+        return batch.outcomes(await self._drive(batch.batch))
+
+    async def get_and_touch(self, key: Key, ttl: Ttl) -> T | None:
+        """Return the value and give it *ttl* seconds to live from now; None for a miss.
+
+        After an error it may have been touched.
+        """
+        return await recipes.get_and_touch(self._effects, self._operations, key, ttl)
+
+    async def touch(self, key: Key, ttl: Ttl) -> bool:
+        """Give the item *ttl* seconds to live from now; return whether it was there.
+
+        After an error it may have been touched. Spends the win of a stale item.
+        """
+        return await recipes.touch(self._effects, self._operations, key, ttl)
+
+    async def inspect(self, key: Key) -> Metadata | None:
+        """Return what the server knows of an item without reading it, or None; spends no win, renews nothing.
+
+        Raises InvalidKeyError for a key that travels as base64 (it holds a space or control byte, or is hashed).
+        """
+        return await self._fetch(self._operations.inspect(key), deadline=None)
+
+    # --- writing -----------------------------------------------------------------------------------------------------
+
+    async def set(self, key: Key, value: T, *, ttl: Ttl | Default = DEFAULT) -> StoreResult:
+        """Store *value* whatever is there; return STORED.
+
+        *ttl*: seconds or timedelta; None: never expires; left out: the client's default_ttl. A ServerError (too large,
+        out of memory) leaves the key without its old value.
+        """
+        return await self._run(self._operations.set(key, value, ttl), deadline=None)
+
+    async def add(self, key: Key, value: T, *, ttl: Ttl | Default = DEFAULT) -> StoreResult:
+        """Store *value* if the key is not there; return STORED or NOT_STORED. *ttl* and errors as in `set`."""
+        return await self._run(self._operations.add(key, value, ttl), deadline=None)
+
+    async def replace(self, key: Key, value: T, *, ttl: Ttl | Default = DEFAULT) -> StoreResult:
+        """Store *value* if the key is there; return STORED or NOT_STORED. *ttl* and errors as in `set`."""
+        return await self._run(self._operations.replace(key, value, ttl), deadline=None)
+
+    async def compare_and_set(self, key: Key, value: T, cas: int, *, ttl: Ttl | Default = DEFAULT) -> StoreResult:
+        """Store *value* if the item still has *cas* (of `get_item`); return STORED, EXISTS or NOT_FOUND.
+
+        *ttl* as in `set`.
+        """
+        return await self._run(self._operations.compare_and_set(key, value, cas, ttl), deadline=None)
+
+    async def set_many(self, items: Mapping[K, T], *, ttl: Ttl | Default = DEFAULT) -> dict[K, StoreResult]:
+        """Store all values; one exchange for all. Return what each came to. *ttl* as in `set`.
+
+        Everything is checked before the first byte is sent. Raises BatchError, with both halves, when a part failed.
+        """
+        batch = self._core.batches.set_many(items, ttl)
+        return batch.results(await self._drive(batch.batch))
+
+    async def set_many_outcomes(
+        self, items: Mapping[K, T], *, ttl: Ttl | Default = DEFAULT
+    ) -> Outcomes[K, StoreResult]:
+        """Store all values; return results and errors by key, and never raise for a part. *ttl* as in `set`."""
+        batch = self._core.batches.set_many(items, ttl)
+        return batch.outcomes(await self._drive(batch.batch))
+
+    async def append(self: AsyncClient[B], key: Key, value: B) -> StoreResult:
+        """Put *value* behind what is stored; return STORED or NOT_STORED. The item keeps its time to live.
+
+        Only for values of bytes and of str with the built-in serializer and no compressor, else
+        InvalidArgumentError.
+        """
+        return await self._run(self._operations.append(key, value), deadline=None)
+
+    async def prepend(self: AsyncClient[B], key: Key, value: B) -> StoreResult:
+        """Put *value* before what is stored; else as `append`."""
+        return await self._run(self._operations.prepend(key, value), deadline=None)
+
+    async def delete(self, key: Key, *, cas: int | None = None) -> DeleteResult:
+        """Delete the item; with *cas* only if it still has it. Return DELETED, NOT_FOUND or EXISTS."""
+        return await self._run(self._operations.delete(key, cas), deadline=None)
+
+    async def delete_many(self, keys: Iterable[K]) -> dict[K, DeleteResult]:
+        """Delete the items; one exchange for all. Return what each came to.
+
+        Raises BatchError, with both halves, when a part failed.
+        """
+        batch = self._core.batches.delete_many(keys)
+        return batch.results(await self._drive(batch.batch))
+
+    async def delete_many_outcomes(self, keys: Iterable[K]) -> Outcomes[K, DeleteResult]:
+        """Delete the items; return results and errors by key, and never raise for a part."""
+        batch = self._core.batches.delete_many(keys)
+        return batch.outcomes(await self._drive(batch.batch))
+
+    async def invalidate(self, key: Key, *, stale_for: int | timedelta) -> bool:
+        """Mark the item stale and let it be served for *stale_for* seconds more; return whether it was there.
+
+        The next reader wins the right to store a fresh value (`Item.won`).
+        """
+        return await self._run(self._operations.invalidate(key, stale_for), deadline=None)
+
+    async def update(
+        self, key: Key, fn: Callable[[T | None], T], *, ttl: Ttl | Default = DEFAULT, attempts: int = 10
+    ) -> T:
+        """Store ``fn(current value)`` unless somebody stores in between, then try again; return what was stored.
+
+        *fn* gets None when there is no value (absent, being computed, undecodable) and may be called *attempts* times.
+        Each exchange has its own timeout. *ttl* as in `set`. Raises ConflictError when every attempt lost; read errors
+        always raise.
+        """
+        return await recipes.update(self._effects, self._operations, key, fn, ttl, attempts)
+
+    # --- arithmetic --------------------------------------------------------------------------------------------------
+
+    @overload
+    async def increment(
+        self: AsyncClient[int], key: Key, delta: int = 1, *, initial: int, ttl: Ttl | Default = DEFAULT
+    ) -> int: ...
+    @overload
+    async def increment(
+        self: AsyncClient[int], key: Key, delta: int = 1, *, ttl: Ttl | Default = DEFAULT
+    ) -> int | None: ...
+    async def increment(
+        self: AsyncClient[int], key: Key, delta: int = 1, *, initial: int | None = None, ttl: Ttl | Default = DEFAULT
+    ) -> int | None:
+        """Add *delta* (0 to 2**64-1) on the server and return the sum, which wraps at 2**64; None if the key is absent.
+
+        *initial* is stored and returned when the key is not there, to live for *ttl* or the client's default_ttl. Only
+        a given *ttl* renews the life of an item that is there. Only for values of int with the built-in serializer
+        and no compressor, else InvalidArgumentError; ClientError when the stored value is no number from 0 to 2**64-1.
+        """
+        return await recipes.arithmetic(self._effects, self._operations, INCREMENT, key, delta, initial, ttl)
+
+    @overload
+    async def decrement(
+        self: AsyncClient[int], key: Key, delta: int = 1, *, initial: int, ttl: Ttl | Default = DEFAULT
+    ) -> int: ...
+    @overload
+    async def decrement(
+        self: AsyncClient[int], key: Key, delta: int = 1, *, ttl: Ttl | Default = DEFAULT
+    ) -> int | None: ...
+    async def decrement(
+        self: AsyncClient[int], key: Key, delta: int = 1, *, initial: int | None = None, ttl: Ttl | Default = DEFAULT
+    ) -> int | None:
+        """Subtract *delta* on the server and return the difference, at least 0; else as `increment`."""
+        return await recipes.arithmetic(self._effects, self._operations, DECREMENT, key, delta, initial, ttl)
+
+    async def _drive(self, batch: Batch) -> Replies:
+        timeout = self._core.options.timeout
+        if not len(batch):
+            return Replies()
+        return await self._transport.run_batch(
+            batch, deadline=math.inf if timeout is None else time.monotonic() + timeout
+        )
+
+
+def _within(transport: AsyncTransport, timeout: float) -> _Run:
+    def run(op: Operation[R], /, *, deadline: float | None) -> Awaitable[R]:  # noqa: ARG001 - it is set here
+        return transport.run(op, deadline=time.monotonic() + timeout)
+
+    return run
+
+
+def _or_miss(run: _Run, policy: ErrorPolicy) -> _Run:
+    async def fetch(op: Operation[R], /, *, deadline: float | None) -> R:
+        try:
+            return await run(op, deadline=deadline)
+        except policy.misses as error:
+            policy.count(error)
+            return op.read(EN_REPLY)
+
+    return fetch
+
+
+@final
+class _AsyncEffects:
+    """The effects of a recipe under an event loop."""
+
+    __slots__ = ("_run",)
+
+    def __init__(self, run: _Run) -> None:
+        self._run = run
+
+    async def run(self, op: Operation[R], /) -> R:
+        return await self._run(op, deadline=None)
+
+    async def sleep(self, seconds: float, /) -> None:
+        await asyncio.sleep(seconds)

@@ -1,0 +1,425 @@
+"""`AsyncCluster`: many weighted nodes as one transport under an event loop. The twin of `Cluster`, with the same laws.
+
+Routes, fails fast and probes; moves no bytes. `table` decides who serves a key, `health` what becomes of a node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import nullcontext
+from functools import partial
+from time import monotonic
+from typing import TYPE_CHECKING, Final, Protocol, Self, TypeVar, final, overload
+
+from typing_extensions import TypeForm, Unpack, override
+
+from metacache import admin
+from metacache.cluster.health import HEALTHY, NodeState
+from metacache.cluster.keeper import Keeper, StateListener, is_event, verdict
+from metacache.cluster.table import Assignment, Member, Table, fill_part, part_of
+from metacache.errors import ClosedError, ConnectError, MetacacheError, NodeDownError
+from metacache.nodes import Node
+from metacache.pool.aio import AsyncPool
+from metacache.protocol.windows import Replies
+from metacache.routing import RendezvousRouter, Router
+from metacache.settings import Settings
+from metacache.transports.aio import AsyncConnection
+from metacache.transports.exchange import FailedExchange
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Any
+
+    from metacache.aio import AsyncClient
+    from metacache.options import ClientOptions
+    from metacache.pool.state import PoolStatistics
+    from metacache.serializers.protocols import Serializer
+    from metacache.transports import Batch, Operation
+
+__all__ = ["AsyncCluster"]
+
+R = TypeVar("R")
+T = TypeVar("T")
+DEFAULTS: Final = Settings()
+
+
+class _Closeable(Protocol):
+    def aclose(self) -> Awaitable[None]: ...
+
+
+class Find(Protocol):
+    """Finds the nodes of a cluster when it is first used."""
+
+    async def __call__(self, cluster: AsyncCluster, /) -> Iterable[Node]:
+        """Return the nodes. Raises a MetacacheError; then the next operation tries again."""
+        ...
+
+
+@final
+class _Unopened:
+    """The router of a cluster whose nodes are not found yet."""
+
+    nodes: tuple[Node, ...] = ()
+
+    def pick(self, key: bytes, /) -> Node:  # noqa: ARG002 - the shape of a router
+        raise ConnectError("the nodes are not found yet")
+
+    def rank(self, key: bytes, n: int, /) -> tuple[Node, ...]:  # noqa: ARG002 - as above
+        return ()
+
+
+UNOPENED: Final = _Unopened()
+
+
+@final
+class AsyncCluster:
+    """A pool for each node, and a router that tells which node a key belongs to. It belongs to one event loop.
+
+    A node that fails three times in a row (a failed connection or a timeout) is down: its operations fail at once with
+    NodeDownError, or with ``on_node_down="next"`` go to the next-ranked node as long as no more than half of the weight
+    is down. After half a second, then after pauses that double up to 30 seconds, one caller asks whether it is back.
+
+    Args:
+        nodes: the nodes, names must differ; or what finds them, called with the cluster when it is first used.
+        settings: of every pool and connection, and ``on_node_down``.
+        router: makes a Router of the nodes.
+        on_state_change: called with (node, state before, state now); must not wait.
+
+    Raises InvalidArgumentError when the nodes are none or not distinct.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_attached",
+        "_closed",
+        "_draining",
+        "_find",
+        "_keeper",
+        "_make_router",
+        "_moves",
+        "_opening",
+        "_settings",
+        "_table",
+    )
+
+    def __init__(
+        self,
+        nodes: Iterable[Node] | Find,
+        *,
+        settings: Settings = DEFAULTS,
+        router: Callable[[Sequence[Node]], Router] = RendezvousRouter,
+        on_state_change: StateListener | None = None,
+    ) -> None:
+        self._settings = settings
+        self._moves = settings.on_node_down == "next"
+        self._make_router = router
+        self._attached: list[_Closeable] = []
+        self._draining: set[asyncio.Task[None]] = set()
+        self._closed = False
+        self._keeper = Keeper(nullcontext(), on_state_change)
+        self._opening: asyncio.Task[None] | None = None
+        self._find = nodes if callable(nodes) else None
+        self._table: Table[AsyncPool] = Table(UNOPENED, {}, moves=False)
+        if not callable(nodes):
+            self._table = self._table_of(tuple(nodes), None)
+
+    def _table_of(self, nodes: Sequence[Node], known: Table[AsyncPool] | None) -> Table[AsyncPool]:
+        members: dict[str, Member[AsyncPool]] = {} if known is None else dict(known.members)
+        return Table[AsyncPool].of(self._make_router(nodes), self._pool_of, members, moves=self._moves)
+
+    def _pool_of(self, node: Node) -> AsyncPool:
+        failed = partial(self._failed, node.name)
+        return AsyncPool(
+            partial(AsyncConnection, node, settings=self._settings, on_failure=failed), settings=self._settings
+        )
+
+    def _failed(self, name: str, error: MetacacheError) -> None:
+        """Note what befell a connection; once, however many requests failed with it."""
+        table = self._table
+        member = table.members.get(name)
+        if member is not None and is_event(error):
+            self._keeper.failed(table, member, monotonic())
+
+    @override
+    def __repr__(self) -> str:
+        if self._closed:
+            return "<AsyncCluster: closed>"
+        told = ", ".join(f"{name} {member.health.state.value}" for name, member in self._table.members.items())
+        return f"<AsyncCluster: {told}>"
+
+    # --- the transport -----------------------------------------------------------------------------------------------
+
+    def run(self, op: Operation[R], /, *, deadline: float | None = None) -> Awaitable[R]:
+        """Send *op* to the node of its key, wait for its reply and return what ``op.read`` makes of it.
+
+        *deadline*: a ``time.monotonic()`` time; None: ``Settings.timeout`` from now. Raises NodeDownError when that
+        node is down, and what `AsyncPool.run` raises.
+        """
+        if self._find is not None:
+            return self._open_and_run(op, deadline)
+        table = self._table
+        member = table.members[table.pick(op.key).name]
+        if member.health is not HEALTHY or self._moves:
+            by = monotonic() + self._settings.timeout if deadline is None else deadline
+            return self._run_carefully(op, by)
+        return member.pool.run(op, deadline=deadline)
+
+    async def _open_and_run(self, op: Operation[R], deadline: float | None) -> R:
+        by = monotonic() + self._settings.timeout if deadline is None else deadline
+        await self._open(by)
+        return await self.run(op, deadline=by)
+
+    async def _open(self, deadline: float) -> None:
+        """Find the nodes, once for all who wait for them. Raises ConnectError when they are not found in time."""
+        if self._closed:
+            raise ClosedError("the cluster was closed")
+        if self._opening is None:
+            self._opening = asyncio.get_running_loop().create_task(self._find_nodes())
+        try:
+            async with asyncio.timeout(deadline - monotonic()):
+                await asyncio.shield(self._opening)
+        except TimeoutError as error:
+            if isinstance(error, MetacacheError):
+                raise
+            raise ConnectError("the nodes were not found within the deadline") from None
+
+    async def _find_nodes(self) -> None:
+        try:
+            if self._find is not None:
+                self._table = self._table_of(tuple(await self._find(self)), None)
+                self._find = None
+        finally:
+            self._opening = None
+
+    async def _run_carefully(self, op: Operation[R], deadline: float) -> R:
+        """Run *op* where not all is known to be well."""
+        table = self._table
+        member = await self._serving(table, op, deadline)
+        try:
+            result = await member.pool.run(op, deadline=deadline)
+        except ConnectError:
+            # Surely nothing was sent; if that was its end, the next node serves the key.
+            if self._moves and member.health.is_down:
+                return await self._run_carefully(op, deadline)
+            raise
+        except MetacacheError as error:
+            if not is_event(error) and not isinstance(error, ClosedError):
+                self._keeper.succeeded(table, member, monotonic())  # it answered, whatever it said
+            raise
+        self._keeper.succeeded(table, member, monotonic())
+        return result
+
+    async def _serving(self, table: Table[AsyncPool], op: Operation[R], deadline: float) -> Member[AsyncPool]:
+        """Return who serves *op* now; probe its node first if it is time. Raises NodeDownError."""
+        owner = table.owner(op.key)
+        if not owner.health.is_down or await self._probe(table, owner, deadline):
+            return owner
+        try:
+            return table.stand_in(op.key)
+        except NodeDownError as error:
+            raise error.locate(operation=op.verb.name, key=op.given)  # noqa: B904 - it is the same error
+
+    async def _probe(self, table: Table[AsyncPool], member: Member[AsyncPool], deadline: float) -> bool:
+        """Ask *member* whether it is back, if it is time and nobody else does; return whether it is."""
+        now = monotonic()
+        if not self._keeper.start_probe(member, now):
+            return False
+        found: bool | None = None
+        try:
+            # Half of the time: the rest is for whoever serves the key instead.
+            found = await member.pool.run(admin.probe(), deadline=(now + deadline) / 2)
+        except MetacacheError as error:
+            found = False if is_event(error) else None
+        finally:
+            self._keeper.end_probe(table, member, monotonic(), found)
+        return found is True
+
+    async def run_batch(self, batch: Batch, /, *, deadline: float) -> Replies:
+        """Send *batch* to all of its nodes at once; return a reply or an error for each request.
+
+        *deadline* as in `run`; ``math.inf``: ``Settings.timeout`` from now. Raises ClosedError and ValueTooLargeError;
+        all else that goes wrong is in the outcomes.
+        """
+        if self._closed:
+            raise ClosedError("the cluster was closed", operation=batch.verb.name)
+        now = monotonic()
+        deadline = now + self._settings.timeout if deadline == math.inf else deadline
+        if self._find is not None:
+            await self._open(deadline)
+        table = self._table
+        assignments = table.assign(batch.keys, now)
+        parts = [self._run_part(table, batch, assignment, deadline) for assignment in assignments]
+        if len(parts) == 1:
+            return await parts[0]
+        whole = Replies(len(batch))
+        for assignment, part in zip(assignments, await asyncio.gather(*parts), strict=True):
+            fill_part(whole, assignment.indices, part)
+        return whole
+
+    async def _run_part(
+        self, table: Table[AsyncPool], batch: Batch, assignment: Assignment[AsyncPool], deadline: float
+    ) -> Replies:
+        member, part = assignment.member, part_of(batch, assignment.indices)
+        if assignment.error is not None:
+            return FailedExchange(part, assignment.error).outcomes()
+        if not assignment.is_probe:
+            replies = await member.pool.run_batch(part, deadline=deadline)
+            if member.health is not HEALTHY and verdict(replies):
+                self._keeper.succeeded(table, member, monotonic())
+            return replies
+        if not self._keeper.start_probe(member, monotonic()):
+            return FailedExchange(part, table.refusal(member)).outcomes()
+        found: bool | None = None
+        try:
+            replies = await member.pool.run_batch(part, deadline=deadline)
+            found = verdict(replies)
+        finally:
+            self._keeper.end_probe(table, member, monotonic(), found)
+        return replies
+
+    async def aclose(self) -> None:
+        """Close all pools: what runs is let finish, what comes is refused with ClosedError.
+
+        Closing twice is nothing.
+        """
+        self._closed = True
+        if self._opening is not None:
+            self._opening.cancel()
+        await asyncio.gather(
+            *(attached.aclose() for attached in self._attached),
+            *(member.pool.aclose() for member in self._table.members.values()),
+            *self._draining,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        await self.aclose()
+
+    # --- the nodes ---------------------------------------------------------------------------------------------------
+
+    @property
+    def router(self) -> Router:
+        """The router of the nodes as they are now."""
+        return self._table.router
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """The nodes as they are now."""
+        return self._table.router.nodes
+
+    @property
+    def states(self) -> dict[Node, NodeState]:
+        """What is known of each node's health."""
+        return {node: self._table.members[node.name].health.state for node in self.nodes}
+
+    @property
+    def statistics(self) -> dict[Node, PoolStatistics]:
+        """What each node's pool has done and how it stands."""
+        return {node: self._table.members[node.name].pool.statistics for node in self.nodes}
+
+    def set_nodes(self, nodes: Iterable[Node]) -> None:
+        """Replace the node set at one stroke. Nodes of the same name and address keep their connections and health.
+
+        Those removed are drained: what runs on them is let finish. Raises InvalidArgumentError and changes nothing when
+        the nodes are none or not distinct; ClosedError.
+        """
+        if self._closed:
+            raise ClosedError("the cluster was closed", operation="set_nodes")
+        before = self._table
+        self._table = self._table_of(tuple(nodes), before)
+        kept = {id(member) for member in self._table.members.values()}
+        for member in before.members.values():
+            if id(member) not in kept:
+                self._drain(member.pool)
+
+    def _drain(self, pool: AsyncPool) -> None:
+        draining = asyncio.get_running_loop().create_task(pool.aclose())
+        self._draining.add(draining)
+        draining.add_done_callback(self._draining.discard)
+
+    def attach(self, closeable: _Closeable) -> None:
+        """Have *closeable* closed with the cluster: what watches a source of nodes, for one."""
+        self._attached.append(closeable)
+
+    # --- clients -----------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_url(cls, url: str, *, settings: Settings = DEFAULTS) -> AsyncCluster:
+        """Return the cluster of the nodes that *url* names; see `connect` for how it is written.
+
+        *settings*: what the URL does not say. Raises InvalidArgumentError naming the part of the URL that is wrong.
+        """
+        # A stated cycle, as in `client`: what clients and URLs are stands above clusters, which only open the door.
+        from metacache.connect import open_async_cluster
+
+        return open_async_cluster(url, settings)
+
+    @overload
+    def client(self, *, serializer: None = None, **options: Unpack[ClientOptions]) -> AsyncClient[bytes]: ...
+    @overload
+    def client(
+        self, type_: type[T], *, serializer: str | Serializer[T] | None = None, **options: Unpack[ClientOptions]
+    ) -> AsyncClient[T]: ...
+    @overload
+    def client(
+        self, type_: TypeForm[T], *, serializer: str | Serializer[T] | None = None, **options: Unpack[ClientOptions]
+    ) -> AsyncClient[T]: ...
+    def client(
+        self,
+        type_: Any = bytes,  # Any: a type expression; the overloads say which
+        *,
+        serializer: str | Serializer[Any] | None = None,  # Any: as above
+        **options: Unpack[ClientOptions],
+    ) -> AsyncClient[Any]:
+        """Return a client of values of *type_* on this cluster, which stays open when the client is closed.
+
+        *serializer*: the name of an installed one or a Serializer; left out for bytes, str and int. *options*: see
+        `ClientOptions`. Raises SerializerNotFound, InvalidArgumentError.
+        """
+        from metacache.aio import AsyncClient
+        from metacache.connect import serializer_for
+
+        return AsyncClient(self, serializer_for(type_, serializer), **options)
+
+    # --- every node --------------------------------------------------------------------------------------------------
+
+    async def ping(self) -> dict[Node, bool | MetacacheError]:
+        """Ask every node for a sign of life; return True or the error for each. Tells nothing to the health."""
+        return await self._each(admin.ping)
+
+    async def version(self) -> dict[Node, str | MetacacheError]:
+        """Return every node's version, or its error."""
+        return await self._each(admin.version)
+
+    async def stats(self, arg: str = "") -> dict[Node, dict[str, str] | MetacacheError]:
+        """Return every node's ``stats arg`` by name, or its error. Raises InvalidArgumentError."""
+        return await self._each(partial(admin.stats, arg))
+
+    async def flush_all(self, delay: int = 0) -> dict[Node, bool | MetacacheError]:
+        """Expire every item of every node *delay* seconds from now; return True or the error for each.
+
+        Raises InvalidArgumentError.
+        """
+        return await self._each(partial(admin.flush_all, delay))
+
+    async def _each(self, operation: Callable[[], Operation[R]]) -> dict[Node, R | MetacacheError]:
+        operation()  # a bad argument is raised here
+        if self._closed:
+            raise ClosedError("the cluster was closed")
+        if self._find is not None:
+            await self._open(monotonic() + self._settings.timeout)
+        nodes = self.nodes
+
+        async def ask(node: Node) -> R | MetacacheError:
+            try:
+                return await self._table.members[node.name].pool.run(operation())
+            except MetacacheError as error:
+                return error
+
+        return dict(zip(nodes, await asyncio.gather(*map(ask, nodes)), strict=True))

@@ -1,0 +1,196 @@
+"""`AsyncPool`: several shared connections to one node as one transport, under an event loop.
+
+Chooses a connection for each request; moves no bytes. It changes over time; what guards it is that one event loop runs
+it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+from functools import partial
+from operator import attrgetter
+from time import monotonic
+from typing import TYPE_CHECKING, Final, Self, TypeVar, final
+
+from typing_extensions import override
+
+from metacache.errors import ClosedError, InvalidTypeError
+from metacache.nodes import Node
+from metacache.pool.state import Limits, Open, PoolStatistics
+from metacache.protocol.keys import Key
+from metacache.settings import Settings
+from metacache.transports.account import Age, Discard
+from metacache.transports.aio import AsyncConnection
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from metacache.protocol.windows import Replies
+    from metacache.transports import Batch, Operation
+
+__all__ = ["AsyncPool"]
+
+R = TypeVar("R")
+DEFAULTS: Final = Settings()
+
+# A data block of more bytes takes the lane for large ones, so that small requests need not wait until it is sent.
+LARGE: Final = 65536
+
+_load_of = attrgetter("load")
+
+
+@final
+class AsyncPool:
+    """Up to ``pool_size`` connections to one node, each shared by many tasks of one event loop.
+
+    A further connection is opened when those open have ``max_pipeline`` requests in flight each; when no more may be
+    opened the one with the fewest takes the request. The last one of a pool of several is a lane for large values (when
+    more than 64 KiB are sent), so that they hold up nobody. How large a value is that is read nobody can know
+    beforehand: a large reply holds up what stands behind it on its connection, and new requests go where fewer wait.
+
+    Args:
+        source: the node, or what makes the connections.
+        settings: sizes and limits; with a node also what its connections keep to.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_closed",
+        "_connections",
+        "_current",
+        "_is_limited",
+        "_lane",
+        "_limits",
+        "_make",
+        "_max_pipeline",
+        "_name",
+        "_round_at",
+        "_settings",
+    )
+
+    def __init__(self, source: Node | Callable[[], AsyncConnection], *, settings: Settings = DEFAULTS) -> None:
+        if not isinstance(source, Node) and not callable(source):
+            raise InvalidTypeError(f"a pool is made of a Node or a function, not {type(source).__name__}")
+        self._name: str | None = None
+        self._make: Callable[[], AsyncConnection] = source if callable(source) else self._of(source, settings)
+        self._settings = settings
+        self._max_pipeline = settings.max_pipeline
+        self._limits = Limits.of(settings, spare=1 if settings.pool_size > 1 else 0)
+        self._round_at = self._limits.next_round(monotonic())
+        self._is_limited = self._round_at != math.inf
+        self._connections: list[AsyncConnection] = []
+        self._lane: AsyncConnection | None = None
+        self._current: AsyncConnection | None = None
+        self._closed = False
+
+    def _of(self, node: Node, settings: Settings) -> Callable[[], AsyncConnection]:
+        self._name = node.name
+        return partial(AsyncConnection, node, settings=settings)
+
+    @override
+    def __repr__(self) -> str:
+        if self._closed:
+            return f"<AsyncPool {self._name}: closed>"
+        known = self.statistics
+        return f"<AsyncPool {self._name}: {known.in_use} busy, {known.idle} idle, {known.waiting} waiting>"
+
+    @property
+    def statistics(self) -> PoolStatistics:
+        """What it has done and how it stands, as a frozen value."""
+        connections = self._all()
+        return PoolStatistics(
+            size=self._settings.pool_size,
+            in_use=sum(connection.load > 0 for connection in connections),
+            idle=sum(connection.age is not None for connection in connections),
+            waiting=sum(connection.waiting for connection in connections),
+            created=sum(connection.tally.dialled for connection in connections),
+            discarded={cause: sum(each.tally.discarded[cause] for each in connections) for cause in Discard},
+            waits=0,
+            wait_seconds=0.0,
+        )
+
+    def _all(self) -> list[AsyncConnection]:
+        return self._connections if self._lane is None else [*self._connections, self._lane]
+
+    # --- the transport -----------------------------------------------------------------------------------------------
+
+    def run(self, op: Operation[R], /, *, deadline: float | None = None) -> Awaitable[R]:
+        """Send *op* on the connection that suits it, wait for its reply and return what ``op.read`` makes of it.
+
+        *deadline*: a ``time.monotonic()`` time; None: ``Settings.timeout`` from now. Raises ClosedError, and what
+        `AsyncConnection.run` raises.
+        """
+        connection = self._current
+        is_large = op.body is not None and len(op.body) > LARGE
+        if connection is None or connection.load >= self._max_pipeline or is_large or self._is_limited:
+            connection = self._choose(op.verb.name, op.given, is_large=is_large)
+        return connection.run(op, deadline=deadline)
+
+    def run_batch(self, batch: Batch, /, *, deadline: float) -> Awaitable[Replies]:
+        """Send *batch* on the connection that suits it; return a reply or an error for each request.
+
+        *deadline* as in `run`; ``math.inf``: ``Settings.timeout`` from now. Raises ClosedError and ValueTooLargeError;
+        all else that goes wrong is in the outcomes.
+        """
+        is_large = batch.bodies is not None and sum(map(len, batch.bodies)) > LARGE
+        return self._choose(batch.verb.name, None, is_large=is_large).run_batch(batch, deadline=deadline)
+
+    async def aclose(self) -> None:
+        """Close: what runs is let finish, what comes is refused with ClosedError. Closing twice is nothing."""
+        self._closed = True
+        self._current = None
+        await asyncio.gather(*(connection.aclose() for connection in self._all()))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        await self.aclose()
+
+    # --- choosing ----------------------------------------------------------------------------------------------------
+
+    def _choose(self, operation: str, key: Key | None, *, is_large: bool) -> AsyncConnection:
+        if self._closed:
+            raise ClosedError("the pool was closed", node=self._name, operation=operation, key=key)
+        if self._is_limited:
+            self._reap()
+        if is_large and self._settings.pool_size > 1:
+            if self._lane is None:
+                self._lane = self._new()
+            return self._lane
+        self._current = self._least_loaded()
+        return self._current
+
+    def _least_loaded(self) -> AsyncConnection:
+        connections = self._connections
+        # The first with room, in the order they were opened: those opened for a rush are idle after it, and reaped.
+        with_room = next((each for each in connections if each.load < self._max_pipeline), None)
+        if with_room is not None:
+            return with_room
+        if isinstance(self._limits.checkout(opened=len(connections), now=0.0, until=0.0), Open):
+            connections.append(self._new())
+            return connections[-1]
+        return min(connections, key=_load_of)
+
+    def _new(self) -> AsyncConnection:
+        connection = self._make()
+        self._name = connection.node.name
+        return connection
+
+    def _reap(self) -> None:
+        now = monotonic()
+        if now < self._round_at:
+            return
+        self._round_at = self._limits.next_round(now)
+        dated = [(connection, age) for connection in self._all() if (age := connection.age) is not None]
+        dated.sort(key=_used)
+        for index, cause in self._limits.discard([age for _, age in dated], now).items():
+            dated[index][0].discard(cause)
+
+
+def _used(dated: tuple[AsyncConnection, Age]) -> float:
+    return dated[1].used

@@ -1,0 +1,404 @@
+"""`AsyncConnection`: one connection shared by all the tasks of an event loop, as a transport.
+
+Keeps who waits, dials when needed, ends what is past its deadline and asks once more for reads that were lost with a
+stale link. Moves no bytes: `Link` does. It changes over time; what guards it is that one event loop runs it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, final
+
+from typing_extensions import override
+
+from metacache.errors import (
+    ClosedError,
+    ConnectError,
+    ConnectionLost,
+    InvalidArgumentError,
+    MetacacheError,
+    OperationTimeout,
+    PoolTimeout,
+    ProtocolError,
+    TransportError,
+)
+from metacache.nodes import Node
+from metacache.protocol import commands
+from metacache.protocol.commands import Request
+from metacache.protocol.replies import Refusal
+from metacache.protocol.windows import Replies
+from metacache.settings import Settings
+from metacache.transports.account import Age, Discard, Tally
+from metacache.transports.dialing.aio import dial
+from metacache.transports.dialing.blocking import Resolver
+from metacache.transports.exchange import Windows
+from metacache.transports.limits import check_bodies, too_large
+from metacache.transports.streams.aio import Link
+from metacache.transports.waiting.aio import BatchWindow, Place, Work, fail_places, is_read, unsent, weight_of
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from metacache.transports import Batch, Operation
+
+__all__ = ["AsyncConnection"]
+
+R = TypeVar("R")
+DEFAULTS: Final = Settings()
+
+# Windows of one batch that may be unanswered: a larger batch writes on as its replies come.
+MAX_WINDOWS: Final = 4
+_LATE: Final = "no complete reply within the deadline; is the server or the network overloaded?"
+
+
+def _nobody(_: MetacacheError) -> None:
+    """Stand in for whoever wants to know of failures."""
+
+
+@final
+class AsyncConnection:
+    """One connection to one node, shared by any number of tasks of one event loop; dialled when needed.
+
+    The requests of all leave together once an event-loop turn, and their replies come back in order. A task that is
+    cancelled, or late, abandons its place: its reply is dropped, and nobody else notices. When requests wait and no
+    byte comes for ``Settings.timeout`` seconds, the connection is closed and fails all that wait on it.
+
+    Args:
+        node: the server.
+        settings: timeouts, TLS, credentials, limits.
+        on_failure: called once for each failed dial and each connection that broke, however many requests that failed.
+
+    ``load`` is how many requests wait or are in flight; ``tally`` counts its sockets.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_closed",
+        "_dialling",
+        "_flushing",
+        "_link",
+        "_loop",
+        "_on_failure",
+        "_pending",
+        "_resolver",
+        "_settings",
+        "_tick_at",
+        "_timer",
+        "_used",
+        "load",
+        "node",
+        "tally",
+    )
+
+    def __init__(
+        self, node: Node, *, settings: Settings = DEFAULTS, on_failure: Callable[[MetacacheError], object] = _nobody
+    ) -> None:
+        self.node = node
+        self.tally = Tally()
+        self.load = 0
+        self._settings = settings
+        self._on_failure = on_failure
+        self._resolver = Resolver(node)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._link: Link | None = None
+        self._pending: deque[Place] = deque()
+        self._dialling: asyncio.Task[None] | None = None
+        self._flushing = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._tick_at = math.inf
+        self._used = 0.0
+        self._closed = False
+
+    @override
+    def __repr__(self) -> str:
+        link = self._link
+        state = "closed" if self._closed else "not connected" if link is None else f"{link.requests} in flight"
+        return f"<AsyncConnection {self.node.name}: {state}, {len(self._pending)} waiting>"
+
+    @property
+    def waiting(self) -> int:
+        """How many callers' requests are not yet written."""
+        return len(self._pending)
+
+    @property
+    def age(self) -> Age | None:
+        """When it was dialled and last used; None when it is not connected, or in use."""
+        return None if self._link is None or self.load else Age(self._link.dialled, self._used)
+
+    # --- the transport -----------------------------------------------------------------------------------------------
+
+    async def run(self, op: Operation[R], /, *, deadline: float | None = None) -> R:
+        """Send *op*, wait for its reply and return what ``op.read`` makes of it.
+
+        *deadline*: a ``time.monotonic()`` time; None: ``Settings.timeout`` from now.
+
+        Raises ClosedError, PoolTimeout (too many requests were in flight until the deadline), ValueTooLargeError and
+        ConnectError before anything is sent; ConnectionLost, OperationTimeout and ProtocolError, which tell by
+        ``maybe_applied`` whether a write may have been done; ServerError and ClientError. After OperationTimeout, as
+        after a cancellation, the connection lives on.
+        """
+        try:
+            limit = self._settings.max_value_size
+            if limit is not None and op.body is not None and len(op.body) > limit:
+                raise too_large(len(op.body), limit)
+            answer = (await self._ask(op, deadline)).answer
+            if type(answer) is Refusal:
+                raise answer.error
+            return op.read(answer)
+        except MetacacheError as error:
+            error.locate(node=self.node.name, operation=op.verb.name, key=op.given)
+            raise
+
+    async def run_batch(self, batch: Batch, /, *, deadline: float) -> Replies:
+        """Send *batch* in windows, wait for the replies and return a reply or an error for each request.
+
+        *deadline* as in `run`; ``math.inf``: ``Settings.timeout`` from now. Raises ClosedError and ValueTooLargeError;
+        all else that goes wrong is in the outcomes.
+        """
+        check_bodies(batch, self._settings.max_value_size)
+        deadline = monotonic() + self._settings.timeout if deadline == math.inf else deadline
+        replies = Replies(len(batch))
+        cuts = Windows(batch, is_tls=self._settings.tls is not None)
+        windows: deque[tuple[int, int, asyncio.Future[Any]]] = deque()  # Any: as in Place
+        try:
+            while windows or not cuts.is_done:
+                while len(windows) < MAX_WINDOWS and not cuts.is_done:
+                    start, stop = cuts.cut()
+                    windows.append((start, stop, self._ask(BatchWindow(batch, start, stop), deadline)))
+                start, stop, future = windows[0]
+                try:
+                    replies.fill(start, (await future).replies)
+                except (TransportError, PoolTimeout, ProtocolError) as error:
+                    replies.errors.update(dict.fromkeys(range(start, stop), error))
+                    rest = cuts.give_up()  # it would not fare better, and surely nothing of it was sent
+                    replies.errors.update(dict.fromkeys(rest, unsent(error)))
+                windows.popleft()
+        finally:
+            for _, _, future in windows:
+                future.cancel()
+        for failure in replies.errors.values():
+            failure.locate(node=self.node.name, operation=batch.verb.name)
+        return replies
+
+    async def aclose(self) -> None:
+        """Close: what runs is let finish, what comes is refused with ClosedError. Closing twice is nothing."""
+        self._closed = True
+        if self._loop is None or self._loop.is_closed() or self._loop is not asyncio.get_running_loop():
+            self._abandon()
+            return
+        undone = [place[0] for place in self._places() if not place[0].done()]
+        if undone:
+            await asyncio.wait(undone)
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._dialling is not None:
+            self._dialling.cancel()
+            await asyncio.wait((self._dialling,))
+        link, self._link = self._link, None
+        if link is not None:
+            link.close()
+            await link.when_closed
+
+    def _abandon(self) -> None:
+        """Drop everything; the loop that could close it in order is gone, or is another one."""
+        link, self._link = self._link, None
+        self._pending.clear()
+        if link is not None:
+            link.drop()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        await self.aclose()
+
+    def discard(self, cause: Discard) -> None:
+        """Close the socket if nobody uses it, and count that as *cause*. The next operation dials anew."""
+        link = self._link
+        if link is not None and not self.load:
+            self._link = None
+            self.tally.discarded[cause] += 1
+            link.close()
+
+    # --- asking ------------------------------------------------------------------------------------------------------
+
+    def _ask(self, work: Work, deadline: float | None) -> asyncio.Future[Any]:  # Any: as in Place
+        """Queue *work*, to be written in this turn of the loop; return the future of its finished expectation."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._adopt(loop)
+        if self._closed:
+            raise ClosedError("the connection was closed")
+        now = self._used = monotonic()
+        silent_at = now + self._settings.timeout
+        deadline = silent_at if deadline is None else deadline
+        future: asyncio.Future[Any] = loop.create_future()  # Any: as above
+        self._pending.append((future, work, deadline, now))
+        self.load += weight_of(work)
+        if not self._flushing:
+            self._flushing = True
+            loop.call_soon(self._flush)
+        tick_at = min(deadline, silent_at)
+        if tick_at < self._tick_at:
+            self._arm(loop, tick_at, now)
+        return future
+
+    def _adopt(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._loop is not None:
+            raise InvalidArgumentError(
+                "this connection belongs to another event loop; make a client in each loop that uses one"
+            )
+        self._loop = loop
+
+    def _flush(self) -> None:
+        self._flushing = False
+        link = self._link
+        if link is None:
+            self._dial_if_needed()
+            return
+        self.load -= link.write(self._pending)
+        if self._pending and link.has_room:
+            self._flush_soon()
+
+    def _flush_soon(self) -> None:
+        if not self._flushing and self._loop is not None:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _has_room(self, answered: int) -> None:
+        self.load -= answered
+        if self._pending:
+            self._flush_soon()
+
+    # --- dialling ----------------------------------------------------------------------------------------------------
+
+    def _dial_if_needed(self) -> None:
+        self._drop_abandoned()
+        if self._pending and self._dialling is None and self._loop is not None:
+            self._dialling = self._loop.create_task(self._dial())
+
+    async def _dial(self) -> None:
+        # A task of its own: whoever waits for it may be cancelled, and the others still wait.
+        deadline = monotonic() + self._settings.connect_timeout
+        try:
+            self._link = await self._open(deadline)
+        except MetacacheError as error:
+            self._dialling = None
+            fail_places(self._pending, error, sent=False)
+            self._drop_abandoned()
+            self._on_failure(error)
+        else:
+            self._dialling = None
+            self._flush_soon()
+
+    async def _open(self, deadline: float) -> Link:
+        make = partial(Link, self._settings, self._has_room, self._lost)
+        link = await dial(self.node, self._settings, self._resolver, deadline, make)
+        self.tally.dialled += 1
+        username, password = self._settings.username, self._settings.password
+        if username is None or password is None:
+            return link
+        try:
+            async with asyncio.timeout(deadline - monotonic()):
+                await self._authenticate(link, commands.authenticate(username, password))
+        except (TimeoutError, ConnectionLost, ProtocolError) as error:
+            told = "connected, but the server did not answer the authentication"
+            raise ConnectError(told, node=self.node.name) from error
+        except BaseException:
+            link.close()
+            raise
+        return link
+
+    async def _authenticate(self, link: Link, request: Request) -> None:
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()  # Any: as in Place
+        self.load += 1
+        link.write(deque([(future, request, math.inf, -math.inf)]))
+        answer = (await future).answer
+        if isinstance(answer, Refusal):
+            raise answer.error.locate(node=self.node.name)
+
+    # --- what goes wrong ---------------------------------------------------------------------------------------------
+
+    def _lost(self, link: Link, error: MetacacheError) -> None:
+        """Fail what was in flight, but for reads that found the link stale: they are asked once more."""
+        was_used = link is self._link
+        if was_used:
+            self._link = None
+        left = tuple(link.in_flight)
+        link.in_flight.clear()
+        is_event = bool(left)
+        self.tally.discarded[Discard.BROKEN if is_event else Discard.STALE] += 1
+        error.locate(node=self.node.name)
+        if isinstance(error, ConnectionLost):
+            again = [place for place in left if _is_worth_asking_again(place, link)]
+            left = tuple(place for place in left if not _is_worth_asking_again(place, link))
+            self._pending.extendleft((future, work, by, -math.inf) for future, work, by, _ in reversed(again))
+        fail_places(left, error, sent=True)
+        self._drop_abandoned()
+        if was_used and is_event:
+            self._on_failure(error)
+        if self._pending:
+            self._flush_soon()
+
+    def _drop_abandoned(self) -> None:
+        """Forget those waiting whose callers have gone, and count anew."""
+        self._pending = deque(place for place in self._pending if not place[0].done())
+        self.load = sum(weight_of(place[1]) for place in self._places())
+
+    def _places(self) -> list[Place]:
+        return [*(() if self._link is None else self._link.in_flight), *self._pending]
+
+    # --- deadlines ---------------------------------------------------------------------------------------------------
+
+    def _arm(self, loop: asyncio.AbstractEventLoop, when: float, now: float) -> None:
+        """Have one timer, for the earliest deadline."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._tick_at = when
+        # The next turn: a loop that was held up reads what has arrived before anybody is told to be late.
+        self._timer = loop.call_later(max(when - now, 0.0), loop.call_later, 0.0, self._tick)
+
+    def _tick(self) -> None:
+        now = monotonic()
+        self._timer = None
+        self._tick_at = math.inf
+        link = self._link
+        if link is not None and link.in_flight and now >= link.heard + self._settings.timeout:
+            told = f"no byte came for {self._settings.timeout} seconds while requests waited; the connection is closed"
+            link.lose(OperationTimeout(told))
+        self._expire(now)
+        link = self._link
+        moments = [place[2] for place in self._places() if not place[0].done()]
+        if link is not None and link.in_flight:
+            moments.append(link.heard + self._settings.timeout)
+        if moments and self._loop is not None and not self._closed:
+            self._arm(self._loop, min(moments), now)
+
+    def _expire(self, now: float) -> None:
+        """End what is past its deadline: those waiting leave, those in flight abandon their places."""
+        in_flight = () if self._link is None else self._link.in_flight
+        late = [place for place in in_flight if place[2] <= now]
+        fail_places(late, OperationTimeout(_LATE), sent=True)
+        unsent = [place for place in self._pending if place[2] <= now]
+        if unsent:
+            fail_places(unsent, self._why_unsent(), sent=False)
+            self._drop_abandoned()
+
+    def _why_unsent(self) -> MetacacheError:
+        if self._link is None:
+            return ConnectError("not connected within the deadline")
+        told = f"{self._link.requests} requests stayed in flight; raise max_in_flight, or look for what is slow"
+        return PoolTimeout(told)
+
+
+def _is_worth_asking_again(place: Place, link: Link) -> bool:
+    """Tell whether a read was lost because it found its link stale: dialled before it was asked for."""
+    future, work, _, asked = place
+    return not future.done() and is_read(work) and link.dialled < asked

@@ -1,0 +1,64 @@
+"""Places: what tasks wait for on a shared connection, each a future with the work that is to fulfil it.
+
+Knows futures and work; knows no socket and no deadline's timer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Iterable
+from typing import Any, NamedTuple, TypeAlias
+
+from metacache.errors import MetacacheError
+from metacache.protocol.commands import Request
+from metacache.transports import Batch, Operation
+
+__all__ = ["BatchWindow", "Place", "Work", "fail_places", "is_read", "unsent", "weight_of"]
+
+
+class BatchWindow(NamedTuple):
+    """The requests of a batch from *start* to *stop*, which go out together."""
+
+    batch: Batch
+    start: int
+    stop: int
+
+
+Work: TypeAlias = Operation[Any] | BatchWindow | Request  # Any: whatever it is, its reader knows
+
+Place: TypeAlias = tuple["asyncio.Future[Any]", Work, float, float]
+"""A request's place in the queue: (future, work, deadline, when it was asked for).
+
+The future gets the finished expectation; one that is done was abandoned, and its reply is dropped. A place that was
+sent a second time was asked for at minus infinity. A plain tuple, for one is made per request.
+"""
+
+
+def weight_of(work: Work) -> int:
+    """Return how many requests *work* is."""
+    return work.stop - work.start if type(work) is BatchWindow else 1
+
+
+def is_read(work: Work) -> bool:
+    """Tell whether sending *work* twice changes nothing."""
+    if isinstance(work, Request):
+        return True
+    return work.batch.is_read if isinstance(work, BatchWindow) else work.is_read
+
+
+def fail_places(places: Iterable[Place], error: MetacacheError, *, sent: bool) -> None:
+    """Give those who still wait in *places* an error of their own; *sent*: a write may have been applied."""
+    for future, work, _, _ in places:
+        if not future.done():
+            own = unsent(error)
+            own.maybe_applied = sent and not is_read(work)
+            future.set_exception(own)
+
+
+def unsent(error: MetacacheError) -> MetacacheError:
+    """Return *error* for requests of which surely no byte was sent."""
+    own = copy.copy(error)
+    own.__cause__ = error.__cause__
+    own.maybe_applied = False
+    return own
