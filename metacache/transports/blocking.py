@@ -97,7 +97,11 @@ class Connection:
     @property
     def age(self) -> Age | None:
         """When it was dialled and last used; None when it is not connected, or in use."""
-        return next((stream.age for stream in tuple(self._idle) if stream.is_open), None)
+        # No generator: an exception that strikes as it is closed is swallowed, and kept with what it refers to.
+        for stream in tuple(self._idle):
+            if stream.is_open:
+                return stream.age
+        return None
 
     # --- the transport -----------------------------------------------------------------------------------------------
 

@@ -1,0 +1,92 @@
+"""What the tests of this room share: connections kept busy for as long as a test wants, threads that can be asked."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from time import monotonic
+from typing import Final, Generic, TypeVar, final
+
+from typing_extensions import override
+
+from metacache import Pool, Settings
+from metacache.batches import GET_MANY
+from metacache.transports import Batch, Exchange
+
+R = TypeVar("R")
+
+PATIENCE: Final = 10.0
+PATIENT: Final = Settings(timeout=PATIENCE)
+
+
+def some_batch() -> Batch:
+    """Return a batch of one read."""
+    return Batch(GET_MANY, ["held"], [b"held"], [b"mg held f v"])
+
+
+def finish(exchange: Exchange) -> None:
+    """Drive *exchange* to its end, so that its connection goes back as good as it was."""
+    end = monotonic() + PATIENCE
+    while not exchange.advance(monotonic()):
+        assert monotonic() < end
+        time.sleep(0)
+    exchange.outcomes()
+
+
+@contextmanager
+def held(pool: Pool, count: int = 1) -> Generator[None]:
+    """Keep *count* connections of *pool* in use."""
+    exchanges = [pool.begin(some_batch(), deadline=monotonic() + PATIENCE) for _ in range(count)]
+    yield
+    for exchange in exchanges:
+        finish(exchange)
+
+
+@final
+class Call(threading.Thread, Generic[R]):
+    """Calls *function* in a thread of its own, begun at once."""
+
+    def __init__(self, function: Callable[[], R]) -> None:
+        super().__init__(daemon=True)
+        self._function = function
+        self._returned: list[R] = []
+        self._failure: BaseException | None = None
+        self.start()
+
+    @override
+    def run(self) -> None:
+        try:
+            self._returned.append(self._function())
+        except BaseException as failure:  # raised again by `result`
+            self._failure = failure
+
+    def result(self) -> R:
+        """Wait for its end; return what the function returned, or raise what it raised."""
+        self.join(3 * PATIENCE)
+        assert not self.is_alive(), "it hangs"
+        if self._failure is not None:
+            raise self._failure
+        return self._returned[0]
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait until *condition* holds: for what another thread does and nothing tells of."""
+    end = monotonic() + PATIENCE
+    while not condition():
+        assert monotonic() < end, "it never came to this"
+        time.sleep(0.001)
+
+
+def open_sockets() -> int:
+    """Return how many descriptors of this process are sockets."""
+    return sum(_is_socket(name) for name in os.listdir("/proc/self/fd"))
+
+
+def _is_socket(name: str) -> bool:
+    try:
+        return os.readlink(f"/proc/self/fd/{name}").startswith("socket:")
+    except OSError:  # it was that of the listing
+        return False

@@ -1,0 +1,142 @@
+"""A pool that is closed lets finish what runs, refuses what waits or comes, and leaves no socket; and forks."""
+
+from __future__ import annotations
+
+import threading
+from time import monotonic
+
+import pytest
+
+from metacache import Client, ClosedError, Pool, Settings
+from metacache.testing import Memcached
+from tests.pool.rig import PATIENCE, PATIENT, Call, finish, held, open_sockets, some_batch, until
+from tests.scripted import Peer, ScriptedServer, answering
+from tests.transports.rig import HIT
+from tests.transports.test_forking import CHILD, in_child
+
+
+def test_what_runs_is_let_finish_and_its_connection_is_closed_then() -> None:
+    asked, release = threading.Event(), threading.Event()
+
+    def slow(peer: Peer) -> None:
+        first = peer.request()
+        asked.set()
+        release.wait(PATIENCE)
+        first.answer(*HIT)
+        peer.expect_end()
+
+    with ScriptedServer(slow) as server, Pool(server.node, settings=PATIENT) as pool:
+        call = Call(lambda: Client(pool).get("key"))
+        assert asked.wait(PATIENCE)
+        pool.close()
+        with pytest.raises(ClosedError):
+            Client(pool).get("key")
+        release.set()
+        assert call.result() == b"right"
+
+
+def test_a_batch_under_way_is_let_finish(shared_memcached: Memcached) -> None:
+    before = open_sockets()
+    pool = Pool(shared_memcached.node, settings=PATIENT)
+    exchange = pool.begin(some_batch(), deadline=monotonic() + PATIENCE)
+    pool.close()
+    finish(exchange)
+    assert exchange.outcomes().errors == {}
+    assert open_sockets() == before
+
+
+def test_those_that_wait_are_refused_at_once(shared_memcached: Memcached) -> None:
+    with Pool(shared_memcached.node, settings=Settings(timeout=PATIENCE, pool_size=1)) as pool, held(pool):
+        client = Client(pool)
+        calls = [Call[object](lambda: client.get("key")), Call[object](lambda: client.get_many(["a"]))]
+        until(lambda: pool.statistics.waiting == 2)
+        began = monotonic()
+        pool.close()
+        for call in calls:
+            with pytest.raises(ClosedError, match="the pool was closed"):
+                call.result()
+        assert monotonic() - began < PATIENCE / 2
+
+
+def test_a_closed_pool_refuses_everything_and_closes_twice(shared_memcached: Memcached) -> None:
+    before = open_sockets()
+    with Pool(shared_memcached.node, settings=PATIENT) as pool:
+        with held(pool, 3):
+            pass
+        assert open_sockets() == before + 3
+    pool.close()
+    assert open_sockets() == before
+    client = Client(pool)
+    for operation in (lambda: client.get("k"), lambda: client.set("k", b""), lambda: client.get_many(["k"])):
+        with pytest.raises(ClosedError, match="the pool was closed"):
+            operation()
+    assert (pool.statistics.in_use, pool.statistics.idle) == (0, 0)
+
+
+def test_closing_while_threads_work_gives_them_their_values_or_a_closed_error(shared_memcached: Memcached) -> None:
+    before = open_sockets()
+    for _ in range(10):
+        pool = Pool(shared_memcached.node, settings=Settings(timeout=PATIENCE, pool_size=2))
+        client = Client(pool)
+        client.set("closing", b"right")
+        started = threading.Barrier(5)
+
+        def work(client: Client[bytes] = client, started: threading.Barrier = started) -> int:
+            started.wait(PATIENCE)
+            for count in range(100_000):
+                try:
+                    assert client.get("closing") == b"right"
+                    assert client.get_many(["closing"]) == {"closing": b"right"}
+                except ClosedError:
+                    return count
+            raise AssertionError("it was never closed")
+
+        calls = [Call(work) for _ in range(4)]
+        started.wait(PATIENCE)
+        pool.close()
+        for call in calls:
+            call.result()
+        assert (pool.statistics.in_use, pool.statistics.waiting) == (0, 0)
+    until(lambda: open_sockets() == before)
+
+
+# --- forks -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_child_dials_its_own_and_the_parent_keeps_its_own() -> None:
+    with (
+        ScriptedServer(answering((b"EN", None), HIT, HIT), answering(CHILD)) as server,
+        Pool(server.node, settings=PATIENT) as pool,
+    ):
+        client = Client(pool)
+        assert client.get("key") is None
+        assert client.get("key") == b"right"
+        assert in_child(lambda: client.get("key")) == b"child"
+        assert client.get("key") == b"right"
+        assert server.accepted == 2
+
+
+def test_a_child_has_all_places_though_threads_of_its_parent_hold_and_wait_for_them(
+    shared_memcached: Memcached,
+) -> None:
+    with Pool(shared_memcached.node, settings=Settings(timeout=PATIENCE, pool_size=2)) as pool:
+        client = Client(pool)
+        assert client.set("forked", b"right")
+
+        def child() -> bytes:
+            with held(pool, 2):
+                known = pool.statistics
+            return b"%d %d %d %b" % (known.in_use, known.idle, known.waiting, client.get("forked") or b"")
+
+        with held(pool, 2):
+            call = Call(lambda: client.get("forked"))
+            until(lambda: pool.statistics.waiting == 1)
+            assert in_child(child) == b"2 0 0 right"
+        assert call.result() == b"right"
+        assert pool.statistics.created == 2
+
+
+def test_a_child_of_a_closed_pool_has_a_closed_pool(shared_memcached: Memcached) -> None:
+    pool = Pool(shared_memcached.node)
+    pool.close()
+    assert in_child(lambda: Client(pool).get("key")).startswith(b"ClosedError")
