@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
-from benchmarks import instructions, routing, wall
+from benchmarks import concurrency, instructions, routing, wall
 
 SECTIONS: Final[dict[str, Callable[[], None]]] = {
     "instructions": instructions.main,
     "wall": wall.main,
     "routing": routing.print_routing,
+    "asyncio": concurrency.main,
 }
 
 
@@ -20,12 +22,17 @@ def main() -> None:
         prog="python -m benchmarks", description="What metacache costs, beside other clients."
     )
     parser.add_argument("section", nargs="*", help=f"{', '.join(SECTIONS)}; all when left out")
-    chosen: list[str] = parser.parse_args().section
+    parser.add_argument("--tasks", nargs="+", type=int, default=concurrency.TASKS, help="asyncio: only so many tasks")
+    parser.add_argument("--loops", nargs="+", choices=concurrency.LOOPS, help="asyncio: only these event loops")
+    arguments = parser.parse_args()
+    chosen: list[str] = arguments.section
     unknown = [name for name in chosen if name not in SECTIONS]
     if unknown:
         parser.error(f"no section is called {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
+    loops: list[str] = arguments.loops or list(concurrency.LOOPS)
+    sections = {**SECTIONS, "asyncio": partial(concurrency.main, loops=loops, tasks=arguments.tasks)}
     for name in chosen or SECTIONS:
-        SECTIONS[name]()
+        sections[name]()
 
 
 if __name__ == "__main__":
