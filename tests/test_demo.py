@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import subprocess
 import sys
-from typing import TypeVar, final
+from collections import Counter
+from collections.abc import Mapping
+from typing import Final, TypeVar, final
 
 import pytest
 
-from metacache import Connection, __version__
+from metacache import AsyncClient, AsyncConnection, Client, Cluster, Connection, Node, RendezvousRouter, __version__
+from metacache.serializers import StrSerializer
 from metacache.testing import Memcached, demo
 
 T = TypeVar("T")
 
-ROWS = {
+OBJECTS: Final = {
     "session:7": ("Session (Struct)", "msgspec"),
     "order:1042": ("Order (dataclass)", "orjson"),
     "profile:ada": ("Profile (attrs)", "attrs"),
-    "visits": ("int (counter)", "int"),
-    "page:1 ... page:100": ("str (batch of 100)", "str"),
 }
+TEXTS: Final = "page:1 ... page:100"
+ONE_SERVER: Final = OBJECTS | {"visits": ("int (counter)", "int"), TEXTS: ("str (batch of 100)", "str")}
+ASYNCIO: Final = OBJECTS | {TEXTS: ("str (100 tasks)", "str")}
+
+DURATION: Final = r"[0-9]+\.[0-9]{3} ms"
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -35,34 +42,72 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     )
 
 
-def cells(printed: str) -> dict[str, list[str]]:
-    """Return the cells of each printed row, by the first."""
-    lines = [re.split(r"\s{2,}", line.strip()) for line in printed.splitlines()]
-    return {line[0]: line[1:] for line in lines}
-
-
-@pytest.mark.usefixtures("shared_memcached")  # skips where there is none
-def test_the_demo_prints_every_object_that_came_back_and_exits_with_zero() -> None:
+@pytest.fixture(scope="module")
+def printed(shared_memcached: Memcached) -> str:
+    """What the demo prints, where there is a memcached for it to start."""
+    assert shared_memcached.pid
     done = run("demo")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
-    printed = cells(done.stdout)
-    for key, (type_name, serializer) in ROWS.items():
-        assert printed[key][:2] == [type_name, serializer]
-        size, flags, took, verdict = printed[key][2:]
+    return done.stdout
+
+
+def table(printed: str, title: str) -> list[str]:
+    """Return the lines of the table with that title: the names of the columns, their rules, the rows."""
+    return re.split(rf"^{title}.*\n\n", printed, flags=re.MULTILINE)[1].partition("\n\n")[0].splitlines()
+
+
+def cells(printed: str, title: str) -> dict[str, list[str]]:
+    """Return the cells of each row of that table, by the first."""
+    lines = [re.split(r"\s{2,}", line.strip()) for line in table(printed, title)[2:]]
+    return {line[0]: line[1:] for line in lines}
+
+
+@pytest.mark.parametrize(("title", "rows"), [("One memcached", ONE_SERVER), ("Read back under asyncio", ASYNCIO)])
+def test_the_demo_prints_every_object_that_came_back(
+    printed: str, title: str, rows: Mapping[str, tuple[str, str]]
+) -> None:
+    found = cells(printed, title)
+    assert found.keys() == rows.keys()
+    for key, (type_name, serializer) in rows.items():
+        assert found[key][:2] == [type_name, serializer]
+        size, flags, took, verdict = found[key][2:]
         assert int(size.replace(",", "")) > 0
         assert re.fullmatch("0xb[0-9a-f]{7}", flags)
-        assert re.fullmatch(r"[0-9]+\.[0-9]{3} ms", took)
+        assert re.fullmatch(DURATION, took)
         assert verdict == "ok"
-    assert printed["visits"][2] == "2"
 
 
-@pytest.mark.usefixtures("shared_memcached")
-def test_the_columns_of_the_demo_stand_under_one_another() -> None:
-    lines = run("demo").stdout.splitlines()
-    start = next(number for number, line in enumerate(lines) if line.split()[:1] == ["key"])
-    ends = [match.end() for match in re.finditer(r"-+", lines[start + 1])]
-    for line in lines[start + 2 : start + 2 + len(ROWS)]:
+def test_the_demo_stores_and_reads_back_the_same_bytes_under_asyncio(printed: str) -> None:
+    stored, read = cells(printed, "One memcached"), cells(printed, "Read back under asyncio")
+    for key in ASYNCIO:
+        assert stored[key][2:4] == read[key][2:4]
+    assert stored["visits"][2] == "2"
+
+
+def test_the_demo_prints_each_key_of_the_cluster_with_the_node_that_owns_it(printed: str) -> None:
+    router = RendezvousRouter(
+        [Node("a", name="cache-a"), Node("b", name="cache-b"), Node("c", name="cache-c", weight=2.0)]
+    )
+    found = cells(printed, "A cluster of three: cache-a .* cache-b .* cache-c")
+    assert found.keys() == OBJECTS.keys() | {TEXTS}
+    for key in OBJECTS:
+        type_name, node, size, took, verdict = found[key]
+        assert (type_name, node) == (OBJECTS[key][0], router.pick(key).name)
+        assert int(size) > 0
+        assert re.fullmatch(DURATION, took)
+        assert verdict == "ok"
+    owners = Counter(router.pick(f"page:{number}").name for number in range(1, 101))
+    assert found[TEXTS][1] == ", ".join(f"{name} {count}" for name, count in sorted(owners.items()))
+    assert found[TEXTS][-1] == "ok"
+
+
+@pytest.mark.parametrize("title", ["One memcached", "A cluster of three", "Read back under asyncio"])
+def test_the_columns_of_the_demo_stand_under_one_another(printed: str, title: str) -> None:
+    _, rules, *rows = table(printed, title)
+    ends = [match.end() for match in re.finditer(r"-+", rules)]
+    assert rows
+    for line in rows:
         assert line[ends[-1] :] == "  ok"
         assert all(line[end : end + 2] == "  " for end in ends)
 
@@ -117,6 +162,42 @@ def test_a_value_of_another_type_is_told_and_exits_with_one(
 ) -> None:
     assert exit_status(memcached, demo.Sample[object]("text", "str", "careless", Careless(), "as it was")) == 1
     assert "DIFFERS: str came back as list" in capsys.readouterr().out
+
+
+def test_a_key_on_another_node_than_the_routers_is_told(memcached: Memcached) -> None:
+    # Both names lead to one server: the key is on the node that does not own it, too.
+    nodes = [Node(memcached.node.address, name="cache-1"), Node(memcached.node.address, name="cache-2")]
+    with Cluster(nodes) as cluster:
+        row = demo.placed(cluster, demo.Sample("text", "str", "str", StrSerializer(), "as it was"))
+        owner = cluster.router.pick(b"text").name
+    assert row.cells[2] == "cache-1, cache-2"
+    assert row.problem == f"DIFFERS: the router tells {{'{owner}': 1}}"
+
+
+def test_a_batch_on_other_nodes_than_the_routers_is_told(memcached: Memcached) -> None:
+    nodes = [Node(memcached.node.address, name="cache-1"), Node(memcached.node.address, name="cache-2")]
+    with Cluster(nodes) as cluster:
+        row = demo.spread(cluster)
+    assert row.cells[2] == "cache-1 100, cache-2 100"
+    assert row.problem.startswith("DIFFERS: the router tells {'cache-1': ")
+
+
+async def test_what_asyncio_does_not_find_or_finds_changed_is_told(memcached: Memcached) -> None:
+    sample = demo.Sample("text", "str", "forgetful", Forgetful(), "as it was")
+    async with AsyncConnection(memcached.node) as connection:
+        client = AsyncClient(connection, sample.serializer)
+        assert (await demo.read_back(client, sample)).problem == "DIFFERS: str came back as NoneType"
+        await client.set("text", "as it was")
+        assert (await demo.read_back(client, sample)).problem == "DIFFERS: another value came back"
+
+
+def test_a_hundred_tasks_that_find_nothing_are_told(memcached: Memcached) -> None:
+    with Connection(memcached.node) as connection:
+        for sample in demo.samples():
+            Client(connection, sample.serializer).set(sample.key, sample.value)
+    *objects, texts = asyncio.run(demo.read_all(memcached.url))
+    assert [row.problem for row in objects] == ["", "", ""]
+    assert texts.problem == "DIFFERS: another value came back"
 
 
 def test_a_missing_plugin_is_named_with_the_line_that_installs_it(capsys: pytest.CaptureFixture[str]) -> None:

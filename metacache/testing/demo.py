@@ -5,18 +5,26 @@ A section starts the servers it needs and returns its table; a further one is a 
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import date
 from time import perf_counter
 from typing import Any, Final, Generic, TypeVar, final
 
 import attrs
 
+from metacache.aio import AsyncClient
 from metacache.client import Client
+from metacache.cluster.aio import AsyncCluster
+from metacache.cluster.blocking import Cluster
+from metacache.connect import connect_async
+from metacache.nodes import Node
 from metacache.results import Item
-from metacache.serializers import Serializer, available_serializers, load_serializer
+from metacache.routing import split
+from metacache.serializers import Serializer, StrSerializer, available_serializers, load_serializer
 from metacache.testing.memcached import Memcached, MemcachedNotFound
 from metacache.transports import Transport
 from metacache.transports.blocking import Connection
@@ -79,6 +87,10 @@ def samples() -> Iterable[Sample[Any]]:  # Any: each has a type of its own
     yield Sample("session:7", "Session (Struct)", "msgspec", load_serializer("msgspec", Session), session)
     yield Sample("order:1042", "Order (dataclass)", "orjson", load_serializer("orjson", Order), order)
     yield Sample("profile:ada", "Profile (attrs)", "attrs", load_serializer("attrs", Profile), profile)
+
+
+TEXTS: Final = {f"page:{number}": f"<h1>Page {number}</h1>" for number in range(1, 101)}
+ALL_TEXTS: Final = "page:1 ... page:100"
 
 
 # --- how it is told ------------------------------------------------------------------------------------------------
@@ -163,14 +175,13 @@ def counter(transport: Transport) -> Row:
 
 def batch(transport: Transport) -> Row:
     """Store a hundred texts in one exchange, read them in another, and return their row."""
-    client = Client(transport, load_serializer("str", str))
-    texts = {f"page:{number}": f"<h1>Page {number}</h1>" for number in range(1, 101)}
-    client.set_many(texts)
+    client = Client(transport, StrSerializer())
+    client.set_many(TEXTS)
     began = perf_counter()
-    found = client.get_many(texts)
+    found = client.get_many(TEXTS)
     took = perf_counter() - began
-    items = _items(client, texts)
-    return _row("page:1 ... page:100", "str (batch of 100)", "str", items, took, _difference(texts, found))
+    items = _items(client, TEXTS)
+    return _row(ALL_TEXTS, "str (batch of 100)", "str", items, took, _difference(TEXTS, found))
 
 
 def _items(client: Client[T], keys: Iterable[str]) -> list[Item[T]]:
@@ -179,9 +190,16 @@ def _items(client: Client[T], keys: Iterable[str]) -> list[Item[T]]:
 
 def _row(key: str, type_: str, serializer: str, items: Sequence[Item[Any]], took: float, problem: str) -> Row:
     # Any: of the items only size and flags are told.
-    size = sum(item.size for item in items)
     flags = " ".join(sorted({f"0x{item.client_flags:08x}" for item in items}))
-    return Row((key, type_, serializer, f"{size:,}", flags or "-", f"{took * 1000:.3f} ms"), problem)
+    return Row((key, type_, serializer, _size(items), flags or "-", _milliseconds(took)), problem)
+
+
+def _size(items: Iterable[Item[Any]]) -> str:  # Any: as above
+    return f"{sum(item.size for item in items):,}"
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1000:.3f} ms"
 
 
 def _difference(stored: object, found: object) -> str:
@@ -191,13 +209,121 @@ def _difference(stored: object, found: object) -> str:
     return "" if found == stored else "DIFFERS: another value came back"
 
 
+# --- a cluster of three --------------------------------------------------------------------------------------------
+
+# The nodes and their weights. Keys hang on the names: they are where they are whatever ports the servers got.
+NODES: Final = {"cache-a": 1.0, "cache-b": 1.0, "cache-c": 2.0}
+
+CLUSTER_COLUMNS: Final = (
+    ("key", "<"),
+    ("python type", "<"),
+    ("node", "<"),
+    ("stored bytes", ">"),
+    ("round trip", ">"),
+)
+
+
+def cluster_of_three() -> Section:
+    """Return the table of three memcached: three objects and a batch, each key on the node that owns it."""
+    with ExitStack() as stack:
+        servers = {name: stack.enter_context(Memcached()) for name in NODES}
+        nodes = [Node(servers[name].node.address, weight=weight, name=name) for name, weight in NODES.items()]
+        cluster = stack.enter_context(Cluster(nodes))
+        rows = [*(placed(cluster, sample) for sample in samples()), spread(cluster)]
+        told = ", ".join(f"{node.name} {node.address} (weight {node.weight:g})" for node in cluster.nodes)
+        return Section(f"A cluster of three: {told}", CLUSTER_COLUMNS, rows)
+
+
+def placed(cluster: Cluster, sample: Sample[T]) -> Row:
+    """Store the sample's value in *cluster*, read it back, look which node holds it, and return its row."""
+    client = Client(cluster, sample.serializer)
+    client.set(sample.key, sample.value)
+    began = perf_counter()
+    found = client.get(sample.key)
+    took = perf_counter() - began
+    owner = cluster.router.pick(sample.key.encode()).name
+    held = held_by_each(cluster, [sample.key])
+    problem = _difference(sample.value, found) or _misplaced({owner: 1}, held)
+    items = _items(client, [sample.key])
+    return Row((sample.key, sample.type_name, ", ".join(held) or "-", _size(items), _milliseconds(took)), problem)
+
+
+def spread(cluster: Cluster) -> Row:
+    """Store a hundred texts in one exchange over all nodes at once, read them in another, and return their row."""
+    client = Client(cluster, StrSerializer())
+    client.set_many(TEXTS)
+    began = perf_counter()
+    found = client.get_many(TEXTS)
+    took = perf_counter() - began
+    owned = {name: len(keys) for name, keys in split(cluster.router, [key.encode() for key in TEXTS]).items()}
+    held = held_by_each(cluster, TEXTS)
+    told = ", ".join(f"{name} {count}" for name, count in held.items())
+    problem = _difference(TEXTS, found) or _misplaced(owned, held)
+    return Row((ALL_TEXTS, "str (batch of 100)", told, _size(_items(client, TEXTS)), _milliseconds(took)), problem)
+
+
+def held_by_each(cluster: Cluster, keys: Iterable[str]) -> Mapping[str, int]:
+    """Return by node, asked for itself, how many of *keys* it holds; nodes that hold none are left out."""
+    held: dict[str, int] = {}
+    for node in cluster.nodes:
+        with Connection(node) as connection:
+            client = Client(connection)
+            count = sum(client.inspect(key) is not None for key in keys)
+        if count:
+            held[node.name] = count
+    return held
+
+
+def _misplaced(owned: Mapping[str, int], held: Mapping[str, int]) -> str:
+    return "" if owned == held else f"DIFFERS: the router tells {dict(owned)}"
+
+
+# --- asyncio -------------------------------------------------------------------------------------------------------
+
+
+def under_asyncio() -> Section:
+    """Return the table of what the blocking client stored and the asyncio client reads back."""
+    with Memcached() as server:
+        with Connection(server.node) as connection:
+            for sample in samples():
+                Client(connection, sample.serializer).set(sample.key, sample.value)
+            Client(connection, StrSerializer()).set_many(TEXTS)
+        rows = asyncio.run(read_all(server.url))
+        return Section("Read back under asyncio", COLUMNS, rows)
+
+
+async def read_all(url: str) -> Sequence[Row]:
+    """Read the samples, and a hundred texts by a hundred tasks at once; return their rows."""
+    async with AsyncCluster.from_url(url) as cluster:
+        await cluster.ping()  # dials, as the store before did for the others
+        rows = [await read_back(AsyncClient(cluster, sample.serializer), sample) for sample in samples()]
+    async with connect_async(url, str) as client:
+        began = perf_counter()
+        texts = await asyncio.gather(*map(client.get, TEXTS))
+        took = perf_counter() - began
+        found = {key: text for key, text in zip(TEXTS, texts, strict=True) if text is not None}
+        items = list((await client.get_items(TEXTS)).values())
+    return [*rows, _row(ALL_TEXTS, "str (100 tasks)", "str", items, took, _difference(TEXTS, found))]
+
+
+async def read_back(client: AsyncClient[T], sample: Sample[T]) -> Row:
+    """Read the sample's value as its type, and return its row."""
+    began = perf_counter()
+    item = await client.get_item(sample.key)
+    took = perf_counter() - began
+    items = [] if item is None else [item]
+    difference = _difference(sample.value, None if item is None else item.value)
+    return _row(sample.key, sample.type_name, sample.serializer_name, items, took, difference)
+
+
 # --- the whole -----------------------------------------------------------------------------------------------------
 
-SECTIONS: Final[Sequence[Callable[[], Section]]] = (one_server,)
+SECTIONS: Final[Sequence[Callable[[], Section]]] = (one_server, cluster_of_three, under_asyncio)
 
 LEGEND: Final = """\
 stored bytes  of the values alone; the server adds about 50 for each item
 client flags  0xb, fingerprint of the type (4 digits, 0: none), compressor (1), serializer (2): who can read it back
+node          which server holds the key, as each was asked; it is the one that the cluster's router tells
 round trip    one exchange with the server, from the call to the typed value in hand
 """
 
