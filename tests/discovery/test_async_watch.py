@@ -71,6 +71,8 @@ async def test_a_close_ends_the_task_and_twice_is_nothing(settings: Settings) ->
 
 async def test_a_close_does_not_wait_for_a_source_that_hangs_and_its_answer_is_dropped() -> None:
     heard, source = Heard(), Hanging()
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
     watch = AsyncWatch(source, heard.set_nodes, settings=EAGER, first=nodes("a"))
     assert await until(source.asked)
     await watch.aclose()
@@ -81,6 +83,7 @@ async def test_a_close_does_not_wait_for_a_source_that_hangs_and_its_answer_is_d
     assert await asyncio.to_thread(ended, hanging)
     await asyncio.sleep(0)  # for what the thread left on the loop
     assert heard.sets == []
+    assert complaints == []
 
 
 def test_a_loop_ends_while_a_source_hangs() -> None:

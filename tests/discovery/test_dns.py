@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import ssl
+import threading
 from collections.abc import Mapping
 from typing import Final
 
@@ -55,6 +57,7 @@ class Resolver:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, names: Mapping[str, str | OSError]) -> None:
         self.names = names
+        self.seconds = 0.0  # that a question for a name takes
         monkeypatch.setattr(socket, "getaddrinfo", self._addresses)
         monkeypatch.setattr(socket, "getnameinfo", self._name)
 
@@ -71,6 +74,8 @@ class Resolver:
 
     def _name(self, address: tuple[str, int], flags: int) -> tuple[str, str]:
         assert flags == socket.NI_NAMEREQD, "a number is not a name"
+        if self.seconds:
+            threading.Event().wait(self.seconds)
         name = self.names[address[0]]
         if isinstance(name, OSError):
             raise name
@@ -87,6 +92,15 @@ def test_a_pod_keeps_its_name_when_its_address_changes(monkeypatch: pytest.Monke
     assert polled(source) == [("m-0.svc:11211", "10.0.0.1:11211"), ("m-1.svc:11211", "10.0.0.2:11211")]
     resolver.names = {"10.0.0.7": "m-0.svc", "10.0.0.1": "m-1.svc"}
     assert polled(source) == [("m-1.svc:11211", "10.0.0.1:11211"), ("m-0.svc:11211", "10.0.0.7:11211")]
+
+
+@pytest.mark.parametrize(("tls", "address"), [(None, "10.0.0.1:7"), (ssl.create_default_context(), "m-0.svc:7")])
+def test_the_source_of_a_url_gives_names_for_addresses_where_tls_is_spoken(
+    tls: ssl.SSLContext | None, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Resolver(monkeypatch, {"10.0.0.1": "m-0.svc"})
+    (node,) = load_node_source("dns")("cache.svc", 7, settings=Settings(tls=tls)).poll()
+    assert (node.name, str(node.address)) == ("m-0.svc:7", address)
 
 
 @pytest.mark.parametrize("failure", [AGAIN, NO_NAME])
@@ -110,6 +124,16 @@ def test_an_address_that_was_away_has_no_name_from_before(monkeypatch: pytest.Mo
     source.poll()
     resolver.names = {"10.0.0.1": NO_NAME}
     assert polled(source) == [("10.0.0.1:11211", "10.0.0.1:11211")]
+
+
+def test_a_resolver_that_is_slow_to_tell_names_does_not_use_up_its_time_for_every_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    resolver = Resolver(monkeypatch, {"10.0.0.1": "m-0.svc", "10.0.0.2": "m-1.svc", "10.0.0.3": "m-2.svc"})
+    resolver.seconds = 0.02
+    found = polled(DnsSource("cache.svc", 1, naming_time=0.01))
+    assert [name for name, _ in found] == ["m-0.svc:1", "10.0.0.2:1", "10.0.0.3:1"]
+    assert polled(DnsSource("cache.svc", 1, naming_time=0.0))[0] == ("10.0.0.1:1", "10.0.0.1:1")
 
 
 def test_a_name_that_does_not_resolve_is_told_and_nothing_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,7 +62,7 @@ def test_a_source_that_says_the_same_is_polled_in_its_interval_and_changes_nothi
 
 
 def test_an_answer_of_many_changes_is_applied_one_by_one_and_in_time() -> None:
-    world = Simulated(nodes("c b a"), nodes("c"), until=25.0)
+    world = Simulated(nodes("c b a"), nodes("c"), until=28.0)
     follow(world)
     assert [found for _, found in world.applied] == ["a b", "a b c", "b c", "c"]
     times = [time for time, _ in world.applied]
@@ -79,7 +79,7 @@ def test_an_answer_that_is_not_usable_changes_nothing_and_is_told_once(
     bad: Answer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "metacache.discovery")
-    world = Simulated(nodes("a b"), bad, bad, bad, nodes("a b"), bad, nodes("a"), until=75.0)
+    world = Simulated(nodes("a b"), bad, bad, bad, nodes("a b"), bad, nodes("a"))
     follow(world)
     assert [found for _, found in world.applied] == ["a b", "a"]
     told = [record.levelname for record in caplog.records if "usable" in record.getMessage()]
