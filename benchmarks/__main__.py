@@ -7,12 +7,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from benchmarks import concurrency, instructions, routing, wall
+from benchmarks import cluster, concurrency, instructions, wall
 
 SECTIONS: Final[dict[str, Callable[[], None]]] = {
     "instructions": instructions.main,
     "wall": wall.main,
-    "routing": routing.print_routing,
+    "cluster": cluster.main,
     "asyncio": concurrency.main,
 }
 
@@ -30,7 +30,8 @@ def main() -> None:
     if unknown:
         parser.error(f"no section is called {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
     loops: list[str] = arguments.loops or list(concurrency.LOOPS)
-    sections = {**SECTIONS, "asyncio": partial(concurrency.main, loops=loops, tasks=arguments.tasks)}
+    narrowed: Callable[[], None] = partial(concurrency.main, loops=loops, tasks=arguments.tasks)
+    sections = {**SECTIONS, "asyncio": narrowed}
     for name in chosen or SECTIONS:
         sections[name]()
 

@@ -85,7 +85,14 @@ def _cell(counts: dict[tuple[str, str], float], subject: Subject, operation: str
     spent = counts.get((subject.name, operation))
     if spent is None:
         return "-"
-    budget = subject.budget.get(operation)
+    budget = _budget(counts, subject, operation)
     if budget is None:
         return f"{spent:,.0f}"
-    return f"{spent:,.0f} {'of' if spent <= budget else 'OVER'} {budget:,}"
+    return f"{spent:,.0f} {'of' if spent <= budget else 'OVER'} {budget:,.0f}"
+
+
+def _budget(counts: dict[tuple[str, str], float], subject: Subject, operation: str) -> float | None:
+    if subject.above is None:
+        return subject.budget.get(operation)
+    other, more = subject.above
+    return counts[other, operation] + more / OPERATIONS[operation]

@@ -14,10 +14,22 @@ import attrs
 import pylibmc
 import pymemcache
 
-from metacache import Client, Connection, Node, Settings, Transport
+from metacache import Client, Cluster, Connection, Node, Pool, Settings, Transport
 from metacache.nodes import TcpAddress
 
-__all__ = ["BATCH", "OPERATIONS", "SUBJECTS", "Repeat", "Setup", "Subject", "subject", "with_one", "with_two"]
+__all__ = [
+    "BATCH",
+    "OPERATIONS",
+    "SUBJECTS",
+    "VALUE_SIZE",
+    "Repeat",
+    "Setup",
+    "Subject",
+    "host_and_port",
+    "subject",
+    "with_one",
+    "with_two",
+]
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -50,11 +62,16 @@ PATIENCE: Final = 60.0  # seconds
 @final
 @attrs.frozen
 class Subject:
-    """One client: its name, its setup, and how many instructions a key an operation may cost, where promised."""
+    """One client: its name, its setup, and what it may cost, where promised.
+
+    ``budget``: instructions a key, by operation. ``above``: the name of another, and by how many instructions an
+    operation may cost more than with that.
+    """
 
     name: str
     setup: Setup
     budget: Mapping[str, int] = attrs.Factory(dict[str, int])
+    above: tuple[str, int] | None = None
 
 
 # Each client is called from a Python loop, as its users would: partial() and map() would add a C call, and only to the
@@ -86,6 +103,16 @@ def over_connection(node: Node, stack: ExitStack) -> Mapping[str, Repeat]:
     return _metacache(stack.enter_context(Connection(node, settings=Settings(timeout=PATIENCE))), stack)
 
 
+def over_pool(node: Node, stack: ExitStack) -> Mapping[str, Repeat]:
+    """Set up a ``Client[bytes]`` over a Pool."""
+    return _metacache(stack.enter_context(Pool(node, settings=Settings(timeout=PATIENCE))), stack)
+
+
+def over_cluster(node: Node, stack: ExitStack) -> Mapping[str, Repeat]:
+    """Set up a ``Client[bytes]`` over a Cluster of one node: all that stands between a caller and a socket."""
+    return _metacache(stack.enter_context(Cluster([node], settings=Settings(timeout=PATIENCE))), stack)
+
+
 def _metacache(transport: Transport, stack: ExitStack) -> Mapping[str, Repeat]:
     client = stack.enter_context(Client(transport))
     client.set_many(VALUES)
@@ -99,7 +126,7 @@ def _metacache(transport: Transport, stack: ExitStack) -> Mapping[str, Repeat]:
 
 def over_pymemcache(node: Node, stack: ExitStack) -> Mapping[str, Repeat]:
     """Set up pymemcache's plain client; it waits for the reply to a store, as the others do (its default is not to)."""
-    client = pymemcache.Client(_host_and_port(node), no_delay=True, default_noreply=False)
+    client = pymemcache.Client(host_and_port(node), no_delay=True, default_noreply=False)
     stack.callback(client.close)
     client.set_many(VALUES)
     return {
@@ -112,7 +139,7 @@ def over_pymemcache(node: Node, stack: ExitStack) -> Mapping[str, Repeat]:
 
 def over_pylibmc(node: Node, stack: ExitStack) -> Mapping[str, Repeat]:
     """Set up pylibmc, which is libmemcached in C."""
-    host, port = _host_and_port(node)
+    host, port = host_and_port(node)
     client = pylibmc.Client([f"{host}:{port}"], behaviors={"tcp_nodelay": True})
     stack.callback(client.disconnect_all)
     client.set_multi(VALUES)
@@ -126,7 +153,7 @@ def over_pylibmc(node: Node, stack: ExitStack) -> Mapping[str, Repeat]:
 
 def over_socket(node: Node, stack: ExitStack) -> Mapping[str, Repeat]:
     """Set up the floor of all that is written in Python: one sendall and one recv of bytes that lie ready."""
-    sock = stack.enter_context(socket.create_connection(_host_and_port(node), PATIENCE))
+    sock = stack.enter_context(socket.create_connection(host_and_port(node), PATIENCE))
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     key = KEY.encode()
     get, set_ = b"mg %b v f O1\r\n" % key, b"ms %b %d F1 O1\r\n%b\r\n" % (key, len(VALUE), VALUE)
@@ -143,17 +170,22 @@ def over_socket(node: Node, stack: ExitStack) -> Mapping[str, Repeat]:
     return {"get": exchange(get), "set": exchange(set_)}
 
 
-def _host_and_port(node: Node) -> tuple[str, int]:
+def host_and_port(node: Node) -> tuple[str, int]:
+    """Return the address of *node* as other clients take it."""
     assert isinstance(node.address, TcpAddress)
     return node.address.host, node.address.port
 
 
+CONNECTION: Final = "metacache, Connection"
+
 SUBJECTS: Final = (
     Subject(
-        "metacache, Connection",
+        CONNECTION,
         over_connection,
         {"get": 20_000, "set": 16_000, "get_many": 9_000, "set_many": 7_000},
     ),
+    Subject("metacache, Pool", over_pool, above=(CONNECTION, 3_000)),
+    Subject("metacache, Cluster", over_cluster, {"get": 26_000, "set": 22_000}),
     Subject("pymemcache", over_pymemcache),
     Subject("pylibmc", over_pylibmc),
     Subject("sendall + recv", over_socket),
