@@ -15,7 +15,7 @@ from metacache.errors import InvalidArgumentError, InvalidTypeError
 from metacache.protocol.flags import I32_MAX, U64_MAX
 from metacache.protocol.keys import K
 
-__all__ = ["DEFAULT", "Default", "Ttl", "exptime", "key_list", "seconds", "u64", "unsigned_cas"]
+__all__ = ["DEFAULT", "Default", "Ttl", "exptime", "key_list", "seconds", "told", "u64", "unsigned_cas"]
 
 Ttl: TypeAlias = int | timedelta | None
 """Seconds to live, or a timedelta (a fraction of a second rounds up); None: never expires."""
@@ -34,6 +34,9 @@ DEFAULT: Final[Literal[Default.DEFAULT]] = Default.DEFAULT
 # protocol.txt, "Expiration times": a larger number is read as a time since 1970.
 MAX_RELATIVE: Final = 60 * 60 * 24 * 30
 
+# Larger numbers are not written out in an error.
+TOLD: Final = 128  # bits
+
 
 def seconds(ttl: int | timedelta, name: str = "ttl") -> int:
     """Return *ttl* as whole seconds, at least 1."""
@@ -45,7 +48,7 @@ def seconds(ttl: int | timedelta, name: str = "ttl") -> int:
         whole = ttl
     if whole < 1:
         raise InvalidArgumentError(
-            f"{name} is at least one second, not {whole}; to never expire give None, to expire now delete"
+            f"{name} is at least one second, not {told(whole)}; to never expire give None, to expire now delete"
         )
     return whole
 
@@ -61,7 +64,9 @@ def exptime(ttl: Ttl, now: float, name: str = "ttl") -> int:
     if whole <= MAX_RELATIVE:
         return whole
     if int(now) + whole > I32_MAX:
-        raise InvalidArgumentError(f"{name} of {whole} seconds ends after 2038-01-19, the last day memcached can tell")
+        raise InvalidArgumentError(
+            f"{name} of {told(whole)} seconds ends after 2038-01-19, the last day memcached can tell"
+        )
     return int(now) + whole
 
 
@@ -70,8 +75,13 @@ def u64(number: int, name: str) -> int:
     if isinstance(number, bool) or not isinstance(number, int):
         raise InvalidTypeError(f"{name} is an int, not {type(number).__name__}")
     if not 0 <= number <= U64_MAX:
-        raise InvalidArgumentError(f"{name} is between 0 and 2**64-1, not {number}")
+        raise InvalidArgumentError(f"{name} is between 0 and 2**64-1, not {told(number)}")
     return number
+
+
+def told(number: int) -> str:
+    """Return *number* for an error message. Python refuses to write out one of thousands of digits."""
+    return str(number) if number.bit_length() <= TOLD else f"a number of {number.bit_length()} bits"
 
 
 def unsigned_cas(cas: int) -> int:

@@ -11,9 +11,10 @@ from typing import Final, Generic, TypeAlias, TypeVar, final
 
 from metacache.arguments import DEFAULT, Default, Ttl, key_list
 from metacache.errors import BatchError, InvalidArgumentError, InvalidTypeError, MetacacheError
-from metacache.operations import CLIENT_FLAGS, ITEM_FLAGS, VALUE_FLAGS, Operations, located
+from metacache.operations import CLIENT_FLAGS, ITEM_FLAGS, VALUE_FLAGS, Operations, check_size, located
 from metacache.policies import ErrorPolicy
 from metacache.protocol import commands
+from metacache.protocol.commands import MAX_BODY
 from metacache.protocol.keys import K, Key, WireKey
 from metacache.protocol.windows import Replies
 from metacache.readers import read_deletes, read_stores
@@ -109,7 +110,10 @@ class Batches(Generic[T]):
             return self._set_one_by_one(items, ttl_flag)
         bodies = self._dump(items)
         sizes = list(map(len, bodies))
-        ends = {size: self._tail(size, ttl, ttl_flag) + b"\nms " for size in set(sizes)}
+        distinct = set(sizes)
+        if max(distinct, default=0) > MAX_BODY:
+            _refuse_size(keys, sizes)
+        ends = {size: self._tail(size, ttl, ttl_flag) + b"\nms " for size in distinct}
         pieces = [b""] * (2 * len(raws))
         pieces[::2] = raws
         pieces[1::2] = map(ends.__getitem__, sizes)
@@ -122,7 +126,7 @@ class Batches(Generic[T]):
         return b" %d" % size + CLIENT_FLAGS % self._ops.frame.flags + ttl_flag
 
     def _dump(self, items: Mapping[K, T]) -> list[bytes]:
-        """Return the values as bytes. Raises SerializationError naming the key."""
+        """Return the values as bytes. Raises SerializationError, or ValueTooLargeError, naming the key."""
         dumps = self._ops.frame.dumps
         try:
             bodies = [dumps(value) for value in items.values()]
@@ -135,7 +139,9 @@ class Batches(Generic[T]):
     def _encode_each(self, items: Mapping[K, T]) -> Iterator[tuple[int, bytes]]:
         for key, value in items.items():
             with located(SET_MANY, key):
-                yield self._ops.frame.encode(value)
+                flags, body = self._ops.frame.encode(value)
+                check_size(len(body))
+            yield flags, body
 
     # --- the long way: keys in base64, keys of bytes, a compressor ----------------------------------------------------
 
@@ -180,6 +186,12 @@ class Batches(Generic[T]):
             with located(verb, key):
                 wires[key] = self._ops.keys.encode(key)
         return wires
+
+
+def _refuse_size(keys: Sequence[Key], sizes: Sequence[int]) -> None:
+    for key, size in zip(keys, sizes, strict=True):
+        with located(SET_MANY, key):
+            check_size(size)
 
 
 def _copy_for(key: Key, error: MetacacheError, verb: str) -> MetacacheError:

@@ -35,6 +35,8 @@ GET: Final = Verb("get", commands.MG_VALUE, is_read=True)
 GET_ITEM: Final = Verb("get_item", commands.MG_VALUE, is_read=True)
 GET_AND_TOUCH: Final = Verb("get_and_touch", commands.MG_VALUE)
 TOUCH: Final = Verb("touch", commands.MG)
+GET_AND_TOUCH_REMOVE: Final = Verb("get_and_touch", commands.MD)
+TOUCH_REMOVE: Final = Verb("touch", commands.MD)
 INSPECT: Final = Verb("inspect", commands.ME, is_read=True)
 SET: Final = Verb("set", commands.MS)
 ADD: Final = Verb("add", commands.MS)
@@ -46,6 +48,8 @@ DELETE: Final = Verb("delete", commands.MD)
 INVALIDATE: Final = Verb("invalidate", commands.MD)
 INCREMENT: Final = Verb("increment", commands.MA_VALUE)
 DECREMENT: Final = Verb("decrement", commands.MA_VALUE)
+INCREMENT_RENEW: Final = Verb("increment", commands.MG)
+DECREMENT_RENEW: Final = Verb("decrement", commands.MG)
 UPDATE_READ: Final = Verb("update", commands.MG_VALUE, is_read=True)
 UPDATE_STORE: Final = Verb("update", commands.MS)
 
@@ -125,6 +129,7 @@ class Operations(Generic[T]):
         "_clock",
         "_dumps",
         "_is_raw",
+        "_is_relative",
         "_options",
         "_plain_prefix",
         "_read_value",
@@ -147,9 +152,9 @@ class Operations(Generic[T]):
         self.reader = Reader(frame, policy)
         self._read_value = self.reader.value
         self._tails: list[bytes | None] = [None] * KEPT_TAILS
-        relative = options.default_ttl is None or seconds(options.default_ttl) <= MAX_RELATIVE
+        self._is_relative = options.default_ttl is None or seconds(options.default_ttl) <= MAX_RELATIVE
         # None: no set is plain enough for the short way.
-        self._plain_prefix = self.keys.text if relative and frame.compressor is None else None
+        self._plain_prefix = self.keys.text if self._is_relative and frame.compressor is None else None
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -192,10 +197,10 @@ class Operations(Generic[T]):
         with located(GET_AND_TOUCH, key):
             return self._read(GET_AND_TOUCH, key, TTL % exptime(ttl, self._clock()) + HELD_FLAGS, self.reader.held)
 
-    def touch(self, key: Key, ttl: Ttl) -> Operation[Held[None] | None]:
+    def touch(self, key: Key, ttl: Ttl, verb: Verb = TOUCH) -> Operation[Held[None] | None]:
         """mg key T… s f c."""
-        with located(TOUCH, key):
-            return self._read(TOUCH, key, TTL % exptime(ttl, self._clock()) + TOUCH_FLAGS, read_held)
+        with located(verb, key):
+            return self._read(verb, key, TTL % exptime(ttl, self._clock()) + TOUCH_FLAGS, read_held)
 
     def inspect(self, key: Key) -> Operation[Metadata | None]:
         """me key. A key that would need base64 is refused: releases differ in what they make of it."""
@@ -224,21 +229,28 @@ class Operations(Generic[T]):
         if type(body) is not bytes:
             raise not_bytes(body).locate(operation=SET.name, key=key)
         size = len(body)
-        tail = self._tails[size] if size < KEPT_TAILS else None
+        try:
+            tail = (self._tails[size] if size < KEPT_TAILS else None) or self.tail(size)
+        except ValueTooLargeError as error:
+            error.locate(operation=SET.name, key=key)
+            raise
         op: Operation[StoreResult] = Operation()
         op.verb = SET
         op.given = key
         op.key = raw
-        op.head = b"ms " + raw + (tail or self.tail(size))
+        op.head = b"ms " + raw + tail
         op.body = body
         op.read = read_store
         return op
 
     def tail(self, size: int) -> bytes:
-        """Return what follows the key of a plain set, and keep it for small sizes. Raises ValueTooLargeError."""
+        """Return what follows the key of a plain set, and keep it for small sizes. Raises ValueTooLargeError.
+
+        Not kept where default_ttl is a time since 1970, which is another at every set.
+        """
         check_size(size)
         tail = b" %d" % size + CLIENT_FLAGS % self.frame.flags + self.ttl_flag(DEFAULT)
-        if size < KEPT_TAILS:
+        if size < KEPT_TAILS and self._is_relative:
             self._tails[size] = tail
         return tail
 

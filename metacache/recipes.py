@@ -10,9 +10,19 @@ import random
 from collections.abc import Callable
 from typing import Final, Protocol, TypeVar
 
-from metacache.arguments import Default, Ttl
+from metacache.arguments import Default, Ttl, told
 from metacache.errors import ConflictError, InvalidArgumentError, InvalidTypeError, MetacacheError, ServerError
-from metacache.operations import GET_AND_TOUCH, TOUCH, Operations
+from metacache.operations import (
+    DECREMENT,
+    DECREMENT_RENEW,
+    GET_AND_TOUCH_REMOVE,
+    INCREMENT,
+    INCREMENT_RENEW,
+    TOUCH_REMOVE,
+    UPDATE_STORE,
+    Operations,
+    located,
+)
 from metacache.policies import MISS
 from metacache.protocol.keys import Key
 from metacache.results import StoreResult
@@ -22,6 +32,8 @@ __all__ = ["Effects", "arithmetic", "get_and_touch", "touch", "update"]
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+RENEW: Final = {INCREMENT: INCREMENT_RENEW, DECREMENT: DECREMENT_RENEW}
 
 # Seconds a lost race waits at most before the next attempt, doubling; chosen at random, so that rivals part.
 FIRST_PAUSE: Final = 0.001
@@ -46,7 +58,7 @@ async def get_and_touch(effects: Effects, ops: Operations[T], key: Key, ttl: Ttl
     if held is None:
         return None
     if held.is_placeholder and held.cas:
-        await effects.run(ops.delete(key, held.cas, GET_AND_TOUCH))
+        await effects.run(ops.delete(key, held.cas, GET_AND_TOUCH_REMOVE))
     return None if held.value is MISS else held.value
 
 
@@ -56,7 +68,7 @@ async def touch(effects: Effects, ops: Operations[T], key: Key, ttl: Ttl) -> boo
     if held is None:
         return False
     if held.is_placeholder and held.cas:
-        await effects.run(ops.delete(key, held.cas, TOUCH))
+        await effects.run(ops.delete(key, held.cas, TOUCH_REMOVE))
     return not held.is_placeholder
 
 
@@ -70,7 +82,7 @@ async def arithmetic(
     # When the number gains a digit the server makes a new item and forgets T, though it answers otherwise.
     if len(str(number)) > len(str(max(number - delta, 0))):
         try:
-            await effects.run(ops.touch(key, ttl))
+            await effects.run(ops.touch(key, ttl, RENEW[verb]))
         except MetacacheError as error:
             error.maybe_applied = True  # the number was
             raise
@@ -81,10 +93,9 @@ async def update(
     effects: Effects, ops: Operations[T], key: Key, fn: Callable[[T | None], T], ttl: Ttl | Default, attempts: int
 ) -> T:
     """Compare-and-set until nobody came in between."""
-    if isinstance(attempts, bool) or not isinstance(attempts, int):
-        raise InvalidTypeError(f"attempts is an int, not {type(attempts).__name__}", operation="update", key=key)
-    if attempts < 1:
-        raise InvalidArgumentError(f"attempts is at least 1, not {attempts}", operation="update", key=key)
+    with located(UPDATE_STORE, key):  # all of it before the read is sent, not after
+        _check_update(fn, attempts)
+        ops.ttl_flag(ttl)
     for attempt in range(attempts):
         if attempt:
             await effects.sleep(random.uniform(0, min(FIRST_PAUSE * 2**attempt, LONGEST_PAUSE)))
@@ -96,3 +107,12 @@ async def update(
         if stored is StoreResult.STORED:
             return value
     raise ConflictError(f"another writer came first in each of {attempts} attempts", operation="update", key=key)
+
+
+def _check_update(fn: object, attempts: object) -> None:
+    if not callable(fn):
+        raise InvalidTypeError(f"fn is a function of the value, not {type(fn).__name__}")
+    if isinstance(attempts, bool) or not isinstance(attempts, int):
+        raise InvalidTypeError(f"attempts is an int, not {type(attempts).__name__}")
+    if attempts < 1:
+        raise InvalidArgumentError(f"attempts is at least 1, not {told(attempts)}")
