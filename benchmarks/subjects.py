@@ -20,6 +20,7 @@ from metacache.nodes import TcpAddress
 __all__ = [
     "BATCH",
     "OPERATIONS",
+    "PATIENCE",
     "SUBJECTS",
     "VALUE_SIZE",
     "Repeat",
