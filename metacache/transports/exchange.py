@@ -122,7 +122,8 @@ def send_window(
 class StreamExchange:
     """A batch on one stream. It holds the stream until it is done, and then calls *release*.
 
-    Raises what `NonBlockingStream.prepare` raises; then the stream is still the caller's.
+    The first `advance` dials if need be, for half of the time at most: the parts of the batch on other nodes are under
+    way by then, and still have the rest.
     """
 
     __slots__ = (
@@ -131,6 +132,7 @@ class StreamExchange:
         "_cuts",
         "_deadline",
         "_fresh",
+        "_is_prepared",
         "_left",
         "_node",
         "_out",
@@ -158,7 +160,8 @@ class StreamExchange:
         self._release = release
         self._node = node
         self._deadline = deadline
-        self._fresh = stream.prepare(deadline)
+        self._fresh = False
+        self._is_prepared = False
         self._replies = Replies(len(batch))
         self._start(stream)
 
@@ -185,6 +188,8 @@ class StreamExchange:
         if self._stream is None:
             return True
         try:
+            if not self._is_prepared:
+                self._prepare(self._stream, now)
             self._write(self._stream)
             # Nothing can have come before anything was sent.
             while self._began and self._windows and self._read(self._stream):
@@ -204,8 +209,17 @@ class StreamExchange:
     def outcomes(self) -> Replies:
         """End the exchange and return a reply or an error for each request."""
         if self._stream is not None:
-            self._fail(ConnectionLost("the batch was given up before its replies came"), self._stream, final=True)
+            error = ConnectionLost("the batch was given up before its replies came")
+            if self._is_prepared:
+                self._fail(error, self._stream, final=True)
+            else:  # nothing was sent: the connection is as good as it was
+                fail_rest(self._replies, error, 0)
+                self._finish(self._stream)
         return self._replies
+
+    def _prepare(self, stream: NonBlockingStream, now: float) -> None:
+        self._is_prepared = True
+        self._fresh = stream.prepare((now + self._deadline) / 2)
 
     # --- bytes -------------------------------------------------------------------------------------------------------
 

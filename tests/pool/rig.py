@@ -40,6 +40,8 @@ def finish(exchange: Exchange) -> None:
 def held(pool: Pool, count: int = 1) -> Generator[None]:
     """Keep *count* connections of *pool* in use."""
     exchanges = [pool.begin(some_batch(), deadline=monotonic() + PATIENCE) for _ in range(count)]
+    for exchange in exchanges:
+        exchange.advance(monotonic())  # dials, and writes
     yield
     for exchange in exchanges:
         finish(exchange)

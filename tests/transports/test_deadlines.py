@@ -254,7 +254,7 @@ def test_a_host_that_does_not_answer_is_a_connect_error_at_the_sooner_deadline(s
         with within(SHORT * 0.9, SHORT * 5), pytest.raises(ConnectError, match="no answer within") as raised:
             client.set("key", b"v")
         assert not raised.value.maybe_applied
-        with within(SHORT * 0.9, SHORT * 5):
+        with within(SHORT * 0.4, SHORT * 5):  # a batch dials for half of its time
             outcomes = client.get_many_outcomes(["a", "b"])
         assert {type(error) for error in outcomes.errors.values()} == {ConnectError}
 

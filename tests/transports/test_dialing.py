@@ -6,6 +6,7 @@ import socket
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic
 from typing import Final
 
 import pytest
@@ -166,6 +167,7 @@ def test_a_name_that_idna_refuses_is_a_connect_error() -> None:
 def socket_of(connection: Connection) -> Generator[socket.socket]:
     """The connection's own socket, by the descriptor that an exchange shows."""
     exchange = connection.begin(Batch(GET, ["k"], [b"k"], [b"mg k v f"]), deadline=float("inf"))
+    exchange.advance(monotonic())  # dials
     with socket.socket(fileno=socket.dup(exchange.fileno())) as sock:
         yield sock
     exchange.outcomes()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import selectors
 from collections.abc import Sequence
+from time import monotonic
 from typing import TYPE_CHECKING, final
 
 from typing_extensions import override
@@ -47,7 +48,18 @@ class ClusterExchange:
     of them can move. *deadline*: the time at which every part looks at it.
     """
 
-    __slots__ = ("_batch", "_deadline", "_keeper", "_left", "_now", "_replies", "_selector", "_table", "wants_write")
+    __slots__ = (
+        "_batch",
+        "_deadline",
+        "_keeper",
+        "_left",
+        "_now",
+        "_replies",
+        "_selector",
+        "_table",
+        "_watched",
+        "wants_write",
+    )
 
     def __init__(self, batch: Batch, table: Table[Pool], keeper: Keeper, *, deadline: float, now: float) -> None:
         self._batch = batch
@@ -58,6 +70,8 @@ class ClusterExchange:
         self._replies = Replies(len(batch))
         self._left: list[_Part] = []
         self._selector: selectors.BaseSelector | None = None
+        # A selector refers to itself: were the parts in it, a batch that is dropped would hold their places.
+        self._watched: dict[int, _Part] = {}
         self.wants_write = False
 
     @override
@@ -91,7 +105,7 @@ class ClusterExchange:
         self._now = now
         for part in self._ready(now):
             before = part.exchange.fileno()
-            if part.exchange.advance(now):
+            if part.exchange.advance(max(now, monotonic())):  # one before it may have been dialled meanwhile
                 self._unwatch(before)
                 self._left.remove(part)
                 self._settle(part)
@@ -130,19 +144,22 @@ class ClusterExchange:
             return sorted(self._left, key=_is_unconnected)
         if now >= self._deadline:
             return tuple(self._left)
-        return [key.data for key, _ in self._selector.select(0)]
+        return [self._watched[key.fd] for key, _ in self._selector.select(0)]
 
     def _watch(self, part: _Part, before: int) -> None:
         # Always anew: a part that dialled again may have the same number for another socket.
         self._unwatch(before)
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if part.exchange.wants_write else 0)
         if self._selector is not None:
-            self._selector.register(part.exchange.fileno(), events, part)
+            descriptor = part.exchange.fileno()
+            self._watched[descriptor] = part
+            self._selector.register(descriptor, events)
 
     def _unwatch(self, descriptor: int) -> None:
         if self._selector is not None:
             with contextlib.suppress(KeyError, ValueError):  # not watched yet, or never connected
                 self._selector.unregister(descriptor)
+                del self._watched[descriptor]
 
     def _close(self) -> None:
         selector, self._selector = self._selector, None
