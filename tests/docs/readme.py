@@ -1,4 +1,4 @@
-"""README.md in parts: its fenced blocks, its tables, and its examples as one doctest. Knows Markdown, not what it says."""
+"""README.md in parts: its fenced blocks, its tables, its examples as one doctest. Knows Markdown, not what it says."""
 
 from __future__ import annotations
 
