@@ -17,7 +17,7 @@ from typing import Final
 import attrs
 import pytest
 
-from metacache import AsyncClient, Client, Cluster, InvalidArgumentError, Settings, errors
+from metacache import AsyncClient, Client, Cluster, InvalidArgumentError, Settings, __version__, errors
 from metacache.cluster.health import NodeState
 from metacache.options import Options, ViewOptions
 from metacache.testing import Memcached
@@ -178,3 +178,8 @@ def test_every_file_that_is_linked_is_there() -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_changelog_begins_with_this_version() -> None:
+    first = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[0]
+    assert first == __version__
