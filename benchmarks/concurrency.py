@@ -42,7 +42,7 @@ def main(*, loops: Sequence[str] = tuple(LOOPS), tasks: Sequence[int] = TASKS) -
             with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
                 for count in tasks:
                     latencies, times = runner.run(_measure(nodes, count))
-                    _print(f"{loop}, {count} tasks", latencies, times)
+                    _print(f"{loop}, {count} task{'s' * (count > 1)}", latencies, times)
 
 
 async def _measure(nodes: dict[str, Node], tasks: int) -> tuple[dict[str, list[float]], Times]:
