@@ -6,7 +6,7 @@ A body is written once, for `AsyncClient`; a blocking client is put into that sh
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import partial, wraps
 from typing import Any, Final, TypeAlias, TypeVar, cast, final
 
 from typing_extensions import Unpack
@@ -90,6 +90,7 @@ def shaped_view(with_options: Callable[..., Client[T]], **changes: object) -> Sh
 def awaitable(verb: Callable[..., R]) -> Callable[..., Any]:  # Any: would be Awaitable[R]
     """Return *verb* as a coroutine function."""
 
+    @wraps(verb)
     async def call(*args: object, **named: object) -> R:
         return verb(*args, **named)
 

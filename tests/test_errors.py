@@ -1,0 +1,94 @@
+"""The one tree of errors: where each stands, and that each survives pickle, copy and another process whole."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import Final
+
+import pytest
+
+from metacache import errors
+from metacache.errors import BatchError, MetacacheError, ServerError
+
+ALL: Final = sorted(errors.__all__)
+
+# Each error, and what else a caller may catch it as.
+PARENTS: Final[dict[str, tuple[type[BaseException], ...]]] = {
+    "InvalidKeyError": (MetacacheError, ValueError),
+    "InvalidKeyTypeError": (errors.InvalidKeyError, TypeError),
+    "InvalidArgumentError": (MetacacheError, ValueError),
+    "InvalidTypeError": (errors.InvalidArgumentError, TypeError),
+    "DecodeError": (errors.SerializationError,),
+    "SerializerNotFound": (MetacacheError, LookupError),
+    "SerializerConflict": (errors.SerializerNotFound,),
+    "TransportError": (MetacacheError, OSError),
+    "ConnectError": (errors.TransportError,),
+    "ConnectionLost": (errors.TransportError,),
+    "OperationTimeout": (errors.TransportError, TimeoutError),
+    "NodeDownError": (errors.TransportError,),
+    "PoolTimeout": (MetacacheError, TimeoutError),
+    "MetacacheError": (Exception,),
+}
+
+
+def example(name: str) -> MetacacheError:
+    if name == "BatchError":
+        inner = ServerError("out of memory", node="n:1", operation="set_many", key="k")
+        results: dict[str | bytes, object] = {"a": b"1", b"b": 2}
+        failed: dict[str | bytes, MetacacheError] = {"k": inner}
+        return BatchError(results=results, errors=failed, operation="set_many")
+    kind: type[MetacacheError] = getattr(errors, name)
+    return kind("what happened", node="cache-1:11211", operation="set", key=b"k\xff", maybe_applied=True)
+
+
+def told(error: MetacacheError) -> tuple[object, ...]:
+    whole = (type(error), str(error), error.message, error.node, error.operation, error.key, error.maybe_applied)
+    if isinstance(error, BatchError):
+        return (*whole, error.results, {key: told(each) for key, each in error.errors.items()})
+    return whole
+
+
+def raise_again(error: MetacacheError) -> None:
+    raise error
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_an_error_stands_where_callers_catch_it(name: str) -> None:
+    parents = PARENTS.get(name, (MetacacheError,))
+    assert getattr(errors, name).__bases__ == parents
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_an_error_survives_pickle_and_copy_whole(name: str) -> None:
+    error = example(name)
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        assert told(pickle.loads(pickle.dumps(error, protocol))) == told(error)
+    assert told(copy.copy(error)) == told(error)
+    assert told(copy.deepcopy(error)) == told(error)
+
+
+def test_every_error_survives_another_process_whole() -> None:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as processes:
+        for name in ALL:
+            error = example(name)
+            raised = processes.submit(raise_again, error).exception()
+            assert isinstance(raised, MetacacheError)
+            assert told(raised) == told(error)
+
+
+def test_an_error_says_operation_key_node_and_whether_a_write_may_have_been_done() -> None:
+    assert str(example("OperationTimeout")) == (
+        "set b'k\\xff' on cache-1:11211: what happened (the write may have been applied)"
+    )
+    assert str(example("BatchError")) == (
+        "set_many: 1 of 3 keys failed: 1 ServerError at n:1; the first: set_many 'k' on n:1: out of memory"
+    )
+
+
+def test_a_long_key_is_cut_in_the_message_and_whole_in_the_attribute() -> None:
+    error = ServerError("no", key="k" * 1000)
+    assert error.key == "k" * 1000
+    assert str(error) == f"'{'k' * 80}'… (1000 long): no"
