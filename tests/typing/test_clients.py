@@ -1,0 +1,85 @@
+"""What type checkers infer of clients: the assertions are theirs, and the calls show that they hold."""
+
+from __future__ import annotations
+
+from typing import assert_type
+
+import msgspec
+import pytest
+
+from metacache import (
+    AsyncClient,
+    AsyncCluster,
+    AsyncConnection,
+    AsyncPool,
+    AsyncTransport,
+    Client,
+    Cluster,
+    Connection,
+    InvalidArgumentError,
+    Node,
+    Outcomes,
+    Pool,
+    StoreResult,
+    Transport,
+    load_serializer,
+)
+from metacache.serializers import IntSerializer, StrSerializer
+from metacache.testing import FakeTransport
+from tests.clients.rig import AsyncCounted, Counted
+
+
+class User(msgspec.Struct):
+    name: str
+
+
+def test_a_client_returns_its_type_and_keeps_that_of_keys() -> None:
+    users = Client(FakeTransport(), load_serializer("msgspec", User))
+    assert_type(users, Client[User])
+    assert_type(users.get("k"), User | None)
+    assert_type(users.get("k", 0), User | int)
+    assert_type(users.get_many(["k"]), dict[str, User])
+    assert_type(users.get_many([b"k"]), dict[bytes, User])
+    assert_type(users.set_many({"k": User("Zoë")}), dict[str, StoreResult])
+    assert_type(users.get_many_outcomes(["k"]), Outcomes[str, User])
+    assert_type(users.update("k", lambda user: user or User("Zoë")), User)
+    assert_type(users.compare_and_set("k", User("Zoë"), 1), StoreResult)
+    assert_type(users.with_options(timeout=1.0), Client[User])
+    assert_type(Client(FakeTransport()), Client[bytes])
+    assert_type(Client(FakeTransport(), load_serializer("msgspec", User | None)), Client[User | None])
+
+
+def test_only_numbers_count_and_only_text_and_bytes_grow() -> None:
+    users = Client(FakeTransport(), load_serializer("msgspec", User))
+    texts = Client(FakeTransport(), StrSerializer())
+    numbers = Client(FakeTransport(), IntSerializer())
+    assert_type(numbers.increment("k"), int | None)
+    assert_type(numbers.increment("k", initial=1), int)
+    assert_type(numbers.decrement("k", initial=1), int)
+    assert_type(texts.append("k", "v"), StoreResult)
+    # What the types refuse is refused at run time too.
+    with pytest.raises(InvalidArgumentError):
+        # mypy lets it pass: it holds `self` to no choice of types.
+        users.append("k", User("Zoë"))  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+    with pytest.raises(InvalidArgumentError):
+        texts.increment("k")  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+
+
+async def infer_of_async(users: AsyncClient[User], numbers: AsyncClient[int]) -> None:
+    """For the checkers only."""
+    assert_type(await users.get("k"), User | None)
+    assert_type(await users.get("k", 0), User | int)
+    assert_type(await users.get_many([b"k"]), dict[bytes, User])
+    assert_type(await numbers.increment("k"), int | None)
+    assert_type(await numbers.increment("k", initial=1), int)
+
+
+def test_connections_pools_clusters_and_wrappers_are_transports() -> None:
+    node = Node("127.0.0.1:1")
+    transports: list[Transport] = [Connection(node), Pool(node), Cluster([node]), Counted(FakeTransport())]
+    twins: list[AsyncTransport] = [AsyncConnection(node), AsyncPool(node), AsyncCluster([node])]
+    twins.append(AsyncCounted(twins[0]))
+    assert [type(Client(transport)) for transport in transports] == [Client] * 4
+    assert [type(AsyncClient(twin)) for twin in twins] == [AsyncClient] * 4
+    for transport in transports:
+        transport.close()
