@@ -45,6 +45,7 @@ _PARTS: Final = re.compile(
     r"(?P<scheme>[a-z0-9]+(?:\+[a-z0-9_.-]+)?)://(?:(?P<user>[^/?#]*)@)?(?P<where>[^/?#@]*)(?P<path>/[^?#]*)?(?:\?(?P<query>[^#]*))?",
     re.ASCII,
 )
+_is_plain: Final = re.compile(r"[0-9+.eE-]+", re.ASCII).fullmatch
 _SCHEMES: Final = "memcached, memcacheds, memcached+unix or memcached+<source of nodes>"
 
 
@@ -76,6 +77,8 @@ def parse_url(url: str, settings: Settings) -> tuple[Place, Settings]:
     base, _, kind = match["scheme"].partition("+")
     if base not in ("memcached", "memcacheds") or (kind == "unix" and base == "memcacheds"):
         raise InvalidArgumentError(f"the URL's scheme is {_SCHEMES}, not {match['scheme']!r}")
+    if "@" in (match["path"] or "") + (match["query"] or ""):
+        raise InvalidArgumentError("the URL has an @ behind its host; write / ? # @ in a password as %2F %3F %23 %40")
     changes, weights = _query(match["query"] or "")
     changes |= _credentials(match["user"])
     if base == "memcacheds" and settings.tls is None:
@@ -90,13 +93,21 @@ def _place(kind: str, where: str, path: str, weights: Sequence[float] | None) ->
         raise InvalidArgumentError(f"the URL's path is /, not {path!r}")
     if not where:
         raise InvalidArgumentError("the URL names no host: memcached://host:11211")
-    nodes = tuple(Node(host) for host in where.split(","))
+    nodes = tuple(_node(number, host) for number, host in enumerate(where.split(","), 1))
     if not kind:
         return _weighted(nodes, weights)
     address = nodes[0].address
     if weights is not None or len(nodes) > 1 or isinstance(address, UnixAddress):
         raise InvalidArgumentError(f"a URL of {kind} names one host, and no weights: the source tells the nodes")
     return SourceOfNodes(kind, address.host, address.port)
+
+
+def _node(number: int, host: str) -> Node:
+    try:
+        return Node(host)
+    except InvalidArgumentError:
+        # Not quoted: where a host was forgotten it is a user and password.
+        raise InvalidArgumentError(f"host number {number} of the URL is not host:port or [ipv6]:port") from None
 
 
 def _unix(where: str, path: str) -> Node:
@@ -142,6 +153,8 @@ def _query(query: str) -> tuple[dict[str, Any], Sequence[float] | None]:  # Any:
 
 def _number(name: str, read: Callable[[str], Any], text: str) -> Any:  # Any: int or float, as *read* makes
     try:
+        if not _is_plain(text):  # Python reads more as a number: 1_0, for one
+            raise ValueError
         return read(text)
     except ValueError:
         raise InvalidArgumentError(f"the URL's query: {name} is a number, not {text!r}") from None

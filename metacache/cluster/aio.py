@@ -19,7 +19,15 @@ from metacache import admin
 from metacache.cluster.health import HEALTHY, NodeState
 from metacache.cluster.keeper import Keeper, StateListener, is_event, verdict
 from metacache.cluster.table import Assignment, Member, Table, fill_part, part_of
-from metacache.errors import ClosedError, ConnectError, MetacacheError, NodeDownError
+from metacache.errors import (
+    ClientError,
+    ClosedError,
+    ConnectError,
+    InvalidArgumentError,
+    MetacacheError,
+    NodeDownError,
+    ServerError,
+)
 from metacache.nodes import Node
 from metacache.pool.aio import AsyncPool
 from metacache.protocol.windows import Replies
@@ -27,6 +35,8 @@ from metacache.routing import RendezvousRouter, Router
 from metacache.settings import Settings
 from metacache.transports.aio import AsyncConnection
 from metacache.transports.exchange import FailedExchange
+from metacache.transports.limits import check_bodies
+from metacache.transports.waiting.aio import unsent
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -43,6 +53,7 @@ __all__ = ["AsyncCluster"]
 R = TypeVar("R")
 T = TypeVar("T")
 DEFAULTS: Final = Settings()
+OTHER_LOOP: Final = "this cluster belongs to another event loop; make a client in each loop that uses one"
 
 
 class _Closeable(Protocol):
@@ -116,10 +127,10 @@ class AsyncCluster:
         self._moves = settings.on_node_down == "next"
         self._make_router = router
         self._attached: list[_Closeable] = []
-        self._draining: set[asyncio.Task[None]] = set()
+        self._draining: dict[AsyncPool, asyncio.Task[None]] = {}
         self._closed = False
         self._keeper = Keeper(nullcontext(), on_state_change)
-        self._opening: asyncio.Task[None] | None = None
+        self._opening: asyncio.Task[Exception | None] | None = None
         self._find = nodes if callable(nodes) else None
         self._table: Table[AsyncPool] = Table(UNOPENED, {}, moves=False)
         if not callable(nodes):
@@ -177,21 +188,29 @@ class AsyncCluster:
             raise ClosedError("the cluster was closed")
         if self._opening is None:
             self._opening = asyncio.get_running_loop().create_task(self._find_nodes())
-        try:
-            async with asyncio.timeout(deadline - monotonic()):
-                await asyncio.shield(self._opening)
-        except TimeoutError as error:
-            if isinstance(error, MetacacheError):
-                raise
-            raise ConnectError("the nodes were not found within the deadline") from None
+        opening = self._opening
+        if opening.get_loop() is not asyncio.get_running_loop():
+            raise InvalidArgumentError(OTHER_LOOP)
+        # Neither a cancelled caller nor a late one ends it for the others, and its end by `aclose` cancels nobody.
+        await asyncio.wait((opening,), timeout=max(deadline - monotonic(), 0.0))
+        if not opening.done():
+            raise ConnectError("the nodes were not found within the deadline")
+        failure = ClosedError("the cluster was closed") if opening.cancelled() else opening.result()
+        if failure is not None:
+            raise unsent(failure) if isinstance(failure, MetacacheError) else failure
 
-    async def _find_nodes(self) -> None:
+    async def _find_nodes(self) -> Exception | None:
+        """Find the nodes; return what went wrong, for perhaps nobody waits for it any more."""
         try:
-            if self._find is not None:
-                self._table = self._table_of(tuple(await self._find(self)), None)
+            found = () if self._find is None else tuple(await self._find(self))
+            if self._find is not None:  # else nodes were set meanwhile
+                self._table = self._table_of(found, None)
                 self._find = None
+        except Exception as error:
+            return error
         finally:
             self._opening = None
+        return None
 
     async def _run_carefully(self, op: Operation[R], deadline: float) -> R:
         """Run *op* where not all is known to be well."""
@@ -204,9 +223,8 @@ class AsyncCluster:
             if self._moves and member.health.is_down:
                 return await self._run_carefully(op, deadline)
             raise
-        except MetacacheError as error:
-            if not is_event(error) and not isinstance(error, ClosedError):
-                self._keeper.succeeded(table, member, monotonic())  # it answered, whatever it said
+        except (ServerError, ClientError):
+            self._keeper.succeeded(table, member, monotonic())  # it answered, whatever it said
             raise
         self._keeper.succeeded(table, member, monotonic())
         return result
@@ -244,6 +262,7 @@ class AsyncCluster:
         """
         if self._closed:
             raise ClosedError("the cluster was closed", operation=batch.verb.name)
+        check_bodies(batch, self._settings.max_value_size)  # the whole of it, before a part is sent
         now = monotonic()
         deadline = now + self._settings.timeout if deadline == math.inf else deadline
         if self._find is not None:
@@ -287,10 +306,11 @@ class AsyncCluster:
         self._closed = True
         if self._opening is not None:
             self._opening.cancel()
+            await asyncio.wait((self._opening,))
         await asyncio.gather(
             *(attached.aclose() for attached in self._attached),
             *(member.pool.aclose() for member in self._table.members.values()),
-            *self._draining,
+            *(pool.aclose() for pool in self._draining),
         )
 
     async def __aenter__(self) -> Self:
@@ -333,15 +353,15 @@ class AsyncCluster:
             raise ClosedError("the cluster was closed", operation="set_nodes")
         before = self._table
         self._table = self._table_of(tuple(nodes), before)
+        self._find = None  # they are known now
         kept = {id(member) for member in self._table.members.values()}
         for member in before.members.values():
             if id(member) not in kept:
-                self._drain(member.pool)
+                self._draining[member.pool] = asyncio.get_running_loop().create_task(self._drain(member.pool))
 
-    def _drain(self, pool: AsyncPool) -> None:
-        draining = asyncio.get_running_loop().create_task(pool.aclose())
-        self._draining.add(draining)
-        draining.add_done_callback(self._draining.discard)
+    async def _drain(self, pool: AsyncPool) -> None:
+        await pool.aclose()
+        del self._draining[pool]  # not when the loop ended before: then `aclose` finds it
 
     def attach(self, closeable: _Closeable) -> None:
         """Have *closeable* closed with the cluster: what watches a source of nodes, for one."""

@@ -20,7 +20,15 @@ from metacache.cluster.batches.blocking import ClusterExchange
 from metacache.cluster.health import HEALTHY, NodeState
 from metacache.cluster.keeper import Keeper, StateListener, is_event
 from metacache.cluster.table import Member, Table
-from metacache.errors import ClosedError, ConnectError, MetacacheError, NodeDownError, TransportError
+from metacache.errors import (
+    ClientError,
+    ClosedError,
+    ConnectError,
+    MetacacheError,
+    NodeDownError,
+    ServerError,
+    TransportError,
+)
 from metacache.nodes import Node
 from metacache.pool.blocking import Pool
 from metacache.routing import RendezvousRouter, Router
@@ -129,7 +137,7 @@ class Cluster:
             result = member.pool.run(op, deadline=deadline)
         except (TransportError, ClosedError) as error:
             return self._rescue(op, table, member, error, deadline)
-        except MetacacheError:
+        except (ServerError, ClientError):
             self._keeper.succeeded(table, member, monotonic())  # it answered, whatever it said
             raise
         self._keeper.succeeded(table, member, monotonic())

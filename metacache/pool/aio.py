@@ -168,9 +168,9 @@ class AsyncPool:
     def _least_loaded(self) -> AsyncConnection:
         connections = self._connections
         # The first with room, in the order they were opened: those opened for a rush are idle after it, and reaped.
-        with_room = next((each for each in connections if each.load < self._max_pipeline), None)
-        if with_room is not None:
-            return with_room
+        for connection in connections:
+            if connection.load < self._max_pipeline:
+                return connection
         if isinstance(self._limits.checkout(opened=len(connections), now=0.0, until=0.0), Open):
             connections.append(self._new())
             return connections[-1]

@@ -9,22 +9,25 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from itertools import cycle
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 from typing_extensions import override
 
 from metacache.errors import ProtocolError
 from metacache.protocol.commands import Command, Framing
 from metacache.protocol.expectations import AdminBlock, Single
-from metacache.protocol.replies import OPAQUES, Opaque
+from metacache.protocol.replies import OPAQUES, Opaque, known_headers, value_header
 from metacache.protocol.windows import QuietWindow, Window
 
 if TYPE_CHECKING:
-    from metacache.protocol.expectations import Expectation
+    from metacache.protocol.expectations import Answer, Expectation
 
-__all__ = ["ProtocolConnection", "frame"]
+__all__ = ["ProtocolConnection", "answer_of", "frame"]
 
 CRLF: Final = b"\r\n"
+
+_Plain: TypeAlias = tuple[Command, bytes]
+"""What is expected for a single request: its command and opaque; a `Single` once it takes a closer look."""
 
 
 @final
@@ -47,7 +50,7 @@ class ProtocolConnection:
         self._limit = max_reply_size
         start = first_opaque % len(OPAQUES)
         self.next_opaque = cycle(OPAQUES[start:] + OPAQUES[:start]).__next__
-        self._expected: deque[Expectation] = deque()
+        self._expected: deque[Expectation | _Plain] = deque()
         self._held: list[bytes] = []
         self._held_size = 0
         self._needed = 0
@@ -70,6 +73,15 @@ class ProtocolConnection:
         expectation = Single(command, opaque and opaque[1]) if meta else AdminBlock(command)
         self._expected.append(expectation)
         return expectation
+
+    def send_plain(self, command: Command, head: bytes, body: bytes | None) -> bytes:
+        """Return the bytes of one request that echoes its opaque; its answer comes from `answers` only.
+
+        For many requests in flight: what is expected is a pair, a fifth of the price of an object.
+        """
+        opaque = self.next_opaque()
+        self._expected.append((command, opaque[1]))
+        return head + opaque[0] if body is None else b"".join((head, opaque[0], body, CRLF))
 
     def send_window(
         self, command: Command, heads: Sequence[bytes], bodies: Sequence[bytes] | None
@@ -94,8 +106,49 @@ class ProtocolConnection:
         marked = [b"%b q %b" % (head, opaque[1]) for head, opaque in zip(heads, opaques, strict=True)]
         return _joined(marked, bodies) + b"mn\r\n", window
 
-    def receive(self, data: bytes) -> list[Expectation]:
-        """Take bytes in; return the expectations they finish, in order.
+    def answers(self, data: bytes) -> list[Answer | Expectation]:
+        """As `receive`, but for each single request the answer itself."""
+        plain, used = ([], 0) if self._held else self._plain_answers(data)
+        if used == len(data):
+            return plain
+        finished = self.receive(data[used:], after=len(plain))
+        return [*plain, *map(answer_of, finished)]
+
+    def _plain_answers(self, data: bytes) -> tuple[list[Answer | Expectation], int]:
+        """Return the answers that splitting at CRLF explains without a doubt, and how many bytes they are.
+
+        The shortcut for nearly all replies, a third of the price of the incremental parser, which it never contradicts.
+        """
+        expected = self._expected
+        lines = data.split(CRLF)
+        found: list[Answer | Expectation] = []
+        at, complete = 0, len(lines) - 1  # what follows the last CRLF is not a line yet
+        while expected and at < complete:
+            plain = expected[0]
+            if type(plain) is not tuple:
+                break
+            command, opaque = plain
+            header, _, last = lines[at].rpartition(b" ")
+            if last != opaque:
+                break
+            size, tokens = known_headers.get(header) or value_header(header)
+            if size >= 0:
+                value = lines[at + 1]  # there is one: the last line is not complete
+                # The value holds a CRLF, or is not all there, or was not asked for.
+                if len(value) != size or size > self._limit or at + 1 == complete or not command.has_value:
+                    break
+                found.append((tokens, value))
+                at += 2
+            elif header in command.whole:
+                found.append(([header], None))
+                at += 1
+            else:
+                break
+            expected.popleft()
+        return found, len(data) - len(CRLF.join(lines[at:]))
+
+    def receive(self, data: bytes, *, after: int = 0) -> list[Expectation]:
+        """Take bytes in; return the expectations they finish, in order. *after*: so many were finished by them before.
 
         After it `must_close` and `failure` may be set. What was finished before a failure is valid.
         """
@@ -113,9 +166,9 @@ class ProtocolConnection:
         try:
             while pos < len(data):
                 if not expected:
-                    self._refuse_surplus(len(data) - pos, finished)
+                    self._refuse_surplus(len(data) - pos, len(finished) + after)
                     break
-                expectation = expected[0]
+                expectation = self._first()
                 pos = expectation.parse(data, pos, self._limit)
                 if expectation.needed:
                     self._hold(data[pos:], expectation.needed)
@@ -130,12 +183,18 @@ class ProtocolConnection:
             self.must_close = True
         return finished
 
+    def _first(self) -> Expectation:
+        first = self._expected[0]
+        if isinstance(first, tuple):
+            first = self._expected[0] = Single(*first)
+        return first
+
     def _hold(self, rest: bytes, needed: int) -> None:
         self._held.append(rest)
         self._held_size = len(rest)
         self._needed = needed
 
-    def _refuse_surplus(self, size: int, finished: list[Expectation]) -> None:
+    def _refuse_surplus(self, size: int, finished: int) -> None:
         # The answers before the surplus stand; the connection does not.
         self.must_close = True
         if not finished:
@@ -144,9 +203,17 @@ class ProtocolConnection:
     def end_of_stream(self) -> list[Expectation]:
         """Take the end of the connection; return what it finishes (a shutdown). Whatever else is expected is lost."""
         self.must_close = True
-        if self._expected and self._expected[0].end_of_stream():
-            return [self._expected.popleft()]
+        if self._expected and (first := self._first()).end_of_stream():
+            self._expected.popleft()
+            return [first]
         return []
+
+
+def answer_of(finished: Expectation) -> Answer | Expectation:
+    """Return the answer to a single request; a window of many is its own."""
+    if isinstance(finished, Single | AdminBlock) and finished.answer is not None:
+        return finished.answer
+    return finished
 
 
 def frame(head: bytes, opaque: Opaque | None, body: bytes | None) -> bytes:

@@ -125,8 +125,19 @@ class Memcached:
         return f"memcached+unix://{self.path}" if self._unix else f"memcached://127.0.0.1:{self._port}"
 
     def freeze(self) -> None:
-        """Stop it from running (SIGSTOP); connections stay open and nothing is answered."""
+        """Stop it from running (SIGSTOP); connections stay open and nothing is answered once this has returned."""
         os.kill(self.pid, signal.SIGSTOP)
+        end = time.monotonic() + STARTUP
+        while not self._is_frozen() and time.monotonic() < end:
+            time.sleep(0.001)
+
+    def _is_frozen(self) -> bool:
+        """Tell whether all of its threads have stopped; where there is no /proc, take it for so."""
+        tasks = Path(f"/proc/{self.pid}/task")
+        if not tasks.is_dir():
+            return True
+        # proc(5): "pid (name) state …"
+        return all((task / "stat").read_text().rpartition(") ")[2][:1] == "T" for task in tasks.iterdir())
 
     def thaw(self) -> None:
         """Let it run on (SIGCONT)."""

@@ -53,6 +53,10 @@ DEFAULTS: Final = Settings()
 
 # Windows of one batch that may be unanswered: a larger batch writes on as its replies come.
 MAX_WINDOWS: Final = 4
+# Requests that may wait before those whose callers have gone are looked for.
+CROWD: Final = 64
+# Seconds in which a loop that was held up reads what has arrived. Not 0: uvloop would not read in between.
+GRACE: Final = 0.001
 _LATE: Final = "no complete reply within the deadline; is the server or the network overloaded?"
 
 
@@ -79,6 +83,7 @@ class AsyncConnection:
     __slots__ = (
         "__weakref__",
         "_closed",
+        "_crowd",
         "_dialling",
         "_flushing",
         "_link",
@@ -107,6 +112,7 @@ class AsyncConnection:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._link: Link | None = None
         self._pending: deque[Place] = deque()
+        self._crowd = CROWD
         self._dialling: asyncio.Task[None] | None = None
         self._flushing = False
         self._timer: asyncio.TimerHandle | None = None
@@ -146,7 +152,7 @@ class AsyncConnection:
             limit = self._settings.max_value_size
             if limit is not None and op.body is not None and len(op.body) > limit:
                 raise too_large(len(op.body), limit)
-            answer = (await self._ask(op, deadline)).answer
+            answer = await self._ask(op, deadline)
             if type(answer) is Refusal:
                 raise answer.error
             return op.read(answer)
@@ -160,6 +166,8 @@ class AsyncConnection:
         *deadline* as in `run`; ``math.inf``: ``Settings.timeout`` from now. Raises ClosedError and ValueTooLargeError;
         all else that goes wrong is in the outcomes.
         """
+        if self._closed:
+            raise ClosedError("the connection was closed", node=self.node.name, operation=batch.verb.name)
         check_bodies(batch, self._settings.max_value_size)
         deadline = monotonic() + self._settings.timeout if deadline == math.inf else deadline
         replies = Replies(len(batch))
@@ -180,7 +188,8 @@ class AsyncConnection:
                 windows.popleft()
         finally:
             for _, _, future in windows:
-                future.cancel()
+                if not future.cancel():
+                    future.exception()  # looked at, or it is logged that nobody did
         for failure in replies.errors.values():
             failure.locate(node=self.node.name, operation=batch.verb.name)
         return replies
@@ -191,9 +200,8 @@ class AsyncConnection:
         if self._loop is None or self._loop.is_closed() or self._loop is not asyncio.get_running_loop():
             self._abandon()
             return
-        undone = [place[0] for place in self._places() if not place[0].done()]
-        if undone:
-            await asyncio.wait(undone)
+        while undone := [place[0] for place in self._places() if not place[0].done()]:
+            await asyncio.wait(undone)  # a batch asks for its next windows before this goes on
         if self._timer is not None:
             self._timer.cancel()
         if self._dialling is not None:
@@ -206,10 +214,21 @@ class AsyncConnection:
 
     def _abandon(self) -> None:
         """Drop everything; the loop that could close it in order is gone, or is another one."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._cut_off)
+            return
         link, self._link = self._link, None
         self._pending.clear()
+        self.load = 0
         if link is not None:
             link.drop()
+
+    def _cut_off(self) -> None:
+        error = ClosedError("the connection was closed by another event loop", node=self.node.name)
+        if self._link is not None:
+            self._link.lose(error)
+        fail_places(self._pending, error, sent=False)
+        self._drop_abandoned()
 
     async def __aenter__(self) -> Self:
         return self
@@ -230,24 +249,27 @@ class AsyncConnection:
     # --- asking ------------------------------------------------------------------------------------------------------
 
     def _ask(self, work: Work, deadline: float | None) -> asyncio.Future[Any]:  # Any: as in Place
-        """Queue *work*, to be written in this turn of the loop; return the future of its finished expectation."""
+        """Queue *work*, to be written in this turn of the loop; return the future of its answer."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._adopt(loop)
-        if self._closed:
+        if self._closed and type(work) is not BatchWindow:  # a batch that was begun is let finish
             raise ClosedError("the connection was closed")
         now = self._used = monotonic()
         silent_at = now + self._settings.timeout
         deadline = silent_at if deadline is None else deadline
         future: asyncio.Future[Any] = loop.create_future()  # Any: as above
+        tick_at = deadline if deadline < silent_at else silent_at
+        if tick_at < self._tick_at:
+            if deadline <= now:
+                future.set_exception(OperationTimeout("the deadline had passed before anything was sent"))
+                return future
+            self._arm(loop, tick_at, now)
         self._pending.append((future, work, deadline, now))
-        self.load += weight_of(work)
+        self.load += 1 if type(work) is not BatchWindow else weight_of(work)
         if not self._flushing:
             self._flushing = True
             loop.call_soon(self._flush)
-        tick_at = min(deadline, silent_at)
-        if tick_at < self._tick_at:
-            self._arm(loop, tick_at, now)
         return future
 
     def _adopt(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -266,6 +288,9 @@ class AsyncConnection:
         self.load -= link.write(self._pending)
         if self._pending and link.has_room:
             self._flush_soon()
+        elif len(self._pending) > self._crowd:
+            self._drop_abandoned()
+            self._crowd = 2 * len(self._pending) + CROWD
 
     def _flush_soon(self) -> None:
         if not self._flushing and self._loop is not None:
@@ -290,12 +315,11 @@ class AsyncConnection:
         try:
             self._link = await self._open(deadline)
         except MetacacheError as error:
-            self._dialling = None
             fail_places(self._pending, error, sent=False)
-            self._drop_abandoned()
             self._on_failure(error)
-        else:
+        finally:
             self._dialling = None
+            self._drop_abandoned()
             self._flush_soon()
 
     async def _open(self, deadline: float) -> Link:
@@ -303,24 +327,27 @@ class AsyncConnection:
         link = await dial(self.node, self._settings, self._resolver, deadline, make)
         self.tally.dialled += 1
         username, password = self._settings.username, self._settings.password
-        if username is None or password is None:
-            return link
         try:
-            async with asyncio.timeout(deadline - monotonic()):
-                await self._authenticate(link, commands.authenticate(username, password))
-        except (TimeoutError, ConnectionLost, ProtocolError) as error:
-            told = "connected, but the server did not answer the authentication"
-            raise ConnectError(told, node=self.node.name) from error
+            if username is not None and password is not None:
+                await self._authenticate(link, commands.authenticate(username, password), deadline)
         except BaseException:
             link.close()
             raise
+        if link.is_lost:
+            told = "connected, and the server closed the connection at once; has it free connections (-c)?"
+            raise ConnectError(told, node=self.node.name)
         return link
 
-    async def _authenticate(self, link: Link, request: Request) -> None:
+    async def _authenticate(self, link: Link, request: Request, deadline: float) -> None:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()  # Any: as in Place
         self.load += 1
         link.write(deque([(future, request, math.inf, -math.inf)]))
-        answer = (await future).answer
+        try:
+            async with asyncio.timeout(deadline - monotonic()):
+                answer = await future
+        except (TimeoutError, ConnectionLost, ProtocolError) as error:
+            told = "connected, but the server did not answer the authentication"
+            raise ConnectError(told, node=self.node.name) from error
         if isinstance(answer, Refusal):
             raise answer.error.locate(node=self.node.name)
 
@@ -362,8 +389,11 @@ class AsyncConnection:
         if self._timer is not None:
             self._timer.cancel()
         self._tick_at = when
-        # The next turn: a loop that was held up reads what has arrived before anybody is told to be late.
-        self._timer = loop.call_later(max(when - now, 0.0), loop.call_later, 0.0, self._tick)
+        self._timer = loop.call_later(max(when - now, 0.0), self._tick_soon)
+
+    def _tick_soon(self) -> None:
+        if self._loop is not None:
+            self._timer = self._loop.call_later(GRACE, self._tick)
 
     def _tick(self) -> None:
         now = monotonic()
@@ -378,7 +408,7 @@ class AsyncConnection:
         moments = [place[2] for place in self._places() if not place[0].done()]
         if link is not None and link.in_flight:
             moments.append(link.heard + self._settings.timeout)
-        if moments and self._loop is not None and not self._closed:
+        if moments and self._loop is not None:
             self._arm(self._loop, min(moments), now)
 
     def _expire(self, now: float) -> None:

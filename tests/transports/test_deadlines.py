@@ -289,7 +289,7 @@ def test_a_resolver_that_hangs_is_bounded_and_its_answer_is_used_when_it_comes(m
         settings = Settings(timeout=5.0, connect_timeout=SHORT)
         with Client(Connection(Node(f"cache.invalid:{server.port}"), settings=settings), owns=True) as client:
             for _ in range(2):
-                with within(SHORT * 0.9, SHORT * 5), pytest.raises(ConnectError, match="took too long"):
+                with within(SHORT * 0.9, SHORT * 5), pytest.raises(ConnectError, match="not resolved within"):
                     client.get("key")
             assert asked == ["cache.invalid"], "one question is open at a time"
             answer.set()

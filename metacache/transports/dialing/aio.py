@@ -6,6 +6,7 @@ Knows sockets and certificates; names are resolved, and failures told, as in `bl
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Callable, Sequence
 from time import monotonic
@@ -51,7 +52,7 @@ async def _targets(resolver: Resolver, deadline: float) -> Sequence[Target]:
 
     def tell() -> None:
         # Not the loop's own executor: a resolver that hangs there would keep the loop from shutting down.
-        if not loop.is_closed():
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
             loop.call_soon_threadsafe(answered.set)
 
     asked.tell(tell)

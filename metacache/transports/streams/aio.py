@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import getrandbits
 from time import monotonic
-from typing import Final, final
+from typing import Final, cast, final
 
 from typing_extensions import override
 
 from metacache.errors import ConnectionLost, MetacacheError
 from metacache.protocol.commands import Request
-from metacache.protocol.connection import ProtocolConnection
-from metacache.protocol.expectations import Expectation
+from metacache.protocol.connection import ProtocolConnection, answer_of
+from metacache.protocol.expectations import Answer, Expectation
 from metacache.settings import Settings
 from metacache.transports import Operation
 from metacache.transports.exchange import send_window
-from metacache.transports.waiting.aio import BatchWindow, Place, weight_of
+from metacache.transports.waiting.aio import BatchWindow, Place, Work, weight_of
 
 __all__ = ["Link"]
 
@@ -101,13 +101,21 @@ class Link(asyncio.Protocol):
             self.heard = monotonic()
         pieces: list[bytes] = []
         size = total = dropped = 0
-        most = self.requests + MAX_REQUESTS
-        while waiting and self.has_room and total < MAX_WRITE and self.requests < most:
+        most = 0
+        if self.has_room:
+            most = min(self.requests + MAX_REQUESTS, self._max_in_flight)
+        while waiting and total < MAX_WRITE and self.requests < most:
             place = waiting.popleft()
+            work = place[1]
             if place[0].done():
-                dropped += weight_of(place[1])
+                dropped += weight_of(work)
                 continue
-            data = self._frame(place)
+            if type(work) is Operation and (command := work.verb.command).echoes:
+                data = self._protocol.send_plain(command, work.head, work.body)
+                self.requests += 1
+            else:
+                data = self._frame(work)
+            self.in_flight.append(place)
             if pieces and size + len(data) > self._max_write:
                 self._transport.write(b"".join(pieces))
                 pieces, size = [], 0
@@ -118,9 +126,9 @@ class Link(asyncio.Protocol):
             self._transport.write(b"".join(pieces))
         return dropped
 
-    def _frame(self, place: Place) -> bytes:
-        """Return the bytes of a request, which is in flight from now on."""
-        work = place[1]
+    def _frame(self, work: Work) -> bytes:
+        """Return the bytes of *work*, whose replies are expected from now on."""
+        self.requests += weight_of(work)
         if type(work) is Operation:
             data, _ = self._protocol.send(work.verb.command, work.head, work.body)
         elif isinstance(work, BatchWindow):
@@ -128,8 +136,6 @@ class Link(asyncio.Protocol):
         else:
             assert isinstance(work, Request)
             data, _ = self._protocol.send(work.command, work.head, work.body)
-        self.requests += weight_of(work)
-        self.in_flight.append(place)
         return data
 
     # --- what the loop calls -----------------------------------------------------------------------------------------
@@ -137,8 +143,8 @@ class Link(asyncio.Protocol):
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # The loop gives a TCP or unix socket's transport; uvloop's are no subclass of asyncio's, so no assert can tell.
+        self._transport = cast("asyncio.Transport", transport)
 
     @override
     def pause_writing(self) -> None:
@@ -158,20 +164,19 @@ class Link(asyncio.Protocol):
             return  # closing: what still comes is nobody's
         self.heard = monotonic()
         protocol = self._protocol
-        answered = self._answer(protocol.receive(data))
+        self._on_room(self._answer(protocol.answers(data)))
         if protocol.must_close:
             told = "the connection was closed after an error that leaves unclear what the server takes for requests"
             self.lose(protocol.failure or ConnectionLost(told))
-        self._on_room(answered)
 
-    def _answer(self, finished: list[Expectation]) -> int:
+    def _answer(self, answers: Sequence[Answer | Expectation]) -> int:
         in_flight = self.in_flight
         answered = 0
-        for expectation in finished:
+        for answer in answers:
             future, work, _, _ = in_flight.popleft()
-            answered += weight_of(work)
+            answered += 1 if type(work) is Operation else weight_of(work)
             if not future.done():
-                future.set_result(expectation)
+                future.set_result(answer)
         self.requests -= answered
         return answered
 
@@ -182,7 +187,7 @@ class Link(asyncio.Protocol):
             self.when_closed.set_result(None)
         if self.is_lost:
             return
-        self._on_room(self._answer(self._protocol.end_of_stream()))
+        self._on_room(self._answer([answer_of(each) for each in self._protocol.end_of_stream()]))
         told = "the server closed the connection" if exc is None else _told(exc)
         self._lost(ConnectionLost(f"{told} before the reply was complete"))
 
@@ -204,15 +209,12 @@ class Link(asyncio.Protocol):
         self._transport.abort()
 
     def drop(self) -> None:
-        """Close when the loop is closed, or not the one that runs: nothing may be scheduled, so nobody is told."""
+        """Close now that the loop is closed: nothing can be scheduled, so nobody is told."""
         self.is_lost = True
-        if self._loop.is_closed():
-            # What the loop would have called; a transport of asyncio warns when it is freed without it.
-            finish = getattr(self._transport, "_call_connection_lost", None)
-            if finish is not None:
-                finish(None)
-        else:
-            self._loop.call_soon_threadsafe(self._transport.abort)
+        # What the loop would have called; a transport of asyncio warns when it is freed without it.
+        finish = getattr(self._transport, "_call_connection_lost", None)
+        if finish is not None:
+            finish(None)
 
 
 def _told(error: Exception) -> str:

@@ -30,8 +30,8 @@ Work: TypeAlias = Operation[Any] | BatchWindow | Request  # Any: whatever it is,
 Place: TypeAlias = tuple["asyncio.Future[Any]", Work, float, float]
 """A request's place in the queue: (future, work, deadline, when it was asked for).
 
-The future gets the finished expectation; one that is done was abandoned, and its reply is dropped. A place that was
-sent a second time was asked for at minus infinity. A plain tuple, for one is made per request.
+The future gets the answer, or the window of a batch with its replies; one that is done was abandoned, and its reply is
+dropped. A place that was sent a second time was asked for at minus infinity. A plain tuple: one is made per request.
 """
 
 
