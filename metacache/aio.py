@@ -247,6 +247,10 @@ class AsyncClient(Generic[T]):
         batch = self._core.batches.set_many(items, ttl)
         return batch.outcomes(await self._drive(batch.batch))
 
+    @overload
+    async def append(self: AsyncClient[bytes], key: Key, value: bytes) -> StoreResult: ...
+    @overload
+    async def append(self: AsyncClient[str], key: Key, value: str) -> StoreResult: ...
     async def append(self: AsyncClient[B], key: Key, value: B) -> StoreResult:
         """Put *value* behind what is stored; return STORED or NOT_STORED. The item keeps its time to live.
 
@@ -255,6 +259,10 @@ class AsyncClient(Generic[T]):
         """
         return await self._run(self._operations.append(key, value), deadline=None)
 
+    @overload
+    async def prepend(self: AsyncClient[bytes], key: Key, value: bytes) -> StoreResult: ...
+    @overload
+    async def prepend(self: AsyncClient[str], key: Key, value: str) -> StoreResult: ...
     async def prepend(self: AsyncClient[B], key: Key, value: B) -> StoreResult:
         """Put *value* before what is stored; else as `append`."""
         return await self._run(self._operations.prepend(key, value), deadline=None)

@@ -243,6 +243,10 @@ class Client(Generic[T]):
         batch = self._core.batches.set_many(items, ttl)
         return batch.outcomes(self._drive(batch.batch))
 
+    @overload
+    def append(self: Client[bytes], key: Key, value: bytes) -> StoreResult: ...
+    @overload
+    def append(self: Client[str], key: Key, value: str) -> StoreResult: ...
     def append(self: Client[B], key: Key, value: B) -> StoreResult:
         """Put *value* behind what is stored; return STORED or NOT_STORED. The item keeps its time to live.
 
@@ -251,6 +255,10 @@ class Client(Generic[T]):
         """
         return self._run(self._operations.append(key, value), deadline=None)
 
+    @overload
+    def prepend(self: Client[bytes], key: Key, value: bytes) -> StoreResult: ...
+    @overload
+    def prepend(self: Client[str], key: Key, value: str) -> StoreResult: ...
     def prepend(self: Client[B], key: Key, value: B) -> StoreResult:
         """Put *value* before what is stored; else as `append`."""
         return self._run(self._operations.prepend(key, value), deadline=None)

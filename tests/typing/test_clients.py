@@ -59,8 +59,7 @@ def test_only_numbers_count_and_only_text_and_bytes_grow() -> None:
     assert_type(texts.append("k", "v"), StoreResult)
     # What the types refuse is refused at run time too.
     with pytest.raises(InvalidArgumentError):
-        # mypy lets it pass: it holds `self` to no choice of types.
-        users.append("k", User("Zoë"))  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+        users.append("k", User("Zoë"))  # type: ignore[misc, call-overload]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
     with pytest.raises(InvalidArgumentError):
         texts.increment("k")  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
 
