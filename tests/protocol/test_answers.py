@@ -57,7 +57,7 @@ def told(answer: object) -> object:
 
 def outcome(
     connection: ProtocolConnection, exchanges: Exchanges, surplus: bytes, cuts: list[int], *, plain: bool
-) -> object:
+) -> Outcome:
     stream = b""
     for command, reply in exchanges:
         if plain:
