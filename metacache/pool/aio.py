@@ -76,7 +76,8 @@ class AsyncPool:
         self._name: str | None = None
         self._make: Callable[[], AsyncConnection] = source if callable(source) else self._of(source, settings)
         self._settings = settings
-        self._max_pipeline = settings.max_pipeline
+        # A single connection takes all there is: nobody need ask for another.
+        self._max_pipeline = settings.max_pipeline if settings.pool_size > 1 else settings.max_in_flight
         self._limits = Limits.of(settings, spare=1 if settings.pool_size > 1 else 0)
         self._round_at = self._limits.next_round(monotonic())
         self._is_limited = self._round_at != math.inf

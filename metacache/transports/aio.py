@@ -88,11 +88,13 @@ class AsyncConnection:
         "_flushing",
         "_link",
         "_loop",
+        "_max_body",
         "_on_failure",
         "_pending",
         "_resolver",
         "_settings",
         "_tick_at",
+        "_timeout",
         "_timer",
         "_used",
         "load",
@@ -107,6 +109,8 @@ class AsyncConnection:
         self.tally = Tally()
         self.load = 0
         self._settings = settings
+        self._timeout = settings.timeout
+        self._max_body = settings.max_value_size
         self._on_failure = on_failure
         self._resolver = Resolver(node)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -149,9 +153,9 @@ class AsyncConnection:
         after a cancellation, the connection lives on.
         """
         try:
-            limit = self._settings.max_value_size
-            if limit is not None and op.body is not None and len(op.body) > limit:
-                raise too_large(len(op.body), limit)
+            body = op.body
+            if body is not None and self._max_body is not None and len(body) > self._max_body:
+                raise too_large(len(body), self._max_body)
             answer = await self._ask(op, deadline)
             if type(answer) is Refusal:
                 raise answer.error
@@ -256,7 +260,7 @@ class AsyncConnection:
         if self._closed and type(work) is not BatchWindow:  # a batch that was begun is let finish
             raise ClosedError("the connection was closed")
         now = self._used = monotonic()
-        silent_at = now + self._settings.timeout
+        silent_at = now + self._timeout
         deadline = silent_at if deadline is None else deadline
         future: asyncio.Future[Any] = loop.create_future()  # Any: as above
         tick_at = deadline if deadline < silent_at else silent_at

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from metacache.protocol import commands
 from metacache.protocol.commands import Command
 from metacache.protocol.connection import ProtocolConnection, answer_of
+from metacache.protocol.expectations import Answer, Expectation
 from metacache.protocol.replies import Refusal
 
 LIMIT: Final = 1000
@@ -47,10 +48,10 @@ Exchanges: TypeAlias = list[tuple[Command, bytes]]
 Outcome: TypeAlias = tuple[list[object], bool, str | None]  # the answers, must_close, the failure
 
 
-def told(answer: object) -> object:
+def told(answer: Answer | Expectation) -> object:
     if isinstance(answer, Refusal):
         return type(answer.error), str(answer.error), answer.closes
-    assert isinstance(answer, tuple)
+    assert isinstance(answer, tuple), "a single request's answer"
     tokens, value = answer
     return [token for token in tokens if token[:1] != b"O"], value  # the shortcut leaves the opaque out
 

@@ -101,34 +101,35 @@ class Link(asyncio.Protocol):
             self.heard = monotonic()
         pieces: list[bytes] = []
         size = total = dropped = 0
-        most = 0
-        if self.has_room:
-            most = min(self.requests + MAX_REQUESTS, self._max_in_flight)
-        while waiting and total < MAX_WRITE and self.requests < most:
+        room = room_before = min(MAX_REQUESTS, self._max_in_flight - self.requests) if self.has_room else 0
+        send_plain, put_in_flight, max_write = self._protocol.send_plain, self.in_flight.append, self._max_write
+        while waiting and total < MAX_WRITE and room > 0:
             place = waiting.popleft()
-            work = place[1]
-            if place[0].done():
+            future, work, _, _ = place
+            if future.done():
                 dropped += weight_of(work)
                 continue
             if type(work) is Operation and (command := work.verb.command).echoes:
-                data = self._protocol.send_plain(command, work.head, work.body)
-                self.requests += 1
+                data = send_plain(command, work.head, work.body)
+                room -= 1
             else:
                 data = self._frame(work)
-            self.in_flight.append(place)
-            if pieces and size + len(data) > self._max_write:
+                room -= weight_of(work)
+            put_in_flight(place)
+            length = len(data)
+            if size + length > max_write and pieces:
                 self._transport.write(b"".join(pieces))
                 pieces, size = [], 0
             pieces.append(data)
-            size += len(data)
-            total += len(data)
+            size += length
+            total += length
+        self.requests += room_before - room
         if pieces:
             self._transport.write(b"".join(pieces))
         return dropped
 
     def _frame(self, work: Work) -> bytes:
         """Return the bytes of *work*, whose replies are expected from now on."""
-        self.requests += weight_of(work)
         if type(work) is Operation:
             data, _ = self._protocol.send(work.verb.command, work.head, work.body)
         elif isinstance(work, BatchWindow):
