@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Final, Protocol, Self, TypeVar, final, overloa
 from typing_extensions import TypeForm, Unpack, override
 
 from metacache import admin
+from metacache.cluster.batches.aio import run_parts
 from metacache.cluster.health import HEALTHY, NodeState
-from metacache.cluster.keeper import Keeper, StateListener, is_event, verdict
-from metacache.cluster.table import Assignment, Member, Table, fill_part, part_of
+from metacache.cluster.keeper import Keeper, StateListener, is_event
+from metacache.cluster.table import Member, Table
+from metacache.cluster.unopened import UNOPENED, Find
 from metacache.errors import (
     ClientError,
     ClosedError,
@@ -34,7 +36,6 @@ from metacache.protocol.windows import Replies
 from metacache.routing import RendezvousRouter, Router
 from metacache.settings import Settings
 from metacache.transports.aio import AsyncConnection
-from metacache.transports.exchange import FailedExchange
 from metacache.transports.limits import check_bodies
 from metacache.transports.waiting.aio import unsent
 
@@ -58,30 +59,6 @@ OTHER_LOOP: Final = "this cluster belongs to another event loop; make a client i
 
 class _Closeable(Protocol):
     def aclose(self) -> Awaitable[None]: ...
-
-
-class Find(Protocol):
-    """Finds the nodes of a cluster when it is first used."""
-
-    async def __call__(self, cluster: AsyncCluster, /) -> Iterable[Node]:
-        """Return the nodes. Raises a MetacacheError; then the next operation tries again."""
-        ...
-
-
-@final
-class _Unopened:
-    """The router of a cluster whose nodes are not found yet."""
-
-    nodes: tuple[Node, ...] = ()
-
-    def pick(self, key: bytes, /) -> Node:  # noqa: ARG002 - the shape of a router
-        raise ConnectError("the nodes are not found yet")
-
-    def rank(self, key: bytes, n: int, /) -> tuple[Node, ...]:  # noqa: ARG002 - as above
-        return ()
-
-
-UNOPENED: Final = _Unopened()
 
 
 @final
@@ -263,40 +240,10 @@ class AsyncCluster:
         if self._closed:
             raise ClosedError("the cluster was closed", operation=batch.verb.name)
         check_bodies(batch, self._settings.max_value_size)  # the whole of it, before a part is sent
-        now = monotonic()
-        deadline = now + self._settings.timeout if deadline == math.inf else deadline
+        deadline = monotonic() + self._settings.timeout if deadline == math.inf else deadline
         if self._find is not None:
             await self._open(deadline)
-        table = self._table
-        assignments = table.assign(batch.keys, now)
-        parts = [self._run_part(table, batch, assignment, deadline) for assignment in assignments]
-        if len(parts) == 1:
-            return await parts[0]
-        whole = Replies(len(batch))
-        for assignment, part in zip(assignments, await asyncio.gather(*parts), strict=True):
-            fill_part(whole, assignment.indices, part)
-        return whole
-
-    async def _run_part(
-        self, table: Table[AsyncPool], batch: Batch, assignment: Assignment[AsyncPool], deadline: float
-    ) -> Replies:
-        member, part = assignment.member, part_of(batch, assignment.indices)
-        if assignment.error is not None:
-            return FailedExchange(part, assignment.error).outcomes()
-        if not assignment.is_probe:
-            replies = await member.pool.run_batch(part, deadline=deadline)
-            if member.health is not HEALTHY and verdict(replies):
-                self._keeper.succeeded(table, member, monotonic())
-            return replies
-        if not self._keeper.start_probe(member, monotonic()):
-            return FailedExchange(part, table.refusal(member)).outcomes()
-        found: bool | None = None
-        try:
-            replies = await member.pool.run_batch(part, deadline=deadline)
-            found = verdict(replies)
-        finally:
-            self._keeper.end_probe(table, member, monotonic(), found)
-        return replies
+        return await run_parts(batch, self._table, self._keeper, deadline)
 
     async def aclose(self) -> None:
         """Close all pools: what runs is let finish, what comes is refused with ClosedError.

@@ -25,7 +25,6 @@ from metacache.errors import (
     OperationTimeout,
     PoolTimeout,
     ProtocolError,
-    TransportError,
 )
 from metacache.nodes import Node
 from metacache.protocol import commands
@@ -34,12 +33,12 @@ from metacache.protocol.replies import Refusal
 from metacache.protocol.windows import Replies
 from metacache.settings import Settings
 from metacache.transports.account import Age, Discard, Tally
+from metacache.transports.batches.aio import run_windows
 from metacache.transports.dialing.aio import dial
 from metacache.transports.dialing.blocking import Resolver
-from metacache.transports.exchange import Windows
 from metacache.transports.limits import check_bodies, too_large
 from metacache.transports.streams.aio import Link
-from metacache.transports.waiting.aio import BatchWindow, Place, Work, fail_places, is_read, unsent, weight_of
+from metacache.transports.waiting.aio import BatchWindow, Place, Work, fail_places, is_stale_read, weight_of
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -51,8 +50,6 @@ __all__ = ["AsyncConnection"]
 R = TypeVar("R")
 DEFAULTS: Final = Settings()
 
-# Windows of one batch that may be unanswered: a larger batch writes on as its replies come.
-MAX_WINDOWS: Final = 4
 # Requests that may wait before those whose callers have gone are looked for.
 CROWD: Final = 64
 # Seconds in which a loop that was held up reads what has arrived. Not 0: uvloop would not read in between.
@@ -174,26 +171,8 @@ class AsyncConnection:
             raise ClosedError("the connection was closed", node=self.node.name, operation=batch.verb.name)
         check_bodies(batch, self._settings.max_value_size)
         deadline = monotonic() + self._settings.timeout if deadline == math.inf else deadline
-        replies = Replies(len(batch))
-        cuts = Windows(batch, is_tls=self._settings.tls is not None)
-        windows: deque[tuple[int, int, asyncio.Future[Any]]] = deque()  # Any: as in Place
-        try:
-            while windows or not cuts.is_done:
-                while len(windows) < MAX_WINDOWS and not cuts.is_done:
-                    start, stop = cuts.cut()
-                    windows.append((start, stop, self._ask(BatchWindow(batch, start, stop), deadline)))
-                start, stop, future = windows[0]
-                try:
-                    replies.fill(start, (await future).replies)
-                except (TransportError, PoolTimeout, ProtocolError) as error:
-                    replies.errors.update(dict.fromkeys(range(start, stop), error))
-                    rest = cuts.give_up()  # it would not fare better, and surely nothing of it was sent
-                    replies.errors.update(dict.fromkeys(rest, unsent(error)))
-                windows.popleft()
-        finally:
-            for _, _, future in windows:
-                if not future.cancel():
-                    future.exception()  # looked at, or it is logged that nobody did
+        ask = partial(self._ask, deadline=deadline)
+        replies = await run_windows(batch, ask, is_tls=self._settings.tls is not None)
         for failure in replies.errors.values():
             failure.locate(node=self.node.name, operation=batch.verb.name)
         return replies
@@ -368,8 +347,8 @@ class AsyncConnection:
         self.tally.discarded[Discard.BROKEN if is_event else Discard.STALE] += 1
         error.locate(node=self.node.name)
         if isinstance(error, ConnectionLost):
-            again = [place for place in left if _is_worth_asking_again(place, link)]
-            left = tuple(place for place in left if not _is_worth_asking_again(place, link))
+            again = [place for place in left if is_stale_read(place, link.dialled)]
+            left = tuple(place for place in left if not is_stale_read(place, link.dialled))
             self._pending.extendleft((future, work, by, -math.inf) for future, work, by, _ in reversed(again))
         fail_places(left, error, sent=True)
         self._drop_abandoned()
@@ -430,9 +409,3 @@ class AsyncConnection:
             return ConnectError("not connected within the deadline")
         told = f"{self._link.requests} requests stayed in flight; raise max_in_flight, or look for what is slow"
         return PoolTimeout(told)
-
-
-def _is_worth_asking_again(place: Place, link: Link) -> bool:
-    """Tell whether a read was lost because it found its link stale: dialled before it was asked for."""
-    future, work, _, asked = place
-    return not future.done() and is_read(work) and link.dialled < asked

@@ -14,7 +14,7 @@ from metacache.errors import MetacacheError
 from metacache.protocol.commands import Request
 from metacache.transports import Batch, Operation
 
-__all__ = ["BatchWindow", "Place", "Work", "fail_places", "is_read", "unsent", "weight_of"]
+__all__ = ["BatchWindow", "Place", "Work", "fail_places", "is_stale_read", "unsent", "weight_of"]
 
 
 class BatchWindow(NamedTuple):
@@ -45,6 +45,12 @@ def is_read(work: Work) -> bool:
     if isinstance(work, Request):
         return True
     return work.batch.is_read if isinstance(work, BatchWindow) else work.is_read
+
+
+def is_stale_read(place: Place, dialled: float) -> bool:
+    """Tell whether *place* is a read that found its connection stale: one *dialled* before it was asked for."""
+    future, work, _, asked = place
+    return not future.done() and is_read(work) and dialled < asked
 
 
 def fail_places(places: Iterable[Place], error: MetacacheError, *, sent: bool) -> None:

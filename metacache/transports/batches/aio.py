@@ -1,0 +1,49 @@
+"""A batch under an event loop: windows asked for one after the other, a few of them unanswered at a time.
+
+Knows how a batch is cut and what becomes of a window that fails; what asks for a window is its connection's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+from metacache.errors import PoolTimeout, ProtocolError, TransportError
+from metacache.protocol.windows import Replies
+from metacache.transports import Batch
+from metacache.transports.exchange import Windows
+from metacache.transports.waiting.aio import BatchWindow, unsent
+
+__all__ = ["run_windows"]
+
+# Windows of one batch that may be unanswered: a larger batch writes on as its replies come.
+MAX_WINDOWS: Final = 4
+
+
+async def run_windows(batch: Batch, ask: Callable[[BatchWindow], asyncio.Future[Any]], *, is_tls: bool) -> Replies:
+    """Return a reply or an error for each request of *batch*; *ask* queues a window and returns its future.
+
+    After a failure of the connection what was not asked for yet has that error too, and surely nothing of it was sent.
+    """
+    replies = Replies(len(batch))
+    cuts = Windows(batch, is_tls=is_tls)
+    windows: deque[tuple[int, int, asyncio.Future[Any]]] = deque()  # Any: the window with its replies
+    try:
+        while windows or not cuts.is_done:
+            while len(windows) < MAX_WINDOWS and not cuts.is_done:
+                start, stop = cuts.cut()
+                windows.append((start, stop, ask(BatchWindow(batch, start, stop))))
+            start, stop, future = windows[0]
+            try:
+                replies.fill(start, (await future).replies)
+            except (TransportError, PoolTimeout, ProtocolError) as error:
+                replies.errors.update(dict.fromkeys(range(start, stop), error))
+                replies.errors.update(dict.fromkeys(cuts.give_up(), unsent(error)))
+            windows.popleft()
+    finally:
+        for _, _, future in windows:
+            if not future.cancel():
+                future.exception()  # looked at, or it is logged that nobody did
+    return replies
