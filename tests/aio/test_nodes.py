@@ -113,7 +113,9 @@ async def test_a_node_that_fails_three_times_is_down_fails_fast_and_is_used_agai
     seen: list[tuple[NodeState, NodeState]] = []
     async with AsyncExitStack() as stack:
         servers = await three(stack)
-        cluster = AsyncCluster(servers.nodes, settings=QUICK, on_state_change=lambda _, *states: seen.append(states))
+        cluster = AsyncCluster(
+            servers.nodes, settings=QUICK, on_state_change=lambda _, before, now: seen.append((before, now))
+        )
         await stack.enter_async_context(cluster)
         client = cluster.client()
         key = KEYS[0]

@@ -1,0 +1,59 @@
+"""What a URL says, and how an error names the part that is wrong without quoting a credential."""
+
+from __future__ import annotations
+
+import pytest
+
+from metacache import InvalidArgumentError, Node, Settings
+from metacache.urls import SourceOfNodes, parse_url
+
+PLAIN = Settings()
+
+
+@pytest.mark.parametrize(
+    ("url", "places"),
+    [
+        ("memcached://a", (Node("a"),)),
+        ("memcached://a:1/", (Node("a:1"),)),
+        ("memcached://[::1]:5", (Node("[::1]:5"),)),
+        ("memcached+unix:///run/m.sock", (Node("unix:/run/m.sock"),)),
+        ("memcached://a:1,b:2/?weights=2,1", (Node("a:1", weight=2.0), Node("b:2", weight=1.0))),
+        ("memcached+dns://a:1", SourceOfNodes("dns", "a", 1)),
+        ("memcached+elasticache://a:1/", SourceOfNodes("elasticache", "a", 1)),
+    ],
+)
+def test_every_form_names_its_place(url: str, places: object) -> None:
+    assert parse_url(url, PLAIN) == (places, PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("url", "named"),
+    [
+        ("redis://a", "scheme"),
+        ("memcached://", "no host"),
+        ("memcached://a/path", "path"),
+        ("memcached://a:1,b:x", "host number 2"),
+        ("memcached://a,b/?weights=1", "1 weights for 2 hosts"),
+        ("memcached://a/?color=1", "unknown key 'color'"),
+        ("memcached://a/?timeout=1&timeout=2", "'timeout' twice"),
+        ("memcached://a/?pool_size=1_0", "pool_size is a number"),
+        ("memcached+dns://a,b", "names one host"),
+        ("memcached+unix://a/path", "has no host"),
+    ],
+)
+def test_the_error_names_the_part_that_is_wrong(url: str, named: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=named):
+        parse_url(url, PLAIN)
+
+
+@pytest.mark.parametrize("rest", ["root:se/cret@a", "root:se?cret@a", "root:se#cret@a", "root:secret"])
+def test_credentials_are_never_quoted(rest: str) -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        parse_url(f"memcached://{rest}", PLAIN)
+    assert "root" not in str(caught.value)
+    assert "cret" not in str(caught.value)
+
+
+def test_what_the_url_says_beats_the_settings() -> None:
+    _, settings = parse_url("memcached://a/?timeout=0.5", Settings(timeout=3.0, pool_size=7))
+    assert (settings.timeout, settings.pool_size) == (0.5, 7)
