@@ -274,6 +274,8 @@ class Cluster:
     def attach(self, closeable: _Closeable) -> None:
         """Have *closeable* closed with the cluster: what watches a source of nodes, for one."""
         self._attached.append(closeable)
+        if self._closed:
+            closeable.close()
 
     def leave_behind(self) -> None:
         """In a forked child: replace the lock, which a thread of the parent may have held."""

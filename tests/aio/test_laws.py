@@ -379,7 +379,8 @@ def tls(tmp_path: Path) -> tuple[tuple[str, ...], ssl.SSLContext]:
     chain.write_bytes(b"".join(each.bytes() for each in issued.cert_chain_pems))
     issued.private_key_pem.write_to_path(key)
     context = ssl.create_default_context()
-    authority.configure_trust(context)
+    # trustme takes a context of pyOpenSSL too, which is not installed.
+    authority.configure_trust(context)  # pyright: ignore[reportUnknownMemberType]
     return ("-Z", "-o", f"ssl_chain_cert={chain},ssl_key={key}"), context
 
 

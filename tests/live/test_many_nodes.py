@@ -184,7 +184,7 @@ def test_a_parent_and_four_children_read_on_after_a_fork(servers: list[Memcached
 
         other = threading.Thread(target=meanwhile)  # so that locks and connections are in use while it forks
         other.start()
-        children = []
+        children: list[int] = []
         for _ in range(4):
             pid = os.fork()
             if pid == 0:
