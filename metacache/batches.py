@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Final, Generic, TypeAlias, TypeVar, final
+from typing import Final, Generic, TypeAlias, TypeVar, cast, final
 
 from metacache.arguments import DEFAULT, Default, Ttl, key_list
 from metacache.errors import BatchError, InvalidArgumentError, InvalidTypeError, MetacacheError
@@ -129,7 +129,9 @@ class Batches(Generic[T]):
         """Return the values as bytes. Raises SerializationError, or ValueTooLargeError, naming the key."""
         dumps = self._ops.frame.dumps
         try:
-            bodies = [dumps(value) for value in items.values()]
+            # bytes are their own data block, without a call a value: 500 of 7,000 instructions.
+            values = cast("Collection[bytes]", items.values()) if self._ops.is_raw else map(dumps, items.values())
+            bodies = list(values)  # the next line sees whether the cast was right
             if set(map(type, bodies)) <= {bytes}:
                 return bodies
         except Exception:

@@ -128,13 +128,13 @@ class Operations(Generic[T]):
     __slots__ = (
         "_clock",
         "_dumps",
-        "_is_raw",
         "_is_relative",
         "_options",
         "_plain_prefix",
         "_read_value",
         "_tails",
         "frame",
+        "is_raw",
         "keys",
         "reader",
     )
@@ -145,7 +145,7 @@ class Operations(Generic[T]):
         self.frame = frame
         self._dumps = frame.dumps
         # bytes need no call of dumps, 350 of 16,000 instructions of a set.
-        self._is_raw = isinstance(frame.serializer, BytesSerializer)
+        self.is_raw = isinstance(frame.serializer, BytesSerializer)
         self._options = options
         self._clock = clock
         self.keys = KeyEncoder(options.prefix, hash_long=options.long_keys == "hash")
@@ -223,7 +223,7 @@ class Operations(Generic[T]):
             return self._store(SET, key, value, ttl)
         dumps = self._dumps
         try:
-            body = value if self._is_raw and type(value) is bytes else dumps(value)
+            body = value if self.is_raw and type(value) is bytes else dumps(value)
         except Exception as error:
             raise refused(value, error).locate(operation=SET.name, key=key) from None
         if type(body) is not bytes:
