@@ -31,7 +31,7 @@ from metacache import (
 from metacache.testing import Memcached
 from tests.aio.rig import HIT, PATIENT, SHORT, client_of, nothing_left, run_alone, settled, until
 from tests.conftest import start
-from tests.scripted import Peer, ScriptedServer, answering, silent
+from tests.scripted import Peer, ScriptedServer, answering, in_turn, silent
 
 BRISK: Final = attrs.evolve(PATIENT, timeout=SHORT)
 
@@ -86,9 +86,12 @@ async def test_a_late_reply_is_dropped_and_the_connection_lives_on() -> None:
 async def test_silence_closes_the_connection_and_counts_once_though_all_callers_have_gone() -> None:
     failures: list[MetacacheError] = []
 
-    with ScriptedServer(silent, answering(HIT)) as server:
+    first = in_turn(lambda peer: peer.request().answer(*HIT), silent)
+    with ScriptedServer(first, answering(HIT)) as server:
         connection = AsyncConnection(server.node, settings=BRISK, on_failure=failures.append)
         async with AsyncClient(connection, owns=True) as client:
+            # Connected, or a slow machine dials until all have gone, and nothing is sent.
+            assert await client.with_options(timeout=10.0).get("key") == b"right"
 
             async def impatient(key: str) -> None:
                 async with asyncio.timeout(SHORT / 4):

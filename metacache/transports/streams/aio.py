@@ -7,6 +7,7 @@ no dialling, no deadline and no retry. It changes over time; what guards it is t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from random import getrandbits
@@ -212,10 +213,15 @@ class Link(asyncio.Protocol):
     def drop(self) -> None:
         """Close now that the loop is closed: nothing can be scheduled, so nobody is told."""
         self.is_lost = True
+        # Over TLS there is one transport beneath another.
+        beneath = getattr(getattr(self._transport, "_ssl_protocol", None), "_transport", self._transport)
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._transport.abort()
         # What the loop would have called; a transport of asyncio warns when it is freed without it.
-        finish = getattr(self._transport, "_call_connection_lost", None)
+        finish = getattr(beneath, "_call_connection_lost", None)
         if finish is not None:
-            finish(None)
+            with contextlib.suppress(RuntimeError):  # as above
+                finish(None)
 
 
 def _told(error: Exception) -> str:
