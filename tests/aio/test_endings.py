@@ -221,3 +221,34 @@ def test_every_one_of_a_crowd_is_answered_in_its_place() -> None:
                 assert found == [b"%04d" % number for number in range(1200)]
 
     asyncio.run(main())
+
+
+def test_a_forked_child_makes_a_client_of_its_own_and_the_parent_goes_on(shared_memcached: Memcached) -> None:
+    body = """
+        import asyncio, gc, os, sys, warnings
+        from metacache import InvalidArgumentError, connect_async
+        client = connect_async(sys.argv[1])
+        loop = asyncio.new_event_loop()
+
+        async def in_child():
+            async with connect_async(sys.argv[1]) as own:
+                assert await own.get("forked") == b"parent"
+                assert await own.set("child", b"was here")
+            try:
+                await client.get("forked")
+            except InvalidArgumentError:
+                return 0
+
+        loop.run_until_complete(client.set("forked", b"parent"))
+        child = os.fork()
+        if child == 0:
+            os._exit(asyncio.run(in_child()))
+        assert os.waitpid(child, 0)[1] == 0
+        for _ in range(100):
+            assert loop.run_until_complete(client.get("forked")) == b"parent"
+        assert loop.run_until_complete(client.get("child")) == b"was here"
+        loop.run_until_complete(client.aclose())
+        loop.close()
+        print("done")
+    """
+    assert run_alone(body, shared_memcached.url) == "done\n"
