@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, final
 from typing_extensions import override
 
 from metacache.cluster.keeper import verdict
-from metacache.cluster.table import fill_part, part_of
+from metacache.cluster.table import Assignment, fill_part, part_of
 from metacache.protocol.windows import Replies
 from metacache.transports.exchange import FailedExchange
 
 if TYPE_CHECKING:
     from metacache.cluster.keeper import Keeper
-    from metacache.cluster.table import Assignment, Member, Table
+    from metacache.cluster.table import Member, Table
     from metacache.pool.blocking import Pool
     from metacache.transports import Batch, Exchange
 
@@ -84,7 +84,9 @@ class ClusterExchange:
         if assignment.error is not None:
             self._settle(_Part(assignment, FailedExchange(batch, assignment.error)))
         elif assignment.is_probe and not self._keeper.start_probe(assignment.member, self._now):
-            self._settle(_Part(assignment, FailedExchange(batch, self._table.refusal(assignment.member))), heard=False)
+            # Somebody else began one meanwhile, which is not this batch's to end.
+            refused = Assignment(assignment.member, assignment.indices)
+            self._settle(_Part(refused, FailedExchange(batch, self._table.refusal(refused.member))), heard=False)
         else:
             self._begin(assignment, batch)
 
