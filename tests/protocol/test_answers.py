@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Final, TypeAlias
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,6 +38,7 @@ KINDS: Final[tuple[tuple[Command, bytes], ...]] = (
     (commands.MG_VALUE, b"HD %b\r\n"),
     (commands.MG_VALUE, b"VA 5 f12 O9999\r\nhello\r\n"),
     (commands.MG_VALUE, b"VA 2000 f12 %b\r\n"),
+    (commands.MG_VALUE, b"VA 1001 f12 %b\r\n" + b"x" * (LIMIT + 1) + b"\r\n"),
     (commands.MG_VALUE, b"VA -1 f12 %b\r\n"),
     (commands.MG_VALUE, b"VA 3 f12 %b\r\nhello\r\n"),
     (commands.MG_VALUE, b"VA %b\r\n"),
@@ -89,6 +91,17 @@ def test_the_shortcut_and_the_parser_agree_on_every_stream_and_every_cut(
     quick = outcome(ProtocolConnection(max_reply_size=LIMIT), exchanges, surplus, cuts, plain=True)
     slow = outcome(ProtocolConnection(max_reply_size=LIMIT), exchanges, surplus, cuts, plain=False)
     assert quick == slow
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind[0].name} {kind[1][:20]!r}")
+def test_they_agree_on_every_kind_alone_and_among_others_wherever_it_is_cut(kind: tuple[Command, bytes]) -> None:
+    # Chance alone does not try each kind in each run.
+    for exchanges in ([kind], [KINDS[0], kind, KINDS[5]]):
+        length = sum(len(reply) for _, reply in exchanges) + 16
+        for cuts in ([], *([at] for at in range(1, min(length, 80)))):
+            quick = outcome(ProtocolConnection(max_reply_size=LIMIT), exchanges, b"", cuts, plain=True)
+            slow = outcome(ProtocolConnection(max_reply_size=LIMIT), exchanges, b"", cuts, plain=False)
+            assert quick == slow, cuts
 
 
 @given(st.lists(st.sampled_from(KINDS[:6]), min_size=1, max_size=300))
