@@ -243,6 +243,8 @@ class AsyncCluster:
         deadline = monotonic() + self._settings.timeout if deadline == math.inf else deadline
         if self._find is not None:
             await self._open(deadline)
+        if due := self._table.due(batch.keys, monotonic()):
+            await asyncio.gather(*(self._probe(self._table, member, deadline) for member in due))
         return await run_parts(batch, self._table, self._keeper, deadline)
 
     async def aclose(self) -> None:

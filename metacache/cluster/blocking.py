@@ -192,6 +192,7 @@ class Cluster:
         while not self._closed:
             table = self._table
             try:
+                self._probe_those_due(table, batch, deadline)
                 return self._begin(batch, table, deadline)
             except ClosedError:
                 if self._table is table:
@@ -199,12 +200,18 @@ class Cluster:
                 # The nodes were set meanwhile, and one of these was drained: nothing is sent yet, so begin anew.
         raise ClosedError("the cluster was closed", operation=batch.verb.name)
 
+    def _probe_those_due(self, table: Table[Pool], batch: Batch, deadline: float) -> None:
+        now = monotonic()
+        for member in table.due(batch.keys, now):
+            # All of them within half of the time: the rest is the batch's.
+            self._probe(table, member, (now + deadline) / 2)
+
     def _begin(self, batch: Batch, table: Table[Pool], deadline: float) -> Exchange:
         now = monotonic()
         exchange = ClusterExchange(batch, table, self._keeper, deadline=deadline, now=now)
         try:
             # In ascending order of names: threads that took places in different orders would wait for one another.
-            for assignment in table.assign(batch.keys, now):
+            for assignment in table.assign(batch.keys):
                 exchange.add(assignment)
         except BaseException:
             exchange.outcomes()

@@ -51,7 +51,6 @@ class Assignment(Generic[P]):
 
     member: Member[P]
     indices: Sequence[int]
-    is_probe: bool = False
     error: NodeDownError | None = None
 
 
@@ -129,29 +128,34 @@ class Table(Generic[P]):
 
     # --- many keys ---------------------------------------------------------------------------------------------------
 
-    def assign(self, keys: Sequence[bytes], now: float) -> list[Assignment[P]]:
+    def due(self, keys: Sequence[bytes], now: float) -> list[Member[P]]:
+        """Return the owners of *keys* that are down and that it is time to probe."""
+        if not self._down:
+            return []
+        down = self._down.intersection(split(self.router, keys))
+        return [member for name in sorted(down) if (member := self.members[name]).health.may_probe(now)]
+
+    def assign(self, keys: Sequence[bytes]) -> list[Assignment[P]]:
         """Return who serves which of *keys*, in ascending order of the nodes' names."""
         shares = split(self.router, keys)
         if not self._down.isdisjoint(shares):
-            return self._assign_around(shares, keys, now)
+            return self._assign_around(shares, keys)
         return [Assignment(self.members[name], indices) for name, indices in shares.items()]
 
-    def _assign_around(self, shares: Mapping[str, list[int]], keys: Sequence[bytes], now: float) -> list[Assignment[P]]:
+    def _assign_around(self, shares: Mapping[str, list[int]], keys: Sequence[bytes]) -> list[Assignment[P]]:
         served: dict[str, list[int]] = {}
-        others: list[Assignment[P]] = []
+        refused: list[Assignment[P]] = []
         for name, indices in shares.items():
             member = self.members[name]
             if name not in self._down:
                 served.setdefault(name, []).extend(indices)
-            elif member.health.may_probe(now):
-                others.append(Assignment(member, indices, is_probe=True))
             elif name in self._moved:
                 for index in indices:
                     served.setdefault(self.stand_in(keys[index]).node.name, []).append(index)
             else:
-                others.append(Assignment(member, indices, error=self.refusal(member)))
+                refused.append(Assignment(member, indices, error=self.refusal(member)))
         own = [Assignment(self.members[name], sorted(indices)) for name, indices in served.items()]
-        return sorted(own + others, key=_by_name)
+        return sorted(own + refused, key=_by_name)
 
 
 def _down_since(member: Member[P]) -> float:

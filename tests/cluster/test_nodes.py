@@ -175,13 +175,13 @@ def table_of(count: int, *, moves: bool) -> Table[str]:
 def test_keys_of_a_node_that_is_down_are_refused_or_served_by_the_next(*, moves: bool) -> None:
     table = table_of(4, moves=moves)
     keys = [f"key:{number}".encode() for number in range(400)]
-    whole = table.assign(keys, 0.0)
+    whole = table.assign(keys)
     assert sorted(index for part in whole for index in part.indices) == list(range(400))
     assert [part.member.node.name for part in whole] == sorted(part.member.node.name for part in whole)
     fallen = whole[1].member
     fallen.health = DOWN
     table.recount()
-    parts = table.assign(keys, 0.0)
+    parts = table.assign(keys)
     assert sorted(index for part in parts for index in part.indices) == list(range(400))
     refused = [part for part in parts if part.error is not None]
     assert [part.member for part in refused] == ([] if moves else [fallen])
@@ -192,10 +192,12 @@ def test_keys_of_a_node_that_is_down_are_refused_or_served_by_the_next(*, moves:
     else:
         with pytest.raises(NodeDownError):
             table.stand_in(keys[whole[1].indices[0]])
-    assert [part.is_probe for part in table.assign(keys, 200.0) if part.member is fallen] == [True]
+    assert table.due(keys, 99.0) == []
+    assert table.due(keys, 100.0) == [fallen]
+    assert table.due([keys[whole[0].indices[0]]], 100.0) == [], "none of its keys is asked for"
     fallen.health = HEALTHY
     table.recount()
-    assert [part.indices for part in table.assign(keys, 0.0)] == [part.indices for part in whole]
+    assert [part.indices for part in table.assign(keys)] == [part.indices for part in whole]
 
 
 # --- what tells nothing ----------------------------------------------------------------------------------------------

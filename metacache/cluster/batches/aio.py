@@ -26,7 +26,7 @@ __all__ = ["run_parts"]
 
 async def run_parts(batch: Batch, table: Table[AsyncPool], keeper: Keeper, deadline: float) -> Replies:
     """Send *batch* to all of its nodes at once; return a reply or an error for each request."""
-    assignments = table.assign(batch.keys, monotonic())
+    assignments = table.assign(batch.keys)
     parts = [_run_part(table, keeper, batch, assignment, deadline) for assignment in assignments]
     if len(parts) == 1:
         return await parts[0]
@@ -42,17 +42,7 @@ async def _run_part(
     member, part = assignment.member, part_of(batch, assignment.indices)
     if assignment.error is not None:
         return FailedExchange(part, assignment.error).outcomes()
-    if not assignment.is_probe:
-        replies = await member.pool.run_batch(part, deadline=deadline)
-        if member.health is not HEALTHY and verdict(replies):
-            keeper.succeeded(table, member, monotonic())
-        return replies
-    if not keeper.start_probe(member, monotonic()):
-        return FailedExchange(part, table.refusal(member)).outcomes()
-    found: bool | None = None
-    try:
-        replies = await member.pool.run_batch(part, deadline=deadline)
-        found = verdict(replies)
-    finally:
-        keeper.end_probe(table, member, monotonic(), found)
+    replies = await member.pool.run_batch(part, deadline=deadline)
+    if member.health is not HEALTHY and verdict(replies):
+        keeper.succeeded(table, member, monotonic())
     return replies

@@ -31,12 +31,11 @@ __all__ = ["ClusterExchange"]
 class _Part:
     """What one node does of the batch."""
 
-    __slots__ = ("exchange", "indices", "is_probe", "member")
+    __slots__ = ("exchange", "indices", "member")
 
     def __init__(self, assignment: Assignment[Pool], exchange: Exchange) -> None:
         self.member: Member[Pool] = assignment.member
         self.indices: Sequence[int] = assignment.indices
-        self.is_probe = assignment.is_probe
         self.exchange = exchange
 
 
@@ -83,20 +82,8 @@ class ClusterExchange:
         batch = part_of(self._batch, assignment.indices)
         if assignment.error is not None:
             self._settle(_Part(assignment, FailedExchange(batch, assignment.error)))
-        elif assignment.is_probe and not self._keeper.start_probe(assignment.member, self._now):
-            # Somebody else began one meanwhile, which is not this batch's to end.
-            refused = Assignment(assignment.member, assignment.indices)
-            self._settle(_Part(refused, FailedExchange(batch, self._table.refusal(refused.member))), heard=False)
         else:
-            self._begin(assignment, batch)
-
-    def _begin(self, assignment: Assignment[Pool], batch: Batch) -> None:
-        try:
             self._left.append(_Part(assignment, assignment.member.pool.begin(batch, deadline=self._deadline)))
-        except BaseException:
-            if assignment.is_probe:
-                self._keeper.end_probe(self._table, assignment.member, self._now, None)
-            raise
 
     def fileno(self) -> int:
         """Return the selector's descriptor, -1 when there is nothing to wait for."""
@@ -129,9 +116,7 @@ class ClusterExchange:
         """Take the outcomes of a part; one given up before its end (not *heard*) tells nothing of the node."""
         replies = part.exchange.outcomes()
         found = verdict(replies) if heard else None
-        if part.is_probe:
-            self._keeper.end_probe(self._table, part.member, self._now, found)
-        elif found is False:
+        if found is False:
             self._keeper.failed(self._table, part.member, self._now)
         elif found:
             self._keeper.succeeded(self._table, part.member, self._now)
