@@ -118,16 +118,17 @@ class AsyncCluster:
         return Table[AsyncPool].of(self._make_router(nodes), self._pool_of, members, moves=self._moves)
 
     def _pool_of(self, node: Node) -> AsyncPool:
-        failed = partial(self._failed, node.name)
+        failed = partial(self._failed, node)
         return AsyncPool(
             partial(AsyncConnection, node, settings=self._settings, on_failure=failed), settings=self._settings
         )
 
-    def _failed(self, name: str, error: MetacacheError) -> None:
+    def _failed(self, node: Node, error: MetacacheError) -> None:
         """Note what befell a connection; once, however many requests failed with it."""
         table = self._table
-        member = table.members.get(name)
-        if member is not None and is_event(error):
+        member = table.members.get(node.name)
+        # A connection of a node that was drained says nothing of another that has its name now.
+        if member is not None and member.node.address == node.address and is_event(error):
             self._keeper.failed(table, member, monotonic())
 
     @override

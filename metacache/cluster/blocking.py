@@ -280,8 +280,10 @@ class Cluster:
 
     def attach(self, closeable: _Closeable) -> None:
         """Have *closeable* closed with the cluster: what watches a source of nodes, for one."""
-        self._attached.append(closeable)
-        if self._closed:
+        with self._lock:  # either `close` finds it, or it finds the cluster closed
+            self._attached.append(closeable)
+            is_late = self._closed
+        if is_late:
             closeable.close()
 
     def leave_behind(self) -> None:
