@@ -1,0 +1,111 @@
+"""A memcached that has no connection left: each caller is told so, whoever has one keeps it, and it is used again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import attrs
+import pytest
+
+from metacache import AsyncClient, AsyncPool, BatchError, ConnectError
+from metacache.testing import Memcached
+from tests.aio.rig import PATIENT, client_of, nothing_left, settled
+from tests.conftest import start
+
+# memcached takes its limit of open files from -c, and could not even start with two.
+FEW: Final = ("-c", "40", "-t", "1")
+MOST: Final = 200
+HINT: Final = r"free connections? \(-c\)"  # told by the server, or guessed when it only closes
+
+
+class Crowd:
+    """Those who take all the connections of a server."""
+
+    def __init__(self, server: Memcached) -> None:
+        self._server = server
+        self._all: list[socket.socket] = []
+
+    def fill(self) -> None:
+        """Take connections until there is none left."""
+        while self._join():
+            assert len(self._all) < MOST, "the server is never full"
+
+    def _join(self) -> bool:
+        sock = socket.create_connection(("127.0.0.1", self._server.port), 10.0)
+        with contextlib.suppress(ConnectionResetError):
+            sock.sendall(b"mn\r\n")
+            if sock.recv(100) == b"MN\r\n":
+                self._all.append(sock)
+                return True
+        sock.close()
+        return False
+
+    def leave(self, count: int = MOST) -> None:
+        """Give *count* connections back."""
+        leaving, self._all = self._all[:count], self._all[count:]
+        for sock in leaving:
+            sock.close()
+
+
+@asynccontextmanager
+async def full() -> AsyncGenerator[tuple[Memcached, Crowd]]:
+    """Give a server that is full, and those who fill it; nothing is left afterwards."""
+    async with nothing_left():
+        with start(*FEW) as server:
+            crowd = Crowd(server)
+            try:
+                crowd.fill()
+                yield server, crowd
+            finally:
+                crowd.leave()
+
+
+async def first_stored(client: AsyncClient[bytes]) -> None:
+    """Wait until the server has noticed that there is room."""
+    async with asyncio.timeout(10.0):
+        while True:
+            with contextlib.suppress(ConnectError):
+                assert await client.set("key", b"v")
+                return
+
+
+@pytest.mark.both_loops
+async def test_a_full_server_is_a_connect_error_with_the_hint_and_is_used_when_there_is_room() -> None:
+    async with full() as (server, crowd), client_of(server.node) as client:
+        with pytest.raises(ConnectError, match=HINT) as read:
+            await client.get("key")
+        with pytest.raises(ConnectError, match=HINT) as written:
+            await client.set("key", b"v")
+        with pytest.raises(BatchError) as batch:
+            await client.set_many({"key": b"v"})
+        for error in (read.value, written.value, *batch.value.errors.values()):
+            assert isinstance(error, ConnectError)
+            assert error.node == server.node.name
+            assert not error.maybe_applied
+        crowd.leave()
+        await first_stored(client)
+        assert await client.get_many(["key", "none"]) == {"key": b"v"}
+
+
+@pytest.mark.both_loops
+async def test_a_pool_that_gets_no_further_connection_uses_the_one_it_has() -> None:
+    settings = attrs.evolve(PATIENT, pool_size=4, max_pipeline=1)
+    async with full() as (server, crowd), AsyncPool(server.node, settings=settings) as pool:
+        client = AsyncClient(pool)
+        crowd.leave(1)
+        await first_stored(client)
+        for _ in range(3):
+            found = await settled(*(client.get("key") for _ in range(3)))
+            assert found.count(b"v") == 1
+            assert [type(each) for each in found].count(ConnectError) == 2
+        assert pool.statistics.in_use == 0
+        crowd.leave()
+        async with asyncio.timeout(10.0):
+            while await settled(*(client.get("key") for _ in range(3))) != [b"v"] * 3:
+                pass
+        assert pool.statistics.idle == 3
