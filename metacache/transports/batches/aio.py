@@ -44,6 +44,7 @@ async def run_windows(batch: Batch, ask: Callable[[BatchWindow], asyncio.Future[
             windows.popleft()
     finally:
         for _, _, future in windows:
-            if not future.cancel():
+            # The one that was awaited may be cancelled already, and has no exception then.
+            if not future.cancel() and not future.cancelled():
                 future.exception()  # looked at, or it is logged that nobody did
     return replies
