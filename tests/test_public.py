@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
+import io
+import re
 import subprocess
 import sys
+import tokenize
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -53,3 +59,79 @@ def test_importing_metacache_imports_no_plugin() -> None:
     plugins = ["msgspec", "orjson", "cattrs", "metacache_msgspec", "metacache_orjson", "metacache_attrs"]
     ran = subprocess.run([sys.executable, "-c", told, *plugins], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
+
+
+# --- what the types do not say ---------------------------------------------------------------------------------------
+
+ROOT: Final = Path(metacache.__file__).parent
+
+
+def units(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
+    """Return the functions of *body*, whole, those of its classes, and its other statements."""
+    for statement in body:
+        if isinstance(statement, ast.ClassDef):
+            yield from units(statement.body)
+        else:
+            yield statement
+
+
+def types_in(unit: ast.stmt) -> Iterator[ast.expr | None]:
+    """Return the types that *unit* writes down: of arguments, results, names, casts, and those that it gives a name."""
+    for node in ast.walk(unit):
+        match node:
+            case ast.arg(annotation=type_) | ast.FunctionDef(returns=type_) | ast.AsyncFunctionDef(returns=type_):
+                yield type_
+            case ast.AnnAssign(annotation=type_, value=value):
+                yield type_
+                yield value if "TypeAlias" in ast.unparse(type_) else None
+            case ast.Assign(value=ast.Name() as type_) | ast.Call(func=ast.Name("cast"), args=[type_, _]):
+                yield type_
+            case _:
+                pass
+
+
+def unexplained(source: str) -> list[int]:
+    """Return the lines of *source* where a unit begins that writes Any, with no comment on it inside or right above."""
+    lines = source.splitlines()
+    comments = {
+        token.start[0]
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type == tokenize.COMMENT and re.search(r"\bAny\b", token.string)
+    }
+    found: list[int] = []
+    for unit in units(ast.parse(source).body):
+        first = unit.lineno
+        while lines[first - 2].lstrip().startswith("#"):
+            first -= 1
+        says_any = any(type_ is not None and re.search(r"\bAny\b", ast.unparse(type_)) for type_ in types_in(unit))
+        if says_any and comments.isdisjoint(range(first, (unit.end_lineno or first) + 1)):
+            found.append(unit.lineno)
+    return found
+
+
+def test_every_any_says_what_would_have_been_written() -> None:
+    found = {path.relative_to(ROOT): unexplained(path.read_text()) for path in ROOT.rglob("*.py")}
+    assert len(found) > 50
+    assert {path: lines for path, lines in found.items() if lines} == {}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "def f(x: Any) -> None: ...",
+        "async def f() -> list[Any]: ...",
+        "def f(*xs: Any) -> None: ...",
+        "x: dict[str, Any] = {}",
+        "x: 'Future[Any]'",
+        "X = Any",
+        "X: TypeAlias = Callable[..., Any]",
+        "x = cast(Any, y)",
+        "class C:\n    def f(self) -> Any: ...",
+    ],
+)
+def test_an_any_without_a_word_is_found_and_one_with_it_is_not(line: str) -> None:
+    at = len(line.splitlines())
+    assert unexplained(f"# A comment.\n{line}  # and another\n") == [1 + at]
+    assert unexplained(f"# Any: of somebody else\n\n{line}\n") == [2 + at]
+    assert unexplained(f"{line}  # Any: as it comes\n") == []
+    assert unexplained("# Any: whatever it is\n".join(("y = 1\n", *line.splitlines(keepends=True)))) == []

@@ -27,7 +27,7 @@ class BatchWindow(NamedTuple):
 
 Work: TypeAlias = Operation[Any] | BatchWindow | Request  # Any: whatever it is, its reader knows
 
-Place: TypeAlias = tuple["asyncio.Future[Any]", Work, float, float]
+Place: TypeAlias = tuple["asyncio.Future[Any]", Work, float, float]  # Any: what its reader makes of the answer
 """A request's place in the queue: (future, work, deadline, when it was asked for).
 
 The future gets the answer, or the window of a batch with its replies; one that is done was abandoned, and its reply is
