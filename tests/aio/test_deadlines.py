@@ -138,21 +138,25 @@ async def test_bytes_that_come_keep_a_connection_open() -> None:
 
 
 @pytest.mark.both_loops
-async def test_a_loop_that_was_held_up_reads_what_has_arrived_before_anybody_is_late() -> None:
-    answered = threading.Event()
+async def test_a_loop_that_was_held_up_reads_all_that_has_arrived_before_anybody_is_late() -> None:
+    asked, go_on = threading.Event(), threading.Event()
 
     def script(peer: Peer) -> None:
         for _ in range(5):
-            peer.request().answer(b"VA 200000 f0", b"x" * 200_000)
-            answered.set()
+            request = peer.request()
+            asked.set()
+            assert go_on.wait(10.0)
+            request.answer(b"VA 200000 f0", b"x" * 200_000)  # more than a socket gives at once
         peer.expect_end()
 
     with ScriptedServer(script) as server:
         async with client_of(server.node, Settings(timeout=0.05, connect_timeout=10.0)) as client:
             for _ in range(5):
-                answered.clear()
+                asked.clear()
+                go_on.clear()
                 call = asyncio.create_task(client.get("key"))
-                await until(answered.is_set)
+                await until(asked.is_set)
+                go_on.set()
                 time.sleep(0.1)  # the loop is held up, past the deadline
                 assert await call == b"x" * 200_000
 
@@ -181,6 +185,21 @@ async def test_who_waits_for_room_until_the_deadline_has_sent_nothing(memcached:
         assert not raised.value.maybe_applied
         memcached.thaw()
         assert await asyncio.gather(*in_flight) == [b"1", b"1"]
+        assert await client.get("key") == b"1"
+
+
+@pytest.mark.both_loops
+async def test_who_is_cancelled_while_waiting_for_room_has_sent_nothing(memcached: Memcached) -> None:
+    async with nothing_left(), client_of(memcached.node, Settings(timeout=10.0, max_in_flight=1)) as client:
+        assert await client.set("key", b"1")
+        memcached.freeze()
+        first, second = asyncio.create_task(client.get("key")), asyncio.create_task(client.set("key", b"2"))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        second.cancel()
+        await asyncio.wait([second])
+        memcached.thaw()
+        assert await first == b"1"
         assert await client.get("key") == b"1"
 
 
@@ -286,6 +305,29 @@ async def test_silence_does_not_end_a_connection_that_nobody_waits_on() -> None:
             await asyncio.sleep(0.15)
             assert await patient.get("key") == b"right"
             assert server.accepted == 1
+
+
+async def test_silence_begins_when_requests_wait_and_not_when_bytes_came_last() -> None:
+    go_on = threading.Event()
+
+    def script(peer: Peer) -> None:
+        peer.request().answer(*HIT)
+        late, patient = peer.requests(2)
+        assert go_on.wait(10.0)
+        late.answer(*HIT)
+        patient.answer(b"HD")
+        peer.expect_end()
+
+    with ScriptedServer(script) as server:
+        async with client_of(server.node, Settings(timeout=4 * SHORT, connect_timeout=10.0)) as client:
+            assert await client.get("key") == b"right"
+            await asyncio.sleep(4 * SHORT)  # nobody waits
+            hasty = asyncio.create_task(client.with_options(timeout=SHORT / 2).get("key"))
+            patient = asyncio.create_task(client.set("key", b"v"))
+            with pytest.raises(OperationTimeout):
+                await hasty
+            go_on.set()
+            assert await patient
 
 
 async def test_a_silent_server_ends_each_call_at_its_deadline() -> None:
