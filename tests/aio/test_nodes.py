@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
@@ -29,8 +30,9 @@ from metacache import (
     connect_async,
 )
 from metacache.testing import Memcached
-from tests.aio.rig import PATIENT, nothing_left, until
+from tests.aio.rig import HIT, PATIENT, nothing_left, run_alone, until
 from tests.conftest import start
+from tests.scripted import Peer, ScriptedServer, silent
 
 QUICK: Final = Settings(timeout=0.3, connect_timeout=0.3)
 KEYS: Final = [f"key:{n}" for n in range(300)]
@@ -253,3 +255,89 @@ async def test_a_cluster_may_be_closed_while_it_looks_for_its_nodes() -> None:
         await cluster.aclose()
         with pytest.raises(ClosedError):
             await task
+
+
+@pytest.mark.both_loops
+async def test_nodes_that_are_set_before_the_first_use_are_not_looked_for(shared_memcached: Memcached) -> None:
+    async def find(_: AsyncCluster, /) -> list[Node]:
+        raise AssertionError("the nodes are known")
+
+    async with nothing_left(), AsyncCluster(find, settings=PATIENT) as cluster:
+        cluster.set_nodes([shared_memcached.node])
+        assert await cluster.client().set("key", b"v")
+        assert cluster.nodes == (shared_memcached.node,)
+
+
+@pytest.mark.both_loops
+@pytest.mark.parametrize("answer", [[Node("found.invalid:1")], []])
+async def test_nodes_that_are_set_while_others_are_looked_for_stay(
+    shared_memcached: Memcached, answer: list[Node]
+) -> None:
+    looking, go_on = asyncio.Event(), asyncio.Event()
+
+    async def find(_: AsyncCluster, /) -> list[Node]:
+        looking.set()
+        await go_on.wait()
+        return answer
+
+    async with nothing_left(), AsyncCluster(find, settings=PATIENT) as cluster:
+        client = cluster.client()
+        waiting = asyncio.create_task(client.get_many(["none"]))
+        await looking.wait()
+        cluster.set_nodes([shared_memcached.node])
+        assert await client.set("set", b"v"), "they are used at once"
+        go_on.set()
+        assert await waiting == {}
+        assert await client.get("set") == b"v"
+        assert cluster.nodes == (shared_memcached.node,)
+
+
+def test_a_pool_that_is_drained_when_the_loop_ends_is_closed_with_its_cluster(shared_memcached: Memcached) -> None:
+    body = """
+        import asyncio, gc, sys
+        from metacache import AsyncCluster, Node, Settings
+        going, staying = Node(sys.argv[1]), Node(sys.argv[2])
+        cluster = AsyncCluster([going, staying], settings=Settings(timeout=10.0))
+        client = cluster.client()
+
+        async def main():
+            key = next(key for key in map(str, range(1000)) if cluster.router.pick(key.encode()) == going)
+            asyncio.create_task(client.get(key))
+            while not cluster.statistics[going].created:
+                await asyncio.sleep(0.001)
+            cluster.set_nodes([staying])
+            await asyncio.sleep(0)  # the drain begins, and waits for what is never answered
+            assert await client.set("drained", b"v")
+
+        asyncio.run(main())
+        asyncio.run(cluster.aclose())
+        asyncio.run(cluster.aclose())
+        del cluster, client
+        gc.collect()
+        print("done")
+    """
+    with ScriptedServer(silent) as server:
+        assert run_alone(body, server.node.name, shared_memcached.node.name) == "done\n"
+
+
+@pytest.mark.both_loops
+async def test_who_waits_on_a_node_that_is_removed_is_answered_and_then_it_is_closed() -> None:
+    asked, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def script(peer: Peer) -> None:
+        request = peer.request()
+        asked.set()
+        assert go_on.wait(10.0)
+        request.answer(*HIT)
+        peer.expect_end()
+        ended.set()
+
+    async with nothing_left():
+        with ScriptedServer(script) as going, ScriptedServer() as staying:
+            async with AsyncCluster([going.node], settings=PATIENT) as cluster:
+                call = asyncio.create_task(cluster.client().get("key"))
+                await until(asked.is_set)
+                cluster.set_nodes([staying.node])
+                go_on.set()
+                assert await call == b"right"
+                await until(ended.is_set)
