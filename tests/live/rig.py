@@ -6,10 +6,12 @@ import random
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Final, final
 
 from metacache import Client, Cluster, Settings
 
+PATIENCE: Final = 60.0  # seconds
 PATIENT: Final = Settings(timeout=20.0, connect_timeout=20.0)
 KEYS: Final = 500
 SIZES: Final = (0, 10, 100, 1_000, 20_000)
@@ -66,6 +68,14 @@ def in_threads(count: int, work: Callable[[random.Random], None]) -> None:
     with ThreadPoolExecutor(count) as threads:
         for done in [threads.submit(work, random.Random(seed)) for seed in range(count)]:
             done.result()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait until *condition* holds, however loaded the machine is: for what nothing else tells of."""
+    end = monotonic() + PATIENCE
+    while not condition():
+        assert monotonic() < end, "it never came to this"
+        sleep(0.001)
 
 
 def requests(cluster: Cluster) -> int:

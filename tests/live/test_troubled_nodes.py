@@ -27,11 +27,11 @@ from metacache import (
 from metacache.cluster.health import NodeState
 from metacache.testing import Memcached
 from tests.cluster.rig import failure_of, key_of, keys_of
-from tests.live.rig import PATIENT, ForeignValue, check, descriptors, mixed, value_of
-from tests.pool.rig import until
+from tests.live.rig import PATIENT, ForeignValue, check, descriptors, mixed, until, value_of
 
 ROUNDS: Final = 3
-THREADS: Final = 16
+THREADS: Final = 64
+HASTY: Final = 8
 # So that whoever waits for the frozen node keeps no place from whoever does not.
 ROOMY: Final = attrs.evolve(PATIENT, pool_size=THREADS)
 
@@ -128,8 +128,8 @@ def test_a_node_that_freezes_and_thaws_never_has_a_late_reply_taken_for_an_answe
             return work
 
         # They give up one after the other, so that the first ask again before the third timeout has the node down.
-        hasty = [impatient(0.2 + 0.05 * number) for number in range(THREADS // 2)]
-        load = Load([*hasty, *[partial(mixed, client)] * (THREADS // 2)])
+        hasty = [impatient(0.2 + 0.05 * number) for number in range(HASTY)]
+        load = Load([*hasty, *[partial(mixed, client)] * (THREADS - HASTY)])
         with load.running():
             for _ in range(ROUNDS):
                 done = load.done
