@@ -75,17 +75,17 @@ async def touch(effects: Effects, ops: Operations[T], key: Key, ttl: Ttl) -> boo
 async def arithmetic(
     effects: Effects, ops: Operations[T], verb: Verb, key: Key, delta: int, initial: int | None, ttl: Ttl | Default
 ) -> int | None:
-    """Add or subtract; renew the time to live once more where the server is known to lose it."""
+    """Add or subtract, then touch where a time to live was given."""
     number = await effects.run(ops.arithmetic(verb, key, delta, initial, ttl))
     if number is None or isinstance(ttl, Default):
         return number
-    # When the number gains a digit the server makes a new item and forgets T, though it answers otherwise.
-    if len(str(number)) > len(str(max(number - delta, 0))):
-        try:
-            await effects.run(ops.touch(key, ttl, RENEW[verb]))
-        except MetacacheError as error:
-            error.maybe_applied = True  # the number was
-            raise
+    # The server writes a number into the item that it has, or makes a new one: when it gains a digit, and whenever
+    # anything else holds the item, a reader for one. T then goes to the old item, and the reply tells it all the same.
+    try:
+        await effects.run(ops.touch(key, ttl, RENEW[verb]))
+    except MetacacheError as error:
+        error.maybe_applied = True  # the number was
+        raise
     return number
 
 

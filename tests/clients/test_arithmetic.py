@@ -111,13 +111,11 @@ async def test_a_number_that_gains_a_digit_is_renewed_all_the_same(
     assert 490 < left <= 500
 
 
-async def test_arithmetic_is_sent_once_where_nothing_is_to_be_renewed(clients: Clients, key: str) -> None:
-    counters = clients.make(IntSerializer())
-    await counters.set(key, 20)
-    clients.sent.clear()
+async def test_arithmetic_is_sent_once_where_no_ttl_is_given(clients: Clients, key: str) -> None:
+    counters = clients.make(IntSerializer(), default_ttl=100)
+    await counters.increment(key, initial=20)
     await counters.increment(key)
-    await counters.increment(key, ttl=100)
-    await counters.decrement(key, ttl=100)
+    await counters.decrement(key)
     assert clients.sent == ["increment"] * 2 + ["decrement"]
 
 
