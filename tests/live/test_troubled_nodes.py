@@ -29,7 +29,7 @@ from metacache.testing import Memcached
 from tests.cluster.rig import failure_of, key_of, keys_of
 from tests.live.rig import PATIENT, ForeignValue, check, descriptors, mixed, until, value_of
 
-ROUNDS: Final = 3
+ROUNDS: Final = 2
 THREADS: Final = 64
 HASTY: Final = 8
 # So that whoever waits for the frozen node keeps no place from whoever does not.
