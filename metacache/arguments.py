@@ -14,8 +14,9 @@ from typing import Final, Literal, TypeAlias, final
 from metacache.errors import InvalidArgumentError, InvalidTypeError
 from metacache.protocol.flags import I32_MAX, U64_MAX
 from metacache.protocol.keys import K
+from metacache.settings import told
 
-__all__ = ["DEFAULT", "Default", "Ttl", "exptime", "key_list", "seconds", "told", "u64", "unsigned_cas"]
+__all__ = ["DEFAULT", "Default", "Ttl", "exptime", "key_list", "seconds", "u64", "unsigned_cas"]
 
 Ttl: TypeAlias = int | timedelta | None
 """Seconds to live, or a timedelta (a fraction of a second rounds up); None: never expires."""
@@ -33,9 +34,6 @@ DEFAULT: Final[Literal[Default.DEFAULT]] = Default.DEFAULT
 
 # protocol.txt, "Expiration times": a larger number is read as a time since 1970.
 MAX_RELATIVE: Final = 60 * 60 * 24 * 30
-
-# Larger numbers are not written out in an error.
-TOLD: Final = 128  # bits
 
 
 def seconds(ttl: int | timedelta, name: str = "ttl") -> int:
@@ -77,11 +75,6 @@ def u64(number: int, name: str) -> int:
     if not 0 <= number <= U64_MAX:
         raise InvalidArgumentError(f"{name} is between 0 and 2**64-1, not {told(number)}")
     return number
-
-
-def told(number: int) -> str:
-    """Return *number* for an error message. Python refuses to write out one of thousands of digits."""
-    return str(number) if number.bit_length() <= TOLD else f"a number of {number.bit_length()} bits"
 
 
 def unsigned_cas(cas: int) -> int:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from datetime import timedelta
 from typing import Literal, TypedDict, final
 
 import attrs
 
 from metacache.arguments import Ttl, exptime
-from metacache.errors import InvalidArgumentError, InvalidTypeError
+from metacache.errors import InvalidArgumentError
 from metacache.protocol.keys import Key
 from metacache.serializers.protocols import Compressor
+from metacache.settings import LONGEST_WAIT, check_seconds
 
 __all__ = ["ClientOptions", "Options", "ViewOptions"]
 
@@ -23,7 +23,7 @@ class ClientOptions(TypedDict, total=False):
     on_error: "raise", or "miss": errors of servers and network in reads are misses. on_undecodable: "miss", or "raise".
     long_keys: "error", or "hash": a key too long for the wire is replaced by its SHA-256. compressor: compresses
     values.
-    timeout: seconds for a whole operation, None: the transport's.
+    timeout: seconds for a whole operation, at most 1,000,000; None: the transport's.
     """
 
     prefix: Key
@@ -53,12 +53,8 @@ def _one_of(*choices: str) -> attrs._ValidatorType[str]:
 
 
 def _timeout(_: Options, __: attrs.Attribute[float | None], value: object) -> None:
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InvalidTypeError(f"timeout is a number of seconds or None, not {type(value).__name__}")
-    if not (math.isfinite(value) and value > 0):
-        raise InvalidArgumentError(f"timeout is a finite number of seconds above 0, not {value}")
+    if value is not None:
+        check_seconds("timeout", value, LONGEST_WAIT)
 
 
 def _default_ttl(_: Options, __: attrs.Attribute[Ttl], value: int | timedelta | None) -> None:

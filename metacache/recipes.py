@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable
 from typing import Final, Protocol, TypeVar
 
-from metacache.arguments import Default, Ttl, told
+from metacache.arguments import Default, Ttl
 from metacache.errors import ConflictError, InvalidArgumentError, InvalidTypeError, MetacacheError, ServerError
 from metacache.operations import (
     DECREMENT,
@@ -26,6 +26,7 @@ from metacache.operations import (
 from metacache.policies import MISS
 from metacache.protocol.keys import Key
 from metacache.results import StoreResult
+from metacache.settings import told
 from metacache.transports import Operation, Verb
 
 __all__ = ["Effects", "arithmetic", "get_and_touch", "touch", "update"]

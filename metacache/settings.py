@@ -5,7 +5,6 @@ Knows what may be set and in which unit; acts on none of it.
 
 from __future__ import annotations
 
-import math
 import re
 from ssl import SSLContext  # for the type only: nothing here opens a connection
 from typing import Final, Literal, TypeAlias, final, get_args
@@ -14,9 +13,19 @@ import attrs
 
 from metacache.errors import InvalidArgumentError, InvalidTypeError
 
-__all__ = ["Settings"]
+__all__ = ["LONGEST_WAIT", "Settings", "check_seconds", "told"]
 
 GIB: Final = 1 << 30
+
+# Seconds that a caller may wait: poll() takes 2**31-1 milliseconds, under 25 days.
+LONGEST_WAIT: Final = 1_000_000
+# Seconds between two looks at something: 31 years, which every clock and timer can add to what it shows.
+LONGEST_AGE: Final = 1_000_000_000
+# tcp(7), TCP_KEEPIDLE: seconds that Linux takes at most.
+MOST_KEEPALIVE: Final = 32767
+
+# Larger numbers are not written out in an error.
+TOLD: Final = 128  # bits
 
 OnNodeDown: TypeAlias = Literal["fail", "next"]
 
@@ -25,30 +34,40 @@ def _wrong_type(field: str, wanted: str, value: object) -> InvalidTypeError:
     return InvalidTypeError(f"Settings.{field} is {wanted}, not {type(value).__name__}")
 
 
-def _seconds(_: Settings, field: attrs.Attribute[float], value: object) -> None:
+def told(number: float) -> str:
+    """Return *number* for an error message. Python refuses to write out one of thousands of digits."""
+    if isinstance(number, int) and number.bit_length() > TOLD:
+        return f"a number of {number.bit_length()} bits"
+    return str(number)
+
+
+def check_seconds(name: str, value: object, longest: int, *, may_be_zero: bool = False) -> None:
+    """Raise InvalidArgumentError, naming *name*, unless *value* is a number of seconds up to *longest*."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _wrong_type(field.name, "a number of seconds", value)
-    if not (math.isfinite(value) and value > 0):
-        raise InvalidArgumentError(f"Settings.{field.name} is a finite number of seconds above 0, not {value}")
+        raise InvalidTypeError(f"{name} is a number of seconds, not {type(value).__name__}")
+    # Compared, not converted: an int may be beyond the floats. NaN is neither.
+    if not (0 < value <= longest or (may_be_zero and value == 0)):
+        least = "at least" if may_be_zero else "above"
+        raise InvalidArgumentError(f"{name} is {least} 0 and at most {longest} seconds, not {told(value)}")
+
+
+def _seconds(longest: int, *, may_be_zero: bool = False) -> attrs._ValidatorType[float]:
+    def check(_: Settings, field: attrs.Attribute[float], value: object) -> None:
+        check_seconds(f"Settings.{field.name}", value, longest, may_be_zero=may_be_zero)
+
+    return check
 
 
 def _between(low: int, high: int | None = None) -> attrs._ValidatorType[int]:
-    told = f"at least {low}" if high is None else f"between {low} and {high}"
+    wanted = f"at least {low}" if high is None else f"between {low} and {high}"
 
     def check(_: Settings, field: attrs.Attribute[int], value: object) -> None:
         if isinstance(value, bool) or not isinstance(value, int):
             raise _wrong_type(field.name, "a whole number", value)
         if value < low or (high is not None and value > high):
-            raise InvalidArgumentError(f"Settings.{field.name} is {told}, not {value}")
+            raise InvalidArgumentError(f"Settings.{field.name} is {wanted}, not {told(value)}")
 
     return check
-
-
-def _not_negative(_: Settings, field: attrs.Attribute[float], value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _wrong_type(field.name, "a number", value)
-    if not (math.isfinite(value) and value >= 0):
-        raise InvalidArgumentError(f"Settings.{field.name} is finite and not negative, not {value}")
 
 
 def _on_node_down(_: Settings, field: attrs.Attribute[OnNodeDown], value: object) -> None:
@@ -57,8 +76,9 @@ def _on_node_down(_: Settings, field: attrs.Attribute[OnNodeDown], value: object
 
 
 _optional_whole: attrs._ValidatorType[int | None] = attrs.validators.optional(_between(1))
-_optional_seconds: attrs._ValidatorType[float | None] = attrs.validators.optional(_seconds)
-_optional_not_negative: attrs._ValidatorType[float | None] = attrs.validators.optional(_not_negative)
+_optional_age: attrs._ValidatorType[float | None] = attrs.validators.optional(_seconds(LONGEST_AGE))
+_optional_wait: attrs._ValidatorType[float | None] = attrs.validators.optional(_seconds(LONGEST_WAIT, may_be_zero=True))
+_optional_keepalive: attrs._ValidatorType[int | None] = attrs.validators.optional(_between(1, MOST_KEEPALIVE))
 
 
 def _context(_: Settings, field: attrs.Attribute[SSLContext | None], value: object) -> None:
@@ -66,7 +86,7 @@ def _context(_: Settings, field: attrs.Attribute[SSLContext | None], value: obje
         raise _wrong_type(field.name, "an ssl.SSLContext", value)
 
 
-def _credential(forbidden: str, told: str) -> attrs._ValidatorType[str | None]:
+def _credential(forbidden: str, named: str) -> attrs._ValidatorType[str | None]:
     """A validator that never shows what it checks."""
 
     def check(_: Settings, field: attrs.Attribute[str | None], value: object) -> None:
@@ -75,7 +95,7 @@ def _credential(forbidden: str, told: str) -> attrs._ValidatorType[str | None]:
         if not isinstance(value, str):
             raise _wrong_type(field.name, "a str", value)
         if not value or re.search(forbidden, value):
-            raise InvalidArgumentError(f"Settings.{field.name} is empty or contains {told}; the server cannot take it")
+            raise InvalidArgumentError(f"Settings.{field.name} is empty or contains {named}; the server cannot take it")
 
     return check
 
@@ -105,21 +125,23 @@ class Settings:
         max_value_size: refuse to send a larger encoded value (bytes, ValueTooLargeError); None lets the server answer.
         max_reply_size: a reply that announces a larger value (bytes) is a ProtocolError before memory is taken.
 
-    Raises InvalidArgumentError (InvalidTypeError for a wrong type) that names the field.
+    ``timeout``, ``connect_timeout`` and ``pool_wait`` are at most 1,000,000 seconds, the other times 1,000,000,000;
+    ``keepalive`` is at most 32,767. Raises InvalidArgumentError (InvalidTypeError for a wrong type) that names the
+    field.
     """
 
-    timeout: float = attrs.field(default=1.0, validator=_seconds)
-    connect_timeout: float = attrs.field(default=1.0, validator=_seconds)
+    timeout: float = attrs.field(default=1.0, validator=_seconds(LONGEST_WAIT))
+    connect_timeout: float = attrs.field(default=1.0, validator=_seconds(LONGEST_WAIT))
     pool_size: int = attrs.field(default=8, validator=_between(1))
     pool_min_idle: int = attrs.field(default=0, validator=_between(0))
-    pool_max_idle_time: float | None = attrs.field(default=None, validator=_optional_seconds)
-    pool_wait: float | None = attrs.field(default=None, validator=_optional_not_negative)
-    max_lifetime: float | None = attrs.field(default=None, validator=_optional_seconds)
+    pool_max_idle_time: float | None = attrs.field(default=None, validator=_optional_age)
+    pool_wait: float | None = attrs.field(default=None, validator=_optional_wait)
+    max_lifetime: float | None = attrs.field(default=None, validator=_optional_age)
     max_pipeline: int = attrs.field(default=16, validator=_between(1))
     max_in_flight: int = attrs.field(default=1000, validator=_between(1, 2000))
     on_node_down: OnNodeDown = attrs.field(default="fail", validator=_on_node_down)
-    poll_interval: float = attrs.field(default=30.0, validator=_seconds)
-    change_interval: float = attrs.field(default=5.0, validator=_not_negative)
+    poll_interval: float = attrs.field(default=30.0, validator=_seconds(LONGEST_AGE))
+    change_interval: float = attrs.field(default=5.0, validator=_seconds(LONGEST_AGE, may_be_zero=True))
     tls: SSLContext | None = attrs.field(default=None, validator=_context)
     # protocol.txt, "Authentication": user and password are one line "user pass" in the body of a `set`, and the
     # server's file has lines "user:pass": a user holds no space or colon.
@@ -129,7 +151,7 @@ class Settings:
     password: str | None = attrs.field(
         default=None, repr=False, validator=_credential(r"[\x00-\x1f\x7f]", "a control byte")
     )
-    keepalive: int | None = attrs.field(default=None, validator=_optional_whole)
+    keepalive: int | None = attrs.field(default=None, validator=_optional_keepalive)
     max_value_size: int | None = attrs.field(default=None, validator=_optional_whole)
     max_reply_size: int = attrs.field(default=GIB, validator=_between(1))
 

@@ -156,7 +156,7 @@ def test_without_an_interval_changes_come_at_once_but_still_one_by_one() -> None
     assert plan.change(100.0) is None
 
 
-@pytest.mark.parametrize("interval", [1e6, 1e300])
+@pytest.mark.parametrize("interval", [1e6, 1e9])
 def test_no_pause_is_longer_than_a_lock_or_a_loop_can_wait(interval: float) -> None:
     assert begun(settings=Settings(poll_interval=interval)).pause(100.0) == LONGEST_PAUSE
 
