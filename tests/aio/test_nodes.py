@@ -269,7 +269,7 @@ async def test_nodes_that_are_set_before_the_first_use_are_not_looked_for(shared
 
 
 @pytest.mark.both_loops
-@pytest.mark.parametrize("answer", [[Node("found.invalid:1")], []])
+@pytest.mark.parametrize("answer", [[Node("127.0.0.1:1")], []])
 async def test_nodes_that_are_set_while_others_are_looked_for_stay(
     shared_memcached: Memcached, answer: list[Node]
 ) -> None:
