@@ -167,7 +167,14 @@ class ProtocolError(MetacacheError):
 
 
 class TransportError(MetacacheError, OSError):
-    """Bytes could not be moved: the connection is closed and the next operation dials anew."""
+    """Bytes could not be moved: the connection is closed and the next operation dials anew.
+
+    Attributes:
+        is_local: True when the cause lies on this side (the caller's time was used up before anything was tried, or
+            this process had no descriptor or memory left): it says nothing of the node, whose health stays as it is.
+    """
+
+    is_local: bool = False
 
 
 @final

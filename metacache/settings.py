@@ -110,9 +110,9 @@ class Settings:
         connect_timeout: seconds for name resolution, dial, TLS handshake and authentication; ``timeout`` bounds it too.
         pool_size: connections a pool has open at most.
         pool_min_idle: how many of them are kept though nobody uses them.
-        pool_max_idle_time: seconds without use after which a connection is closed; None: never.
+        pool_max_idle_time: seconds without use after which the next use of the pool closes a connection; None: never.
         pool_wait: seconds a caller waits for a connection of a full pool; 0: not at all, None: until its deadline.
-        max_lifetime: seconds after which a connection is closed, as soon as it is idle; None: never.
+        max_lifetime: seconds after which the next use of the pool closes a connection that is idle; None: never.
         max_pipeline: requests in flight on one connection before a pool opens another (asyncio).
         max_in_flight: requests in flight on one connection at most; more wait within their deadlines (asyncio).
         on_node_down: what a cluster does with the keys of a node that is down: "fail", or "next": the next-ranked node

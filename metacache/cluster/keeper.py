@@ -34,7 +34,7 @@ _EVENTS: Final = (ConnectError, ConnectionLost, OperationTimeout)
 
 def is_event(error: object) -> bool:
     """Tell whether *error* says something of the node: a failed connection or a timeout, not a full pool."""
-    return isinstance(error, _EVENTS)
+    return isinstance(error, _EVENTS) and not error.is_local
 
 
 def verdict(replies: Replies) -> bool | None:

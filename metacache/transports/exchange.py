@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol, final
 
 from typing_extensions import override
 
-from metacache.errors import ConnectionLost, MetacacheError, OperationTimeout
+from metacache.errors import ConnectionLost, MetacacheError, OperationTimeout, TransportError
 from metacache.protocol.windows import QuietWindow, Replies, Window
 
 if TYPE_CHECKING:
@@ -212,9 +212,8 @@ class StreamExchange:
             error = ConnectionLost("the batch was given up before its replies came")
             if self._is_prepared:
                 self._fail(error, self._stream, final=True)
-            else:  # nothing was sent: the connection is as good as it was
-                fail_rest(self._replies, error, 0)
-                self._finish(self._stream)
+            else:
+                self._refuse(error, self._stream)
         return self._replies
 
     def _prepare(self, stream: NonBlockingStream, now: float) -> None:
@@ -271,6 +270,9 @@ class StreamExchange:
 
     def _fail(self, error: BaseException, stream: NonBlockingStream, *, final: bool = False) -> None:
         """Close the stream. Begin again if it was stale and the batch only reads; else fail what has no reply."""
+        if isinstance(error, TransportError) and error.is_local:
+            self._refuse(error, stream)
+            return
         failure: BaseException | None = stream.failed(error)
         answered = any(self._replies.headers) or bool(self._replies.errors)
         stale = isinstance(failure, ConnectionLost) and not self._fresh and not answered
@@ -281,6 +283,11 @@ class StreamExchange:
         if not isinstance(failure, MetacacheError):
             raise failure
         fail_rest(self._replies, failure, 0 if self._batch.is_read else self._left)
+        self._finish(stream)
+
+    def _refuse(self, error: MetacacheError, stream: NonBlockingStream) -> None:
+        """Fail all of it before anything was sent: the connection is as good as it was."""
+        fail_rest(self._replies, error, 0)
         self._finish(stream)
 
     def _restart(self, stream: NonBlockingStream) -> BaseException | None:

@@ -13,15 +13,19 @@ import pytest
 
 from metacache import (
     Batch,
+    Client,
     ConnectError,
     Connection,
     Node,
+    OperationTimeout,
     Settings,
     connect,
 )
 from metacache.protocol import commands
 from metacache.transports import Verb
+from metacache.transports.dialing.blocking import Resolver as Names
 from tests.conftest import start
+from tests.pool.rig import until
 from tests.scripted import Peer, ScriptedServer, answering, in_turn, silent
 from tests.transports.rig import HIT, client_of
 
@@ -150,6 +154,38 @@ def test_the_answer_of_the_resolver_is_kept_while_it_works(monkeypatch: pytest.M
         assert [client.get("key") for _ in range(3)] == [b"right"] * 3
         client.close()
     assert resolver.asked == 1
+
+
+def test_while_an_answer_is_kept_another_question_has_half_of_the_time() -> None:
+    names = Names(Node("localhost:1"))
+    assert names.patience(1.0) == 1.0
+    asked = names.ask()
+    asked.wait(10.0)
+    assert names.learn(asked)
+    assert names.patience(1.0) == 0.5
+    with pytest.raises(ConnectError, match="no time was left") as raised:
+        names.patience(0.0)
+    assert raised.value.is_local
+
+
+def test_a_caller_without_time_does_not_drop_the_answer_of_the_resolver(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolver = Resolver(monkeypatch, ["127.0.0.1"])
+    once = in_turn(lambda peer: peer.request().answer(*HIT), Peer.fin)
+    with ScriptedServer(once, answering(HIT)) as server, client_of(Node(f"cache.invalid:{server.port}")) as client:
+        assert client.get("key") == b"right"
+        until(lambda: _is_refused(client.with_options(timeout=1e-9)))
+        assert client.get("key") == b"right"
+    assert resolver.asked == 1
+
+
+def _is_refused(client: Client[bytes]) -> bool:
+    try:
+        client.get("key")
+    except ConnectError:  # the server's end has come: it would have to be dialled
+        return True
+    except OperationTimeout:  # not yet
+        return False
+    raise AssertionError("it did not fail")
 
 
 def test_a_name_that_idna_refuses_is_a_connect_error() -> None:

@@ -38,8 +38,10 @@ async def dial(node: Node, settings: Settings, resolver: Resolver, deadline: flo
                 return await _connect(node, settings, target, make)
         except OSError as error:
             failures.append(error)
-    resolver.drop()
-    raise dial_failed(node, failures) from (failures[-1] if failures else None)
+    failed = dial_failed(node, failures)
+    if not failed.is_local:
+        resolver.drop()
+    raise failed from (failures[-1] if failures else None)
 
 
 async def _targets(resolver: Resolver, deadline: float) -> Sequence[Target]:
@@ -47,6 +49,7 @@ async def _targets(resolver: Resolver, deadline: float) -> Sequence[Target]:
     if known is not None:
         return known
     loop = asyncio.get_running_loop()
+    patience = resolver.patience(deadline - monotonic())
     asked = resolver.ask()
     answered = asyncio.Event()
 
@@ -57,7 +60,7 @@ async def _targets(resolver: Resolver, deadline: float) -> Sequence[Target]:
 
     asked.tell(tell)
     try:
-        async with asyncio.timeout(deadline - monotonic()):
+        async with asyncio.timeout(patience):
             await answered.wait()
     except TimeoutError:
         pass  # the answer kept from before is still good

@@ -31,7 +31,12 @@ _ADVICE: Final = {
     errno.EHOSTUNREACH: "there is no route to the host",
     errno.ENETUNREACH: "the network is unreachable",
     errno.ECONNRESET: "the connection was reset; has the server free connections (-c)?",
+    errno.EMFILE: "Too many open files in this process (ulimit -n)",
+    errno.ENFILE: "Too many open files on this machine",
+    errno.EADDRNOTAVAIL: "no local port or address is left to connect from",
 }
+# What this machine lacked, whatever the node is like.
+_LOCAL: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL)
 
 
 @final
@@ -75,6 +80,15 @@ class Resolver:
             self._asked = Lookup(self._node.address.host, self._node.address.port)
         return self._asked
 
+    def patience(self, seconds: float) -> float:
+        """Return how many of the *seconds* left to wait for an answer; half when the one kept is still to be tried.
+
+        Raises ConnectError when none are left.
+        """
+        if seconds <= 0.0:
+            raise dial_failed(self._node, ())
+        return seconds / 2 if self._kept else seconds
+
     def learn(self, asked: Lookup) -> Sequence[Target]:
         """Return what was answered, or what is still kept from before. Raises ConnectError when it is nothing."""
         if asked.answered:
@@ -83,6 +97,8 @@ class Resolver:
             self._kept, self._kept_at = asked.targets, monotonic()
         if self._kept:
             return self._kept
+        if asked.error is not None and asked.error.errno in _LOCAL:
+            raise dial_failed(self._node, (asked.error,)) from asked.error
         told = "could not be resolved" if asked.answered else "was not resolved within the time to connect"
         raise ConnectError(f"the name {asked.host!r} {told}", node=self._node.name) from asked.error
 
@@ -102,13 +118,18 @@ class Lookup:
         # A bare lock held while the question is open: an Event's Condition can lose its lock to a signal.
         self._running = threading.Lock()
         self._running.acquire()
-        threading.Thread(target=self._ask, args=(host, port), name="metacache-resolve", daemon=True).start()
+        try:
+            threading.Thread(target=self._ask, args=(host, port), name="metacache-resolve", daemon=True).start()
+        except RuntimeError as error:  # there is no thread left
+            self.error = OSError(errno.ENOMEM, str(error))
+            self.answered = True
+            self._running.release()
 
     def _ask(self, host: str, port: int) -> None:
         try:
             self.targets = _addresses(host, port, 0)
         except (OSError, UnicodeError) as error:  # UnicodeError: a label that IDNA refuses
-            self.error = error if isinstance(error, OSError) else OSError(str(error))
+            self.error = _lack() or (error if isinstance(error, OSError) else OSError(str(error)))
         finally:
             self.answered = True
             self._running.release()
@@ -158,15 +179,18 @@ class Dialer:
                 return self._connect(target, share)
             except OSError as error:
                 failures.append(error)
-        self._resolver.drop()
-        raise dial_failed(self._node, failures) from (failures[-1] if failures else None)
+        failed = dial_failed(self._node, failures)
+        if not failed.is_local:
+            self._resolver.drop()
+        raise failed from (failures[-1] if failures else None)
 
     def _targets(self, deadline: float) -> Sequence[Target]:
         known = self._resolver.known()
         if known is not None:
             return known
+        patience = self._resolver.patience(deadline - monotonic())
         asked = self._resolver.ask()
-        asked.wait(deadline - monotonic())
+        asked.wait(patience)
         return self._resolver.learn(asked)
 
     def _connect(self, target: Target, seconds: float) -> socket.socket:
@@ -206,9 +230,20 @@ def set_tcp_options(sock: socket.socket, settings: Settings) -> None:
 
 
 def dial_failed(node: Node, failures: Sequence[OSError]) -> ConnectError:
-    """Return the error for a *node* of which no address answered."""
+    """Return the error for a *node* of which no address answered; without *failures* there was no time to ask any."""
     told = "; ".join(dict.fromkeys(_told(error) for error in failures)) or "no time was left to connect"
-    return ConnectError(told, node=node.name)
+    failed = ConnectError(told, node=node.name)
+    failed.is_local = all(error.errno in _LOCAL for error in failures)
+    return failed
+
+
+def _lack() -> OSError | None:
+    """Return why this process can open no socket, if so: a resolver then says that it does not know the name."""
+    try:
+        socket.socket().close()
+    except OSError as error:
+        return error
+    return None
 
 
 def _addresses(host: str, port: int, flags: int) -> Sequence[Target]:

@@ -152,7 +152,7 @@ class Stream:
             self.close(Discard.STALE)
             self._dial(deadline)
         if monotonic() >= deadline:
-            raise OperationTimeout("the deadline passed before anything was sent")
+            raise _too_late()
 
     def _is_alive(self) -> bool:
         """Tell whether an idle socket that is readable is still good.
@@ -350,6 +350,12 @@ class Stream:
             return None
         refused = refusal(line, commands.MN)
         return refused.error if refused is not None and refused.closes else None
+
+
+def _too_late() -> OperationTimeout:
+    error = OperationTimeout("the deadline passed before anything was sent")
+    error.is_local = True
+    return error
 
 
 def _give_up_at(deadline: float) -> None:
