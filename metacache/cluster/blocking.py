@@ -34,6 +34,7 @@ from metacache.pool.blocking import Pool
 from metacache.routing import RendezvousRouter, Router
 from metacache.settings import Settings
 from metacache.transports.forking import forget_in_children
+from metacache.transports.limits import check_bodies
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -188,35 +189,24 @@ class Cluster:
         *deadline* as in `run`; ``math.inf``: ``Settings.timeout`` from now. Raises ClosedError and ValueTooLargeError;
         all else that goes wrong is in the outcomes.
         """
+        if self._closed:
+            raise ClosedError("the cluster was closed", operation=batch.verb.name)
+        check_bodies(batch, self._settings.max_value_size)  # the whole of it, before a part is sent
         deadline = monotonic() + self._settings.timeout if deadline == math.inf else deadline
-        while not self._closed:
-            table = self._table
-            try:
-                self._probe_those_due(table, batch, deadline)
-                return self._begin(batch, table, deadline)
-            except ClosedError:
-                if self._table is table:
-                    raise
-                # The nodes were set meanwhile, and one of these was drained: nothing is sent yet, so begin anew.
-        raise ClosedError("the cluster was closed", operation=batch.verb.name)
-
-    def _probe_those_due(self, table: Table[Pool], batch: Batch, deadline: float) -> None:
-        now = monotonic()
-        for member in table.due(batch.keys, now):
-            # All of them within half of the time: the rest is the batch's.
-            self._probe(table, member, (now + deadline) / 2)
-
-    def _begin(self, batch: Batch, table: Table[Pool], deadline: float) -> Exchange:
-        now = monotonic()
-        exchange = ClusterExchange(batch, table, self._keeper, deadline=deadline, now=now)
+        self._probe_those_due(batch, deadline)
+        exchange = ClusterExchange(batch, lambda: self._table, self._keeper, deadline=deadline, now=monotonic())
         try:
-            # In ascending order of names: threads that took places in different orders would wait for one another.
-            for assignment in table.assign(batch.keys):
-                exchange.add(assignment)
+            exchange.begin()
         except BaseException:
             exchange.outcomes()
             raise
         return exchange
+
+    def _probe_those_due(self, batch: Batch, deadline: float) -> None:
+        table, now = self._table, monotonic()
+        for member in table.due(batch.keys, now):
+            # All of them within half of the time: the rest is the batch's.
+            self._probe(table, member, (now + deadline) / 2)
 
     def close(self) -> None:
         """Close all pools. What runs is let finish, what waits or comes is refused with ClosedError.

@@ -121,6 +121,10 @@ class Table(Generic[P]):
                     return self.members[node.name]
         raise self.refusal(owner)
 
+    def moves(self, member: Member[P]) -> bool:
+        """Tell whether the keys of *member*, which is down, are served by others."""
+        return member.node.name in self._moved
+
     def refusal(self, member: Member[P]) -> NodeDownError:
         """Return the error for an operation on a *member* that is down."""
         told = f"the node is down after {member.health.failures} failures; it is probed again from time to time"

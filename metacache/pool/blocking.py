@@ -23,7 +23,7 @@ from metacache.transports.account import Discard, Tally
 from metacache.transports.blocking import Connection
 from metacache.transports.exchange import FailedExchange
 from metacache.transports.forking import forget_in_children
-from metacache.transports.waiting.blocking import Lender
+from metacache.transports.waiting.blocking import Bell, Lender, Waiter
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -148,15 +148,44 @@ class Pool:
         """
         deadline = monotonic() + self._settings.timeout if deadline == math.inf else deadline
         try:
-            # It waits for half of its time at most, so that its parts on other nodes still have the rest.
-            connection = self._take((monotonic() + deadline) / 2, batch.verb.name)
+            connection = self._take(deadline, batch.verb.name)
         except PoolTimeout as error:
             return FailedExchange(batch, error)
+        return self._start(connection, batch, deadline)
+
+    def _start(self, connection: Connection, batch: Batch, deadline: float) -> Exchange:
         try:
             return _PooledExchange(connection.begin(batch, deadline=deadline), partial(self._put_back, connection))
         except BaseException:
             self._put_back(connection)
             raise
+
+    # --- a batch that also waits for other pools ---------------------------------------------------------------------
+
+    def try_begin(self, batch: Batch, waiter: Waiter[Connection] | None, *, deadline: float) -> Exchange | None:
+        """Start *batch* if a connection is free, or was handed to *waiter*; else return None. Raises ClosedError."""
+        if self._lender.is_closed:
+            raise ClosedError("the pool was closed", node=self._name, operation=batch.verb.name)
+        connection = self._lender.look() if waiter is None else self._lender.collect(waiter)
+        return None if connection is None else self._start(connection, batch, deadline)
+
+    def join(self, bell: Bell) -> Waiter[Connection]:
+        """Stand in line for a connection; *bell* is rung when there is one."""
+        self._waits += 1
+        return self._lender.join(bell)
+
+    def leave(self, waiter: Waiter[Connection]) -> None:
+        """Leave the line."""
+        self._lender.leave(waiter)
+        self._wait_seconds += monotonic() - waiter.began
+
+    def wait_until(self, now: float, deadline: float) -> float:
+        """Return when who comes at *now* stops waiting for a connection."""
+        return self._limits.wait_until(now, deadline)
+
+    def failed(self, batch: Batch) -> FailedExchange:
+        """Return *batch* as it ends when no connection comes free in time: PoolTimeout for each request."""
+        return FailedExchange(batch, self._full(batch.verb.name, None))
 
     def close(self) -> None:
         """Close. What runs is let finish, what waits or comes is refused with ClosedError. Closing twice is nothing."""

@@ -65,3 +65,18 @@ async def test_one_batch_probes_a_node_that_is_down_and_the_others_neither_wait_
             await asyncio.sleep(0.02)
         assert all((await client.set_many(ITEMS)).values())
         assert await client.get_many(KEYS) == ITEMS
+
+
+@pytest.mark.both_loops
+async def test_with_next_the_batch_that_finds_a_node_dead_moves_its_keys_in_the_same_call() -> None:
+    async with AsyncExitStack() as stack:
+        three = [stack.enter_context(start()) for _ in range(3)]
+        settings = Settings(timeout=2.0, on_node_down="next")
+        nodes = [server.node for server in three]
+        client = (await stack.enter_async_context(AsyncCluster(nodes, settings=settings))).client()
+        three[1].kill()
+        for _ in range(2):
+            with pytest.raises(BatchError):
+                await client.set_many(ITEMS)
+        assert all((await client.set_many(ITEMS)).values()), "the third failure was the node's end"
+        assert await client.get_many(KEYS) == ITEMS

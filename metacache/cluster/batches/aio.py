@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from metacache.cluster.health import HEALTHY
 from metacache.cluster.keeper import verdict
 from metacache.cluster.table import fill_part, part_of
+from metacache.errors import ConnectError
 from metacache.protocol.windows import Replies
 from metacache.transports.exchange import FailedExchange
 
@@ -25,15 +26,31 @@ __all__ = ["run_parts"]
 
 
 async def run_parts(batch: Batch, table: Table[AsyncPool], keeper: Keeper, deadline: float) -> Replies:
-    """Send *batch* to all of its nodes at once; return a reply or an error for each request."""
+    """Send *batch* to all of its nodes at once; return a reply or an error for each request.
+
+    What surely was not sent to a node that is down now goes to the next one, where keys move.
+    """
     assignments = table.assign(batch.keys)
     parts = [_run_part(table, keeper, batch, assignment, deadline) for assignment in assignments]
-    if len(parts) == 1:
-        return await parts[0]
+    answered = [await parts[0]] if len(parts) == 1 else await asyncio.gather(*parts)
     whole = Replies(len(batch))
-    for assignment, part in zip(assignments, await asyncio.gather(*parts), strict=True):
-        fill_part(whole, assignment.indices, part)
+    moved: list[int] = []
+    for assignment, replies in zip(assignments, answered, strict=True):
+        fill_part(whole, assignment.indices, replies)
+        if replies.errors:
+            moved += _moved(table, assignment, replies)
+    if moved:
+        for index in moved:
+            del whole.errors[index]
+        fill_part(whole, moved, await run_parts(part_of(batch, moved), table, keeper, deadline))
     return whole
+
+
+def _moved(table: Table[AsyncPool], assignment: Assignment[AsyncPool], replies: Replies) -> list[int]:
+    """Return which requests of a part surely were not sent, and are served by other nodes now."""
+    if not table.moves(assignment.member):
+        return []
+    return [assignment.indices[at] for at, error in replies.errors.items() if type(error) is ConnectError]
 
 
 async def _run_part(

@@ -7,36 +7,58 @@ from __future__ import annotations
 
 import contextlib
 import selectors
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Final, final
 
 from typing_extensions import override
 
 from metacache.cluster.keeper import verdict
-from metacache.cluster.table import Assignment, fill_part, part_of
+from metacache.cluster.table import fill_part, part_of
+from metacache.errors import ClosedError, ConnectError
 from metacache.protocol.windows import Replies
 from metacache.transports.exchange import FailedExchange
+from metacache.transports.waiting.blocking import Bell
 
 if TYPE_CHECKING:
     from metacache.cluster.keeper import Keeper
     from metacache.cluster.table import Member, Table
     from metacache.pool.blocking import Pool
     from metacache.transports import Batch, Exchange
+    from metacache.transports.blocking import Connection
+    from metacache.transports.waiting.blocking import Waiter
 
 __all__ = ["ClusterExchange"]
+
+# Seconds after which a batch looks again whether a part of it was handed a connection: while others are under way, and
+# while none is, for a signal can strike whoever was about to ring.
+PAUSE: Final = 0.001
+ROUND: Final = 0.05
 
 
 @final
 class _Part:
-    """What one node does of the batch."""
+    """What one node does of the batch; it waits *until* then for a connection."""
 
-    __slots__ = ("exchange", "indices", "member")
+    __slots__ = ("batch", "exchange", "indices", "member", "table", "until", "waiter")
 
-    def __init__(self, assignment: Assignment[Pool], exchange: Exchange) -> None:
-        self.member: Member[Pool] = assignment.member
-        self.indices: Sequence[int] = assignment.indices
-        self.exchange = exchange
+    exchange: Exchange
+
+    def __init__(
+        self, table: Table[Pool], member: Member[Pool], indices: Sequence[int], batch: Batch, until: float
+    ) -> None:
+        self.table = table
+        self.member = member
+        self.indices = indices
+        self.batch = batch
+        self.until = until
+        self.waiter: Waiter[Connection] | None = None
+
+    def leave(self) -> None:
+        """Leave the line, if it stands in one."""
+        waiter, self.waiter = self.waiter, None
+        if waiter is not None:
+            self.member.pool.leave(waiter)
 
 
 @final
@@ -44,23 +66,36 @@ class ClusterExchange:
     """The exchange of a batch over several nodes.
 
     It is waited for by one descriptor, that of a selector over the descriptors of its parts, which is readable when any
-    of them can move. *deadline*: the time at which every part looks at it.
+    of them can move. A part whose node has no connection free stands in line for one while the others go on to
+    their end: no batch holds a connection of one node because it waits for another's.
+
+    Args:
+        batch: all of the requests.
+        table: returns who serves a key now.
+        keeper: is told what befell the nodes.
+        deadline: the time at which every part looks at it.
+        now: ``time.monotonic()``.
     """
 
     __slots__ = (
         "_batch",
+        "_bell",
         "_deadline",
+        "_fresh",
         "_keeper",
         "_left",
         "_now",
         "_replies",
         "_selector",
         "_table",
+        "_waiting",
         "_watched",
         "wants_write",
     )
 
-    def __init__(self, batch: Batch, table: Table[Pool], keeper: Keeper, *, deadline: float, now: float) -> None:
+    def __init__(
+        self, batch: Batch, table: Callable[[], Table[Pool]], keeper: Keeper, *, deadline: float, now: float
+    ) -> None:
         self._batch = batch
         self._table = table
         self._keeper = keeper
@@ -68,6 +103,9 @@ class ClusterExchange:
         self._now = now
         self._replies = Replies(len(batch))
         self._left: list[_Part] = []
+        self._fresh: list[_Part] = []  # those of them that were never advanced
+        self._waiting: list[_Part] = []
+        self._bell = Bell()
         self._selector: selectors.BaseSelector | None = None
         # A selector refers to itself: were the parts in it, a batch that is dropped would hold their places.
         self._watched: dict[int, _Part] = {}
@@ -75,19 +113,18 @@ class ClusterExchange:
 
     @override
     def __repr__(self) -> str:
-        return f"<ClusterExchange: {', '.join(part.member.node.name for part in self._left) or 'done'}>"
+        parts = [*self._left, *self._waiting]
+        return f"<ClusterExchange: {', '.join(part.member.node.name for part in parts) or 'done'}>"
 
-    def add(self, assignment: Assignment[Pool]) -> None:
-        """Begin one part. Raises ClosedError and ValueTooLargeError; what else is wrong is in the outcomes."""
-        batch = part_of(self._batch, assignment.indices)
-        if assignment.error is not None:
-            self._settle(_Part(assignment, FailedExchange(batch, assignment.error)))
-        else:
-            self._left.append(_Part(assignment, assignment.member.pool.begin(batch, deadline=self._deadline)))
+    def begin(self) -> None:
+        """Start the parts whose nodes have a connection free. Raises ClosedError: nothing was sent."""
+        self._assign(range(len(self._batch)))
+        self._start_those_with_room()
 
     def fileno(self) -> int:
-        """Return the selector's descriptor, -1 when there is nothing to wait for."""
-        return -1 if self._selector is None or not self._left else _descriptor(self._selector)
+        """Return the selector's descriptor, -1 when there is nothing to wait for or `advance` itself waits."""
+        is_waited_for = self._left and not self._fresh and not self._waiting
+        return _descriptor(self._selector) if is_waited_for and self._selector is not None else -1
 
     def advance(self, now: float, /) -> bool:
         """Move what bytes can be moved on the nodes that are ready; return True when all are done."""
@@ -100,38 +137,117 @@ class ClusterExchange:
                 self._settle(part)
             else:
                 self._watch(part, before)
-        if not self._left:
+        if self._waiting:
+            self._look_for_room()
+        if not self._left and not self._waiting:
             self._close()
-        return not self._left
+        return not self._left and not self._waiting
 
     def outcomes(self) -> Replies:
         """End the exchange and return a reply or an error for each request."""
         left, self._left = self._left, []
+        waiting, self._waiting = self._waiting, []
         for part in left:
             self._settle(part, heard=False)
+        for part in waiting:
+            self._fail(part, part.member.pool.failed(part.batch))
         self._close()
         return self._replies
+
+    # --- parts -------------------------------------------------------------------------------------------------------
+
+    def _assign(self, indices: Sequence[int]) -> None:
+        """Have the nodes that serve the requests at *indices* now do a part each, in ascending order of names."""
+        table = self._table()
+        batch = part_of(self._batch, indices)
+        for assignment in table.assign(batch.keys):
+            own = [indices[index] for index in assignment.indices]
+            part = part_of(batch, assignment.indices)
+            if assignment.error is not None:
+                fill_part(self._replies, own, FailedExchange(part, assignment.error).outcomes())
+                continue
+            # Half of the time at most: what is left is for the requests themselves.
+            until = assignment.member.pool.wait_until(self._now, (self._now + self._deadline) / 2)
+            self._waiting.append(_Part(table, assignment.member, own, part, until))
+
+    def _look_for_room(self) -> None:
+        """Start what can be started, and end what waited for too long."""
+        try:
+            self._start_those_with_room()
+            if not self._left and self._waiting:
+                self._bell.wait(min(ROUND, min(part.until for part in self._waiting) - monotonic()))
+                self._start_those_with_room()
+        except ClosedError as error:
+            waiting, self._waiting = self._waiting, []
+            for part in waiting:
+                self._fail(part, FailedExchange(part.batch, error))
+        for part in [part for part in self._waiting if monotonic() >= part.until]:
+            self._waiting.remove(part)
+            self._fail(part, part.member.pool.failed(part.batch))
+
+    def _start_those_with_room(self) -> None:
+        for part in tuple(self._waiting):
+            if not self._start(part) and part.waiter is None:
+                part.waiter = part.member.pool.join(self._bell)
+                self._start(part)  # what was put back before it stood in line is not handed over
+
+    def _start(self, part: _Part) -> bool:
+        """Start *part* if there is a connection for it; return whether it waits no longer. Raises ClosedError."""
+        try:
+            exchange = part.member.pool.try_begin(part.batch, part.waiter, deadline=self._deadline)
+        except ClosedError:
+            if self._table() is part.table:
+                raise
+            self._waiting.remove(part)
+            part.leave()
+            self._assign(part.indices)  # other nodes were set meanwhile, and this one was drained
+            return True
+        if exchange is None:
+            return False
+        part.exchange = exchange
+        self._waiting.remove(part)
+        self._left.append(part)
+        self._fresh.append(part)
+        part.leave()
+        return True
+
+    def _fail(self, part: _Part, failed: FailedExchange) -> None:
+        part.leave()
+        fill_part(self._replies, part.indices, failed.outcomes())
 
     def _settle(self, part: _Part, *, heard: bool = True) -> None:
         """Take the outcomes of a part; one given up before its end (not *heard*) tells nothing of the node."""
         replies = part.exchange.outcomes()
         found = verdict(replies) if heard else None
         if found is False:
-            self._keeper.failed(self._table, part.member, self._now)
+            self._keeper.failed(part.table, part.member, self._now)
         elif found:
-            self._keeper.succeeded(self._table, part.member, self._now)
+            self._keeper.succeeded(part.table, part.member, self._now)
         fill_part(self._replies, part.indices, replies)
+        if found is False and part.table.moves(part.member):
+            self._move(part.indices)
+
+    def _move(self, indices: Sequence[int]) -> None:
+        """Have the next nodes serve what surely was not sent to a node that is down now."""
+        errors = self._replies.errors
+        unsent = [index for index in indices if type(errors.get(index)) is ConnectError]
+        for index in unsent:
+            del errors[index]
+        self._assign(unsent)
 
     # --- waiting -----------------------------------------------------------------------------------------------------
 
     def _ready(self, now: float) -> Sequence[_Part]:
         if self._selector is None:
-            self._selector = selectors.DefaultSelector()
+            self._selector = _make_selector()
+        if self._fresh:
+            fresh, self._fresh = self._fresh, []
             # Those that are connected come first, so that their requests are under way while the others are dialled.
-            return sorted(self._left, key=_is_unconnected)
+            return sorted(fresh, key=_is_unconnected)
         if now >= self._deadline:
             return tuple(self._left)
-        return [self._watched[key.fd] for key, _ in self._selector.select(0)]
+        pause = min(PAUSE, self._deadline - now) if self._left and self.fileno() < 0 else 0
+        return [self._watched[key.fd] for key, _ in self._selector.select(pause)]
 
     def _watch(self, part: _Part, before: int) -> None:
         # Always anew: a part that dialled again may have the same number for another socket.
@@ -158,7 +274,14 @@ def _is_unconnected(part: _Part) -> bool:
     return part.exchange.fileno() < 0
 
 
+def _make_selector() -> selectors.BaseSelector:
+    try:
+        return selectors.DefaultSelector()
+    except OSError:  # this process has no descriptor left, and this one needs none
+        return selectors.PollSelector()
+
+
 def _descriptor(selector: selectors.BaseSelector) -> int:
-    """Return the descriptor of an epoll or kqueue selector; a platform without either is polled (-1)."""
+    """Return the descriptor of an epoll or kqueue selector, -1 for one without."""
     fileno = getattr(selector, "fileno", None)
     return -1 if fileno is None else int(fileno())

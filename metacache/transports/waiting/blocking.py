@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Final, Generic, Protocol, TypeVar, final
 
-__all__ = ["Lender", "Shelf"]
+__all__ = ["Bell", "Lender", "Shelf", "Waiter"]
 
 # A signal can strike whoever was about to wake the first in line: it looks for itself every so many seconds.
 ROUND: Final = 0.05
@@ -69,21 +69,35 @@ class _Retired(Generic[T]):
 
 
 @final
-class _Waiter(Generic[T]):
-    __slots__ = ("_asleep", "given")
+class Bell:
+    """Wakes one thread, whoever rings it."""
+
+    __slots__ = ("_asleep",)
 
     def __init__(self) -> None:
-        self.given: T | None = None
         self._asleep = threading.Lock()
         self._asleep.acquire()
 
-    def wake(self) -> None:
-        with contextlib.suppress(RuntimeError):  # woken before
+    def ring(self) -> None:
+        """Wake who waits, or who will."""
+        with contextlib.suppress(RuntimeError):  # rung before
             self._asleep.release()
 
-    def sleep(self, seconds: float) -> bool:
-        """Wait to be woken; return whether it was."""
+    def wait(self, seconds: float) -> bool:
+        """Wait for it to be rung; return whether it was."""
         return self._asleep.acquire(timeout=max(seconds, 0.0))
+
+
+@final
+class Waiter(Generic[T]):
+    """A place in the line of a lender, since *began*. Who stands in several lines has one *bell* for all of them."""
+
+    __slots__ = ("began", "bell", "given")
+
+    def __init__(self, bell: Bell) -> None:
+        self.given: T | None = None
+        self.bell = bell
+        self.began = monotonic()
 
     def receive(self) -> T | None:
         """Return what was handed over, if anything."""
@@ -96,7 +110,7 @@ class Lender(Generic[T]):
     """Lends what *make* makes, at most *size* of them, the last used first; callers that find none wait in order.
 
     Args:
-        make: returns a new one; called under a lock, so it must not wait.
+        make: returns a new one, without waiting; what was made by several at once and is too many is dropped.
         size: how many there may be.
 
     What is lent is owned: idle it lies on the shelf, in use only its user holds it, and here it is known weakly. So
@@ -106,7 +120,7 @@ class Lender(Generic[T]):
     somebody waits.
     """
 
-    __slots__ = ("_known", "_make", "_making", "_size", "shelf", "waiters")
+    __slots__ = ("_known", "_make", "_size", "shelf", "waiters")
 
     shelf: Shelf[T]
 
@@ -119,9 +133,8 @@ class Lender(Generic[T]):
     def reset(self) -> None:
         """In a forked child: forget what is lent to threads that are not there, and locks that nobody will release."""
         self.shelf = _Retired() if self.is_closed else deque()
-        self.waiters: deque[_Waiter[T]] = deque()
+        self.waiters: deque[Waiter[T]] = deque()
         self._known: list[weakref.ref[T]] = []
-        self._making = threading.Lock()
 
     @property
     def is_closed(self) -> bool:
@@ -130,7 +143,8 @@ class Lender(Generic[T]):
 
     def all(self) -> list[T]:
         """Return all that there are, idle or lent."""
-        return [lent for lent in (ref() for ref in tuple(self._known)) if lent is not None]
+        living = [lent for lent in (ref() for ref in tuple(self._known)) if lent is not None]
+        return living[: self._size]  # those behind are not admitted
 
     def take(self, until: float) -> T | None:
         """Return an idle one, a new one, or one that is handed over before *until* (``time.monotonic()``); else None.
@@ -144,27 +158,42 @@ class Lender(Generic[T]):
         return None
 
     def _stand_in_line(self, until: float) -> T | None:
-        waiter: _Waiter[T] = _Waiter()
         # First in line, then look: whatever is put back after the look is handed over.
-        self.waiters.append(waiter)
+        waiter = self.join(Bell())
         try:
             found = self.look()
             return self._sleep(waiter, until) if found is None else found
         finally:
-            with contextlib.suppress(ValueError):  # no longer in line: it was served
-                self.waiters.remove(waiter)
-            if waiter.given is not None:
-                self.put_back(waiter.given)
+            self.leave(waiter)
 
-    def _sleep(self, waiter: _Waiter[T], until: float) -> T | None:
+    def join(self, bell: Bell) -> Waiter[T]:
+        """Stand in line, and have *bell* rung when something is handed over; `collect` it then, and `leave`."""
+        waiter: Waiter[T] = Waiter(bell)
+        self.waiters.append(waiter)
+        return waiter
+
+    def collect(self, waiter: Waiter[T]) -> T | None:
+        """Return what was handed to *waiter*, or what there is if it is the first in line; None when there is none."""
+        given = waiter.receive()
+        return self.look() if given is None and self._is_first(waiter) else given
+
+    def leave(self, waiter: Waiter[T]) -> None:
+        """Leave the line; what was handed over and not collected is put back."""
+        with contextlib.suppress(ValueError):  # no longer in line: it was served
+            self.waiters.remove(waiter)
+        given = waiter.receive()
+        if given is not None:
+            self.put_back(given)
+
+    def _sleep(self, waiter: Waiter[T], until: float) -> T | None:
         """Return what is handed over to *waiter*; None when it is woken with nothing, it is closed or time is up."""
-        while not self.is_closed and not waiter.sleep(min(until - monotonic(), ROUND)):
+        while not self.is_closed and not waiter.bell.wait(min(until - monotonic(), ROUND)):
             found = self.look() if self._is_first(waiter) else None
             if found is not None or monotonic() >= until:
                 return found
         return waiter.receive()
 
-    def _is_first(self, waiter: _Waiter[T]) -> bool:
+    def _is_first(self, waiter: Waiter[T]) -> bool:
         try:
             return self.waiters[0] is waiter
         except IndexError:
@@ -174,13 +203,27 @@ class Lender(Generic[T]):
         """Return an idle one, or a new one if one more is admitted, without waiting."""
         with contextlib.suppress(IndexError):
             return self.shelf.pop()
-        with self._making:  # bare: a signal can not lose it
-            self._known = [ref for ref in self._known if ref() is not None]
-            if self.is_closed or len(self._known) >= self._size:
-                return None
-            made = self._make()
-            self._known.append(weakref.ref(made, self._wake_all))
-            return made
+        self._forget_the_lost()
+        if self.is_closed or len(self._known) >= self._size:
+            return None
+        made = self._make()
+        ref = weakref.ref(made, self._wake_all)
+        # First into the list, then look who stands before it. No lock: a signal's handler that comes to look too would
+        # wait for ever for the thread that it interrupted.
+        self._known.append(ref)
+        return made if self._is_admitted(ref) else None
+
+    def _forget_the_lost(self) -> None:
+        for ref in tuple(self._known):
+            if ref() is None:
+                with contextlib.suppress(ValueError):  # somebody else was faster
+                    self._known.remove(ref)
+
+    def _is_admitted(self, ref: weakref.ref[T]) -> bool:
+        """Tell whether there is room for *ref*: fewer living ones than `size` were in the list before it."""
+        known = tuple(self._known)
+        before = known[: known.index(ref)]
+        return sum(other() is not None for other in before) < self._size
 
     def put_back(self, lent: T) -> None:
         """Take back what was lent, and serve who waits."""
@@ -205,13 +248,13 @@ class Lender(Generic[T]):
                 self.shelf.append(given)
                 continue  # somebody may have come to stand in line meanwhile
             waiter.given = given
-            waiter.wake()
+            waiter.bell.ring()
             return
 
     def _wake_all(self, _: object = None) -> None:
         """Wake everybody, with nothing in hand: what they wait for has to be looked for anew."""
         for waiter in tuple(self.waiters):
-            waiter.wake()
+            waiter.bell.ring()
 
     def close(self) -> None:
         """Close what is idle, and what is lent as it comes back; who waits gets None. Closing twice is nothing."""

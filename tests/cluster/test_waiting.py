@@ -1,0 +1,172 @@
+"""A batch that waits for a connection of one node holds none of another, and goes where its keys are served by then."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+from collections.abc import Generator
+from time import monotonic
+
+import attrs
+
+from metacache import BatchError, Client, Cluster, MetacacheError, NodeDownError, PoolTimeout, Settings
+from metacache.batches import GET_MANY
+from metacache.cluster.health import NodeState
+from metacache.transports import Batch, Exchange
+from tests.cluster.rig import failure_of, key_of, keys_of, nodes_of, servers, state_of
+from tests.pool.rig import Call, finish, until
+from tests.transports.rig import within
+
+TIGHT = Settings(timeout=10.0, pool_size=1)
+
+
+def busy(cluster: Cluster, name: str) -> Exchange:
+    """Take the only connection of the node called *name*, until it is finished."""
+    key = key_of(cluster, name)
+    batch = Batch(GET_MANY, [key], [key.encode()], [f"mg {key} f v".encode()])
+    exchange = cluster.begin(batch, deadline=monotonic() + 20.0)
+    exchange.advance(monotonic())
+    return exchange
+
+
+def in_use(cluster: Cluster) -> dict[str, int]:
+    return {node.name: known.in_use for node, known in cluster.statistics.items()}
+
+
+def waiting(cluster: Cluster, name: str) -> int:
+    return {node.name: known.waiting for node, known in cluster.statistics.items()}[name]
+
+
+def test_a_batch_that_waits_for_one_node_keeps_nobody_from_the_others() -> None:
+    with servers(3) as three, Cluster(nodes_of(three), settings=TIGHT) as cluster:
+        client = Client(cluster)
+        keys = [key_of(cluster, name) for name in "abc"]
+        held = busy(cluster, "b")
+        call = Call(lambda: client.get_many(keys))
+        until(lambda: waiting(cluster, "b") == 1 and in_use(cluster) == {"a": 0, "b": 1, "c": 0})
+        with within(0.0, 5.0):
+            assert client.get(keys[0]) is None
+            assert client.set(keys[2], b"v")
+        finish(held)
+        assert call.result() in ({}, {keys[2]: b"v"})
+        assert in_use(cluster) == {"a": 0, "b": 0, "c": 0}
+        assert waiting(cluster, "b") == 0
+
+
+def test_a_batch_that_waits_in_vain_has_the_other_half_and_leaves_every_line() -> None:
+    with servers(3) as three, Cluster(nodes_of(three), settings=TIGHT) as cluster:
+        client = Client(cluster)
+        keys = [key_of(cluster, name) for name in "abc"]
+        client.set_many(dict.fromkeys(keys, b"v"))
+        held = busy(cluster, "b")
+        with within(0.19, 2.0):
+            failure = failure_of(lambda: client.with_options(timeout=0.4).get_many(keys))
+        assert isinstance(failure, BatchError)
+        assert failure.results == {keys[0]: b"v", keys[2]: b"v"}
+        assert {key: type(error) for key, error in failure.errors.items()} == {keys[1]: PoolTimeout}
+        assert waiting(cluster, "b") == 0
+        assert cluster.statistics[cluster.nodes[1]].waits >= 1
+        finish(held)
+        assert client.get(keys[1]) == b"v"
+        assert set(cluster.states.values()) == {NodeState.UP}
+
+
+def test_with_pool_wait_0_a_batch_waits_for_nobody() -> None:
+    with servers(2) as two, Cluster(nodes_of(two), settings=attrs.evolve(TIGHT, pool_wait=0.0)) as cluster:
+        keys = [key_of(cluster, name) for name in "ab"]
+        held = busy(cluster, "a")
+        with within(0.0, 0.2):
+            failure = failure_of(lambda: Client(cluster).get_many(keys))
+        assert isinstance(failure, BatchError)
+        assert list(failure.errors) == [keys[0]]
+        finish(held)
+
+
+def test_a_batch_that_is_given_up_while_it_waits_leaves_its_line() -> None:
+    with servers(2) as two, Cluster(nodes_of(two), settings=TIGHT) as cluster:
+        held = busy(cluster, "b")
+        second = busy(cluster, "b")
+        assert waiting(cluster, "b") == 1
+        second.outcomes()
+        assert waiting(cluster, "b") == 0
+        finish(held)
+        assert Client(cluster).get(key_of(cluster, "b")) is None
+
+
+def test_when_the_node_it_waits_for_is_removed_its_keys_go_to_those_that_have_them_now() -> None:
+    with servers(3) as three, Cluster(nodes_of(three), settings=TIGHT) as cluster:
+        client = Client(cluster)
+        keys = [key for name in "abc" for key in keys_of(cluster, name, 5)]
+        held = busy(cluster, "c")
+        call = Call(lambda: client.set_many(dict.fromkeys(keys, b"v")))
+        until(lambda: waiting(cluster, "c") == 1)
+        cluster.set_nodes(nodes_of(three)[:2])
+        assert all(call.result().values())
+        assert client.get_many(keys) == dict.fromkeys(keys, b"v")
+        finish(held)
+
+
+def test_with_next_the_batch_that_finds_a_node_dead_moves_its_keys_in_the_same_call() -> None:
+    settings = Settings(timeout=10.0, on_node_down="next")
+    with servers(3) as three, Cluster(nodes_of(three), settings=settings) as cluster:
+        client = Client(cluster)
+        values = {key: key.encode() for name in "abc" for key in keys_of(cluster, name, 20)}
+        three[1].kill()
+        for _ in range(2):
+            assert isinstance(failure_of(lambda: client.set_many(values)), BatchError)
+        assert all(client.set_many(values).values()), "the third failure was the node's end"
+        assert state_of(cluster, "b") is NodeState.DOWN
+        assert client.get_many(values) == values
+
+
+def test_with_next_keys_of_more_than_half_of_the_weight_fail_fast_in_the_same_call() -> None:
+    settings = Settings(timeout=10.0, on_node_down="next")
+    with servers(3) as three, Cluster(nodes_of(three), settings=settings) as cluster:
+        client = Client(cluster)
+        values = {key: key.encode() for name in "abc" for key in keys_of(cluster, name, 20)}
+        three[1].kill()
+        three[2].kill()
+        for _ in range(3):
+            assert isinstance(failure_of(lambda: client.set_many(values)), BatchError)
+        failure = failure_of(lambda: client.set_many(values))
+        assert isinstance(failure, BatchError)
+        assert {type(error) for error in failure.errors.values()} == {NodeDownError}
+        assert len(failure.errors) == 20
+
+
+@contextlib.contextmanager
+def no_descriptor_left() -> Generator[None]:
+    """Let this process open nothing more."""
+    lowest = os.dup(0)
+    os.close(lowest)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_batch_over_open_connections_needs_no_further_descriptor() -> None:
+    with servers(3) as three, Cluster(nodes_of(three), settings=TIGHT) as cluster:
+        client = Client(cluster)
+        values = {key: key.encode() for name in "abc" for key in keys_of(cluster, name, 20)}
+        client.set_many(values)
+        with no_descriptor_left():
+            found = client.get_many(values)
+        assert found == values
+
+
+def test_the_waiting_of_a_closed_cluster_s_batches_ends_at_once() -> None:
+    with servers(2) as two, Cluster(nodes_of(two), settings=TIGHT) as cluster:
+        client = Client(cluster)
+        keys = [key_of(cluster, name) for name in "ab"]
+        held = busy(cluster, "b")
+        call = Call(lambda: failure_of(lambda: client.get_many(keys)))
+        until(lambda: waiting(cluster, "b") == 1)
+        cluster.close()
+        with within(0.0, 5.0):
+            failure = call.result()
+        assert isinstance(failure, MetacacheError)
+        finish(held)
