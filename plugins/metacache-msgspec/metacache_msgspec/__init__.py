@@ -6,12 +6,15 @@ written itself is refused. Knows msgspec; knows of metacache only the plugin pro
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Callable, Iterable
 from typing import Any, Final, Generic, Literal, TypeVar, final
 
 import msgspec
 from typing_extensions import TypeForm
 
+from metacache.errors import SerializationError
 from metacache.serializers import Serializer, fingerprint, outer_check
 
 __all__ = ["JSON", "MSGPACK"]
@@ -28,7 +31,6 @@ class _Msgspec(Generic[T]):
         self.wire_id = wire_id
         self.fingerprint: int = fingerprint(type_)
         self._is_outer = outer_check(type_)
-        self._is_json = module is msgspec.json
         self._encode = module.Encoder().encode
         self._decode = module.Decoder(type_).decode
         self._decode_any = module.Decoder().decode
@@ -36,19 +38,16 @@ class _Msgspec(Generic[T]):
     def dumps(self, value: T, /) -> bytes:
         """Return *value* as bytes; raises when it is not of the type, within too, or would not come back equal.
 
-        An int in a float's place, as type checkers allow, is written as the float that equals it.
+        An int in a float's place, as type checkers allow, is written as the float that equals it. NaN equals NaN.
         """
         if not self._is_outer(value):
             raise TypeError(f"{type(value).__name__} is not of this client's type")
-        data: bytes = self._encode(value)
-        again: T = self._decode(data)
-        canonical: bytes = self._encode(again)
-        if canonical != data and again != value:
-            raise TypeError("a part of the value is not of this client's type")
-        # msgspec writes NaN and the infinities as null in JSON, which would come back as None or not at all.
-        if self._is_json and b"null" in data and not _is_finite(msgspec.to_builtins(value)):
-            raise ValueError("JSON has no NaN and no infinity")
-        return canonical
+        again: T = self._decode(self._encode(value))
+        # msgspec writes bytes as base64 and NaN as null in JSON, a tuple as a list: what it reads then is no error.
+        if again != value:
+            _check_equal(value, again)
+        data: bytes = self._encode(again)
+        return data
 
     def loads(self, data: bytes, /) -> T:
         """Return the value; raises when *data* is not exactly of the type."""
@@ -82,13 +81,51 @@ def _kind(value: object) -> str:
     return type(value).__name__
 
 
-def _is_finite(value: Any) -> bool:
-    kind = _kind(value)
-    if kind == "float":
-        return math.isfinite(value)
-    if kind == "dict":
-        return all(map(_is_finite, value.keys())) and all(map(_is_finite, value.values()))
-    return kind not in ("list", "tuple") or all(map(_is_finite, value))
+def _check_equal(value: Any, again: Any) -> None:
+    """Raise SerializationError where *again*, which is *value* read back, is another.
+
+    NaN equals NaN, and what is equal to nothing but itself equals one of its class with equal fields.
+    """
+    if again == value or _is_nan(value, again):
+        return
+    if type(again) is not type(value):
+        raise SerializationError(f"{_kind(value)} would come back as {_kind(again)}")
+    parts, others = _parts(value), _parts(again)
+    if parts is None or others is None or len(parts) != len(others):
+        raise SerializationError(f"{_kind(value)} would come back as another")
+    for part, other in zip(parts, others, strict=True):
+        _check_equal(part, other)
+
+
+# Which containers, and what they consist of, in an order that an equal one has too.
+_CONTAINERS: Final[tuple[tuple[tuple[type, ...], Callable[[Any], list[Any]]], ...]] = (
+    ((list, tuple), lambda value: [*value]),
+    ((dict,), lambda value: [*value, *value.values()]),
+    ((set, frozenset), lambda value: sorted(value, key=repr)),
+)
+
+
+def _parts(value: object) -> list[Any] | None:
+    """Return what *value* consists of; None for what is one piece."""
+    class_ = type(value)
+    for classes, parts in _CONTAINERS:
+        if issubclass(class_, classes):
+            return parts(value)
+    names = _field_names(class_)
+    return None if names is None else [getattr(value, name) for name in names]
+
+
+def _field_names(class_: Any) -> Iterable[str] | None:
+    if dataclasses.is_dataclass(class_):
+        return [field.name for field in dataclasses.fields(class_)]
+    if hasattr(class_, "__attrs_attrs__"):
+        return [field.name for field in class_.__attrs_attrs__]
+    names: Iterable[str] | None = getattr(class_, "__struct_fields__", None)
+    return names
+
+
+def _is_nan(value: Any, again: Any) -> bool:
+    return isinstance(value, float) and isinstance(again, float) and math.isnan(value) and math.isnan(again)
 
 
 @final
