@@ -41,7 +41,7 @@ async def test_a_close_waits_for_a_frozen_server_no_longer_than_the_last_deadlin
         await until(lambda: connection.load == 3)
         async with asyncio.timeout(5.0):
             await connection.aclose()
-        assert [type(error) for error in await settled(*calls)] == [OperationTimeout] * 3
+            assert [type(error) for error in await settled(*calls)] == [OperationTimeout] * 3
     memcached.thaw()
 
 
@@ -53,7 +53,8 @@ async def test_a_batch_that_was_begun_is_let_finish_by_a_close(shared_memcached:
         batch = asyncio.create_task(AsyncClient(connection).set_many(items))
         await until(lambda: connection.load > 0)
         await connection.aclose()
-        assert all((await batch).values())
+        async with asyncio.timeout(5.0):
+            assert all((await batch).values())
         with pytest.raises(ClosedError):
             await AsyncClient(connection).get_many(["ending:1"])
 
@@ -226,12 +227,13 @@ def test_every_one_of_a_crowd_is_answered_in_its_place() -> None:
 def test_a_forked_child_makes_a_client_of_its_own_and_the_parent_goes_on(shared_memcached: Memcached) -> None:
     body = """
         import asyncio, gc, os, sys, warnings
-        from metacache import InvalidArgumentError, connect_async
-        client = connect_async(sys.argv[1])
+        from metacache import InvalidArgumentError, Settings, connect_async
+        patient = Settings(timeout=10.0, connect_timeout=10.0)
+        client = connect_async(sys.argv[1], settings=patient)
         loop = asyncio.new_event_loop()
 
         async def in_child():
-            async with connect_async(sys.argv[1]) as own:
+            async with connect_async(sys.argv[1], settings=patient) as own:
                 assert await own.get("forked") == b"parent"
                 assert await own.set("child", b"was here")
             try:

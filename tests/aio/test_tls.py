@@ -1,4 +1,4 @@
-"""Batches over TLS under asyncio: however many and however large, each key has its own value, and nobody is held up."""
+"""TLS under asyncio: however many and however large, each key has its own value, and the server is never stuck."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import attrs
 import pytest
 import trustme
 
-from metacache import Settings
+from metacache import ConnectError, Settings
 from metacache.testing import Memcached
 from tests.aio.rig import PATIENT, client_of, nothing_left
 from tests.conftest import start
@@ -92,3 +92,20 @@ async def test_every_key_of_a_random_batch_has_its_own_value(
         assert all_of_other == other
         assert values == [other[key] for key in single]
         assert all((await client.delete_many([*one, *other])).values())
+
+
+@pytest.mark.both_loops
+async def test_many_sets_at_once_over_tls_never_hang(tls_server: Memcached, secure: Settings) -> None:
+    async with nothing_left(), client_of(tls_server.node, secure) as client:
+        for size in range(200, 25_000, 2_500):
+            items = {f"at-once:{n}": b"%d:" % n + b"x" * size for n in range(40)}
+            assert all(await asyncio.gather(*(client.set(key, value) for key, value in items.items())))
+            assert all((await client.set_many(items)).values())
+            assert await client.get_many(items) == items
+
+
+async def test_a_certificate_of_nobody_is_refused(tls_server: Memcached) -> None:
+    settings = attrs.evolve(PATIENT, tls=ssl.create_default_context())
+    async with nothing_left(), client_of(tls_server.node, settings) as client:
+        with pytest.raises(ConnectError, match="certificate"):
+            await client.get("key")
