@@ -220,9 +220,13 @@ def config_get_cluster() -> Request:
 
 
 def authenticate(username: str, password: str) -> Request:
-    """Return the classic ``set`` that carries user and password (ASCII auth, ``memcached -Y``)."""
+    """Return the classic ``set`` that carries user and password (ASCII auth, ``memcached -Y``).
+
+    A server that wants them ignores key and exptime. One that does not takes it for a set: of an item that has expired
+    already, so that nobody can read them, under a key that is nobody else's.
+    """
     body = f"{username} {password}".encode()
-    return Request(AUTHENTICATE, b"set auth 0 0 %d" % len(body), body)
+    return Request(AUTHENTICATE, b"set metacache_authentication 0 -1 %d" % len(body), body)
 
 
 _is_token = re.compile(rb"[^\x00-\x20\x7f]{1,250}").fullmatch

@@ -313,8 +313,8 @@ LINES: Final = (
     (commands.shutdown(), b"shutdown\r\n"),
     (commands.shutdown(graceful=True), b"shutdown graceful\r\n"),
     (commands.config_get_cluster(), b"config get cluster\r\n"),
-    (commands.authenticate("user", "pass word"), b"set auth 0 0 14\r\nuser pass word\r\n"),
-    (commands.authenticate("user", "é"), b"set auth 0 0 7\r\nuser \xc3\xa9\r\n"),
+    (commands.authenticate("user", "pass word"), b"set metacache_authentication 0 -1 14\r\nuser pass word\r\n"),
+    (commands.authenticate("user", "é"), b"set metacache_authentication 0 -1 7\r\nuser \xc3\xa9\r\n"),
 )
 
 

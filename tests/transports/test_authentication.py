@@ -49,7 +49,7 @@ def test_without_the_right_password_nothing_is_done_and_no_credential_is_told(
 
 def test_a_refused_password_is_one_dial_a_call_and_no_loop() -> None:
     def refusing(peer: Peer) -> None:
-        peer.expect(b"set auth 0 0 11\r\nuser secret\r\n")
+        peer.expect(b"set metacache_authentication 0 -1 11\r\nuser secret\r\n")
         peer.send(b"CLIENT_ERROR authentication failure\r\n")
         peer.expect_end()
 
@@ -63,7 +63,7 @@ def test_a_refused_password_is_one_dial_a_call_and_no_loop() -> None:
 
 def test_each_new_connection_is_authenticated() -> None:
     def once(peer: Peer) -> None:
-        peer.expect(b"set auth 0 0 11\r\nuser secret\r\n")
+        peer.expect(b"set metacache_authentication 0 -1 11\r\nuser secret\r\n")
         peer.send(b"STORED\r\n")
         peer.request().answer(*HIT)
 
@@ -88,3 +88,12 @@ def test_a_handshake_that_is_answered_strangely_is_a_connect_error(reply: bytes)
         pytest.raises(ConnectError, match="authentication"),
     ):
         client.get("key")
+
+
+def test_a_server_that_wants_no_password_keeps_none_and_loses_nothing(memcached: Memcached) -> None:
+    with connect(memcached.url) as client:
+        client.set("auth", b"an item of somebody's")
+    with connect(memcached.url.replace("//", "//user:secret@")) as client:
+        assert client.get("auth") == b"an item of somebody's"
+        assert client.get("metacache_authentication") is None
+        assert client.inspect("metacache_authentication") is None
