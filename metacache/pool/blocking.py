@@ -45,7 +45,7 @@ class Pool:
     ``pool_wait`` seconds. A connection that the server closed meanwhile is dialled anew within the same call.
 
     Args:
-        source: the node, or what makes the connections; it is called while a lock is held, and must not wait.
+        source: the node, or what makes the connections, without waiting; one made in vain is dropped.
         settings: sizes and limits; with a node also what its connections keep to.
     """
 

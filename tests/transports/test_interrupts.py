@@ -143,7 +143,7 @@ def test_a_signal_while_dialling_loses_nothing() -> None:
 
 # --- a sweep over every place where a signal can strike ---------------------------------------------------------------
 
-_PACKAGE: Final = str(Path(metacache.__file__).parent)
+PACKAGE: Final = str(Path(metacache.__file__).parent)
 
 
 class Strike:
@@ -156,7 +156,7 @@ class Strike:
         self.left = at
 
     def __call__(self, frame: FrameType, event: str, _: object) -> None:
-        if event in ("call", "c_return") and frame.f_code.co_filename.startswith(_PACKAGE):
+        if event in ("call", "c_return") and frame.f_code.co_filename.startswith(PACKAGE):
             self.left -= 1
             if self.left == 0:
                 sys.setprofile(None)
