@@ -36,7 +36,7 @@ __all__ = ["Asked", "Peer", "Script", "ScriptedServer", "answering", "in_turn", 
 
 PATIENCE: Final = 10.0  # seconds after which a script that waits for bytes fails; far beyond any timeout under test
 
-_size_of_ms = re.compile(rb"(?:ms \S+|set \S+ \d+ \d+) (\d+)").match
+_size_of_ms = re.compile(rb"(?:ms \S+|set \S+ \d+ -?\d+) (\d+)").match
 _opaque_of = re.compile(rb" (O\S*)").search
 
 
