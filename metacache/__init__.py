@@ -1,7 +1,7 @@
 """metacache: a strictly typed client for memcached's meta commands. This file is the shop window and nothing else."""
 
 from metacache.aio import AsyncClient
-from metacache.arguments import Ttl
+from metacache.arguments import DEFAULT, Default, Ttl
 from metacache.client import Client
 from metacache.cluster.aio import AsyncCluster
 from metacache.cluster.blocking import Cluster
@@ -58,6 +58,7 @@ from metacache.transports.blocking import Connection
 __version__ = "0.1.0"
 
 __all__ = [
+    "DEFAULT",
     "AsyncClient",
     "AsyncCluster",
     "AsyncConnection",
@@ -77,6 +78,7 @@ __all__ = [
     "Connection",
     "ConnectionLost",
     "DecodeError",
+    "Default",
     "DeleteResult",
     "Exchange",
     "InvalidArgumentError",

@@ -24,7 +24,7 @@ Ttl: TypeAlias = int | timedelta | None
 
 @final
 class Default(enum.Enum):
-    """The type of `DEFAULT`."""
+    """The type of `DEFAULT`: ``ttl: Ttl | Default = DEFAULT`` lets a function of yours forward what was left out."""
 
     DEFAULT = "default"
 

@@ -99,7 +99,7 @@ class Batches(Generic[T]):
         """ms key size F… [T…], for each."""
         if not isinstance(items, Mapping):
             raise InvalidTypeError(
-                f"set_many takes a mapping of keys to values, not {type(items).__name__}", operation="set_many"
+                f"items is a mapping of keys to values, not {type(items).__name__}", operation="set_many"
             )
         with located(SET_MANY):
             ttl_flag = self._ops.ttl_flag(ttl)

@@ -94,15 +94,19 @@ class Metadata:
 
 
 @final
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Outcomes(Generic[K, T]):
     """A batch key by key: what succeeded in ``results``, what failed in ``errors``.
 
     A key that was just not found is in neither.
     """
 
-    results: dict[K, T] = attrs.field(repr=False)
+    results: dict[K, T]
     errors: dict[K, MetacacheError]
+
+    @override
+    def __repr__(self) -> str:
+        return f"<Outcomes: {self}>"  # counts: a repr never shows a value
 
     @override
     def __str__(self) -> str:

@@ -126,7 +126,9 @@ def refused(value: object, error: Exception) -> SerializationError:
     """Return the error for a *value* that its serializer refused. It names types only."""
     if isinstance(error, SerializationError):
         return error
-    return SerializationError(f"a {type(value).__name__} was refused by the serializer ({type(error).__name__})")
+    return SerializationError(
+        f"a value of {type(value).__name__} was refused by the serializer ({type(error).__name__})"
+    )
 
 
 def not_bytes(data: object) -> SerializationError:

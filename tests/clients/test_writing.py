@@ -230,7 +230,7 @@ async def test_set_many_refuses_one_key_in_two_kinds(clients: Clients, key: str)
 
 
 async def test_set_many_takes_a_mapping(clients: Clients) -> None:
-    with pytest.raises(InvalidTypeError, match="set_many: set_many takes a mapping of keys to values, not list"):
+    with pytest.raises(InvalidTypeError, match="set_many: items is a mapping of keys to values, not list"):
         await clients.blobs().set_many([("k", b"v")])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # the point
     assert clients.sent == []
 

@@ -121,7 +121,7 @@ def test_what_a_serializer_raises_on_writing_is_told_without_the_value() -> None
     frame: Frame[str] = Frame(Broken(ValueError("secret")))
     with pytest.raises(SerializationError) as refused:
         frame.encode("secret")
-    assert str(refused.value) == "a str was refused by the serializer (ValueError)"
+    assert str(refused.value) == "a value of str was refused by the serializer (ValueError)"
     assert refused.value.__cause__ is None
 
 

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from metacache import (
+    DEFAULT,
     AsyncClient,
     AsyncCluster,
     AsyncConnection,
@@ -16,16 +17,18 @@ from metacache import (
     Client,
     Cluster,
     Connection,
+    Default,
     InvalidArgumentError,
     Node,
     Outcomes,
     Pool,
     StoreResult,
     Transport,
+    Ttl,
     load_serializer,
 )
 from metacache.serializers import IntSerializer, StrSerializer
-from metacache.testing import FakeTransport
+from metacache.testing import FakeServer, FakeTransport
 from tests.clients.rig import AsyncCounted, Counted
 
 
@@ -82,3 +85,20 @@ def test_connections_pools_clusters_and_wrappers_are_transports() -> None:
     assert [type(AsyncClient(twin)) for twin in twins] == [AsyncClient] * 4
     for transport in transports:
         transport.close()
+
+
+def put(client: Client[str], key: str, value: str, *, ttl: Ttl | Default = DEFAULT) -> StoreResult:
+    """Store as a function of a service does that may be called with a time to live, and without."""
+    return client.set(key, value, ttl=ttl)
+
+
+def test_a_function_forwards_a_ttl_that_was_left_out() -> None:
+    texts = Client(FakeTransport(FakeServer(clock=lambda: 0.0)), StrSerializer(), default_ttl=60)
+    assert_type(put(texts, "left out", "v"), StoreResult)
+    put(texts, "never", "v", ttl=None)
+    put(texts, "short", "v", ttl=5)
+    assert {key: item.ttl for key, item in texts.get_items(["left out", "never", "short"]).items()} == {
+        "left out": 60,
+        "never": None,
+        "short": 5,
+    }
