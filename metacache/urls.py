@@ -16,8 +16,10 @@ from urllib.parse import parse_qsl, unquote
 
 import attrs
 
+from metacache.discovery import load_node_source
 from metacache.errors import InvalidArgumentError, InvalidTypeError
 from metacache.nodes import Node, UnixAddress
+from metacache.options import ClientOptions
 from metacache.settings import Settings
 
 __all__ = ["Place", "SourceOfNodes", "parse_url"]
@@ -41,8 +43,16 @@ _QUERY: Final[dict[str, Callable[[str], float | str]]] = {
     "change_interval": float,
 }
 
+# Where else to say what is looked for in vain in the query.
+_OF_CLIENTS: Final = "it is a keyword of connect, connect_async and Cluster.client"
+_ELSEWHERE: Final[dict[str, str]] = {
+    **dict.fromkeys(("serializer", *ClientOptions.__annotations__), _OF_CLIENTS),
+    "tls": "write memcacheds:// or give Settings(tls=...)",
+    **dict.fromkeys(("username", "password"), "write memcached://user:password@host or give it in Settings"),
+}
+
 _PARTS: Final = re.compile(
-    r"(?P<scheme>[a-z0-9]+(?:\+[a-z0-9_.-]+)?)://(?:(?P<user>[^/?#]*)@)?(?P<where>[^/?#@]*)(?P<path>/[^?#]*)?(?:\?(?P<query>[^#]*))?",
+    r"(?P<scheme>[A-Za-z0-9]+(?:\+[A-Za-z0-9_.-]+)?)://(?:(?P<user>[^/?]*)@)?(?P<where>[^/?@]*)(?P<path>/[^?]*)?(?:\?(?P<query>.*))?",
     re.ASCII,
 )
 _is_plain: Final = re.compile(r"[0-9+.eE-]+", re.ASCII).fullmatch
@@ -71,9 +81,13 @@ def parse_url(url: str, settings: Settings) -> tuple[Place, Settings]:
         raise InvalidTypeError(f"the URL is a str, not {type(url).__name__}")
     if any(character.isspace() for character in url):
         raise InvalidArgumentError("the URL holds white space")
+    if "#" in url:
+        raise InvalidArgumentError("the URL has a #, which means nothing in it; in a password write %23")
     match = _PARTS.fullmatch(url)
     if match is None:
         raise InvalidArgumentError("the URL is not written scheme://[user:password@]host[:port]/?setting=value")
+    if match["scheme"] != match["scheme"].lower():
+        raise InvalidArgumentError(f"the URL's scheme is written in lower case, not {match['scheme']!r}")
     base, _, kind = match["scheme"].partition("+")
     if base not in ("memcached", "memcacheds") or (kind == "unix" and base == "memcacheds"):
         raise InvalidArgumentError(f"the URL's scheme is {_SCHEMES}, not {match['scheme']!r}")
@@ -89,6 +103,8 @@ def parse_url(url: str, settings: Settings) -> tuple[Place, Settings]:
 def _place(kind: str, where: str, path: str, weights: Sequence[float] | None) -> Place:
     if kind == "unix":
         return _weighted((_unix(where, path),), weights)
+    if kind and (not where or path not in ("", "/")):
+        load_node_source(kind)  # a source that is not installed is told before the rest
     if path not in ("", "/"):
         raise InvalidArgumentError(f"the URL's path is /, not {path!r}")
     if not where:
@@ -106,8 +122,22 @@ def _node(number: int, host: str) -> Node:
     try:
         return Node(host)
     except InvalidArgumentError:
-        # Not quoted: where a host was forgotten it is a user and password.
-        raise InvalidArgumentError(f"host number {number} of the URL is not host:port or [ipv6]:port") from None
+        raise InvalidArgumentError(f"host number {number} of the URL {_fault(host)}") from None
+
+
+def _fault(host: str) -> str:
+    """Say what is wrong with *host*, and quote nothing: where the host was forgotten it is a user and password."""
+    if not host:
+        return "is empty"
+    name, _, port = host.rpartition(":")
+    if ":" in name and not name.startswith("["):
+        return "has several colons; IPv6 stands in brackets: [ipv6]:port"
+    if name and "]" not in port:
+        if not port.isdecimal():
+            return "has a port that is no number"
+        if len(port) > len("65535") or not 1 <= int(port) <= 65535:
+            return "has a port that is not between 1 and 65535"
+    return "is not host:port or [ipv6]:port"
 
 
 def _unix(where: str, path: str) -> Node:
@@ -146,8 +176,8 @@ def _query(query: str) -> tuple[dict[str, Any], Sequence[float] | None]:  # Any:
         elif name in _QUERY:
             changes[name] = text if _QUERY[name] is str else _number(name, _QUERY[name], text)
         else:
-            known = ", ".join(("weights", *_QUERY))
-            raise InvalidArgumentError(f"the URL's query has an unknown key {name!r}; known are {known}")
+            hint = _ELSEWHERE.get(name) or f"known are {', '.join(('weights', *_QUERY))}"
+            raise InvalidArgumentError(f"the URL's query has an unknown key {name!r}; {hint}")
     return changes, weights
 
 
@@ -157,4 +187,5 @@ def _number(name: str, read: Callable[[str], Any], text: str) -> Any:  # Any: in
             raise ValueError
         return read(text)
     except ValueError:
-        raise InvalidArgumentError(f"the URL's query: {name} is a number, not {text!r}") from None
+        wanted = "a whole number" if read is int else "a number"
+        raise InvalidArgumentError(f"the URL's query: {name} is {wanted}, not {text!r}") from None

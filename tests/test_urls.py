@@ -32,11 +32,30 @@ def test_every_form_names_its_place(url: str, places: object) -> None:
         ("redis://a", "scheme"),
         ("memcached://", "no host"),
         ("memcached://a/path", "path"),
-        ("memcached://a:1,b:x", "host number 2"),
+        ("memcached://a:1,b:x", "host number 2 of the URL has a port that is no number"),
+        ("memcached://a:99999", "host number 1 of the URL has a port that is not between 1 and 65535"),
+        ("memcached://[::1]:0", "host number 1 of the URL has a port that is not between 1 and 65535"),
+        ("memcached://a:", "a port that is no number"),
+        ("memcached://[zz]:1", "is not host:port"),
+        ("memcached://[1:2]:1", "is not host:port"),
+        ("memcached://a,,b", "host number 2 of the URL is empty"),
+        ("memcached://::1", "IPv6 stands in brackets"),
         ("memcached://a,b/?weights=1", "1 weights for 2 hosts"),
         ("memcached://a/?color=1", "unknown key 'color'"),
         ("memcached://a/?timeout=1&timeout=2", "'timeout' twice"),
-        ("memcached://a/?pool_size=1_0", "pool_size is a number"),
+        ("memcached://a/?timeout=1_0", "timeout is a number, not '1_0'"),
+        ("memcached://a/?pool_size=1.5", "pool_size is a whole number, not '1.5'"),
+        ("memcached://a/?prefix=p", "'prefix'; it is a keyword of connect"),
+        ("memcached://a/?default_ttl=60", "'default_ttl'; it is a keyword of connect"),
+        ("memcached://a/?serializer=json", "'serializer'; it is a keyword of connect"),
+        ("memcached://a/?tls=1", "'tls'; write memcacheds://"),
+        ("memcached://a/?password=p", "'password'; write memcached://user:password@host"),
+        ("memcached://a/?timeout=1#part", "has a #"),
+        ("MEMCACHED://a", "lower case, not 'MEMCACHED'"),
+        ("a:11211", "is not written scheme://"),
+        ("memcached+file:///x", "no node source is called 'file'"),
+        ("memcached+dns:///x", "path is /"),
+        ("memcached+dns://", "names no host"),
         ("memcached+dns://a,b", "names one host"),
         ("memcached+unix://a/path", "has no host"),
     ],
@@ -46,7 +65,21 @@ def test_the_error_names_the_part_that_is_wrong(url: str, named: str) -> None:
         parse_url(url, PLAIN)
 
 
-@pytest.mark.parametrize("rest", ["root:se/cret@a", "root:se?cret@a", "root:se#cret@a", "root:secret"])
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "root:se/cret@a",
+        "root:se?cret@a",
+        "root:se#cret@a",
+        "root:secret",
+        "root:99999999",
+        "root:9secret",
+        "root:se:cret",
+        "root:[secret",
+        "root@secret@",
+        "root:secret@a:b:c,[root",
+    ],
+)
 def test_credentials_are_never_quoted(rest: str) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
         parse_url(f"memcached://{rest}", PLAIN)
