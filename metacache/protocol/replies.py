@@ -7,7 +7,7 @@ between replies.
 from __future__ import annotations
 
 import re
-from typing import Final, NamedTuple, TypeAlias, final
+from typing import Final, TypeAlias, final
 
 import attrs
 
@@ -116,7 +116,8 @@ def whole_reply(data: bytes, suffix: bytes, command: Command, limit: int) -> Rep
 
 
 @final
-class Refusal(NamedTuple):
+@attrs.frozen(eq=False)
+class Refusal:
     """An error line: what to raise, and whether the connection must close."""
 
     error: MetacacheError

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, final
@@ -24,26 +24,23 @@ from metacache.errors import (
     MetacacheError,
     OperationTimeout,
     PoolTimeout,
-    ProtocolError,
 )
 from metacache.nodes import Node
-from metacache.protocol import commands
-from metacache.protocol.commands import Request
-from metacache.protocol.replies import Refusal
 from metacache.protocol.windows import Replies
 from metacache.settings import Settings
+from metacache.transports import Operation
 from metacache.transports.account import Age, Discard, Tally
 from metacache.transports.batches.aio import run_windows
-from metacache.transports.dialing.aio import dial
 from metacache.transports.dialing.blocking import Resolver
 from metacache.transports.limits import check_bodies, too_large
+from metacache.transports.opening.aio import open_link
 from metacache.transports.streams.aio import Link
-from metacache.transports.waiting.aio import BatchWindow, Place, Work, fail_places, is_stale_read, weight_of
+from metacache.transports.waiting.aio import Place, Work, fail_places, is_stale_read, weight_of
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from metacache.transports import Batch, Operation
+    from metacache.transports import Batch
 
 __all__ = ["AsyncConnection"]
 
@@ -54,6 +51,7 @@ DEFAULTS: Final = Settings()
 CROWD: Final = 64
 # Seconds in which a loop that was held up reads what has arrived. Not 0: uvloop would not read in between.
 GRACE: Final = 0.001
+_CLOSED: Final = "the connection was closed"
 _LATE: Final = "no complete reply within the deadline; is the server or the network overloaded?"
 
 
@@ -93,7 +91,6 @@ class AsyncConnection:
         "_tick_at",
         "_timeout",
         "_timer",
-        "_used",
         "load",
         "node",
         "tally",
@@ -118,7 +115,6 @@ class AsyncConnection:
         self._flushing = False
         self._timer: asyncio.TimerHandle | None = None
         self._tick_at = math.inf
-        self._used = 0.0
         self._closed = False
 
     @override
@@ -135,12 +131,12 @@ class AsyncConnection:
     @property
     def age(self) -> Age | None:
         """When it was dialled and last used; None when it is not connected, or in use."""
-        return None if self._link is None or self.load else Age(self._link.dialled, self._used)
+        return None if self._link is None or self.load else Age(self._link.dialled, self._link.heard)
 
     # --- the transport -----------------------------------------------------------------------------------------------
 
-    async def run(self, op: Operation[R], /, *, deadline: float | None = None) -> R:
-        """Send *op*, wait for its reply and return what ``op.read`` makes of it.
+    def run(self, op: Operation[R], /, *, deadline: float | None = None) -> asyncio.Future[R]:
+        """Send *op* in this turn of the loop; return the future of what ``op.read`` makes of its reply.
 
         *deadline*: a ``time.monotonic()`` time; None: ``Settings.timeout`` from now.
 
@@ -149,17 +145,12 @@ class AsyncConnection:
         ``maybe_applied`` whether a write may have been done; ServerError and ClientError. After OperationTimeout, as
         after a cancellation, the connection lives on.
         """
-        try:
-            body = op.body
-            if body is not None and self._max_body is not None and len(body) > self._max_body:
-                raise too_large(len(body), self._max_body)
-            answer = await self._ask(op, deadline)
-            if type(answer) is Refusal:
-                raise answer.error
-            return op.read(answer)
-        except MetacacheError as error:
-            error.locate(node=self.node.name, operation=op.verb.name, key=op.given)
-            raise
+        body = op.body
+        if body is not None and self._max_body is not None and len(body) > self._max_body:
+            raise too_large(len(body), self._max_body).locate(node=self.node.name, operation=op.verb.name, key=op.given)
+        if self._closed:
+            raise ClosedError(_CLOSED, node=self.node.name, operation=op.verb.name, key=op.given)
+        return self._ask(op, deadline)
 
     async def run_batch(self, batch: Batch, /, *, deadline: float) -> Replies:
         """Send *batch* in windows, wait for the replies and return a reply or an error for each request.
@@ -168,7 +159,7 @@ class AsyncConnection:
         all else that goes wrong is in the outcomes.
         """
         if self._closed:
-            raise ClosedError("the connection was closed", node=self.node.name, operation=batch.verb.name)
+            raise ClosedError(_CLOSED, node=self.node.name, operation=batch.verb.name)
         check_bodies(batch, self._settings.max_value_size)
         deadline = monotonic() + self._settings.timeout if deadline == math.inf else deadline
         ask = partial(self._ask, deadline=deadline)
@@ -210,7 +201,7 @@ class AsyncConnection:
         error = ClosedError("the connection was closed by another event loop", node=self.node.name)
         if self._link is not None:
             self._link.lose(error)
-        fail_places(self._pending, error, sent=False)
+        self._fail(self._pending, error, sent=False)
         self._drop_abandoned()
 
     async def __aenter__(self) -> Self:
@@ -236,20 +227,21 @@ class AsyncConnection:
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._adopt(loop)
-        if self._closed and type(work) is not BatchWindow:  # a batch that was begun is let finish
-            raise ClosedError("the connection was closed")
-        now = self._used = monotonic()
-        silent_at = now + self._timeout
-        deadline = silent_at if deadline is None else deadline
+        now = monotonic()
+        tick_at = now + self._timeout  # when the link is silent for too long, if not later
+        if deadline is None:
+            deadline = tick_at
+        elif deadline < tick_at:
+            tick_at = deadline
         future: asyncio.Future[Any] = loop.create_future()  # Any: as above
-        tick_at = deadline if deadline < silent_at else silent_at
+        place = (future, work, deadline, now)
         if tick_at < self._tick_at:
             if deadline <= now:
-                future.set_exception(OperationTimeout("the deadline had passed before anything was sent"))
+                self._fail((place,), OperationTimeout("the deadline had passed before anything was sent"), sent=False)
                 return future
             self._arm(loop, tick_at, now)
-        self._pending.append((future, work, deadline, now))
-        self.load += 1 if type(work) is not BatchWindow else weight_of(work)
+        self._pending.append(place)
+        self.load += 1 if type(work) is Operation else weight_of(work)
         if not self._flushing:
             self._flushing = True
             loop.call_soon(self._flush)
@@ -296,43 +288,18 @@ class AsyncConnection:
         # A task of its own: whoever waits for it may be cancelled, and the others still wait.
         deadline = monotonic() + self._settings.connect_timeout
         try:
-            self._link = await self._open(deadline)
+            make = partial(Link, self.node.name, self._settings, self._has_room, self._lost)
+            self._link = await open_link(self.node, self._settings, self._resolver, deadline, make, self._count_dial)
         except MetacacheError as error:
-            fail_places(self._pending, error, sent=False)
+            self._fail(self._pending, error, sent=False)
             self._on_failure(error)
         finally:
             self._dialling = None
             self._drop_abandoned()
             self._flush_soon()
 
-    async def _open(self, deadline: float) -> Link:
-        make = partial(Link, self._settings, self._has_room, self._lost)
-        link = await dial(self.node, self._settings, self._resolver, deadline, make)
+    def _count_dial(self) -> None:
         self.tally.dialled += 1
-        username, password = self._settings.username, self._settings.password
-        try:
-            if username is not None and password is not None:
-                await self._authenticate(link, commands.authenticate(username, password), deadline)
-        except BaseException:
-            link.close()
-            raise
-        if link.is_lost:
-            told = "connected, and the server closed the connection at once; has it free connections (-c)?"
-            raise ConnectError(told, node=self.node.name)
-        return link
-
-    async def _authenticate(self, link: Link, request: Request, deadline: float) -> None:
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()  # Any: as in Place
-        self.load += 1
-        link.write(deque([(future, request, math.inf, -math.inf)]))
-        try:
-            async with asyncio.timeout(deadline - monotonic()):
-                answer = await future
-        except (TimeoutError, ConnectionLost, ProtocolError) as error:
-            told = "connected, but the server did not answer the authentication"
-            raise ConnectError(told, node=self.node.name) from error
-        if isinstance(answer, Refusal):
-            raise answer.error.locate(node=self.node.name)
 
     # --- what goes wrong ---------------------------------------------------------------------------------------------
 
@@ -345,17 +312,19 @@ class AsyncConnection:
         link.in_flight.clear()
         is_event = bool(left)
         self.tally.discarded[Discard.BROKEN if is_event else Discard.STALE] += 1
-        error.locate(node=self.node.name)
         if isinstance(error, ConnectionLost):
             again = [place for place in left if is_stale_read(place, link.dialled)]
             left = tuple(place for place in left if not is_stale_read(place, link.dialled))
             self._pending.extendleft((future, work, by, -math.inf) for future, work, by, _ in reversed(again))
-        fail_places(left, error, sent=True)
+        self._fail(left, error, sent=True)
         self._drop_abandoned()
         if was_used and is_event:
             self._on_failure(error)
         if self._pending:
             self._flush_soon()
+
+    def _fail(self, places: Iterable[Place], error: MetacacheError, *, sent: bool) -> None:
+        fail_places(places, error.locate(node=self.node.name), sent=sent)
 
     def _drop_abandoned(self) -> None:
         """Forget those waiting whose callers have gone, and count anew."""
@@ -398,10 +367,10 @@ class AsyncConnection:
         """End what is past its deadline: those waiting leave, those in flight abandon their places."""
         in_flight = () if self._link is None else self._link.in_flight
         late = [place for place in in_flight if place[2] <= now]
-        fail_places(late, OperationTimeout(_LATE), sent=True)
+        self._fail(late, OperationTimeout(_LATE), sent=True)
         unsent = [place for place in self._pending if place[2] <= now]
         if unsent:
-            fail_places(unsent, self._why_unsent(), sent=False)
+            self._fail(unsent, self._why_unsent(), sent=False)
             self._drop_abandoned()
 
     def _why_unsent(self) -> MetacacheError:

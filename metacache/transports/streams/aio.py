@@ -1,6 +1,6 @@
 """A link: one socket of an event loop and the protocol connection on it, shared by many callers.
 
-Writes what its connection has waiting, gives each reply to the future it belongs to, and tells when it is lost. Knows
+Writes what its connection has waiting, reads each reply for the future it belongs to, and tells when it is lost. Knows
 no dialling, no deadline and no retry. It changes over time; what guards it is that one event loop runs it.
 """
 
@@ -12,14 +12,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from random import getrandbits
 from time import monotonic
-from typing import Final, cast, final
+from typing import Any, Final, cast, final
 
 from typing_extensions import override
 
 from metacache.errors import ConnectionLost, MetacacheError
-from metacache.protocol.commands import Request
 from metacache.protocol.connection import ProtocolConnection, answer_of
 from metacache.protocol.expectations import Answer, Expectation
+from metacache.protocol.replies import Refusal
 from metacache.settings import Settings
 from metacache.transports import Operation
 from metacache.transports.exchange import send_window
@@ -39,6 +39,7 @@ class Link(asyncio.Protocol):
     """See the module.
 
     Args:
+        node: its name, for errors.
         settings: limits, and whether it is TLS.
         on_room: called with the number of requests just answered, when there may be room to write more.
         on_lost: called once, with the link and what went wrong; what is left in ``in_flight`` gets no reply.
@@ -51,6 +52,7 @@ class Link(asyncio.Protocol):
         "_loop",
         "_max_in_flight",
         "_max_write",
+        "_node",
         "_on_lost",
         "_on_room",
         "_paused",
@@ -67,8 +69,13 @@ class Link(asyncio.Protocol):
     _transport: asyncio.Transport
 
     def __init__(
-        self, settings: Settings, on_room: Callable[[int], None], on_lost: Callable[[Link, MetacacheError], None]
+        self,
+        node: str,
+        settings: Settings,
+        on_room: Callable[[int], None],
+        on_lost: Callable[[Link, MetacacheError], None],
     ) -> None:
+        self._node = node
         self._protocol = ProtocolConnection(max_reply_size=settings.max_reply_size, first_opaque=getrandbits(16))
         self._max_in_flight = settings.max_in_flight
         self._max_write = MAX_WRITE if settings.tls is None else MAX_TLS_WRITE
@@ -98,6 +105,13 @@ class Link(asyncio.Protocol):
 
         One write, or over TLS one for each pack that the server can take at once.
         """
+        try:
+            return self._write(waiting)
+        except BaseException:  # a signal's: what is expected may not be what is in flight any more
+            self.lose(ConnectionLost("the writing was interrupted"))
+            raise
+
+    def _write(self, waiting: deque[Place]) -> int:
         if not self.in_flight:
             self.heard = monotonic()
         pieces: list[bytes] = []
@@ -105,18 +119,20 @@ class Link(asyncio.Protocol):
         room = room_before = min(MAX_REQUESTS, self._max_in_flight - self.requests) if self.has_room else 0
         send_plain, put_in_flight, max_write = self._protocol.send_plain, self.in_flight.append, self._max_write
         while waiting and total < MAX_WRITE and room > 0:
-            place = waiting.popleft()
+            place = waiting[0]
             future, work, _, _ = place
             if future.done():
                 dropped += weight_of(work)
+                waiting.popleft()
                 continue
+            put_in_flight(place)  # first there, then no longer here: whatever strikes, it is not lost
+            waiting.popleft()
             if type(work) is Operation and (command := work.verb.command).echoes:
                 data = send_plain(command, work.head, work.body)
                 room -= 1
             else:
                 data = self._frame(work)
                 room -= weight_of(work)
-            put_in_flight(place)
             length = len(data)
             if size + length > max_write and pieces:
                 self._transport.write(b"".join(pieces))
@@ -131,13 +147,11 @@ class Link(asyncio.Protocol):
 
     def _frame(self, work: Work) -> bytes:
         """Return the bytes of *work*, whose replies are expected from now on."""
-        if type(work) is Operation:
-            data, _ = self._protocol.send(work.verb.command, work.head, work.body)
-        elif isinstance(work, BatchWindow):
+        if type(work) is BatchWindow:
             data, _ = send_window(self._protocol, *work)
         else:
-            assert isinstance(work, Request)
-            data, _ = self._protocol.send(work.command, work.head, work.body)
+            assert isinstance(work, Operation)
+            data, _ = self._protocol.send(work.verb.command, work.head, work.body)
         return data
 
     # --- what the loop calls -----------------------------------------------------------------------------------------
@@ -161,12 +175,16 @@ class Link(asyncio.Protocol):
 
     @override
     def data_received(self, data: bytes) -> None:
-        """Give the replies that are complete to those who wait for them."""
+        """Read the replies that are complete for those who wait for them."""
         if self.is_lost:
             return  # closing: what still comes is nobody's
         self.heard = monotonic()
         protocol = self._protocol
-        self._on_room(self._answer(protocol.answers(data)))
+        try:
+            self._on_room(self._answer(protocol.answers(data)))
+        except BaseException:  # a signal's: the answers in hand are gone, and those in flight would get others'
+            self.lose(ConnectionLost("the reading was interrupted"))
+            raise
         if protocol.must_close:
             told = "the connection was closed after an error that leaves unclear what the server takes for requests"
             self.lose(protocol.failure or ConnectionLost(told))
@@ -175,12 +193,28 @@ class Link(asyncio.Protocol):
         in_flight = self.in_flight
         answered = 0
         for answer in answers:
-            future, work, _, _ = in_flight.popleft()
-            answered += 1 if type(work) is Operation else weight_of(work)
-            if not future.done():
+            future, work, _, _ = in_flight[0]
+            if future.done():
+                pass  # it was abandoned
+            elif type(answer) is tuple and type(work) is Operation:
+                try:
+                    future.set_result(work.read(answer))
+                except Exception as error:
+                    self._refuse(future, work, error)
+            elif type(answer) is Refusal:
+                self._refuse(future, work, answer.error)
+            else:
                 future.set_result(answer)
+            answered += 1 if type(work) is Operation else weight_of(work)
+            in_flight.popleft()  # last: whatever strikes, nobody waits for ever
         self.requests -= answered
         return answered
+
+    def _refuse(self, future: asyncio.Future[Any], work: Work, error: Exception) -> None:  # Any: as in Place
+        if isinstance(error, MetacacheError) and type(work) is Operation:
+            error.locate(node=self._node, operation=work.verb.name, key=work.given)
+        # No future takes a StopIteration.
+        future.set_exception(RuntimeError("a reader raised StopIteration") if type(error) is StopIteration else error)
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:

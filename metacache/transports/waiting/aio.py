@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple, TypeAlias
 
 from metacache.errors import MetacacheError
-from metacache.protocol.commands import Request
 from metacache.transports import Batch, Operation
 
 __all__ = ["BatchWindow", "Place", "Work", "fail_places", "is_stale_read", "unsent", "weight_of"]
@@ -25,13 +24,14 @@ class BatchWindow(NamedTuple):
     stop: int
 
 
-Work: TypeAlias = Operation[Any] | BatchWindow | Request  # Any: whatever it is, its reader knows
+Work: TypeAlias = Operation[Any] | BatchWindow  # Any: whatever it is, its reader knows
 
 Place: TypeAlias = tuple["asyncio.Future[Any]", Work, float, float]  # Any: what its reader makes of the answer
 """A request's place in the queue: (future, work, deadline, when it was asked for).
 
-The future gets the answer, or the window of a batch with its replies; one that is done was abandoned, and its reply is
-dropped. A place that was sent a second time was asked for at minus infinity. A plain tuple: one is made per request.
+The future gets what the operation reads in its reply, or the window of a batch with its replies; one that is done was
+abandoned, and its reply is dropped. A place that was sent a second time was asked for at minus infinity. A plain tuple:
+one is made per request.
 """
 
 
@@ -42,8 +42,6 @@ def weight_of(work: Work) -> int:
 
 def is_read(work: Work) -> bool:
     """Tell whether sending *work* twice changes nothing."""
-    if isinstance(work, Request):
-        return True
     return work.batch.is_read if isinstance(work, BatchWindow) else work.is_read
 
 
@@ -59,6 +57,8 @@ def fail_places(places: Iterable[Place], error: MetacacheError, *, sent: bool) -
         if not future.done():
             own = unsent(error)
             own.maybe_applied = sent and not is_read(work)
+            if type(work) is Operation:  # whoever asked for a window says so himself
+                own.locate(operation=work.verb.name, key=work.given)
             future.set_exception(own)
 
 

@@ -1,0 +1,1 @@
+"""Opening: a connection dialled and authenticated, ready for its first request."""
