@@ -142,6 +142,24 @@ async def test_what_is_idle_for_too_long_or_too_old_is_dialled_anew(
         assert pool.statistics.created == 2
 
 
+async def test_a_connection_is_not_discarded_while_somebody_uses_it(memcached: Memcached) -> None:
+    connection = AsyncConnection(memcached.node, settings=PATIENT)
+    async with nothing_left(), AsyncClient(connection, owns=True) as client:
+        assert await client.set("key", b"v")
+        memcached.freeze()
+        call = asyncio.create_task(client.get("key"))
+        await until(lambda: connection.load == 1)
+        assert connection.age is None
+        connection.discard(Discard.IDLE)
+        memcached.thaw()
+        assert await call == b"v"
+        assert connection.tally.discarded[Discard.IDLE] == 0
+        connection.discard(Discard.IDLE)
+        assert connection.tally.discarded[Discard.IDLE] == 1
+        assert await client.get("key") == b"v"
+        assert connection.tally.dialled == 2
+
+
 # --- large values ----------------------------------------------------------------------------------------------------
 
 

@@ -170,6 +170,22 @@ async def test_of_a_batch_that_is_cancelled_nothing_more_is_sent(memcached: Memc
         assert list(stored) == list(ITEMS)[:WINDOW], "the first window was under way, the others waited for room"
 
 
+@pytest.mark.both_loops
+async def test_what_of_a_batch_was_not_asked_for_when_its_connection_broke_is_surely_not_applied() -> None:
+    def script(peer: Peer) -> None:
+        peer.requests(WINDOWS * WINDOW)
+        peer.rst()
+
+    async with nothing_left():
+        with ScriptedServer(script) as server:
+            async with client_of(server.node) as client:
+                outcomes = await client.set_many_outcomes(ITEMS)
+                assert outcomes.errors.keys() == ITEMS.keys()
+                perhaps = [key for key in ITEMS if outcomes.errors[key].maybe_applied]
+                assert perhaps == list(ITEMS)[: WINDOWS * WINDOW]
+                assert server.accepted == 1, "what is left of a batch that writes is not sent elsewhere"
+
+
 # --- a server that takes nothing -------------------------------------------------------------------------------------
 
 
