@@ -1,6 +1,6 @@
 """A private memcached: started on a free loopback port or a unix socket, and ended with whoever started it.
 
-Never one that was found running; it is stopped by its own process id.
+Never one that was found running; it is stopped by its own process id, and by nobody but the process that started it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import socket
 import subprocess
 import tempfile
 import time
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -42,16 +43,23 @@ class Memcached:
         unix: listen on a unix socket instead of a free loopback port.
         port: listen on this loopback port (to start again where another was); 0: any that is free.
 
-    ``url`` and ``node`` say where it is. Raises MemcachedNotFound when there is none to start, RuntimeError when it
-    does not start.
+    ``url`` and ``node`` say where it is. It ends with `close`, at the latest when nobody holds it or Python exits; only
+    a signal that ends Python at once leaves it behind. A forked child that closes or drops it leaves it running.
+
+    Raises MemcachedNotFound when there is none to start, RuntimeError when it does not start.
     """
 
     def __init__(self, options: Sequence[str] = (), *, unix: bool = False, port: int = 0) -> None:
         self._options = list(options)
         self._directory = Path(tempfile.mkdtemp(prefix="metacache-"))
+        self._remove = weakref.finalize(self, _remove, os.getpid(), self._directory)
         self._unix = unix
         self._port = port
-        self._process = self._start()
+        try:
+            self._process = self._start()
+        except BaseException:
+            self._remove()
+            raise
 
     def _start(self) -> subprocess.Popen[bytes]:
         program = os.environ.get(VARIABLE) or shutil.which("memcached")
@@ -70,10 +78,11 @@ class Memcached:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )
+        self._end = weakref.finalize(self, _end, os.getpid(), process)
         try:
             self._wait_until_ready(process, port_file)
         except BaseException:
-            _end(process)
+            self._end()
             raise
         return process
 
@@ -145,7 +154,7 @@ class Memcached:
 
     def kill(self) -> None:
         """End it at once (SIGKILL)."""
-        _end(self._process)
+        self._end()
 
     def restart(self) -> None:
         """Kill it and start it again, empty, in the same place."""
@@ -156,7 +165,7 @@ class Memcached:
     def close(self) -> None:
         """End it and remove its files. Closing twice is nothing."""
         self.kill()  # it has nothing to save, and would take a second over SIGTERM
-        shutil.rmtree(self._directory, ignore_errors=True)
+        self._remove()
 
     def __enter__(self) -> Self:
         return self
@@ -167,7 +176,14 @@ class Memcached:
         self.close()
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(owner: int, process: subprocess.Popen[bytes]) -> None:
+    if os.getpid() != owner:
+        return
     process.kill()
-    if process.stderr is not None and not process.stderr.closed:  # else it was ended before
+    if process.stderr is not None and not process.stderr.closed:  # else it had ended before
         process.communicate()
+
+
+def _remove(owner: int, directory: Path) -> None:
+    if os.getpid() == owner:
+        shutil.rmtree(directory, ignore_errors=True)
