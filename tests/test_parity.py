@@ -22,8 +22,15 @@ from metacache import (
     Connection,
     Pool,
 )
+from metacache.testing import AsyncFakeTransport, FakeTransport
 
-PAIRS: Final = [(Client, AsyncClient), (Connection, AsyncConnection), (Pool, AsyncPool), (Cluster, AsyncCluster)]
+PAIRS: Final = [
+    (Client, AsyncClient),
+    (Connection, AsyncConnection),
+    (Pool, AsyncPool),
+    (Cluster, AsyncCluster),
+    (FakeTransport, AsyncFakeTransport),
+]
 
 # What one of the two has and the other not, for the reason beside it.
 ONLY: Final = {
@@ -31,6 +38,7 @@ ONLY: Final = {
     "begin",  # run_batch: a batch is driven by its caller, or by the loop
     "leave_behind",  # a loop does not survive a fork
     "waiting",  # many tasks wait on one AsyncConnection
+    *("try_begin", "join", "leave", "wait_until", "failed"),  # a cluster's batch waits in several pools' lines at once
     "load",
     "reap",  # called by clusters' threads; a loop's pool looks round by itself
 }

@@ -5,7 +5,14 @@ client = connect(server.url, User, serializer="msgspec")
 """
 
 from metacache.testing.contract import check_serializer
-from metacache.testing.fake import FakeServer, FakeTransport
+from metacache.testing.fake import AsyncFakeTransport, FakeServer, FakeTransport
 from metacache.testing.memcached import Memcached, MemcachedNotFound
 
-__all__ = ["FakeServer", "FakeTransport", "Memcached", "MemcachedNotFound", "check_serializer"]
+__all__ = [
+    "AsyncFakeTransport",
+    "FakeServer",
+    "FakeTransport",
+    "Memcached",
+    "MemcachedNotFound",
+    "check_serializer",
+]

@@ -1,4 +1,4 @@
-"""A fake memcached, in memory and sans-IO, and a transport on it: for tests that need no server and no network.
+"""A fake memcached, in memory and sans-IO, and two transports on it: for tests that need no server and no network.
 
 It speaks the wire: requests go in as bytes, replies come out as bytes and through the real protocol connection. It
 knows the requests that this client makes; for all others ask a real server (`Memcached`).
@@ -6,6 +6,7 @@ knows the requests that this client makes; for all others ask a real server (`Me
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from base64 import b64decode
@@ -18,10 +19,12 @@ from metacache.errors import ClosedError, MetacacheError
 from metacache.protocol.connection import ProtocolConnection
 from metacache.protocol.expectations import Answer
 from metacache.protocol.replies import Refusal
+from metacache.protocol.windows import Replies
 from metacache.transports import Batch, Exchange, Operation
+from metacache.transports.blocking import run_batch
 from metacache.transports.exchange import StreamExchange
 
-__all__ = ["FakeServer", "FakeTransport"]
+__all__ = ["AsyncFakeTransport", "FakeServer", "FakeTransport"]
 
 R = TypeVar("R")
 
@@ -273,7 +276,8 @@ class _FakeStream:
 class FakeTransport:
     """A Transport on a FakeServer: ``Client(FakeTransport(), serializer)`` behaves as on a real one, in one process.
 
-    ``operations`` holds the names of the verbs run, in order.
+    ``server``: its own FakeServer, or the one given, which other transports may stand on too. ``operations`` holds the
+    names of the verbs run, in order.
     """
 
     def __init__(self, server: FakeServer | None = None) -> None:
@@ -298,13 +302,46 @@ class FakeTransport:
         return StreamExchange(batch, _FakeStream(self.server), lambda: None, node="fake", deadline=deadline)
 
     def close(self) -> None:
-        """Refuse what comes."""
+        """Refuse what comes with ClosedError. Closing twice is nothing."""
         self._closed = True
 
     def _note(self, name: str) -> None:
         if self._closed:
             raise ClosedError("the transport was closed", node="fake", operation=name)
         self.operations.append(name)
+
+
+@final
+class AsyncFakeTransport:
+    """An AsyncTransport on a FakeServer: ``AsyncClient(AsyncFakeTransport(), serializer)``, under any event loop.
+
+    ``server`` and ``operations`` as in `FakeTransport`. A request is answered when it is awaited; its reply then lets
+    all other tasks run once, as a reply from the network does: a race between tasks shows, and a call that is cancelled
+    may have been applied.
+    """
+
+    def __init__(self, server: FakeServer | None = None) -> None:
+        self._inner = FakeTransport(server)
+        self.server = self._inner.server
+        self.operations = self._inner.operations
+
+    async def run(self, op: Operation[R], /, *, deadline: float | None = None) -> R:
+        """Answer *op* at once. Raises ClosedError, and the errors that the server answers."""
+        try:
+            return self._inner.run(op, deadline=deadline)
+        finally:
+            await asyncio.sleep(0)
+
+    async def run_batch(self, batch: Batch, /, *, deadline: float) -> Replies:
+        """Answer *batch* at once. Raises ClosedError; what else fails is in the outcomes."""
+        try:
+            return run_batch(self._inner, batch, deadline)
+        finally:
+            await asyncio.sleep(0)
+
+    async def aclose(self) -> None:
+        """Refuse what comes with ClosedError. Closing twice is nothing."""
+        self._inner.close()
 
 
 def _reply_of(answer: Answer | None, failure: MetacacheError | None) -> tuple[list[bytes], bytes | None]:

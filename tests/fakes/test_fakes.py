@@ -1,0 +1,134 @@
+"""What a fake can do that a memcached cannot: its time is the test's, and both kinds of client may stand on one."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from metacache import AsyncClient, Client, ClosedError, ServerError
+from metacache.serializers import IntSerializer, StrSerializer
+from metacache.testing import AsyncFakeTransport, FakeServer, FakeTransport
+
+
+class Clock:
+    """Tells the time that the test sets."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def test_items_live_by_the_clock_of_the_test_in_both_kinds_of_client() -> None:
+    clock = Clock()
+    server = FakeServer(clock)
+    blocking = Client(FakeTransport(server), StrSerializer(), default_ttl=60)
+    tasks = AsyncClient(AsyncFakeTransport(server), StrSerializer(), default_ttl=60)
+    blocking.set("old", "1")
+    clock.now += 30
+    await tasks.set("young", "2")
+    item = await tasks.get_item("old")
+    assert (item and item.ttl, item and item.idle_seconds) == (30, 30)
+    clock.now += 30
+    assert (blocking.get("old"), blocking.get("young")) == (None, "2")
+    assert (await tasks.get("old"), await tasks.get_many(["old", "young"])) == (None, {"young": "2"})
+    clock.now += 30
+    assert (blocking.get("young"), await tasks.get("young")) == (None, None)
+
+
+async def test_what_is_stored_through_one_is_read_through_the_other() -> None:
+    server = FakeServer()
+    blocking, tasks = FakeTransport(server), AsyncFakeTransport(server)
+    assert blocking.server is tasks.server is server
+    Client(blocking, StrSerializer()).set("k", "from a thread")
+    assert await AsyncClient(tasks, StrSerializer()).get("k") == "from a thread"
+    await AsyncClient(tasks, StrSerializer()).set_many({"k": "from a task"})
+    assert Client(blocking, StrSerializer()).get("k") == "from a task"
+
+
+async def test_each_has_a_server_of_its_own_where_none_is_given() -> None:
+    one, other = AsyncFakeTransport(), AsyncFakeTransport()
+    await AsyncClient(one).set("k", b"1")
+    assert await AsyncClient(other).get("k") is None
+
+
+async def test_a_value_above_the_limit_of_the_fake_is_refused() -> None:
+    client = AsyncClient(AsyncFakeTransport(FakeServer(max_value_size=10)))
+    with pytest.raises(ServerError, match="too large"):
+        await client.set("k", b"x" * 11)
+    outcomes = await client.set_many_outcomes({"small": b"x" * 10, "large": b"x" * 11})
+    assert [*outcomes.results] == ["small"]
+    assert isinstance(outcomes.errors["large"], ServerError)
+
+
+async def test_operations_tell_what_was_asked_in_order() -> None:
+    transport = AsyncFakeTransport()
+    client = AsyncClient(transport)
+    await client.set("k", b"1")
+    await client.get_many(["k"])
+    await client.update("k", lambda _: b"2")
+    assert transport.operations == ["set", "get_many", "update", "update"]
+
+
+async def test_a_race_between_tasks_shows() -> None:
+    client = AsyncClient(AsyncFakeTransport(), IntSerializer())
+    await client.set("n", 0)
+
+    async def add_carelessly() -> None:
+        number = await client.get("n", 0)
+        await client.set("n", number + 1)
+
+    await asyncio.gather(add_carelessly(), add_carelessly())
+    assert await client.get("n") == 1, "one of the two was lost"
+    await asyncio.gather(*(client.update("n", lambda number: (number or 0) + 1) for _ in range(2)))
+    assert await client.get("n") == 3, "update loses none"
+
+
+async def test_a_cancelled_write_may_have_been_applied() -> None:
+    client = AsyncClient(AsyncFakeTransport())
+    single = asyncio.ensure_future(client.set("k", b"1"))
+    batch = asyncio.ensure_future(client.set_many({"m": b"2"}))
+    await asyncio.sleep(0)  # sent, and not yet answered
+    assert single.cancel()
+    assert batch.cancel()
+    for write in (single, batch):
+        with pytest.raises(asyncio.CancelledError):
+            await write
+    assert await client.get_many(["k", "m"]) == {"k": b"1", "m": b"2"}
+
+
+async def test_it_refuses_what_comes_after_it_was_closed() -> None:
+    transport = AsyncFakeTransport()
+    client = AsyncClient(transport, owns=True)
+    await client.set("k", b"1")
+    await client.aclose()
+    await transport.aclose()
+    other = AsyncClient(transport)
+    with pytest.raises(ClosedError, match="the transport was closed"):
+        await other.get("k")
+    with pytest.raises(ClosedError, match="the transport was closed"):
+        await other.get_many(["k"])
+    assert transport.operations == ["set"]
+
+
+def test_a_blocking_one_does_too() -> None:
+    transport = FakeTransport()
+    transport.close()
+    transport.close()
+    with pytest.raises(ClosedError, match="the transport was closed"):
+        Client(transport).get("k")
+    with pytest.raises(ClosedError, match="the transport was closed"):
+        Client(transport).set_many({"k": b"1"})
+
+
+async def store_and_read(client: AsyncClient[bytes], value: bytes) -> None:
+    await client.set("k", value)
+    assert await client.get("k") == value
+
+
+def test_it_serves_one_loop_after_another() -> None:
+    client = AsyncClient(AsyncFakeTransport())
+    for number in (b"1", b"2"):
+        asyncio.run(store_and_read(client, number))
