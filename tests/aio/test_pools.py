@@ -152,7 +152,8 @@ async def test_a_connection_is_not_discarded_while_somebody_uses_it(memcached: M
         assert connection.age is None
         connection.discard(Discard.IDLE)
         memcached.thaw()
-        assert await call == b"v"
+        async with asyncio.timeout(5.0):
+            assert await call == b"v"
         assert connection.tally.discarded[Discard.IDLE] == 0
         connection.discard(Discard.IDLE)
         assert connection.tally.discarded[Discard.IDLE] == 1
