@@ -17,7 +17,7 @@ from typing_extensions import TypeVar, Unpack, override
 
 from metacache import recipes
 from metacache.arguments import DEFAULT, Default, Ttl
-from metacache.core import Core
+from metacache.core import Core, check_transport
 from metacache.operations import DECREMENT, INCREMENT
 from metacache.options import ClientOptions, Options, ViewOptions
 from metacache.policies import ErrorPolicy
@@ -88,6 +88,7 @@ class Client(Generic[T]):
         owns: bool = False,
         **options: Unpack[ClientOptions],
     ) -> None:
+        check_transport(transport, "Client")
         chosen: Serializer[Any] = BytesSerializer() if serializer is None else serializer  # Any: as above
         # pyright takes the T of a bare class for unknown.
         self._set_up(
@@ -178,14 +179,17 @@ class Client(Generic[T]):
         return batch.results(self._drive(batch.batch), self._core.misses)
 
     def get_many_outcomes(self, keys: Iterable[K]) -> Outcomes[K, T]:
-        """Return the values found and the errors met, by key; never raises for a part."""
+        """Return the values found and the errors met, by key; never raises for a part once it is sent.
+
+        A key that cannot travel raises before anything is sent, as in every batch.
+        """
         batch = self._core.batches.get_many(keys)
         return batch.outcomes(self._drive(batch.batch))
 
     def get_and_touch(self, key: Key, ttl: Ttl) -> T | None:
         """Return the value and give it *ttl* seconds to live from now; None for a miss.
 
-        After an error it may have been touched.
+        After an error it may have been touched, and so is what was there but could not be decoded.
         """
         recipe = recipes.get_and_touch(self._effects, self._operations, key, ttl)
         return _await(recipe)
@@ -216,7 +220,10 @@ class Client(Generic[T]):
         return run(self._operations.set(key, value, ttl), deadline=None)
 
     def add(self, key: Key, value: T, *, ttl: Ttl | Default = DEFAULT) -> StoreResult:
-        """Store *value* if the key is not there; return STORED or NOT_STORED. *ttl* and errors as in `set`."""
+        """Store *value* if the key is not there; return STORED or NOT_STORED. *ttl* and errors as in `set`.
+
+        What this client cannot decode is there all the same: `get` misses it, `add` does not store.
+        """
         return self._run(self._operations.add(key, value, ttl), deadline=None)
 
     def replace(self, key: Key, value: T, *, ttl: Ttl | Default = DEFAULT) -> StoreResult:
@@ -226,7 +233,7 @@ class Client(Generic[T]):
     def compare_and_set(self, key: Key, value: T, cas: int, *, ttl: Ttl | Default = DEFAULT) -> StoreResult:
         """Store *value* if the item still has *cas* (of `get_item`); return STORED, EXISTS or NOT_FOUND.
 
-        *ttl* as in `set`.
+        *ttl* as in `set`: it lives anew, not for what it had left.
         """
         return self._run(self._operations.compare_and_set(key, value, cas, ttl), deadline=None)
 
@@ -239,7 +246,10 @@ class Client(Generic[T]):
         return batch.results(self._drive(batch.batch))
 
     def set_many_outcomes(self, items: Mapping[K, T], *, ttl: Ttl | Default = DEFAULT) -> Outcomes[K, StoreResult]:
-        """Store all values; return results and errors by key, and never raise for a part. *ttl* as in `set`."""
+        """Store all values; return results and errors by key, and never raise for a part once it is sent.
+
+        *ttl* as in `set`. A key, value or ttl that is refused raises before anything is sent, as in `set_many`.
+        """
         batch = self._core.batches.set_many(items, ttl)
         return batch.outcomes(self._drive(batch.batch))
 
@@ -276,14 +286,18 @@ class Client(Generic[T]):
         return batch.results(self._drive(batch.batch))
 
     def delete_many_outcomes(self, keys: Iterable[K]) -> Outcomes[K, DeleteResult]:
-        """Delete the items; return results and errors by key, and never raise for a part."""
+        """Delete the items; return results and errors by key, and never raise for a part once it is sent.
+
+        A key that cannot travel raises before anything is sent, as in every batch.
+        """
         batch = self._core.batches.delete_many(keys)
         return batch.outcomes(self._drive(batch.batch))
 
     def invalidate(self, key: Key, *, stale_for: int | timedelta) -> bool:
         """Mark the item stale and let it be served for *stale_for* seconds more; return whether it was there.
 
-        The next reader wins the right to store a fresh value (`Item.won`).
+        The next reader wins the right to store a fresh value (`Item.won`), and no other does, though it may never store
+        one. *stale_for* becomes the time to live, also of an item that had less.
         """
         return self._run(self._operations.invalidate(key, stale_for), deadline=None)
 
@@ -291,8 +305,8 @@ class Client(Generic[T]):
         """Store ``fn(current value)`` unless somebody stores in between, then try again; return what was stored.
 
         *fn* gets None when there is no value (absent, being computed, undecodable) and may be called *attempts* times.
-        Each exchange has its own timeout. *ttl* as in `set`. Raises ConflictError when every attempt lost; read errors
-        always raise.
+        Each exchange has its own timeout. *ttl* as in `set`: it lives anew, not for what it had left. Raises
+        ConflictError when every attempt lost; read errors always raise.
         """
         return _await(recipes.update(self._effects, self._operations, key, fn, ttl, attempts))
 
