@@ -6,7 +6,7 @@ Pure, and shared by both clients.
 from __future__ import annotations
 
 import time
-from typing import Generic, TypeVar, final
+from typing import Final, Generic, TypeVar, final
 
 import attrs
 from typing_extensions import Unpack
@@ -20,7 +20,7 @@ from metacache.serializers.builtin import BytesSerializer, IntSerializer, StrSer
 from metacache.serializers.frame import Frame
 from metacache.serializers.protocols import Serializer
 
-__all__ = ["Core"]
+__all__ = ["Core", "check_transport"]
 
 T = TypeVar("T")
 
@@ -63,3 +63,24 @@ class Core(Generic[T]):
 
 
 _PARTS = ("wire_id", "fingerprint", "dumps", "loads")
+
+# What each client asks of its transport beside `run`, how it is called, and what makes a client without one.
+_CLIENTS: Final = {
+    "Client": ("begin", "a Connection, a Pool or a Cluster", "connect"),
+    "AsyncClient": ("run_batch", "an AsyncConnection, an AsyncPool or an AsyncCluster", "connect_async"),
+}
+
+
+def check_transport(transport: object, client: str) -> None:
+    """Raise InvalidTypeError unless *transport* has the methods that *client* calls, as a wrapper of one has too."""
+    fitting = [
+        name
+        for name, (method, _, _) in _CLIENTS.items()
+        if not isinstance(transport, type) and hasattr(transport, "run") and hasattr(transport, method)
+    ]
+    if client in fitting:
+        return
+    _, wanted, maker = _CLIENTS[client]
+    given = f"the class {transport.__name__}" if isinstance(transport, type) else type(transport).__name__
+    hint = f"that is for {fitting[0]}" if fitting else f"{maker}(url) makes a client of a URL"
+    raise InvalidTypeError(f"{client} takes {wanted}, or a wrapper of one, not {given}; {hint}")

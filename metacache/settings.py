@@ -13,7 +13,7 @@ import attrs
 
 from metacache.errors import InvalidArgumentError, InvalidTypeError
 
-__all__ = ["LONGEST_WAIT", "Settings", "check_seconds", "told"]
+__all__ = ["LONGEST_WAIT", "Settings", "check_seconds", "check_whole", "told"]
 
 GIB: Final = 1 << 30
 
@@ -58,14 +58,18 @@ def _seconds(longest: int, *, may_be_zero: bool = False) -> attrs._ValidatorType
     return check
 
 
-def _between(low: int, high: int | None = None) -> attrs._ValidatorType[int]:
-    wanted = f"at least {low}" if high is None else f"between {low} and {high}"
+def check_whole(name: str, value: object, low: int, high: int | None = None) -> None:
+    """Raise InvalidArgumentError, naming *name*, unless *value* is a whole number from *low* to *high*."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidTypeError(f"{name} is a whole number, not {type(value).__name__}")
+    if value < low or (high is not None and value > high):
+        wanted = f"at least {low}" if high is None else f"{low} to {high}"
+        raise InvalidArgumentError(f"{name} is {wanted}, not {told(value)}")
 
+
+def _between(low: int, high: int | None = None) -> attrs._ValidatorType[int]:
     def check(_: Settings, field: attrs.Attribute[int], value: object) -> None:
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise _wrong_type(field.name, "a whole number", value)
-        if value < low or (high is not None and value > high):
-            raise InvalidArgumentError(f"Settings.{field.name} is {wanted}, not {told(value)}")
+        check_whole(f"Settings.{field.name}", value, low, high)
 
     return check
 

@@ -11,12 +11,20 @@ from typing import Final, final
 import attrs
 
 from metacache.serializers.protocols import Compressor
+from metacache.settings import check_whole
 
 __all__ = ["ZLIB", "Zlib", "installed_compressor"]
 
 GROUP: Final = "metacache.compressors"
 MIB: Final = 1 << 20
 logger = logging.getLogger("metacache.serializers")
+
+
+def _between(low: int, high: int | None = None) -> attrs._ValidatorType[int]:
+    def check(_: Zlib, field: attrs.Attribute[int], value: object) -> None:
+        check_whole(f"Zlib.{field.name}", value, low, high)
+
+    return check
 
 
 @final
@@ -28,11 +36,13 @@ class Zlib:
         min_size: values below so many bytes are stored as they are.
         max_decompressed_size: bytes at which inflating stops; what would become larger is undecodable.
         level: 1 (fast) to 9 (small).
+
+    Raises InvalidArgumentError (InvalidTypeError for a wrong type) that names the field.
     """
 
-    min_size: int = attrs.field(default=1024, validator=attrs.validators.ge(0))
-    max_decompressed_size: int = attrs.field(default=64 * MIB, validator=attrs.validators.ge(1))
-    level: int = attrs.field(default=6, validator=[attrs.validators.ge(1), attrs.validators.le(9)])
+    min_size: int = attrs.field(default=1024, validator=_between(0))
+    max_decompressed_size: int = attrs.field(default=64 * MIB, validator=_between(1))
+    level: int = attrs.field(default=6, validator=_between(1, 9))
     compressor_id: int = attrs.field(default=1, init=False)
 
     def compress(self, data: bytes, /) -> bytes:

@@ -14,9 +14,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Generic, Literal, TypeAlias, TypeVar, final
 
-from metacache.errors import InvalidArgumentError, SerializationError
+from metacache.errors import InvalidTypeError, SerializationError
 from metacache.serializers.compression import installed_compressor
 from metacache.serializers.protocols import Compressor, Serializer
+from metacache.settings import check_whole
 
 __all__ = ["Cause", "Frame", "Undecodable"]
 
@@ -49,7 +50,8 @@ class Frame(Generic[T]):
         reads_plain: flags 0 (of other clients, and of items that the server created) are readable too.
 
     ``flags`` are the client flags of an uncompressed value, ``loads`` reads one. Raises InvalidArgumentError when the
-    serializer's wire_id or fingerprint, or the compressor's id, does not fit its bits.
+    serializer's wire_id or fingerprint, or the compressor's id, does not fit its bits, InvalidTypeError when one of
+    them is no int or the compressor none.
     """
 
     __slots__ = ("_find_compressor", "_reads_plain", "compressor", "dumps", "flags", "loads", "serializer")
@@ -62,9 +64,10 @@ class Frame(Generic[T]):
         find_compressor: Callable[[int], Compressor | None] = installed_compressor,
         reads_plain: bool = False,
     ) -> None:
-        _check(1 <= serializer.wire_id <= 255, f"a serializer's wire_id is 1 to 255, not {serializer.wire_id}")
-        _check(0 <= serializer.fingerprint <= 0xFFFF, f"a fingerprint is 0 to 65535, not {serializer.fingerprint}")
-        _check(compressor is None or 1 <= compressor.compressor_id <= 15, "a compressor_id is 1 to 15")
+        check_whole("a serializer's wire_id", serializer.wire_id, 1, 255)
+        check_whole("a fingerprint", serializer.fingerprint, 0, 0xFFFF)
+        if compressor is not None:
+            _check_compressor(compressor)
         self.serializer = serializer
         self.compressor = compressor
         self.dumps = serializer.dumps
@@ -136,6 +139,12 @@ def not_bytes(data: object) -> SerializationError:
     return SerializationError(f"the serializer made {type(data).__name__} of the value, not bytes")
 
 
-def _check(holds: bool, told: str) -> None:
-    if not holds:
-        raise InvalidArgumentError(told)
+def _check_compressor(compressor: Compressor) -> None:
+    if isinstance(compressor, type) or not all(hasattr(compressor, name) for name in _PARTS):
+        told = "a class" if isinstance(compressor, type) else type(compressor).__name__
+        raise InvalidTypeError(f"compressor is a Compressor, as Zlib(), or None, not {told}")
+    check_whole("a compressor_id", compressor.compressor_id, 1, 15)
+    check_whole("a compressor's min_size", compressor.min_size, 0)
+
+
+_PARTS = ("compressor_id", "min_size", "compress", "decompress")
