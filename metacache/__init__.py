@@ -39,6 +39,7 @@ from metacache.pool.aio import AsyncPool
 from metacache.pool.blocking import Pool
 from metacache.pool.state import PoolStatistics
 from metacache.protocol.keys import Key
+from metacache.protocol.windows import Replies
 from metacache.results import DeleteResult, Item, Metadata, Outcomes, StoreResult
 from metacache.routing import RendezvousRouter, Router
 from metacache.serializers import (
@@ -101,6 +102,7 @@ __all__ = [
     "PoolTimeout",
     "ProtocolError",
     "RendezvousRouter",
+    "Replies",
     "Router",
     "SerializationError",
     "Serializer",

@@ -56,6 +56,15 @@ def test_an_example_that_does_otherwise_is_told_with_its_line() -> None:
     assert 'File "README.md", line 4' in "".join(told)
 
 
+@pytest.mark.usefixtures("shared_memcached")
+def test_a_reader_who_runs_all_of_it_sees_on_stderr_what_is_quoted_and_no_more() -> None:
+    source = "".join(example.source for example in examples().examples)
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=300, check=False)
+    assert done.stderr.splitlines() == re.findall(r"^    (undecodable value .*)$", README, re.MULTILINE)
+    assert done.stderr
+    assert done.returncode == 0
+
+
 def test_type_checkers_accept_every_example(tmp_path: Path) -> None:
     script = tmp_path / "readme.py"
     script.write_text("".join(example.source for example in examples().examples))
