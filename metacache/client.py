@@ -324,10 +324,10 @@ class Client(Generic[T]):
         """Add *delta* (0 to 2**64-1) on the server and return the sum, which wraps at 2**64; None if the key is absent.
 
         *initial* is stored and returned when the key is not there, to live for *ttl* or the client's default_ttl. Only
-        a given *ttl* renews the life of an item that is there. It costs a second exchange, a touch with a timeout of
-        its own: after an error of that one (``maybe_applied``) the number has changed, its life perhaps not. Only for
-        values of int with the built-in serializer and no compressor, else InvalidArgumentError; ClientError when the
-        stored value is no number from 0 to 2**64-1.
+        a given *ttl* renews the life of an item that is there. It costs a second exchange, a `touch` with a timeout of
+        its own: after an error of that one (``maybe_applied``) the number has changed, its life perhaps not; the win of
+        a stale item is spent. Only for values of int with the built-in serializer and no compressor, else
+        InvalidArgumentError; ClientError when the stored value is no number from 0 to 2**64-1.
         """
         return _await(recipes.arithmetic(self._effects, self._operations, INCREMENT, key, delta, initial, ttl))
 
