@@ -1,7 +1,7 @@
 """For tests of services and of plugins: a private memcached, a fake one, and the contract of a serializer.
 
 with Memcached() as server:
-client = connect(server.url, User, serializer="msgspec")
+    client = connect(server.url, User, serializer="msgspec")
 """
 
 from metacache.testing.contract import check_serializer

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, TypeVar, final
 
 import attrs
+from typing_extensions import override
 
 from metacache.errors import ClosedError, MetacacheError
 from metacache.protocol.connection import ProtocolConnection
@@ -54,7 +55,8 @@ class FakeServer:
     """The meta commands against a dict: bytes in, bytes out.
 
     Args:
-        clock: tells the time in seconds since 1970; a test may give its own.
+        clock: tells the time in seconds since 1970; a test may give its own. Let it begin at ``time.time()``, the
+            client's clock: by that a time to live beyond 30 days is sent as the time of its end.
         max_value_size: a larger value is refused as the real one refuses it, and the old value is gone.
     """
 
@@ -305,6 +307,10 @@ class FakeTransport:
         """Refuse what comes with ClosedError. Closing twice is nothing."""
         self._closed = True
 
+    @override
+    def __repr__(self) -> str:
+        return f"<FakeTransport: {len(self.operations)} operations>"
+
     def _note(self, name: str) -> None:
         if self._closed:
             raise ClosedError("the transport was closed", node="fake", operation=name)
@@ -342,6 +348,10 @@ class AsyncFakeTransport:
     async def aclose(self) -> None:
         """Refuse what comes with ClosedError. Closing twice is nothing."""
         self._inner.close()
+
+    @override
+    def __repr__(self) -> str:
+        return f"<AsyncFakeTransport: {len(self.operations)} operations>"
 
 
 def _reply_of(answer: Answer | None, failure: MetacacheError | None) -> tuple[list[bytes], bytes | None]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from datetime import timedelta
 
 import pytest
 
@@ -14,8 +16,8 @@ from metacache.testing import AsyncFakeTransport, FakeServer, FakeTransport
 class Clock:
     """Tells the time that the test sets."""
 
-    def __init__(self) -> None:
-        self.now = 1_000_000_000.0
+    def __init__(self, now: float = 1_000_000_000.0) -> None:
+        self.now = now
 
     def __call__(self) -> float:
         return self.now
@@ -36,6 +38,16 @@ async def test_items_live_by_the_clock_of_the_test_in_both_kinds_of_client() -> 
     assert (await tasks.get("old"), await tasks.get_many(["old", "young"])) == (None, {"young": "2"})
     clock.now += 30
     assert (blocking.get("young"), await tasks.get("young")) == (None, None)
+
+
+def test_a_life_beyond_thirty_days_ends_by_the_clock_of_the_test_too() -> None:
+    clock = Clock(time.time())
+    client = Client(FakeTransport(FakeServer(clock)), StrSerializer())
+    client.set("k", "v", ttl=timedelta(days=40))
+    clock.now += 39 * 86400
+    assert client.get("k") == "v"
+    clock.now += 2 * 86400
+    assert client.get("k") is None
 
 
 async def test_what_is_stored_through_one_is_read_through_the_other() -> None:
@@ -70,6 +82,14 @@ async def test_operations_tell_what_was_asked_in_order() -> None:
     await client.get_many(["k"])
     await client.update("k", lambda _: b"2")
     assert transport.operations == ["set", "get_many", "update", "update"]
+
+
+async def test_the_repr_tells_how_many_they_were() -> None:
+    tasks, blocking = AsyncFakeTransport(), FakeTransport()
+    await AsyncClient(tasks).get("k")
+    Client(blocking).get_many(["k"])
+    assert repr(AsyncClient(tasks)) == "<AsyncClient prefix=b'' on <AsyncFakeTransport: 1 operations>>"
+    assert repr(Client(blocking)) == "<Client prefix=b'' on <FakeTransport: 1 operations>>"
 
 
 async def test_a_race_between_tasks_shows() -> None:
