@@ -88,7 +88,8 @@ class Cluster:
         self._make_router = router
         self._attached: list[_Closeable] = []
         self._closed = False
-        self._lock = threading.Lock()
+        # Re-entrant: a signal's handler that comes to it would wait for ever for the thread that it interrupted.
+        self._lock = threading.RLock()
         self._keeper = Keeper(self._lock, on_state_change)
         self._table = self._table_of(tuple(nodes), None)
         forget_in_children(self)
@@ -258,15 +259,23 @@ class Cluster:
         Those removed are drained: what runs on them is let finish. Raises InvalidArgumentError and changes nothing when
         the nodes are none or not distinct; ClosedError.
         """
-        with self._lock:
-            if self._closed:
-                raise ClosedError("the cluster was closed", operation="set_nodes")
-            before = self._table
-            self._table = self._table_of(tuple(nodes), before)
-            kept = {id(member) for member in self._table.members.values()}
+        before, now = self._replace(tuple(nodes))
+        kept = {id(member) for member in now.members.values()}
         for member in before.members.values():
             if id(member) not in kept:
                 member.pool.close()
+
+    def _replace(self, nodes: Sequence[Node]) -> tuple[Table[Pool], Table[Pool]]:
+        """Set *nodes*; return the tables before and now."""
+        with self._lock:
+            while not self._closed:
+                before = self._table
+                table = self._table_of(nodes, before)
+                # Once more if a signal's handler has set other nodes meanwhile, or closed the cluster.
+                if self._table is before and not self._closed:
+                    self._table = table
+                    return before, table
+        raise ClosedError("the cluster was closed", operation="set_nodes")
 
     def attach(self, closeable: _Closeable) -> None:
         """Have *closeable* closed with the cluster: what watches a source of nodes, for one."""
@@ -278,7 +287,7 @@ class Cluster:
 
     def leave_behind(self) -> None:
         """In a forked child: replace the lock, which a thread of the parent may have held."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._keeper = self._keeper.guarded_by(self._lock)
 
     # --- clients -----------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Who keeps the health of a cluster's nodes: what happened goes in, changes of state are told. Shared by both clusters.
 
-Applies the transitions of `health` under a guard that is given (a lock, or nothing under an event loop), tells the
-listener outside of it. Knows no pool and no clock.
+Applies the transitions of `health` under a guard that is given (a re-entrant lock, or nothing under an event loop),
+tells the listener outside of it. Knows no pool and no clock.
 """
 
 from __future__ import annotations
@@ -74,11 +74,12 @@ class Keeper:
     def start_probe(self, member: Member[P], now: float) -> bool:
         """Tell whether the caller is the one to probe *member* now."""
         with self._guard:
-            before = member.health
-            if not before.may_probe(now):
-                return False
-            member.health = before.probing(now + PROBE_LEASE)
-        self._tell(member.node, before.state, NodeState.PROBING)
+            before, after = _step(
+                member, lambda health: health.probing(now + PROBE_LEASE) if health.may_probe(now) else health
+            )
+        if after is before:
+            return False
+        self._tell(member.node, before.state, after.state)
         return True
 
     def end_probe(self, table: Table[P], member: Member[P], now: float, found: bool | None) -> None:
@@ -92,8 +93,7 @@ class Keeper:
 
     def _change(self, table: Table[P], member: Member[P], now: float, step: Callable[[Health], Health]) -> None:
         with self._guard:
-            before = member.health
-            after = member.health = step(before)
+            before, after = _step(member, step)
             if before.is_down != after.is_down:
                 member.down_since = now
                 table.recount()
@@ -109,3 +109,15 @@ class Keeper:
             self._listener(node, before, after)
         except Exception:
             logger.exception("the listener for states of nodes failed")
+
+
+def _step(member: Member[P], step: Callable[[Health], Health]) -> tuple[Health, Health]:
+    """Take *member* one step on; return its health before and after."""
+    while True:
+        before = member.health
+        after = step(before)
+        # The guard lets the thread that has it in once more: a signal's handler may have taken steps meanwhile. From
+        # here to the store nothing is called, so no handler can come in between.
+        if member.health is before:
+            member.health = after
+            return before, after

@@ -101,10 +101,17 @@ class Table(Generic[P]):
 
     def _recount(self) -> None:
         weights = {node.name: node.weight for node in self.router.nodes}
-        down = sorted((member for member in self.members.values() if member.health.is_down), key=_down_since)
-        names = [member.node.name for member in down]
-        self._moved = moved_off(names, weights) if self._moves else frozenset[str]()
-        self._down = frozenset(names)
+        while True:
+            healths = self._healths()
+            down = sorted((member for member in self.members.values() if member.health.is_down), key=_down_since)
+            names = [member.node.name for member in down]
+            self._moved = moved_off(names, weights) if self._moves else frozenset[str]()
+            self._down = frozenset(names)
+            if self._healths() == healths:  # else a signal's handler has changed them, and counted, in between
+                return
+
+    def _healths(self) -> list[Health]:
+        return [member.health for member in self.members.values()]
 
     # --- one key -----------------------------------------------------------------------------------------------------
 
