@@ -110,7 +110,7 @@ class PoolStatistics:
         idle: connections that are open and serve nobody.
         waiting: callers that wait for one.
         created: connections dialled since the pool was made.
-        discarded: connections closed since, by cause.
+        discarded: connections closed since, by cause; those that closing the pool closed are none of them.
         waits: how often a caller had to wait.
         wait_seconds: how long they waited, in all.
     """

@@ -225,7 +225,7 @@ class Connection:
     def leave_behind(self) -> None:
         """In a forked child: forget the parent's socket without a word on the wire, and locks nobody will release."""
         for stream in self._lender.all():
-            stream.close(None)
+            stream.close()
         self._dialer.forget()
         self._lender.reset()
         self._refer()

@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from metacache.errors import ConnectionLost, MetacacheError, OperationTimeout, TransportError
 from metacache.protocol.windows import QuietWindow, Replies, Window
+from metacache.transports.account import Discard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,8 +64,8 @@ class NonBlockingStream(Protocol):
         """Close after *error* and return what to raise for it."""
         ...
 
-    def close(self) -> None:
-        """Close the socket."""
+    def close(self, cause: Discard, /) -> None:
+        """Close the socket and count it as *cause*."""
         ...
 
 
@@ -263,7 +264,7 @@ class StreamExchange:
     def _finish(self, stream: NonBlockingStream) -> None:
         self._stream = None
         if stream.protocol.must_close:
-            stream.close()
+            stream.close(Discard.BROKEN)
         for error in self._replies.errors.values():
             error.locate(node=self._node, operation=self._batch.verb.name)
         self._release()

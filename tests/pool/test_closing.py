@@ -7,7 +7,7 @@ from time import monotonic
 
 import pytest
 
-from metacache import Client, ClosedError, Pool, Settings
+from metacache import Client, ClientError, ClosedError, Connection, Pool, Settings, admin
 from metacache.testing import Memcached
 from tests.pool.rig import PATIENCE, PATIENT, Call, finish, held, open_sockets, some_batch, until
 from tests.scripted import Peer, ScriptedServer, answering
@@ -71,6 +71,42 @@ def test_a_closed_pool_refuses_everything_and_closes_twice(shared_memcached: Mem
         with pytest.raises(ClosedError, match="the pool was closed"):
             operation()
     assert (pool.statistics.in_use, pool.statistics.idle) == (0, 0)
+
+
+def test_what_closing_closes_is_no_broken_connection(shared_memcached: Memcached) -> None:
+    pool = Pool(shared_memcached.node, settings=PATIENT)
+    with held(pool, 3):
+        exchange = pool.begin(some_batch(), deadline=monotonic() + PATIENCE)
+    pool.close()  # three are idle, one is in use
+    finish(exchange)
+    assert pool.statistics.created == 4
+    assert not any(pool.statistics.discarded.values())
+
+
+def test_a_closed_pool_has_nothing_in_use_though_somebody_still_refers_to_its_connections(
+    shared_memcached: Memcached,
+) -> None:
+    made: list[Connection] = []
+
+    def make() -> Connection:
+        made.append(Connection(shared_memcached.node, settings=PATIENT))
+        return made[-1]
+
+    pool = Pool(make, settings=PATIENT)
+    with held(pool):
+        pass
+    with pytest.raises(ClientError) as kept:  # as does the traceback of an error
+        pool.run(admin.stats("nonsense"))
+    exchange = pool.begin(some_batch(), deadline=monotonic() + PATIENCE)
+    other = pool.begin(some_batch(), deadline=monotonic() + PATIENCE)
+    finish(other)
+    assert (pool.statistics.in_use, pool.statistics.idle) == (1, 1)
+    pool.close()
+    assert (pool.statistics.in_use, pool.statistics.idle) == (1, 0), "the one that runs is let finish"
+    finish(exchange)
+    assert (pool.statistics.in_use, pool.statistics.idle) == (0, 0)
+    assert len(made) == 2
+    assert kept.value.node == shared_memcached.node.name
 
 
 def test_closing_while_threads_work_gives_them_their_values_or_a_closed_error(shared_memcached: Memcached) -> None:

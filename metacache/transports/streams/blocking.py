@@ -104,7 +104,7 @@ class Stream:
 
     def __del__(self) -> None:
         with contextlib.suppress(AttributeError):  # a signal struck in __init__: there is no socket yet
-            self.close(None)
+            self.close()
 
     @property
     def is_open(self) -> bool:
@@ -125,8 +125,8 @@ class Stream:
         """When it was dialled and last used."""
         return Age(self._dialled, self.used)
 
-    def close(self, cause: Discard | None = Discard.BROKEN) -> None:
-        """Close the socket, without a word on the wire, and count it as *cause*. The next exchange dials anew."""
+    def close(self, cause: Discard | None = None) -> None:
+        """Close the socket, without a word on the wire, and count it as *cause* if there is one. The next use dials."""
         sock, self._sock = self._sock, None
         self._poll = _undialled
         self.used = -math.inf
@@ -286,7 +286,7 @@ class Stream:
                 raise protocol.failure
             data = None
         if protocol.must_close:
-            self.close()
+            self.close(Discard.BROKEN)
         return expectation.answer
 
     def _receive(self, deadline: float) -> bytes:
@@ -330,7 +330,7 @@ class Stream:
         """Close after *error* and return what to raise: a typed error, or *error* itself if it is no I/O error."""
         is_raw = isinstance(error, OSError) and not isinstance(error, MetacacheError)
         words = self._last_words() if is_raw else None
-        self.close()
+        self.close(Discard.BROKEN)
         if not is_raw:
             return error
         lost = words or ConnectionLost(

@@ -50,13 +50,18 @@ class Shelf(Protocol[T]):
 
 @final
 class _Retired(Generic[T]):
-    """The shelf of a closed lender: nothing comes from it, and what is put there is closed."""
+    """The shelf of a closed lender: nothing comes from it, and what is put there is closed and no longer *known*."""
+
+    def __init__(self, known: list[weakref.ref[T]]) -> None:
+        self._known = known
 
     def pop(self) -> T:
         raise IndexError
 
     def append(self, lent: T, /) -> None:
         lent.close()
+        with contextlib.suppress(ValueError):  # not one that was admitted
+            self._known.remove(weakref.ref(lent))
 
     def remove(self, _: T, /) -> None:
         raise ValueError
@@ -132,9 +137,9 @@ class Lender(Generic[T]):
 
     def reset(self) -> None:
         """In a forked child: forget what is lent to threads that are not there, and locks that nobody will release."""
-        self.shelf = _Retired() if self.is_closed else deque()
         self.waiters: deque[Waiter[T]] = deque()
         self._known: list[weakref.ref[T]] = []
+        self.shelf = _Retired(self._known) if self.is_closed else deque()
 
     @property
     def is_closed(self) -> bool:
@@ -258,8 +263,8 @@ class Lender(Generic[T]):
 
     def close(self) -> None:
         """Close what is idle, and what is lent as it comes back; who waits gets None. Closing twice is nothing."""
-        shelf, self.shelf = self.shelf, _Retired()
+        shelf, self.shelf = self.shelf, _Retired(self._known)
         with contextlib.suppress(IndexError):
             while True:
-                shelf.pop().close()
+                self.shelf.append(shelf.pop())  # closes it
         self._wake_all()
