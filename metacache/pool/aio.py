@@ -45,8 +45,9 @@ _load_of = attrgetter("load")
 class AsyncPool:
     """Up to ``pool_size`` connections to one node, each shared by many tasks of one event loop.
 
-    A further connection is opened when those open have ``max_pipeline`` requests in flight each; when no more may be
-    opened the one with the fewest takes the request. The last one of a pool of several is a lane for large values (when
+    A further connection is opened when those open have ``max_pipeline`` requests in flight each: written, and without a
+    reply. What is asked for in one turn of the loop goes out in one write. When no more may be opened the connection
+    with the fewest takes the request. The last one of a pool of several is a lane for large values (when
     more than 64 KiB are sent), so that they hold up nobody. How large a value is that is read nobody can know
     beforehand: a large reply holds up what stands behind it on its connection, and new requests go where fewer wait.
 
@@ -125,7 +126,7 @@ class AsyncPool:
         """
         connection = self._current
         is_large = op.body is not None and len(op.body) > LARGE
-        if connection is None or connection.load >= self._max_pipeline or is_large or self._is_limited:
+        if connection is None or connection.in_flight >= self._max_pipeline or is_large or self._is_limited:
             connection = self._choose(op.verb.name, op.given, is_large=is_large)
         return connection.run(op, deadline=deadline)
 
@@ -170,7 +171,7 @@ class AsyncPool:
         connections = self._connections
         # The first with room, in the order they were opened: those opened for a rush are idle after it, and reaped.
         for connection in connections:
-            if connection.load < self._max_pipeline:
+            if connection.in_flight < self._max_pipeline:
                 return connection
         if isinstance(self._limits.checkout(opened=len(connections), now=0.0, until=0.0), Open):
             connections.append(self._new())

@@ -35,7 +35,7 @@ from metacache.transports.dialing.blocking import Resolver
 from metacache.transports.limits import check_bodies, too_large
 from metacache.transports.opening.aio import open_link
 from metacache.transports.streams.aio import Link
-from metacache.transports.waiting.aio import Place, Work, fail_places, is_stale_read, weight_of
+from metacache.transports.waiting.aio import Place, Work, fail_places, is_stale_read
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -72,7 +72,7 @@ class AsyncConnection:
         settings: timeouts, TLS, credentials, limits.
         on_failure: called once for each failed dial and each connection that broke, however many requests that failed.
 
-    ``load`` is how many requests wait or are in flight; ``tally`` counts its sockets.
+    ``in_flight`` is how many requests were written and have no reply yet; ``tally`` counts its sockets.
     """
 
     __slots__ = (
@@ -91,7 +91,7 @@ class AsyncConnection:
         "_tick_at",
         "_timeout",
         "_timer",
-        "load",
+        "in_flight",
         "node",
         "tally",
     )
@@ -101,7 +101,7 @@ class AsyncConnection:
     ) -> None:
         self.node = node
         self.tally = Tally()
-        self.load = 0
+        self.in_flight = 0
         self._settings = settings
         self._timeout = settings.timeout
         self._max_body = settings.max_value_size
@@ -127,6 +127,11 @@ class AsyncConnection:
     def waiting(self) -> int:
         """How many callers' requests are not yet written."""
         return len(self._pending)
+
+    @property
+    def load(self) -> int:
+        """How many requests are in flight or wait to be written, those of one batch window counted as one."""
+        return self.in_flight + len(self._pending)
 
     @property
     def age(self) -> Age | None:
@@ -193,7 +198,7 @@ class AsyncConnection:
             return
         link, self._link = self._link, None
         self._pending.clear()
-        self.load = 0
+        self.in_flight = 0
         if link is not None:
             link.drop()
 
@@ -241,7 +246,6 @@ class AsyncConnection:
                 return future
             self._arm(loop, tick_at, now)
         self._pending.append(place)
-        self.load += 1 if type(work) is Operation else weight_of(work)
         if not self._flushing:
             self._flushing = True
             loop.call_soon(self._flush)
@@ -260,7 +264,8 @@ class AsyncConnection:
         if link is None:
             self._dial_if_needed()
             return
-        self.load -= link.write(self._pending)
+        link.write(self._pending)
+        self.in_flight = link.requests
         if self._pending and link.has_room:
             self._flush_soon()
         elif len(self._pending) > self._crowd:
@@ -272,8 +277,9 @@ class AsyncConnection:
             self._flushing = True
             self._loop.call_soon(self._flush)
 
-    def _has_room(self, answered: int) -> None:
-        self.load -= answered
+    def _has_room(self, link: Link) -> None:
+        if link is self._link:
+            self.in_flight = link.requests
         if self._pending:
             self._flush_soon()
 
@@ -308,6 +314,7 @@ class AsyncConnection:
         was_used = link is self._link
         if was_used:
             self._link = None
+            self.in_flight = 0
         left = tuple(link.in_flight)
         link.in_flight.clear()
         is_event = bool(left)
@@ -327,9 +334,8 @@ class AsyncConnection:
         fail_places(places, error.locate(node=self.node.name), sent=sent)
 
     def _drop_abandoned(self) -> None:
-        """Forget those waiting whose callers have gone, and count anew."""
+        """Forget those waiting whose callers have gone."""
         self._pending = deque(place for place in self._pending if not place[0].done())
-        self.load = sum(weight_of(place[1]) for place in self._places())
 
     def _places(self) -> list[Place]:
         return [*(() if self._link is None else self._link.in_flight), *self._pending]

@@ -14,7 +14,7 @@ import pytest
 
 from metacache import AsyncClient, AsyncPool, BatchError, ConnectError
 from metacache.testing import Memcached
-from tests.aio.rig import PATIENT, client_of, nothing_left, settled
+from tests.aio.rig import PATIENT, client_of, nothing_left, settled, until
 from tests.conftest import start
 
 # memcached takes its limit of open files from -c, and could not even start with two.
@@ -92,6 +92,20 @@ async def test_a_full_server_is_a_connect_error_with_the_hint_and_is_used_when_t
         assert await client.get_many(["key", "none"]) == {"key": b"v"}
 
 
+async def each_in_flight(
+    pool: AsyncPool, client: AsyncClient[bytes], server: Memcached
+) -> list[asyncio.Task[bytes | None]]:
+    """Ask three times, each time when what was asked before is on its way, so that each takes a connection."""
+    server.freeze()
+    calls: list[asyncio.Task[bytes | None]] = []
+    for _ in range(3):
+        calls.append(asyncio.create_task(client.get("key")))
+        await asyncio.sleep(0)
+        await until(lambda: pool.statistics.waiting == 0)
+    server.thaw()
+    return calls
+
+
 @pytest.mark.both_loops
 async def test_a_pool_that_gets_no_further_connection_uses_the_one_it_has() -> None:
     settings = attrs.evolve(PATIENT, pool_size=4, max_pipeline=1)
@@ -100,12 +114,12 @@ async def test_a_pool_that_gets_no_further_connection_uses_the_one_it_has() -> N
         crowd.leave(1)
         await first_stored(client)
         for _ in range(3):
-            found = await settled(*(client.get("key") for _ in range(3)))
+            found = await settled(*await each_in_flight(pool, client, server))
             assert found.count(b"v") == 1
             assert [type(each) for each in found].count(ConnectError) == 2
         assert pool.statistics.in_use == 0
         crowd.leave()
         async with asyncio.timeout(10.0):
-            while await settled(*(client.get("key") for _ in range(3))) != [b"v"] * 3:
+            while await settled(*await each_in_flight(pool, client, server)) != [b"v"] * 3:
                 pass
         assert pool.statistics.idle == 3

@@ -43,13 +43,20 @@ ITEMS: Final = {key: key.encode() for key in KEYS}
 
 
 @pytest.mark.both_loops
-async def test_a_pool_opens_a_further_connection_when_those_open_are_full(shared_memcached: Memcached) -> None:
+async def test_a_pool_opens_a_further_connection_when_those_open_are_full(memcached: Memcached) -> None:
     settings = attrs.evolve(PATIENT, pool_size=4, max_pipeline=2)
-    async with nothing_left(), AsyncPool(shared_memcached.node, settings=settings) as pool:
+    async with nothing_left(), AsyncPool(memcached.node, settings=settings) as pool:
         client = AsyncClient(pool)
         assert await client.set("key", b"v")
         assert pool.statistics.created == 1
-        assert await asyncio.gather(*(client.get("key") for _ in range(20))) == [b"v"] * 20
+        memcached.freeze()
+        calls: list[asyncio.Task[bytes | None]] = []
+        for _ in range(20):
+            calls.append(asyncio.create_task(client.get("key")))
+            await asyncio.sleep(0)
+            await until(lambda: pool.statistics.waiting == 0)
+        memcached.thaw()
+        assert await asyncio.gather(*calls) == [b"v"] * 20
         # Three, for the last is the lane of large values.
         assert pool.statistics.created == 3
         assert await client.set("large", b"x" * 100_000)

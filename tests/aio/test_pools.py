@@ -12,7 +12,7 @@ from typing import Final
 import attrs
 import pytest
 
-from metacache import AsyncClient, AsyncConnection, AsyncPool, Node, Settings
+from metacache import AsyncClient, AsyncConnection, AsyncPool, Node, Settings, StoreResult
 from metacache.testing import Memcached
 from metacache.transports.account import Discard
 from tests.aio.rig import PATIENT, nothing_left, until
@@ -37,6 +37,10 @@ class Opened:
     @property
     def loads(self) -> list[int]:
         return [connection.load for connection in self.all]
+
+    async def written(self, count: int) -> None:
+        """Wait until so many requests were written and have no reply."""
+        await until(lambda: sum(connection.in_flight for connection in self.all) == count)
 
 
 @asynccontextmanager
@@ -68,9 +72,9 @@ async def test_a_further_connection_is_opened_when_all_are_full_and_then_the_lea
         memcached.freeze()
         seen: list[list[int]] = []
         calls: list[asyncio.Task[bytes | None]] = []
-        for _ in range(18):
+        for number in range(18):
             calls.append(asyncio.create_task(client.get("key")))
-            await asyncio.sleep(0)
+            await opened.written(number + 1)
             seen.append(opened.loads)
         assert seen[:4] == [[1], [2], [3], [4]]
         assert seen[4:12] == [[4, 1], [4, 2], [4, 3], [4, 4], [4, 4, 1], [4, 4, 2], [4, 4, 3], [4, 4, 4]]
@@ -110,6 +114,13 @@ async def test_requests_that_are_given_up_before_they_are_sent_leave_their_conne
             await asyncio.wait(calls)
         await until(lambda: not any(opened.loads))
         assert len(opened.all) <= 2
+
+
+async def test_what_is_asked_for_in_one_turn_goes_out_on_one_connection(shared_memcached: Memcached) -> None:
+    async with nothing_left(), pool_of(shared_memcached.node, TWO) as (client, opened):
+        for _ in range(3):
+            assert await asyncio.gather(*(client.get("none") for _ in range(300))) == [None] * 300
+        assert [connection.tally.dialled for connection in opened.all] == [1]
 
 
 async def test_a_pool_of_one_has_one_connection_whatever_comes(shared_memcached: Memcached) -> None:
@@ -215,7 +226,11 @@ async def test_the_lane_is_no_connection_more_than_the_pool_may_have(memcached: 
     async with nothing_left(), pool_of(memcached.node, TWO) as (client, opened):
         assert await client.set("key", b"v")
         memcached.freeze()
-        calls = [asyncio.create_task(client.set(f"key-{n}", b"x" * (100_000 if n % 2 else 1))) for n in range(40)]
+        calls: list[asyncio.Task[StoreResult]] = []
+        for number in range(20):
+            calls.append(asyncio.create_task(client.set(f"small-{number}", b"x")))
+            await opened.written(number + 1)
+        calls += [asyncio.create_task(client.set(f"large-{number}", b"x" * 100_000)) for number in range(20)]
         await until(lambda: sum(opened.loads) == 40)
         assert sorted(opened.loads) == [10, 10, 20]
         memcached.thaw()

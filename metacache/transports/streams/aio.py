@@ -41,7 +41,7 @@ class Link(asyncio.Protocol):
     Args:
         node: its name, for errors.
         settings: limits, and whether it is TLS.
-        on_room: called with the number of requests just answered, when there may be room to write more.
+        on_room: called with the link when requests were answered, and when there may be room to write more.
         on_lost: called once, with the link and what went wrong; what is left in ``in_flight`` gets no reply.
 
     ``in_flight`` are the places written and not answered, ``requests`` how many requests they are; ``heard``: when
@@ -72,7 +72,7 @@ class Link(asyncio.Protocol):
         self,
         node: str,
         settings: Settings,
-        on_room: Callable[[int], None],
+        on_room: Callable[[Link], None],
         on_lost: Callable[[Link, MetacacheError], None],
     ) -> None:
         self._node = node
@@ -100,29 +100,28 @@ class Link(asyncio.Protocol):
         """True when more may be written now."""
         return not self._paused and not self.is_lost and self.requests < self._max_in_flight
 
-    def write(self, waiting: deque[Place]) -> int:
-        """Write what of *waiting* may be written now, and move it in flight; return the requests of those abandoned.
+    def write(self, waiting: deque[Place]) -> None:
+        """Write what of *waiting* may be written now, and move it in flight; forget who was abandoned.
 
         One write, or over TLS one for each pack that the server can take at once.
         """
         try:
-            return self._write(waiting)
+            self._write(waiting)
         except BaseException:  # a signal's: what is expected may not be what is in flight any more
             self.lose(ConnectionLost("the writing was interrupted"))
             raise
 
-    def _write(self, waiting: deque[Place]) -> int:
+    def _write(self, waiting: deque[Place]) -> None:
         if not self.in_flight:
             self.heard = monotonic()
         pieces: list[bytes] = []
-        size = total = dropped = 0
+        size = total = 0
         room = room_before = min(MAX_REQUESTS, self._max_in_flight - self.requests) if self.has_room else 0
         send_plain, put_in_flight, max_write = self._protocol.send_plain, self.in_flight.append, self._max_write
         while waiting and total < MAX_WRITE and room > 0:
             place = waiting[0]
             future, work, _, _ = place
             if future.done():
-                dropped += weight_of(work)
                 waiting.popleft()
                 continue
             put_in_flight(place)  # first there, then no longer here: whatever strikes, it is not lost
@@ -143,7 +142,6 @@ class Link(asyncio.Protocol):
         self.requests += room_before - room
         if pieces:
             self._transport.write(b"".join(pieces))
-        return dropped
 
     def _frame(self, work: Work) -> bytes:
         """Return the bytes of *work*, whose replies are expected from now on."""
@@ -171,7 +169,7 @@ class Link(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Go on writing."""
         self._paused = False
-        self._on_room(0)
+        self._on_room(self)
 
     @override
     def data_received(self, data: bytes) -> None:
@@ -181,7 +179,8 @@ class Link(asyncio.Protocol):
         self.heard = monotonic()
         protocol = self._protocol
         try:
-            self._on_room(self._answer(protocol.answers(data)))
+            self._answer(protocol.answers(data))
+            self._on_room(self)
         except BaseException:  # a signal's: the answers in hand are gone, and those in flight would get others'
             self.lose(ConnectionLost("the reading was interrupted"))
             raise
@@ -189,7 +188,7 @@ class Link(asyncio.Protocol):
             told = "the connection was closed after an error that leaves unclear what the server takes for requests"
             self.lose(protocol.failure or ConnectionLost(told))
 
-    def _answer(self, answers: Sequence[Answer | Expectation]) -> int:
+    def _answer(self, answers: Sequence[Answer | Expectation]) -> None:
         in_flight = self.in_flight
         answered = 0
         for answer in answers:
@@ -208,7 +207,6 @@ class Link(asyncio.Protocol):
             answered += 1 if type(work) is Operation else weight_of(work)
             in_flight.popleft()  # last: whatever strikes, nobody waits for ever
         self.requests -= answered
-        return answered
 
     def _refuse(self, future: asyncio.Future[Any], work: Work, error: Exception) -> None:  # Any: as in Place
         if isinstance(error, MetacacheError) and type(work) is Operation:
@@ -223,7 +221,7 @@ class Link(asyncio.Protocol):
             self.when_closed.set_result(None)
         if self.is_lost:
             return
-        self._on_room(self._answer([answer_of(each) for each in self._protocol.end_of_stream()]))
+        self._answer([answer_of(each) for each in self._protocol.end_of_stream()])
         told = "the server closed the connection" if exc is None else _told(exc)
         self._lost(ConnectionLost(f"{told} before the reply was complete"))
 
