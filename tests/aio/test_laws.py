@@ -267,23 +267,6 @@ async def test_a_thousand_gets_and_a_large_batch_share_one_connection(shared_mem
         assert values == list(small.values())
 
 
-async def test_a_server_that_stops_reading_makes_no_queue_in_the_transport() -> None:
-    release = threading.Event()
-
-    def deaf(peer: Peer) -> None:
-        release.wait(10.0)
-        peer.rst()
-
-    settings = attrs.evolve(PATIENT, timeout=SHORT * 3)
-    with ScriptedServer(deaf) as server:
-        connection = AsyncConnection(server.node, settings=settings)
-        async with AsyncClient(connection, owns=True) as client:
-            told = await settled(*(client.set(f"key:{n}", b"x" * 1_000_000) for n in range(60)))
-            assert all(isinstance(each, MetacacheError) for each in told)
-            release.set()
-            assert connection.load == 0
-
-
 # --- closing ---------------------------------------------------------------------------------------------------------
 
 

@@ -196,12 +196,15 @@ async def test_what_a_server_does_not_read_waits_unsent_and_is_surely_not_applie
         assert await client.set("key", b"v")
         memcached.freeze()
         hasty = client.with_options(timeout=SHORT)
-        found = await settled(*(hasty.set(f"key:{number}", b"x" * 500_000) for number in range(100)))
+        calls = [asyncio.create_task(hasty.set(f"key:{number}", b"x" * 500_000)) for number in range(100)]
+        patient = asyncio.create_task(client.set("patient", b"x" * 500_000))
+        found = await settled(*calls)
         sent = [error for error in found if isinstance(error, OperationTimeout) and error.maybe_applied]
         unsent = [error for error in found if isinstance(error, MetacacheError) and not error.maybe_applied]
         assert len(sent) + len(unsent) == 100
         assert len(sent) < 30, "what the sockets hold, and one more"
         memcached.thaw()
+        assert await patient, "it is sent when the server reads again"
         assert await client.get("key") == b"v"
         assert connection.load == 0
         assert connection.tally.dialled == 1
