@@ -14,7 +14,17 @@ from typing import Final
 import attrs
 import pytest
 
-from metacache import AsyncCluster, Client, Cluster, ConnectError, Node, NodeDownError, OperationTimeout, Settings
+from metacache import (
+    AsyncCluster,
+    Client,
+    Cluster,
+    ConnectError,
+    Node,
+    NodeDownError,
+    OperationTimeout,
+    PoolTimeout,
+    Settings,
+)
 from metacache.cluster.health import NodeState
 from metacache.testing import Memcached
 from tests.cluster.rig import NOWHERE, PATIENT, failure_of, state_of
@@ -33,19 +43,22 @@ USES: Final[dict[str, Callable[[Client[bytes]], object]]] = {
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("state", ["connected", "not connected"])
 def test_a_caller_whose_time_was_used_up_takes_no_node_down(memcached: Memcached, use: str, state: str) -> None:
-    with Cluster([memcached.node], settings=PATIENT) as cluster:
+    with Cluster([memcached.node], settings=PATIENT) as cluster, Cluster([memcached.node], settings=PATIENT) as other:
         client = cluster.client()
         if state == "connected":
             assert client.set("key", b"value")
         hasty = client.with_options(timeout=NO_TIME)
+        commands = _commands(other)
         for _ in range(5):
             assert not failure_of(lambda: USES[use](hasty)).maybe_applied
             assert state_of(cluster, memcached.node.name) is NodeState.UP
+        assert _commands(other) == commands, "nothing was sent"
         assert client.set("key", b"value")
         assert client.get("key") == b"value"
         (statistics,) = cluster.statistics.values()
         assert statistics.created == 1, "no connection was given up"
         assert not any(statistics.discarded.values())
+        assert (statistics.in_use, statistics.idle) == (0, 1)
 
 
 def test_a_caller_without_time_to_ask_for_a_name_says_nothing_of_the_node() -> None:
@@ -90,23 +103,26 @@ def test_time_that_went_in_waiting_for_a_place_is_no_event_and_nothing_was_sent(
     with Cluster([memcached.node], settings=attrs.evolve(PATIENT, pool_size=1)) as cluster:
         client = cluster.client()
         hasty = client.with_options(timeout=0.05)
-        gets = _gets(cluster)
+        commands = _commands(cluster)
         for _ in range(3):
             exchange = cluster.begin(some_batch(), deadline=monotonic() + 10.0)
             call = Call(lambda: failure_of(lambda: hasty.get("key")))
-            assert isinstance(call.result(), TimeoutError)
+            assert isinstance(call.result(), PoolTimeout)
+            errors = hasty.get_many_outcomes(["a", "b"]).errors
+            assert {type(error) for error in errors.values()} == {PoolTimeout}
+            assert state_of(cluster, memcached.node.name) is NodeState.UP, "before a reply tells that it is"
             finish(exchange)
-            assert state_of(cluster, memcached.node.name) is NodeState.UP
-        assert _gets(cluster) == gets + 3, "those of the batches, and no other"
+        assert _commands(cluster) == commands + 3, "those of the batches, and no other"
         (statistics,) = cluster.statistics.values()
         assert (statistics.in_use, statistics.idle, statistics.waiting) == (0, 1, 0)
         assert client.get("key") is None
 
 
-def _gets(cluster: Cluster) -> int:
+def _commands(cluster: Cluster) -> int:
+    """Return how many reads and writes the server has seen."""
     (told,) = cluster.stats().values()
     assert isinstance(told, dict)
-    return int(told["cmd_get"])
+    return int(told["cmd_get"]) + int(told["cmd_set"])
 
 
 # --- what this process lacks -----------------------------------------------------------------------------------------
