@@ -238,7 +238,8 @@ class AsyncConnection:
             deadline = tick_at
         elif deadline < tick_at:
             tick_at = deadline
-        future: asyncio.Future[Any] = loop.create_future()  # Any: as above
+        # Not loop.create_future(), which is a Python function around this: 700 instructions.
+        future: asyncio.Future[Any] = asyncio.Future(loop=loop)  # Any: as above
         place = (future, work, deadline, now)
         if tick_at < self._tick_at:
             if deadline <= now:

@@ -193,6 +193,7 @@ class Link(asyncio.Protocol):
         answered = 0
         for answer in answers:
             future, work, _, _ = in_flight[0]
+            answered += 1 if type(work) is Operation else weight_of(work)
             if future.done():
                 pass  # it was abandoned
             elif type(answer) is tuple and type(work) is Operation:
@@ -204,7 +205,6 @@ class Link(asyncio.Protocol):
                 self._refuse(future, work, answer.error)
             else:
                 future.set_result(answer)
-            answered += 1 if type(work) is Operation else weight_of(work)
             in_flight.popleft()  # last: whatever strikes, nobody waits for ever
         self.requests -= answered
 
