@@ -23,6 +23,7 @@ from metacache.protocol.replies import Refusal
 from metacache.protocol.windows import Replies
 from metacache.transports import Batch, Exchange, Operation
 from metacache.transports.blocking import run_batch
+from metacache.transports.account import Discard
 from metacache.transports.exchange import StreamExchange
 
 __all__ = ["AsyncFakeTransport", "FakeServer", "FakeTransport"]
@@ -270,7 +271,7 @@ class _FakeStream:
     def failed(self, error: BaseException, /) -> BaseException:
         return error
 
-    def close(self) -> None:
+    def close(self, _: Discard, /) -> None:
         pass
 
 
