@@ -22,8 +22,8 @@ from metacache.protocol.expectations import Answer
 from metacache.protocol.replies import Refusal
 from metacache.protocol.windows import Replies
 from metacache.transports import Batch, Exchange, Operation
-from metacache.transports.blocking import run_batch
 from metacache.transports.account import Discard
+from metacache.transports.blocking import run_batch
 from metacache.transports.exchange import StreamExchange
 
 __all__ = ["AsyncFakeTransport", "FakeServer", "FakeTransport"]
