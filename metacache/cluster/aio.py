@@ -164,7 +164,7 @@ class AsyncCluster:
         """Find the nodes, once for all who wait for them. Raises ConnectError when they are not found in time."""
         if self._closed:
             raise ClosedError("the cluster was closed")
-        if self._opening is None:
+        if self._opening is None or self._opening.done():
             self._opening = asyncio.get_running_loop().create_task(self._find_nodes())
         opening = self._opening
         if opening.get_loop() is not asyncio.get_running_loop():
@@ -186,8 +186,6 @@ class AsyncCluster:
                 self._find = None
         except Exception as error:
             return error
-        finally:
-            self._opening = None
         return None
 
     async def _run_carefully(self, op: Operation[R], deadline: float) -> R:
@@ -220,7 +218,7 @@ class AsyncCluster:
     async def _probe(self, table: Table[AsyncPool], member: Member[AsyncPool], deadline: float) -> bool:
         """Ask *member* whether it is back, if it is time and nobody else does; return whether it is."""
         now = monotonic()
-        if not self._keeper.start_probe(member, now):
+        if now >= deadline or not self._keeper.start_probe(member, now):
             return False
         found: bool | None = None
         try:

@@ -158,7 +158,7 @@ class Cluster:
     def _probe(self, table: Table[Pool], member: Member[Pool], deadline: float) -> bool:
         """Ask *member* whether it is back, if it is time and nobody else does; return whether it is."""
         now = monotonic()
-        if not self._keeper.start_probe(member, now):
+        if now >= deadline or not self._keeper.start_probe(member, now):
             return False
         found: bool | None = None
         try:

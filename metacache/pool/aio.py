@@ -38,6 +38,9 @@ DEFAULTS: Final = Settings()
 # A data block of more bytes takes the lane for large ones, so that small requests need not wait until it is sent.
 LARGE: Final = 65536
 
+# Seconds for which a connection that could not be dialled is left alone while there are others.
+RETRY: Final = 1.0
+
 _load_of = attrgetter("load")
 
 
@@ -169,10 +172,14 @@ class AsyncPool:
 
     def _least_loaded(self) -> AsyncConnection:
         connections = self._connections
+        now = monotonic()
+        failed = [each for each in connections if now < each.failed_at + RETRY]
         # The first with room, in the order they were opened: those opened for a rush are idle after it, and reaped.
         for connection in connections:
-            if connection.in_flight < self._max_pipeline:
+            if connection.in_flight < self._max_pipeline and connection not in failed:
                 return connection
+        if failed:  # the node takes no more connections, or none
+            return min((each for each in connections if each not in failed), key=_load_of, default=failed[0])
         if isinstance(self._limits.checkout(opened=len(connections), now=0.0, until=0.0), Open):
             connections.append(self._new())
             return connections[-1]
@@ -180,8 +187,12 @@ class AsyncPool:
 
     def _new(self) -> AsyncConnection:
         connection = self._make()
+        connection.on_unreachable = self._look_again
         self._name = connection.node.name
         return connection
+
+    def _look_again(self) -> None:
+        self._current = None
 
     def _reap(self) -> None:
         now = monotonic()

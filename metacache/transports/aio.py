@@ -33,9 +33,9 @@ from metacache.transports.account import Age, Discard, Tally
 from metacache.transports.batches.aio import run_windows
 from metacache.transports.dialing.blocking import Resolver
 from metacache.transports.limits import check_bodies, too_large
-from metacache.transports.opening.aio import open_link
+from metacache.transports.opening.aio import CLOSED_AT_ONCE, open_link
 from metacache.transports.streams.aio import Link
-from metacache.transports.waiting.aio import Place, Work, fail_places, is_stale_read
+from metacache.transports.waiting.aio import GRACE, Place, Work, fail_places, is_stale_read
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -49,14 +49,14 @@ DEFAULTS: Final = Settings()
 
 # Requests that may wait before those whose callers have gone are looked for.
 CROWD: Final = 64
-# Seconds in which a loop that was held up reads what has arrived. Not 0: uvloop would not read in between.
-GRACE: Final = 0.001
+# A loop that runs a timer so many seconds late was held up: what it missed it says nothing of the node for.
+HELD_UP: Final = 0.05
 _CLOSED: Final = "the connection was closed"
-_LATE: Final = "no complete reply within the deadline; is the server or the network overloaded?"
+_LATE: Final = "no complete reply within the deadline"
 
 
-def _nobody(_: MetacacheError) -> None:
-    """Stand in for whoever wants to know of failures."""
+def _nobody(*_: object) -> None:
+    """Stand in for whoever wants to know."""
 
 
 @final
@@ -72,7 +72,8 @@ class AsyncConnection:
         settings: timeouts, TLS, credentials, limits.
         on_failure: called once for each failed dial and each connection that broke, however many requests that failed.
 
-    ``in_flight`` is how many requests were written and have no reply yet; ``tally`` counts its sockets.
+    ``in_flight`` is how many requests were written and have no reply yet; ``tally`` counts its sockets. ``failed_at``:
+    when it could not be dialled, minus infinity when it could; ``on_unreachable`` is called then.
     """
 
     __slots__ = (
@@ -91,8 +92,10 @@ class AsyncConnection:
         "_tick_at",
         "_timeout",
         "_timer",
+        "failed_at",
         "in_flight",
         "node",
+        "on_unreachable",
         "tally",
     )
 
@@ -102,6 +105,8 @@ class AsyncConnection:
         self.node = node
         self.tally = Tally()
         self.in_flight = 0
+        self.failed_at = -math.inf
+        self.on_unreachable: Callable[[], object] = _nobody
         self._settings = settings
         self._timeout = settings.timeout
         self._max_body = settings.max_value_size
@@ -290,6 +295,8 @@ class AsyncConnection:
         self._drop_abandoned()
         if self._pending and self._dialling is None and self._loop is not None:
             self._dialling = self._loop.create_task(self._dial())
+            # Not at the end of the task: one that is cancelled before its first step never comes there.
+            self._dialling.add_done_callback(self._dialled)
 
     async def _dial(self) -> None:
         # A task of its own: whoever waits for it may be cancelled, and the others still wait.
@@ -297,13 +304,24 @@ class AsyncConnection:
         try:
             make = partial(Link, self.node.name, self._settings, self._has_room, self._lost)
             self._link = await open_link(self.node, self._settings, self._resolver, deadline, make, self._count_dial)
+            self.failed_at = -math.inf
         except MetacacheError as error:
-            self._fail(self._pending, error, sent=False)
-            self._on_failure(error)
-        finally:
-            self._dialling = None
-            self._drop_abandoned()
-            self._flush_soon()
+            if isinstance(error, ConnectError) and monotonic() > deadline + HELD_UP:
+                error.is_local = True
+            self._unreachable(error)
+
+    def _dialled(self, _: asyncio.Task[None]) -> None:
+        self._dialling = None
+        self._drop_abandoned()
+        self._flush_soon()
+
+    def _unreachable(self, error: MetacacheError) -> None:
+        """Tell all who wait, and who chooses connections, that there is none."""
+        self.failed_at = monotonic()
+        self._fail(self._pending, error, sent=False)
+        self._drop_abandoned()
+        self._on_failure(error)
+        self.on_unreachable()
 
     def _count_dial(self) -> None:
         self.tally.dialled += 1
@@ -318,7 +336,7 @@ class AsyncConnection:
             self.in_flight = 0
         left = tuple(link.in_flight)
         link.in_flight.clear()
-        is_event = bool(left)
+        is_event = bool(left) or isinstance(error, ConnectError)
         self.tally.discarded[Discard.BROKEN if is_event else Discard.STALE] += 1
         if isinstance(error, ConnectionLost):
             again = [place for place in left if is_stale_read(place, link.dialled)]
@@ -326,7 +344,11 @@ class AsyncConnection:
             self._pending.extendleft((future, work, by, -math.inf) for future, work, by, _ in reversed(again))
         self._fail(left, error, sent=True)
         self._drop_abandoned()
-        if was_used and is_event:
+        if was_used and isinstance(error, ConnectError):
+            self._unreachable(error)
+        elif was_used and not link.was_asked and self._pending:
+            self._unreachable(ConnectError(CLOSED_AT_ONCE))  # to dial on and on would be a storm
+        elif was_used and is_event:
             self._on_failure(error)
         if self._pending:
             self._flush_soon()
@@ -356,13 +378,14 @@ class AsyncConnection:
 
     def _tick(self) -> None:
         now = monotonic()
+        late = now - self._tick_at - GRACE
         self._timer = None
         self._tick_at = math.inf
         link = self._link
         if link is not None and link.in_flight and now >= link.heard + self._settings.timeout:
             told = f"no byte came for {self._settings.timeout} seconds while requests waited; the connection is closed"
             link.lose(OperationTimeout(told))
-        self._expire(now)
+        self._expire(now, f"; the event loop was held up for {late:.1f} seconds" if late > HELD_UP else "")
         link = self._link
         moments = [place[2] for place in self._places() if not place[0].done()]
         if link is not None and link.in_flight:
@@ -370,18 +393,18 @@ class AsyncConnection:
         if moments and self._loop is not None:
             self._arm(self._loop, min(moments), now)
 
-    def _expire(self, now: float) -> None:
+    def _expire(self, now: float, why: str) -> None:
         """End what is past its deadline: those waiting leave, those in flight abandon their places."""
         in_flight = () if self._link is None else self._link.in_flight
         late = [place for place in in_flight if place[2] <= now]
-        self._fail(late, OperationTimeout(_LATE), sent=True)
+        self._fail(late, OperationTimeout(_LATE + (why or "; is the server or the network overloaded?")), sent=True)
         unsent = [place for place in self._pending if place[2] <= now]
         if unsent:
-            self._fail(unsent, self._why_unsent(), sent=False)
+            self._fail(unsent, self._why_unsent(why), sent=False)
             self._drop_abandoned()
 
-    def _why_unsent(self) -> MetacacheError:
+    def _why_unsent(self, why: str) -> MetacacheError:
         if self._link is None:
-            return ConnectError("not connected within the deadline")
-        told = f"{self._link.requests} requests stayed in flight; raise max_in_flight, or look for what is slow"
-        return PoolTimeout(told)
+            return ConnectError(f"not connected within the deadline{why}")
+        hint = why or "; raise max_in_flight, or look for what is slow"
+        return PoolTimeout(f"not sent within the deadline, {self._link.requests} requests are in flight{hint}")

@@ -182,7 +182,7 @@ async def test_who_waits_for_room_until_the_deadline_has_sent_nothing(memcached:
         memcached.freeze()
         in_flight = [asyncio.create_task(client.get("key")) for _ in range(2)]
         await asyncio.sleep(0)
-        with pytest.raises(PoolTimeout, match="2 requests stayed in flight") as raised:
+        with pytest.raises(PoolTimeout, match="2 requests are in flight") as raised:
             await client.with_options(timeout=0.05).set("key", b"2")
         assert not raised.value.maybe_applied
         memcached.thaw()

@@ -12,7 +12,15 @@ from typing import Final
 import attrs
 import pytest
 
-from metacache import AsyncClient, AsyncPool, BatchError, ConnectError
+from metacache import (
+    AsyncClient,
+    AsyncCluster,
+    AsyncPool,
+    BatchError,
+    ConnectError,
+    NodeDownError,
+    NodeState,
+)
 from metacache.testing import Memcached
 from tests.aio.rig import PATIENT, client_of, nothing_left, settled, until
 from tests.conftest import start
@@ -113,13 +121,38 @@ async def test_a_pool_that_gets_no_further_connection_uses_the_one_it_has() -> N
         client = AsyncClient(pool)
         crowd.leave(1)
         await first_stored(client)
+        found = await settled(*await each_in_flight(pool, client, server))
+        assert found.count(b"v") == 1
+        assert [type(each) for each in found].count(ConnectError) == 2
         for _ in range(3):
-            found = await settled(*await each_in_flight(pool, client, server))
-            assert found.count(b"v") == 1
-            assert [type(each) for each in found].count(ConnectError) == 2
+            assert await settled(*await each_in_flight(pool, client, server)) == [b"v"] * 3
         assert pool.statistics.in_use == 0
         crowd.leave()
         async with asyncio.timeout(10.0):
-            while await settled(*await each_in_flight(pool, client, server)) != [b"v"] * 3:
-                pass
+            while pool.statistics.idle < 3:  # those that could not be dialled are tried again, after a while
+                assert await settled(*await each_in_flight(pool, client, server)) == [b"v"] * 3
         assert pool.statistics.idle == 3
+
+
+@pytest.mark.both_loops
+async def test_a_full_server_is_down_after_three_refusals_as_for_the_blocking_cluster() -> None:
+    async with full() as (server, _), AsyncCluster([server.node], settings=PATIENT) as cluster:
+        client = cluster.client()
+        for _ in range(3):
+            with pytest.raises(ConnectError):
+                await client.get("key")
+        assert cluster.states[server.node] is NodeState.DOWN
+        with pytest.raises(NodeDownError):
+            await client.get("key")
+
+
+@pytest.mark.both_loops
+async def test_a_pool_does_not_stay_with_a_connection_that_cannot_be_dialled() -> None:
+    settings = attrs.evolve(PATIENT, pool_size=4, max_pipeline=1)
+    async with full() as (server, crowd), AsyncPool(server.node, settings=settings) as pool:
+        client = AsyncClient(pool)
+        crowd.leave(1)
+        await first_stored(client)
+        await settled(*await each_in_flight(pool, client, server))
+        for _ in range(5):
+            assert await client.get("key") == b"v"

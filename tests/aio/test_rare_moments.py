@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import time
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from typing import Any, Final
@@ -12,7 +13,15 @@ from typing import Any, Final
 import attrs
 import pytest
 
-from metacache import AsyncClient, AsyncConnection, ClosedError, ConnectError, MetacacheError, OperationTimeout
+from metacache import (
+    AsyncClient,
+    AsyncConnection,
+    ClosedError,
+    ConnectError,
+    MetacacheError,
+    OperationTimeout,
+    Settings,
+)
 from metacache.testing import Memcached
 from tests.aio.rig import HIT, PATIENT, SHORT, client_of, nothing_left, settled, until
 from tests.scripted import Peer, ScriptedServer, answering, silent
@@ -208,3 +217,41 @@ async def test_what_a_server_does_not_read_waits_unsent_and_is_surely_not_applie
         assert await client.get("key") == b"v"
         assert connection.load == 0
         assert connection.tally.dialled == 1
+
+
+async def test_a_full_server_is_not_dialled_over_and_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refusing(peer: Peer) -> None:
+        peer.send(b"ERROR Too many open connections\r\n")
+        peer.fin()
+
+    loop = asyncio.get_running_loop()
+    genuine = loop.sock_connect
+
+    async def held(sock: Any, address: Any) -> None:  # Any: passed on
+        await genuine(sock, address)
+        time.sleep(0.02)  # the server's word is there before any of ours
+
+    monkeypatch.setattr(loop, "sock_connect", held)
+    failures: list[MetacacheError] = []
+    with ScriptedServer(refusing, answering(HIT)) as server:
+        settings = Settings(timeout=0.5, connect_timeout=0.5)
+        connection = AsyncConnection(server.node, settings=settings, on_failure=failures.append)
+        async with AsyncClient(connection, owns=True) as client:
+            with pytest.raises(ConnectError, match=r"\(-c\)"):
+                await client.get("key")
+            assert server.accepted == 1
+            assert [type(failure) for failure in failures] == [ConnectError]
+            assert await client.get("key") == b"right"
+
+
+@pytest.mark.both_loops
+async def test_a_dial_that_is_cancelled_before_its_first_step_is_begun_anew() -> None:
+    async with nothing_left():
+        with ScriptedServer(answering(HIT)) as server:
+            async with client_of(server.node, Settings(timeout=2.0, connect_timeout=2.0)) as client:
+                call = asyncio.create_task(client.get("key"))
+                tasks = asyncio.all_tasks()
+                while not (dials := asyncio.all_tasks() - tasks):
+                    await asyncio.sleep(0)
+                dials.pop().cancel()
+                assert await call == b"right"

@@ -15,6 +15,7 @@ from typing import TypeVar
 from metacache.nodes import Node, UnixAddress
 from metacache.settings import Settings
 from metacache.transports.dialing.blocking import Resolver, Target, dial_failed, set_tcp_options
+from metacache.transports.waiting.aio import patience
 
 __all__ = ["dial"]
 
@@ -34,7 +35,7 @@ async def dial(node: Node, settings: Settings, resolver: Resolver, deadline: flo
         if share <= 0:
             break
         try:
-            async with asyncio.timeout(share):
+            async with patience(share):
                 return await _connect(node, settings, target, make)
         except OSError as error:
             failures.append(error)
@@ -49,7 +50,7 @@ async def _targets(resolver: Resolver, deadline: float) -> Sequence[Target]:
     if known is not None:
         return known
     loop = asyncio.get_running_loop()
-    patience = resolver.patience(deadline - monotonic())
+    seconds = resolver.patience(deadline - monotonic())
     asked = resolver.ask()
     answered = asyncio.Event()
 
@@ -60,7 +61,7 @@ async def _targets(resolver: Resolver, deadline: float) -> Sequence[Target]:
 
     asked.tell(tell)
     try:
-        async with asyncio.timeout(patience):
+        async with patience(seconds):
             await answered.wait()
     except TimeoutError:
         pass  # the answer kept from before is still good

@@ -20,9 +20,11 @@ from metacache.transports import Operation, Verb
 from metacache.transports.dialing.aio import dial
 from metacache.transports.dialing.blocking import Resolver
 from metacache.transports.streams.aio import Link
+from metacache.transports.waiting.aio import patience
 
-__all__ = ["open_link"]
+__all__ = ["CLOSED_AT_ONCE", "open_link"]
 
+CLOSED_AT_ONCE: Final = "connected, and the server closed the connection at once; has it free connections (-c)?"
 AUTHENTICATE: Final = Verb("authenticate", commands.AUTHENTICATE, is_read=True)
 
 
@@ -48,8 +50,7 @@ async def open_link(
         link.close()
         raise
     if link.is_lost:
-        told = "connected, and the server closed the connection at once; has it free connections (-c)?"
-        raise ConnectError(told, node=node.name)
+        raise ConnectError(CLOSED_AT_ONCE, node=node.name)
     return link
 
 
@@ -57,7 +58,7 @@ async def _authenticate(link: Link, node: Node, credentials: Operation[bool], de
     future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()  # Any: as in Place
     link.write(deque([(future, credentials, math.inf, -math.inf)]))
     try:
-        async with asyncio.timeout(deadline - monotonic()):
+        async with patience(deadline - monotonic()):
             await future
     except (TimeoutError, ConnectionLost, ProtocolError) as error:
         told = "connected, but the server did not answer the authentication"

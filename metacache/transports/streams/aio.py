@@ -16,14 +16,14 @@ from typing import Any, Final, cast, final
 
 from typing_extensions import override
 
-from metacache.errors import ConnectionLost, MetacacheError
+from metacache.errors import ConnectError, ConnectionLost, MetacacheError
 from metacache.protocol.connection import ProtocolConnection, answer_of
 from metacache.protocol.expectations import Answer, Expectation
 from metacache.protocol.replies import Refusal
 from metacache.settings import Settings
 from metacache.transports import Operation
 from metacache.transports.exchange import send_window
-from metacache.transports.waiting.aio import BatchWindow, Place, Work, weight_of
+from metacache.transports.waiting.aio import BatchWindow, Place, Work, unsent, weight_of
 
 __all__ = ["Link"]
 
@@ -63,6 +63,7 @@ class Link(asyncio.Protocol):
         "in_flight",
         "is_lost",
         "requests",
+        "was_asked",
         "when_closed",
     )
 
@@ -83,6 +84,7 @@ class Link(asyncio.Protocol):
         self._on_lost = on_lost
         self._paused = False
         self.is_lost = False
+        self.was_asked = False
         self.in_flight: deque[Place] = deque()
         self.requests = 0
         self.dialled = self.heard = monotonic()
@@ -108,12 +110,13 @@ class Link(asyncio.Protocol):
         try:
             self._write(waiting)
         except BaseException:  # a signal's: what is expected may not be what is in flight any more
-            self.lose(ConnectionLost("the writing was interrupted"))
+            self.lose(_interrupted("writing"))
             raise
 
     def _write(self, waiting: deque[Place]) -> None:
         if not self.in_flight:
             self.heard = monotonic()
+            self.was_asked = True
         pieces: list[bytes] = []
         size = total = 0
         room = room_before = min(MAX_REQUESTS, self._max_in_flight - self.requests) if self.has_room else 0
@@ -179,14 +182,14 @@ class Link(asyncio.Protocol):
         self.heard = monotonic()
         protocol = self._protocol
         try:
-            self._answer(protocol.answers(data))
+            answers = protocol.answers(data)
+            self._answer(answers)
             self._on_room(self)
         except BaseException:  # a signal's: the answers in hand are gone, and those in flight would get others'
-            self.lose(ConnectionLost("the reading was interrupted"))
+            self.lose(_interrupted("reading"))
             raise
         if protocol.must_close:
-            told = "the connection was closed after an error that leaves unclear what the server takes for requests"
-            self.lose(protocol.failure or ConnectionLost(told))
+            self.lose(protocol.failure or _why_closed(answers))
 
     def _answer(self, answers: Sequence[Answer | Expectation]) -> None:
         in_flight = self.in_flight
@@ -254,6 +257,20 @@ class Link(asyncio.Protocol):
         if finish is not None:
             with contextlib.suppress(RuntimeError):  # as above
                 finish(None)
+
+
+def _why_closed(answers: Sequence[Answer | Expectation]) -> MetacacheError:
+    """Return what the last of *answers*, after which the connection is closed, says of the node."""
+    last = answers[-1] if answers else None
+    if type(last) is Refusal and isinstance(last.error, ConnectError):
+        return unsent(last.error)
+    return ConnectionLost("closed after an error that leaves unclear what the server takes for requests")
+
+
+def _interrupted(what: str) -> ConnectionLost:
+    error = ConnectionLost(f"the {what} was interrupted; the connection is closed")
+    error.is_local = True
+    return error
 
 
 def _told(error: Exception) -> str:

@@ -1,19 +1,38 @@
 """Places: what tasks wait for on a shared connection, each a future with the work that is to fulfil it.
 
-Knows futures and work; knows no socket and no deadline's timer.
+Knows futures, work, and a loop that was held up; knows no socket.
 """
 
 from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Iterable
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import asynccontextmanager
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from metacache.errors import MetacacheError
 from metacache.transports import Batch, Operation
 
-__all__ = ["BatchWindow", "Place", "Work", "fail_places", "is_stale_read", "unsent", "weight_of"]
+__all__ = ["GRACE", "BatchWindow", "Place", "Work", "fail_places", "is_stale_read", "patience", "unsent", "weight_of"]
+
+# Seconds in which a loop that was held up reads what has arrived. Not 0: uvloop would not read in between.
+GRACE: Final = 0.001
+
+
+@asynccontextmanager
+async def patience(seconds: float) -> AsyncGenerator[None]:
+    """Raise TimeoutError when what is inside takes more than so many *seconds*.
+
+    As `asyncio.timeout`, but what had happened by then is seen first, when the loop was held up.
+    """
+    async with asyncio.timeout(None) as timeout:
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(max(seconds, 0.0), lambda: timeout.reschedule(loop.time() + GRACE))
+        try:
+            yield
+        finally:
+            timer.cancel()
 
 
 class BatchWindow(NamedTuple):
