@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from typing import Final
 
@@ -17,13 +18,15 @@ HELD_UP: Final = 0.3  # seconds
 
 
 @pytest.mark.both_loops
-async def test_what_was_answered_while_the_loop_was_held_up_is_in_time(shared_memcached: Memcached) -> None:
+async def test_what_was_answered_while_the_loop_was_held_up_is_in_time(memcached: Memcached) -> None:
     settings = Settings(timeout=10.0, connect_timeout=HELD_UP / 3, username="user", password="secret")
-    connection = AsyncConnection(shared_memcached.node, settings=settings)
+    connection = AsyncConnection(memcached.node, settings=settings)
+    memcached.freeze()
     async with nothing_left(), AsyncClient(connection, owns=True) as client:
         call = asyncio.create_task(client.set("busy", b"v"))
-        await until(lambda: connection.tally.dialled == 1)
-        time.sleep(HELD_UP)  # user and password are under way
+        await until(lambda: connection.tally.dialled == 1)  # user and password are under way
+        threading.Timer(HELD_UP / 2, memcached.thaw).start()
+        time.sleep(HELD_UP)
         assert await call
 
 
