@@ -35,7 +35,7 @@ from metacache.transports.dialing.blocking import Resolver
 from metacache.transports.limits import check_bodies, too_large
 from metacache.transports.opening.aio import CLOSED_AT_ONCE, open_link
 from metacache.transports.streams.aio import Link
-from metacache.transports.waiting.aio import GRACE, Place, Work, fail_places, is_stale_read
+from metacache.transports.waiting.aio import Alarm, Place, Work, fail_places, is_stale_read
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -78,6 +78,7 @@ class AsyncConnection:
 
     __slots__ = (
         "__weakref__",
+        "_alarm",
         "_closed",
         "_crowd",
         "_dialling",
@@ -89,9 +90,7 @@ class AsyncConnection:
         "_pending",
         "_resolver",
         "_settings",
-        "_tick_at",
         "_timeout",
-        "_timer",
         "failed_at",
         "in_flight",
         "node",
@@ -118,8 +117,7 @@ class AsyncConnection:
         self._crowd = CROWD
         self._dialling: asyncio.Task[None] | None = None
         self._flushing = False
-        self._timer: asyncio.TimerHandle | None = None
-        self._tick_at = math.inf
+        self._alarm = Alarm(self._tick)
         self._closed = False
 
     @override
@@ -186,8 +184,7 @@ class AsyncConnection:
             return
         while undone := [place[0] for place in self._places() if not place[0].done()]:
             await asyncio.wait(undone)  # a batch asks for its next windows before this goes on
-        if self._timer is not None:
-            self._timer.cancel()
+        self._alarm.cancel()
         if self._dialling is not None:
             self._dialling.cancel()
             await asyncio.wait((self._dialling,))
@@ -246,11 +243,11 @@ class AsyncConnection:
         # Not loop.create_future(), which is a Python function around this: 700 instructions.
         future: asyncio.Future[Any] = asyncio.Future(loop=loop)  # Any: as above
         place = (future, work, deadline, now)
-        if tick_at < self._tick_at:
+        if tick_at < self._alarm.at:
             if deadline <= now:
                 self._fail((place,), OperationTimeout("the deadline had passed before anything was sent"), sent=False)
                 return future
-            self._arm(loop, tick_at, now)
+            self._alarm.set(loop, tick_at, now)
         self._pending.append(place)
         if not self._flushing:
             self._flushing = True
@@ -365,22 +362,7 @@ class AsyncConnection:
 
     # --- deadlines ---------------------------------------------------------------------------------------------------
 
-    def _arm(self, loop: asyncio.AbstractEventLoop, when: float, now: float) -> None:
-        """Have one timer, for the earliest deadline."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self._tick_at = when
-        self._timer = loop.call_later(max(when - now, 0.0), self._tick_soon)
-
-    def _tick_soon(self) -> None:
-        if self._loop is not None:
-            self._timer = self._loop.call_later(GRACE, self._tick)
-
-    def _tick(self) -> None:
-        now = monotonic()
-        late = now - self._tick_at - GRACE
-        self._timer = None
-        self._tick_at = math.inf
+    def _tick(self, now: float, late: float) -> None:
         link = self._link
         if link is not None and link.in_flight and now >= link.heard + self._settings.timeout:
             told = f"no byte came for {self._settings.timeout} seconds while requests waited; the connection is closed"
@@ -391,7 +373,7 @@ class AsyncConnection:
         if link is not None and link.in_flight:
             moments.append(link.heard + self._settings.timeout)
         if moments and self._loop is not None:
-            self._arm(self._loop, min(moments), now)
+            self._alarm.set(self._loop, min(moments), now)
 
     def _expire(self, now: float, why: str) -> None:
         """End what is past its deadline: those waiting leave, those in flight abandon their places."""

@@ -7,17 +7,56 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import AsyncGenerator, Iterable
+import math
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import Any, Final, NamedTuple, TypeAlias
+from time import monotonic
+from typing import Any, Final, NamedTuple, TypeAlias, final
 
 from metacache.errors import MetacacheError
 from metacache.transports import Batch, Operation
 
-__all__ = ["GRACE", "BatchWindow", "Place", "Work", "fail_places", "is_stale_read", "patience", "unsent", "weight_of"]
+__all__ = ["Alarm", "BatchWindow", "Place", "Work", "fail_places", "is_stale_read", "patience", "unsent", "weight_of"]
 
 # Seconds in which a loop that was held up reads what has arrived. Not 0: uvloop would not read in between.
 GRACE: Final = 0.001
+
+
+@final
+class Alarm:
+    """One timer for the earliest of many moments; of a loop that was held up it sees first what has arrived.
+
+    ``at`` is the moment (``time.monotonic()``) it is set for, infinity when for none. *ring* is called with the time
+    now and how late that is, in seconds; then it is set for none.
+    """
+
+    __slots__ = ("_ring", "_timer", "at")
+
+    def __init__(self, ring: Callable[[float, float], None]) -> None:
+        self._ring = ring
+        self._timer: asyncio.TimerHandle | None = None
+        self.at = math.inf
+
+    def set(self, loop: asyncio.AbstractEventLoop, at: float, now: float) -> None:
+        """Set it for *at*, and no longer for another moment."""
+        self.cancel()
+        self.at = at
+        self._timer = loop.call_later(max(at - now, 0.0), self._wait, loop)
+
+    def _wait(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = loop.call_later(GRACE, self._go_off)
+
+    def _go_off(self) -> None:
+        now = monotonic()
+        late = now - self.at - GRACE
+        self._timer, self.at = None, math.inf
+        self._ring(now, late)
+
+    def cancel(self) -> None:
+        """Set it for no moment."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self.at = None, math.inf
 
 
 @asynccontextmanager
