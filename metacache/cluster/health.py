@@ -78,18 +78,24 @@ class Health:
         """Return the health while one caller asks; if nothing was heard of it *until* then, another may."""
         return attrs.evolve(self, state=NodeState.PROBING, probe_at=until)
 
+    def probe_answered(self) -> Health:
+        """Return the health after a probe that was answered: up. A probe that ends late tells nothing any more."""
+        return HEALTHY if self.state is NodeState.PROBING else self
+
     def probe_failed(self, now: float, chance: float) -> Health:
         """Return the health after a probe without answer: down, and asked again after twice the pause."""
+        if self.state is not NodeState.PROBING:
+            return self
         pause = min(2 * self.pause, LONGEST_PAUSE)
         return Health(NodeState.DOWN, self.failures + 1, pause, now + _jittered(pause, chance))
 
     def probe_abandoned(self) -> Health:
         """Return the health after a probe that was interrupted and told nothing: down, and the next caller may ask."""
-        return attrs.evolve(self, state=NodeState.DOWN, probe_at=0.0)
+        return attrs.evolve(self, state=NodeState.DOWN, probe_at=0.0) if self.state is NodeState.PROBING else self
 
     def succeeded(self) -> Health:
-        """Return the health after a reply. A reply that was under way when the node went down does not bring it up."""
-        return self if self.state is NodeState.DOWN else HEALTHY
+        """Return the health after a reply. One that was under way when the node went down does not bring it up."""
+        return self if self.state in _DOWN else HEALTHY
 
 
 HEALTHY: Final = Health()

@@ -85,7 +85,7 @@ class Keeper:
     def end_probe(self, table: Table[P], member: Member[P], now: float, found: bool | None) -> None:
         """Note what a probe found: True an answer, False none, None nothing (interrupted, or the pool was full)."""
         steps: dict[bool | None, Callable[[Health], Health]] = {
-            True: Health.succeeded,
+            True: Health.probe_answered,
             False: lambda health: health.probe_failed(now, random.random()),
             None: Health.probe_abandoned,
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import pytest
 from hypothesis import given
@@ -50,7 +50,9 @@ def test_a_failure_of_a_node_that_is_down_tells_nothing_new() -> None:
 
 
 def test_a_reply_that_was_under_way_does_not_bring_a_node_up() -> None:
+    probing = DOWN.probing(NOW + 30)
     assert DOWN.succeeded() is DOWN
+    assert probing.succeeded() is probing
 
 
 # --- probes ----------------------------------------------------------------------------------------------------------
@@ -86,7 +88,7 @@ def test_failed_probes_double_the_pause_up_to_thirty_seconds() -> None:
 
 
 def test_an_answered_probe_brings_the_node_up_and_the_pauses_begin_anew() -> None:
-    health = DOWN.probing(NOW + 30).probe_failed(NOW, EVEN).probing(NOW + 30).succeeded()
+    health = DOWN.probing(NOW + 30).probe_failed(NOW, EVEN).probing(NOW + 30).probe_answered()
     assert health is HEALTHY
     for _ in range(3):
         health = health.failed(NOW, EVEN)
@@ -99,6 +101,13 @@ def test_an_abandoned_probe_tells_nothing_and_the_next_caller_may_ask_at_once() 
     assert abandoned.state is NodeState.DOWN
     assert (abandoned.pause, abandoned.failures) == (health.pause, health.failures)
     assert abandoned.may_probe(NOW)
+
+
+@pytest.mark.parametrize("health", [HEALTHY, HEALTHY.failed(NOW, EVEN), DOWN])
+def test_a_probe_that_ends_when_nobody_probes_any_more_changes_nothing(health: Health) -> None:
+    assert health.probe_answered() is health
+    assert health.probe_failed(NOW, EVEN) is health
+    assert health.probe_abandoned() is health
 
 
 @given(chance=st.floats(0, 1), failed=st.integers(0, 8))
@@ -117,38 +126,42 @@ def test_chance_spreads_the_pauses_over_the_whole_of_that() -> None:
 
 # --- any history -----------------------------------------------------------------------------------------------------
 
-Step = Literal["failed", "succeeded", "probing", "probe_failed", "probe_abandoned"]
+Step = Literal["failed", "succeeded", "probing", "probe_answered", "probe_failed", "probe_abandoned"]
+STEPS: Final[tuple[Step, ...]] = get_args(Step)
 
 
 def step(health: Health, name: Step, now: float) -> Health:
-    """Take a step that a cluster may take: probes end only after they began, and begin only when it is time."""
-    if name == "failed":
-        return health.failed(now, EVEN)
-    if name == "succeeded" and health.state is not NodeState.PROBING:
-        return health.succeeded()
+    """Take a step that a cluster may take: probes begin only when it is time; what was under way ends at any time."""
     if name == "probing":
         return health.probing(now + 30) if health.may_probe(now) else health
-    if health.state is not NodeState.PROBING:
-        return health
-    ends = {"probe_failed": health.probe_failed(now, EVEN), "probe_abandoned": health.probe_abandoned()}
-    return ends.get(name) or health.succeeded()
+    steps = {
+        "failed": health.failed(now, EVEN),
+        "succeeded": health.succeeded(),
+        "probe_answered": health.probe_answered(),
+        "probe_failed": health.probe_failed(now, EVEN),
+        "probe_abandoned": health.probe_abandoned(),
+    }
+    return steps[name]
 
 
-@given(st.lists(st.sampled_from(["failed", "succeeded", "probing", "probe_failed", "probe_abandoned"]), max_size=60))
-def test_whatever_happens_a_node_goes_down_by_three_failures_and_up_by_an_answer_alone(history: list[Step]) -> None:
+@given(st.lists(st.sampled_from(STEPS), max_size=60))
+def test_whatever_happens_a_node_goes_down_by_three_failures_and_up_by_an_answered_probe_alone(
+    history: list[Step],
+) -> None:
     health, in_a_row = HEALTHY, 0
     for now, name in enumerate(history):
         before = health
         health = step(before, name, float(now))
-        in_a_row = 0 if name == "succeeded" else in_a_row + (name == "failed")
+        in_a_row = 0 if health is HEALTHY else in_a_row + (name == "failed")
         if not before.is_down and health.is_down:
             assert name == "failed"
             assert in_a_row >= 3
         if before.is_down and not health.is_down:
-            assert name == "succeeded"
+            assert name == "probe_answered"
             assert before.state is NodeState.PROBING
         assert health.is_down or health.failures < 3
         assert health.is_down == (health.state in {NodeState.DOWN, NodeState.PROBING})
+        assert health.pause >= 0.5 if health.is_down else health.pause == 0.0
 
 
 # --- half of the weight ----------------------------------------------------------------------------------------------
