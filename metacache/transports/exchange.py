@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol, final
 
 from typing_extensions import override
 
-from metacache.errors import ConnectionLost, MetacacheError, OperationTimeout, TransportError
+from metacache.errors import ConnectionLost, MetacacheError, OperationTimeout
 from metacache.protocol.windows import QuietWindow, Replies, Window
 from metacache.transports.account import Discard
 
@@ -189,8 +189,8 @@ class StreamExchange:
         if self._stream is None:
             return True
         try:
-            if not self._is_prepared:
-                self._prepare(self._stream, now)
+            if not self._is_prepared and not self._prepare(self._stream, now):
+                return True
             self._write(self._stream)
             # Nothing can have come before anything was sent.
             while self._began and self._windows and self._read(self._stream):
@@ -217,9 +217,15 @@ class StreamExchange:
                 self._refuse(error, self._stream)
         return self._replies
 
-    def _prepare(self, stream: NonBlockingStream, now: float) -> None:
+    def _prepare(self, stream: NonBlockingStream, now: float) -> bool:
+        """Make the stream ready; return False when that was the end of it."""
         self._is_prepared = True
-        self._fresh = stream.prepare((now + self._deadline) / 2)
+        try:
+            self._fresh = stream.prepare((now + self._deadline) / 2)
+        except MetacacheError as error:
+            self._refuse(error, stream)
+            return False
+        return True
 
     # --- bytes -------------------------------------------------------------------------------------------------------
 
@@ -271,9 +277,6 @@ class StreamExchange:
 
     def _fail(self, error: BaseException, stream: NonBlockingStream, *, final: bool = False) -> None:
         """Close the stream. Begin again if it was stale and the batch only reads; else fail what has no reply."""
-        if isinstance(error, TransportError) and error.is_local:
-            self._refuse(error, stream)
-            return
         failure: BaseException | None = stream.failed(error)
         answered = any(self._replies.headers) or bool(self._replies.errors)
         stale = isinstance(failure, ConnectionLost) and not self._fresh and not answered

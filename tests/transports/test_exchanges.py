@@ -1,0 +1,98 @@
+"""What becomes of a batch whose stream fails is told by how far it has come, whatever the error is or whose fault."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Final, final
+
+import pytest
+
+from metacache import Batch, ConnectError, MetacacheError, OperationTimeout
+from metacache.protocol import commands
+from metacache.protocol.connection import ProtocolConnection
+from metacache.transports import Verb
+from metacache.transports.account import Discard
+from metacache.transports.exchange import StreamExchange
+
+SET: Final = Verb("set_many", commands.MS, is_read=False)
+
+
+@final
+class Broken:
+    """A stream that fails with *error* at one of its *stages*, and tells whether it was closed."""
+
+    is_tls = False
+
+    def __init__(self, stage: str, error: MetacacheError) -> None:
+        self.protocol = ProtocolConnection(max_reply_size=1000)
+        self.is_closed = False
+        self._stage = stage
+        self._error = error
+
+    def _at(self, stage: str) -> None:
+        if stage == self._stage:
+            raise self._error
+
+    def prepare(self, _: float, /) -> bool:
+        self._at("prepare")
+        return True
+
+    def fileno(self) -> int:
+        return -1
+
+    def write(self, data: memoryview, /) -> int:
+        self._at("write")
+        return len(data)
+
+    def read(self) -> bytes | None:
+        self._at("read")
+        return None
+
+    def failed(self, error: BaseException, /) -> BaseException:
+        self.is_closed = True
+        return error
+
+    def close(self, _: Discard, /) -> None:
+        self.is_closed = True
+
+
+def local(error: OperationTimeout) -> OperationTimeout:
+    """Return *error* as one of which the node is innocent."""
+    error.is_local = True
+    return error
+
+
+ERRORS: Final[dict[str, Callable[[], MetacacheError]]] = {
+    "the node's": lambda: ConnectError("refused"),
+    "this side's": lambda: local(OperationTimeout("too late")),
+}
+
+
+def outcome_of(stream: Broken) -> tuple[list[MetacacheError], int]:
+    """Return the errors of a batch of two writes on *stream*, and how often it gave the stream back."""
+    released: list[None] = []
+    batch = Batch(SET, ["a", "b"], [b"a", b"b"], [b"ms a 1", b"ms b 1"], [b"x", b"x"])
+    exchange = StreamExchange(batch, stream, lambda: released.append(None), node="node", deadline=math.inf)
+    while not exchange.advance(0.0):
+        pass
+    return list(exchange.outcomes().errors.values()), len(released)
+
+
+@pytest.mark.parametrize("whose", ERRORS)
+def test_before_anything_is_sent_the_connection_is_as_good_as_it_was(whose: str) -> None:
+    stream = Broken("prepare", ERRORS[whose]())
+    errors, released = outcome_of(stream)
+    assert [error.maybe_applied for error in errors] == [False, False]
+    assert not stream.is_closed
+    assert released == 1
+
+
+@pytest.mark.parametrize("whose", ERRORS)
+@pytest.mark.parametrize("stage", ["write", "read"])
+def test_after_that_it_is_closed_and_a_write_may_have_been_applied(stage: str, whose: str) -> None:
+    stream = Broken(stage, ERRORS[whose]())
+    errors, released = outcome_of(stream)
+    assert [error.maybe_applied for error in errors] == [True, True]
+    assert stream.is_closed
+    assert released == 1
