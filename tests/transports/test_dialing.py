@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
 import pytest
+from typing_extensions import override
 
 from metacache import (
     Batch,
@@ -186,6 +188,49 @@ def _is_refused(client: Client[bytes]) -> bool:
     except OperationTimeout:  # not yet
         return False
     raise AssertionError("it did not fail")
+
+
+class Late(Resolver):
+    """A resolver that answers when it is let, and whose answers the test may wait for."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, addresses: Sequence[str]) -> None:
+        super().__init__(monkeypatch, addresses)
+        self.may_answer = threading.Event()
+
+    @override
+    def __call__(self, host: str, *rest: Any, **more: Any) -> list[object]:  # Any: as its base
+        if host == "cache.invalid" and not more.get("flags", 0):
+            assert self.may_answer.wait(10.0)
+        return super().__call__(host, *rest, **more)
+
+    def answers(self) -> None:
+        """Let it answer, and wait until it has, and its thread has ended."""
+        self.may_answer.set()
+        until(lambda: not any(thread.name == "metacache-resolve" for thread in threading.enumerate()))
+
+
+def test_a_failure_to_find_a_name_that_came_when_nobody_waited_is_not_the_answer_to_the_next_caller(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    resolver = Late(monkeypatch, [])
+    with ScriptedServer(answering(HIT)) as server, client_of(Node(f"cache.invalid:{server.port}")) as client:
+        with pytest.raises(ConnectError, match="was not resolved within"):
+            client.with_options(timeout=0.05).get("key")
+        resolver.answers()
+        resolver.addresses = ["127.0.0.1"]
+        assert client.get("key") == b"right"
+    assert resolver.asked == 2
+
+
+def test_addresses_that_came_when_nobody_waited_are_used_without_asking_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolver = Late(monkeypatch, ["127.0.0.1"])
+    with ScriptedServer(answering(HIT)) as server, client_of(Node(f"cache.invalid:{server.port}")) as client:
+        with pytest.raises(ConnectError, match="was not resolved within"):
+            client.with_options(timeout=0.05).get("key")
+        resolver.answers()
+        resolver.addresses = []
+        assert client.get("key") == b"right"
+    assert resolver.asked == 1
 
 
 def test_a_name_that_idna_refuses_is_a_connect_error() -> None:

@@ -71,6 +71,8 @@ class Resolver:
             return _addresses(address.host, address.port, socket.AI_NUMERICHOST)
         except (OSError, UnicodeError):
             pass  # a name
+        if self._asked is not None and self._asked.answered:
+            self._take_in(self._asked)  # everybody had left; that it failed then tells nothing now
         return self._kept if self._kept and monotonic() - self._kept_at < KEEP_ANSWER else None
 
     def ask(self) -> Lookup:
@@ -92,9 +94,7 @@ class Resolver:
     def learn(self, asked: Lookup) -> Sequence[Target]:
         """Return what was answered, or what is still kept from before. Raises ConnectError when it is nothing."""
         if asked.answered:
-            self._asked = None
-        if asked.targets:
-            self._kept, self._kept_at = asked.targets, monotonic()
+            self._take_in(asked)
         if self._kept:
             return self._kept
         if asked.error is not None and asked.error.errno in _LOCAL:
@@ -102,18 +102,24 @@ class Resolver:
         told = "could not be resolved" if asked.answered else "was not resolved within the time to connect"
         raise ConnectError(f"the name {asked.host!r} {told}", node=self._node.name) from asked.error
 
+    def _take_in(self, asked: Lookup) -> None:
+        self._asked = None
+        if asked.targets:
+            self._kept, self._kept_at = asked.targets, asked.answered_at
+
 
 @final
 class Lookup:
     """One question to the system's resolver, asked in a thread of its own, for getaddrinfo knows no timeout."""
 
-    __slots__ = ("_running", "_tell", "answered", "error", "host", "targets")
+    __slots__ = ("_running", "_tell", "answered", "answered_at", "error", "host", "targets")
 
     def __init__(self, host: str, port: int) -> None:
         self.host = host
         self.targets: Sequence[Target] = ()
         self.error: OSError | None = None
         self.answered = False
+        self.answered_at = 0.0
         self._tell: Callable[[], object] | None = None
         # A bare lock held while the question is open: an Event's Condition can lose its lock to a signal.
         self._running = threading.Lock()
@@ -131,6 +137,7 @@ class Lookup:
         except (OSError, UnicodeError) as error:  # UnicodeError: a label that IDNA refuses
             self.error = _lack() or (error if isinstance(error, OSError) else OSError(str(error)))
         finally:
+            self.answered_at = monotonic()
             self.answered = True
             self._running.release()
             if self._tell is not None:
