@@ -165,7 +165,7 @@ class Pool:
     def try_begin(self, batch: Batch, waiter: Waiter[Connection] | None, *, deadline: float) -> Exchange | None:
         """Start *batch* if a connection is free, or was handed to *waiter*; else return None. Raises ClosedError."""
         if self._lender.is_closed:
-            raise ClosedError("the pool was closed", node=self._name, operation=batch.verb.name)
+            raise self._refusal(batch.verb.name, None)
         connection = self._lender.look() if waiter is None else self._lender.collect(waiter)
         return None if connection is None else self._start(connection, batch, deadline)
 
@@ -186,6 +186,10 @@ class Pool:
     def failed(self, batch: Batch) -> FailedExchange:
         """Return *batch* as it ends when no connection comes free in time: PoolTimeout for each request."""
         return FailedExchange(batch, self._full(batch.verb.name, None))
+
+    def closed(self, batch: Batch) -> FailedExchange:
+        """Return *batch* as it ends when the pool is closed: ClosedError for each request."""
+        return FailedExchange(batch, self._refusal(batch.verb.name, None))
 
     def close(self) -> None:
         """Close. What runs is let finish, what waits or comes is refused with ClosedError. Closing twice is nothing."""
@@ -228,11 +232,14 @@ class Pool:
                 connection = self._lender.take(decision.until if isinstance(decision, Wait) else now)
                 if connection is not None:
                     return connection
-            raise ClosedError("the pool was closed", node=self._name, operation=operation, key=key)
+            raise self._refusal(operation, key)
         finally:
             if waited:
                 self._waits += 1
                 self._wait_seconds += monotonic() - began
+
+    def _refusal(self, operation: str, key: Key | None) -> ClosedError:
+        return ClosedError("the pool was closed", node=self._name, operation=operation, key=key)
 
     def _full(self, operation: str, key: Key | None) -> PoolTimeout:
         told = f"all {self._settings.pool_size} connections stayed in use; raise pool_size, or look for what is slow"

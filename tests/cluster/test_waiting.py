@@ -10,7 +10,7 @@ from time import monotonic
 
 import attrs
 
-from metacache import BatchError, Client, Cluster, MetacacheError, NodeDownError, PoolTimeout, Settings
+from metacache import BatchError, Client, ClosedError, Cluster, MetacacheError, NodeDownError, PoolTimeout, Settings
 from metacache.batches import GET_MANY
 from metacache.cluster.health import NodeState
 from metacache.transports import Batch, Exchange
@@ -92,6 +92,21 @@ def test_a_batch_that_is_given_up_while_it_waits_leaves_its_line() -> None:
         assert waiting(cluster, "b") == 0
         finish(held)
         assert Client(cluster).get(key_of(cluster, "b")) is None
+
+
+def test_a_batch_that_waits_for_two_nodes_of_a_cluster_that_is_closed_names_each_for_its_own_keys() -> None:
+    with servers(2) as two, Cluster(nodes_of(two), settings=TIGHT) as cluster:
+        keys = {name: key_of(cluster, name) for name in "ab"}
+        held = [busy(cluster, name) for name in "ab"]
+        call = Call(lambda: Client(cluster).get_many_outcomes(keys.values()))
+        until(lambda: all(waiting(cluster, name) for name in "ab"))
+        cluster.close()
+        errors = call.result().errors
+        assert {(key, type(error), error.node) for key, error in errors.items()} == {
+            (key, ClosedError, name) for name, key in keys.items()
+        }
+        for exchange in held:
+            finish(exchange)
 
 
 def test_when_the_node_it_waits_for_is_removed_its_keys_go_to_those_that_have_them_now() -> None:

@@ -177,10 +177,10 @@ class ClusterExchange:
             if not self._left and self._waiting:
                 self._bell.wait(min(ROUND, min(part.until for part in self._waiting) - monotonic()))
                 self._start_those_with_room()
-        except ClosedError as error:
+        except ClosedError:
             waiting, self._waiting = self._waiting, []
             for part in waiting:
-                self._fail(part, FailedExchange(part.batch, error))
+                self._fail(part, part.member.pool.closed(part.batch))
         for part in [part for part in self._waiting if monotonic() >= part.until]:
             self._waiting.remove(part)
             self._fail(part, part.member.pool.failed(part.batch))
