@@ -19,7 +19,7 @@ from metacache.nodes import Node
 from metacache.pool.state import Limits, PoolStatistics, Refuse, Wait
 from metacache.protocol.keys import Key
 from metacache.settings import Settings
-from metacache.transports.account import Discard, Tally
+from metacache.transports.account import Ledger
 from metacache.transports.blocking import Connection
 from metacache.transports.exchange import FailedExchange
 from metacache.transports.forking import forget_in_children
@@ -53,13 +53,13 @@ class Pool:
         "__weakref__",
         "_idle",
         "_is_limited",
+        "_ledger",
         "_lender",
         "_limits",
         "_make",
         "_name",
         "_round_at",
         "_settings",
-        "_tallies",
         "_wait_seconds",
         "_waiters",
         "_waits",
@@ -74,7 +74,7 @@ class Pool:
         self._limits = Limits.of(settings)
         self._round_at = self._limits.next_round(monotonic())
         self._is_limited = self._round_at != math.inf
-        self._tallies: list[Tally] = []
+        self._ledger = Ledger()
         self._waits = 0
         self._wait_seconds = 0.0
         self._lender: Lender[Connection] = Lender(self._new, settings.pool_size)
@@ -92,7 +92,7 @@ class Pool:
     def _new(self) -> Connection:
         connection = self._make()
         self._name = connection.node.name
-        self._tallies.append(connection.tally)
+        self._ledger.enter(connection, connection.tally)
         return connection
 
     @override
@@ -106,14 +106,14 @@ class Pool:
     def statistics(self) -> PoolStatistics:
         """What it has done and how it stands, as a frozen value."""
         idle = tuple(self._idle)
-        tallies = tuple(self._tallies)
+        total = self._ledger.total()
         return PoolStatistics(
             size=self._settings.pool_size,
             in_use=len(self._lender.all()) - len(idle),
             idle=sum(connection.age is not None for connection in idle),
             waiting=len(self._waiters),
-            created=sum(tally.dialled for tally in tallies),
-            discarded={cause: sum(tally.discarded[cause] for tally in tallies) for cause in Discard},
+            created=total.dialled,
+            discarded=total.discarded,
             waits=self._waits,
             wait_seconds=self._wait_seconds,
         )

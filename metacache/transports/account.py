@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
+import weakref
 from typing import final
 
 import attrs
 
-__all__ = ["Age", "Discard", "Tally"]
+__all__ = ["Age", "Discard", "Ledger", "Tally"]
 
 
 @final
@@ -35,13 +37,52 @@ class Age:
 
 @final
 class Tally:
-    """How many connections were dialled and discarded; a pool's connections share one.
-
-    Counts go up by one load and one store with no call in between, so under the GIL no thread's count is lost.
-    """
+    """How many connections were dialled and discarded; whoever has the connection in use counts, and nobody else."""
 
     __slots__ = ("dialled", "discarded")
 
     def __init__(self) -> None:
         self.dialled = 0
         self.discarded: dict[Discard, int] = dict.fromkeys(Discard, 0)
+
+    def add(self, other: Tally) -> None:
+        """Count what *other* has counted."""
+        self.dialled += other.dialled
+        for cause, count in other.discarded.items():
+            self.discarded[cause] += count
+
+
+@final
+class Ledger:
+    """The tallies of all connections there were. Those of connections that are no more are added up into one.
+
+    No lock: a thread takes an entry out, which only one can, adds what it took to a tally that it alone knows, and
+    enters that. A total drawn up in between is short of what is just being added up.
+    """
+
+    __slots__ = ("_entries",)
+
+    def __init__(self) -> None:
+        self._entries: list[tuple[weakref.ref[object] | None, Tally]] = []
+
+    def enter(self, owner: object, tally: Tally) -> None:
+        """Enter the *tally* of *owner*, which is known weakly."""
+        self._add_up()
+        self._entries.append((weakref.ref(owner), tally))
+
+    def total(self) -> Tally:
+        """Return the sum of all tallies."""
+        total = Tally()
+        for _, tally in tuple(self._entries):
+            total.add(tally)
+        return total
+
+    def _add_up(self) -> None:
+        gone = Tally()
+        for entry in tuple(self._entries):
+            owner, tally = entry
+            if owner is None or owner() is None:
+                with contextlib.suppress(ValueError):  # another thread was faster
+                    self._entries.remove(entry)
+                    gone.add(tally)
+        self._entries.append((None, gone))

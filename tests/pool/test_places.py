@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from metacache import Client, ConnectError, Node, Pool, SerializationError, Settings
 from metacache.testing import Memcached
-from metacache.transports.account import Discard
+from metacache.transports.account import Discard, Tally
 from tests.pool.rig import PATIENCE, PATIENT, Call, held, open_sockets, some_batch, until
 from tests.scripted import Peer, ScriptedServer, answering, silent
 from tests.transports.rig import HIT
@@ -229,3 +229,25 @@ def test_a_node_that_is_not_there_is_an_error_of_each_key() -> None:
         assert {type(error) for error in errors.values()} == {ConnectError}
         assert not any(error.maybe_applied for error in errors.values())
         assert pool.statistics.in_use == 0
+
+
+# --- the account -----------------------------------------------------------------------------------------------------
+
+
+def test_the_account_of_lost_connections_is_right_and_takes_no_more_room_the_more_there_are(
+    shared_memcached: Memcached,
+) -> None:
+    gc.collect()
+    before = _tallies()
+    with Pool(shared_memcached.node, settings=ONE) as pool:
+        for _ in range(50):
+            pool.begin(some_batch(), deadline=monotonic() + PATIENCE).advance(monotonic())  # and drops it
+        assert pool.statistics.created == 50
+        with held(pool):
+            assert pool.statistics.created == 51
+        assert pool.statistics.in_use == 0
+        assert _tallies() - before <= 3
+
+
+def _tallies() -> int:
+    return sum(isinstance(each, Tally) for each in gc.get_objects())
