@@ -193,7 +193,7 @@ class Lender(Generic[T]):
     def _sleep(self, waiter: Waiter[T], until: float) -> T | None:
         """Return what is handed over to *waiter*; None when it is woken with nothing, it is closed or time is up."""
         while not self.is_closed and not waiter.bell.wait(min(until - monotonic(), ROUND)):
-            found = self.look() if self._is_first(waiter) else None
+            found = self.collect(waiter)  # also what was handed over by one who was struck before it rang
             if found is not None or monotonic() >= until:
                 return found
         return waiter.receive()
