@@ -190,8 +190,9 @@ class AsyncCluster:
 
     async def _run_carefully(self, op: Operation[R], deadline: float) -> R:
         """Run *op* where not all is known to be well."""
-        table = self._table
-        member = await self._serving(table, op, deadline)
+        if self._closed:
+            raise ClosedError("the cluster was closed", operation=op.verb.name, key=op.given)
+        table, member = await self._serving(op, deadline)
         try:
             result = await member.pool.run(op, deadline=deadline)
         except ConnectError:
@@ -205,13 +206,17 @@ class AsyncCluster:
         self._keeper.succeeded(table, member, monotonic())
         return result
 
-    async def _serving(self, table: Table[AsyncPool], op: Operation[R], deadline: float) -> Member[AsyncPool]:
-        """Return who serves *op* now; probe its node first if it is time. Raises NodeDownError."""
+    async def _serving(self, op: Operation[R], deadline: float) -> tuple[Table[AsyncPool], Member[AsyncPool]]:
+        """Return who serves *op* now, of which nodes; probe its node first if it is time. Raises NodeDownError."""
+        table = self._table
         owner = table.owner(op.key)
-        if not owner.health.is_down or await self._probe(table, owner, deadline):
-            return owner
+        if not owner.health.is_down:
+            return table, owner
+        is_back = await self._probe(table, owner, deadline)
+        if self._table is not table:
+            return await self._serving(op, deadline)  # other nodes were set meanwhile
         try:
-            return table.stand_in(op.key)
+            return table, owner if is_back else table.stand_in(op.key)
         except NodeDownError as error:
             raise error.locate(operation=op.verb.name, key=op.given)  # noqa: B904 - it is the same error
 
@@ -244,7 +249,7 @@ class AsyncCluster:
             await self._open(deadline)
         if due := self._table.due(batch.keys, monotonic()):
             await asyncio.gather(*(self._probe(self._table, member, deadline) for member in due))
-        return await run_parts(batch, self._table, self._keeper, deadline)
+        return await run_parts(batch, lambda: self._table, self._keeper, deadline)
 
     async def aclose(self) -> None:
         """Close all pools: what runs is let finish, what comes is refused with ClosedError.
@@ -295,21 +300,26 @@ class AsyncCluster:
         """Replace the node set at one stroke. Nodes of the same name and address keep their connections and health.
 
         Those removed are drained: what runs on them is let finish. Raises InvalidArgumentError and changes nothing when
-        the nodes are none or not distinct; ClosedError.
+        the nodes are none or not distinct, or no event loop runs here; ClosedError.
         """
         if self._closed:
             raise ClosedError("the cluster was closed", operation="set_nodes")
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise InvalidArgumentError("nodes are set where an event loop runs", operation="set_nodes") from None
         before = self._table
         self._table = self._table_of(tuple(nodes), before)
         self._find = None  # they are known now
         kept = {id(member) for member in self._table.members.values()}
         for member in before.members.values():
             if id(member) not in kept:
-                self._draining[member.pool] = asyncio.get_running_loop().create_task(self._drain(member.pool))
+                self._drain(member.pool, loop)
 
-    async def _drain(self, pool: AsyncPool) -> None:
-        await pool.aclose()
-        del self._draining[pool]  # not when the loop ended before: then `aclose` finds it
+    def _drain(self, pool: AsyncPool, loop: asyncio.AbstractEventLoop) -> None:
+        # One whose drain was cut by the end of the loop is kept, for `aclose` to find.
+        drain = self._draining[pool] = loop.create_task(pool.aclose())
+        drain.add_done_callback(lambda _: drain.cancelled() or self._draining.pop(pool, None))
 
     def attach(self, closeable: _Closeable) -> None:
         """Have *closeable* closed with the cluster: what watches a source of nodes, for one."""

@@ -133,8 +133,7 @@ class Cluster:
         """Run *op* where not all is known to be well."""
         if self._closed:
             raise ClosedError("the cluster was closed", operation=op.verb.name, key=op.given)
-        table = self._table
-        member = self._serving(table, op, deadline)
+        table, member = self._serving(op, deadline)
         try:
             result = member.pool.run(op, deadline=deadline)
         except (TransportError, ClosedError) as error:
@@ -145,13 +144,17 @@ class Cluster:
         self._keeper.succeeded(table, member, monotonic())
         return result
 
-    def _serving(self, table: Table[Pool], op: Operation[R], deadline: float) -> Member[Pool]:
-        """Return who serves *op* now; probe its node first if it is time. Raises NodeDownError."""
+    def _serving(self, op: Operation[R], deadline: float) -> tuple[Table[Pool], Member[Pool]]:
+        """Return who serves *op* now, of which nodes; probe its node first if it is time. Raises NodeDownError."""
+        table = self._table
         owner = table.owner(op.key)
-        if not owner.health.is_down or self._probe(table, owner, deadline):
-            return owner
+        if not owner.health.is_down:
+            return table, owner
+        is_back = self._probe(table, owner, deadline)
+        if self._table is not table:
+            return self._serving(op, deadline)  # other nodes were set meanwhile
         try:
-            return table.stand_in(op.key)
+            return table, owner if is_back else table.stand_in(op.key)
         except NodeDownError as error:
             raise error.locate(operation=op.verb.name, key=op.given)  # noqa: B904 - it is the same error
 

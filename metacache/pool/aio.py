@@ -166,7 +166,8 @@ class AsyncPool:
         if is_large and self._settings.pool_size > 1:
             if self._lane is None:
                 self._lane = self._new()
-            return self._lane
+            if monotonic() >= self._lane.failed_at + RETRY:
+                return self._lane
         self._current = self._least_loaded()
         return self._current
 

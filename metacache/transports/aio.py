@@ -7,6 +7,7 @@ stale link. Moves no bytes: `Link` does. It changes over time; what guards it is
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -23,19 +24,20 @@ from metacache.errors import (
     InvalidArgumentError,
     MetacacheError,
     OperationTimeout,
-    PoolTimeout,
 )
 from metacache.nodes import Node
+from metacache.protocol.replies import Refusal
 from metacache.protocol.windows import Replies
 from metacache.settings import Settings
 from metacache.transports import Operation
 from metacache.transports.account import Age, Discard, Tally
 from metacache.transports.batches.aio import run_windows
 from metacache.transports.dialing.blocking import Resolver
+from metacache.transports.failures import failed_dial, had_no_time, late_reply, late_request
 from metacache.transports.limits import check_bodies, too_large
 from metacache.transports.opening.aio import CLOSED_AT_ONCE, open_link
 from metacache.transports.streams.aio import Link
-from metacache.transports.waiting.aio import Alarm, Place, Work, fail_places, is_stale_read
+from metacache.transports.waiting.aio import Alarm, Place, Work, fail_places, is_stale_read, unsent
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -44,15 +46,14 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncConnection"]
 
+logger = logging.getLogger("metacache.transports")
+
 R = TypeVar("R")
 DEFAULTS: Final = Settings()
 
 # Requests that may wait before those whose callers have gone are looked for.
 CROWD: Final = 64
-# A loop that runs a timer so many seconds late was held up: what it missed it says nothing of the node for.
-HELD_UP: Final = 0.05
 _CLOSED: Final = "the connection was closed"
-_LATE: Final = "no complete reply within the deadline"
 
 
 def _nobody(*_: object) -> None:
@@ -143,8 +144,8 @@ class AsyncConnection:
 
     # --- the transport -----------------------------------------------------------------------------------------------
 
-    def run(self, op: Operation[R], /, *, deadline: float | None = None) -> asyncio.Future[R]:
-        """Send *op* in this turn of the loop; return the future of what ``op.read`` makes of its reply.
+    async def run(self, op: Operation[R], /, *, deadline: float | None = None) -> R:
+        """Send *op*, wait for its reply and return what ``op.read`` makes of it.
 
         *deadline*: a ``time.monotonic()`` time; None: ``Settings.timeout`` from now.
 
@@ -153,12 +154,20 @@ class AsyncConnection:
         ``maybe_applied`` whether a write may have been done; ServerError and ClientError. After OperationTimeout, as
         after a cancellation, the connection lives on.
         """
-        body = op.body
-        if body is not None and self._max_body is not None and len(body) > self._max_body:
-            raise too_large(len(body), self._max_body).locate(node=self.node.name, operation=op.verb.name, key=op.given)
-        if self._closed:
-            raise ClosedError(_CLOSED, node=self.node.name, operation=op.verb.name, key=op.given)
-        return self._ask(op, deadline)
+        try:
+            body = op.body
+            if body is not None and self._max_body is not None and len(body) > self._max_body:
+                raise too_large(len(body), self._max_body)
+            if self._closed:
+                raise ClosedError(_CLOSED)
+            answer = await self._ask(op, deadline)
+            if type(answer) is Refusal:
+                raise unsent(answer.error)
+            # Here, in the caller's task and context: a serializer is the user's code.
+            return op.read(answer)
+        except MetacacheError as error:
+            error.locate(node=self.node.name, operation=op.verb.name, key=op.given)
+            raise
 
     async def run_batch(self, batch: Batch, /, *, deadline: float) -> Replies:
         """Send *batch* in windows, wait for the replies and return a reply or an error for each request.
@@ -206,6 +215,9 @@ class AsyncConnection:
 
     def _cut_off(self) -> None:
         error = ClosedError("the connection was closed by another event loop", node=self.node.name)
+        self._alarm.cancel()
+        if self._dialling is not None:
+            self._dialling.cancel()
         if self._link is not None:
             self._link.lose(error)
         self._fail(self._pending, error, sent=False)
@@ -245,7 +257,7 @@ class AsyncConnection:
         place = (future, work, deadline, now)
         if tick_at < self._alarm.at:
             if deadline <= now:
-                self._fail((place,), OperationTimeout("the deadline had passed before anything was sent"), sent=False)
+                self._fail((place,), had_no_time(), sent=False)
                 return future
             self._alarm.set(loop, tick_at, now)
         self._pending.append(place)
@@ -264,7 +276,7 @@ class AsyncConnection:
     def _flush(self) -> None:
         self._flushing = False
         link = self._link
-        if link is None:
+        if link is None or link.is_lost:
             self._dial_if_needed()
             return
         link.write(self._pending)
@@ -289,6 +301,9 @@ class AsyncConnection:
     # --- dialling ----------------------------------------------------------------------------------------------------
 
     def _dial_if_needed(self) -> None:
+        link, self._link = self._link, None
+        if link is not None and link.in_flight:  # something struck while it was lost
+            self._fail(link.in_flight, ConnectionLost("the connection broke, and was left so"), sent=True)
         self._drop_abandoned()
         if self._pending and self._dialling is None and self._loop is not None:
             self._dialling = self._loop.create_task(self._dial())
@@ -299,17 +314,14 @@ class AsyncConnection:
         # A task of its own: whoever waits for it may be cancelled, and the others still wait.
         deadline = monotonic() + self._settings.connect_timeout
         try:
-            make = partial(Link, self.node.name, self._settings, self._has_room, self._lost)
-            self._link = await open_link(self.node, self._settings, self._resolver, deadline, make, self._count_dial)
+            make = partial(Link, self._settings, self._has_room, self._lost)
+            self._link = await open_link(self.node, self._settings, self._resolver, deadline, make, self.tally)
             self.failed_at = -math.inf
-        except MetacacheError as error:
-            if isinstance(error, ConnectError) and monotonic() > deadline + HELD_UP:
-                error.is_local = True
-            self._unreachable(error)
+        except Exception as error:  # whatever it is: nobody may wait for ever, and a further dial would be a storm
+            self._unreachable(failed_dial(error, monotonic() - deadline))
 
     def _dialled(self, _: asyncio.Task[None]) -> None:
         self._dialling = None
-        self._drop_abandoned()
         self._flush_soon()
 
     def _unreachable(self, error: MetacacheError) -> None:
@@ -317,38 +329,42 @@ class AsyncConnection:
         self.failed_at = monotonic()
         self._fail(self._pending, error, sent=False)
         self._drop_abandoned()
-        self._on_failure(error)
         self.on_unreachable()
-
-    def _count_dial(self) -> None:
-        self.tally.dialled += 1
+        self._tell(error)
 
     # --- what goes wrong ---------------------------------------------------------------------------------------------
 
     def _lost(self, link: Link, error: MetacacheError) -> None:
         """Fail what was in flight, but for reads that found the link stale: they are asked once more."""
         was_used = link is self._link
-        if was_used:
-            self._link = None
-            self.in_flight = 0
-        left = tuple(link.in_flight)
-        link.in_flight.clear()
-        is_event = bool(left) or isinstance(error, ConnectError)
-        self.tally.discarded[Discard.BROKEN if is_event else Discard.STALE] += 1
+        is_event = bool(link.in_flight) or isinstance(error, ConnectError)
+        # Those in flight stay where a timer finds them until nobody waits: a signal's exception may strike anywhere.
         if isinstance(error, ConnectionLost):
-            again = [place for place in left if is_stale_read(place, link.dialled)]
-            left = tuple(place for place in left if not is_stale_read(place, link.dialled))
+            again = [place for place in link.in_flight if is_stale_read(place, link.dialled)]
             self._pending.extendleft((future, work, by, -math.inf) for future, work, by, _ in reversed(again))
-        self._fail(left, error, sent=True)
+            link.in_flight = deque(place for place in link.in_flight if not is_stale_read(place, link.dialled))
+        self._fail(link.in_flight, error, sent=not isinstance(error, ConnectError))
+        link.in_flight.clear()
+        self.tally.discarded[Discard.BROKEN if is_event else Discard.STALE] += 1
         self._drop_abandoned()
-        if was_used and isinstance(error, ConnectError):
+        if not was_used:
+            return
+        self._link = None
+        self.in_flight = 0
+        if isinstance(error, ConnectError):
             self._unreachable(error)
-        elif was_used and not link.was_asked and self._pending:
+        elif not link.was_asked and self._pending:
             self._unreachable(ConnectError(CLOSED_AT_ONCE))  # to dial on and on would be a storm
-        elif was_used and is_event:
-            self._on_failure(error)
-        if self._pending:
+        else:
             self._flush_soon()
+            if is_event:
+                self._tell(error)
+
+    def _tell(self, error: MetacacheError) -> None:
+        try:
+            self._on_failure(error)
+        except Exception:
+            logger.exception("what is called when a connection failed has failed")
 
     def _fail(self, places: Iterable[Place], error: MetacacheError, *, sent: bool) -> None:
         fail_places(places, error.locate(node=self.node.name), sent=sent)
@@ -363,11 +379,19 @@ class AsyncConnection:
     # --- deadlines ---------------------------------------------------------------------------------------------------
 
     def _tick(self, now: float, late: float) -> None:
-        link = self._link
-        if link is not None and link.in_flight and now >= link.heard + self._settings.timeout:
-            told = f"no byte came for {self._settings.timeout} seconds while requests waited; the connection is closed"
-            link.lose(OperationTimeout(told))
-        self._expire(now, f"; the event loop was held up for {late:.1f} seconds" if late > HELD_UP else "")
+        try:
+            link = self._link
+            if link is not None and link.is_silent(now, self._settings.timeout):
+                told = f"no byte came for {self._settings.timeout} seconds while requests waited; it is closed"
+                link.lose(OperationTimeout(told))
+            self._expire(now, late)
+        finally:  # also when something strikes
+            self._set_alarm(now)
+            self._flushing = False
+            if self._pending:
+                self._flush_soon()
+
+    def _set_alarm(self, now: float) -> None:
         link = self._link
         moments = [place[2] for place in self._places() if not place[0].done()]
         if link is not None and link.in_flight:
@@ -375,18 +399,15 @@ class AsyncConnection:
         if moments and self._loop is not None:
             self._alarm.set(self._loop, min(moments), now)
 
-    def _expire(self, now: float, why: str) -> None:
-        """End what is past its deadline: those waiting leave, those in flight abandon their places."""
+    def _expire(self, now: float, late: float) -> None:
+        """End what is past its deadline: those waiting leave, those in flight abandon their places.
+
+        *late*: the seconds by which this comes too late, for the loop was held up.
+        """
         in_flight = () if self._link is None else self._link.in_flight
-        late = [place for place in in_flight if place[2] <= now]
-        self._fail(late, OperationTimeout(_LATE + (why or "; is the server or the network overloaded?")), sent=True)
+        sent = [place for place in in_flight if place[2] <= now]
+        self._fail(sent, late_reply(late), sent=True)
         unsent = [place for place in self._pending if place[2] <= now]
         if unsent:
-            self._fail(unsent, self._why_unsent(why), sent=False)
+            self._fail(unsent, late_request(self._link and self._link.requests, late), sent=False)
             self._drop_abandoned()
-
-    def _why_unsent(self, why: str) -> MetacacheError:
-        if self._link is None:
-            return ConnectError(f"not connected within the deadline{why}")
-        hint = why or "; raise max_in_flight, or look for what is slow"
-        return PoolTimeout(f"not sent within the deadline, {self._link.requests} requests are in flight{hint}")

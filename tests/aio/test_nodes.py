@@ -202,7 +202,7 @@ async def test_setting_nodes_moves_only_what_the_router_says_and_fails_nobody() 
 async def test_every_node_is_asked_and_a_dead_one_has_its_error() -> None:
     async with AsyncExitStack() as stack:
         servers = await three(stack)
-        cluster = await stack.enter_async_context(AsyncCluster(servers.nodes, settings=QUICK))
+        cluster = await stack.enter_async_context(AsyncCluster(servers.nodes, settings=PATIENT))
         dead = servers.all[2]
         dead.kill()
         pings = await cluster.ping()

@@ -6,6 +6,7 @@ Knows who serves which part; moves no byte and routes no key.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -25,11 +26,15 @@ if TYPE_CHECKING:
 __all__ = ["run_parts"]
 
 
-async def run_parts(batch: Batch, table: Table[AsyncPool], keeper: Keeper, deadline: float) -> Replies:
+async def run_parts(
+    batch: Batch, table_now: Callable[[], Table[AsyncPool]], keeper: Keeper, deadline: float
+) -> Replies:
     """Send *batch* to all of its nodes at once; return a reply or an error for each request.
 
-    What surely was not sent to a node that is down now goes to the next one, where keys move.
+    *table_now* returns who serves a key now. What surely was not sent to a node that is down by then goes to the next
+    one, where keys move.
     """
+    table = table_now()
     assignments = table.assign(batch.keys)
     parts = [_run_part(table, keeper, batch, assignment, deadline) for assignment in assignments]
     answered = [await parts[0]] if len(parts) == 1 else await asyncio.gather(*parts)
@@ -42,7 +47,7 @@ async def run_parts(batch: Batch, table: Table[AsyncPool], keeper: Keeper, deadl
     if moved:
         for index in moved:
             del whole.errors[index]
-        fill_part(whole, moved, await run_parts(part_of(batch, moved), table, keeper, deadline))
+        fill_part(whole, moved, await run_parts(part_of(batch, moved), table_now, keeper, deadline))
     return whole
 
 

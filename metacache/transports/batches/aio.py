@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from metacache.errors import PoolTimeout, ProtocolError, TransportError
+from metacache.errors import ClosedError, MetacacheError
 from metacache.protocol.windows import Replies
 from metacache.transports import Batch
 from metacache.transports.exchange import Windows
@@ -38,7 +38,9 @@ async def run_windows(batch: Batch, ask: Callable[[BatchWindow], asyncio.Future[
             start, stop, future = windows[0]
             try:
                 replies.fill(start, (await future).replies)
-            except (TransportError, PoolTimeout, ProtocolError) as error:
+            except ClosedError:
+                raise
+            except MetacacheError as error:
                 replies.errors.update(dict.fromkeys(range(start, stop), error))
                 replies.errors.update(dict.fromkeys(cuts.give_up(), unsent(error)))
             windows.popleft()

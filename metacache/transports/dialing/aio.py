@@ -79,11 +79,14 @@ async def _connect(node: Node, settings: Settings, target: Target, make: Callabl
         else:
             name = None if settings.tls is None else node.address.host
             _, made = await loop.create_connection(make, sock=sock, ssl=settings.tls, server_hostname=name)
+    except OSError:  # also a refused certificate, which is a ValueError besides
+        raise
     except ValueError as error:
-        if isinstance(error, OSError):  # a refused certificate is both
-            raise
         sock.close()
         raise OSError(f"TLS is not possible here: {error}") from error
+    except Exception:
+        sock.close()
+        raise
     return made
 
 

@@ -15,12 +15,14 @@ from typing import Any, Final
 from metacache.errors import ConnectError, ConnectionLost, ProtocolError
 from metacache.nodes import Node
 from metacache.protocol import commands
+from metacache.protocol.replies import Refusal
 from metacache.settings import Settings
 from metacache.transports import Operation, Verb
+from metacache.transports.account import Discard, Tally
 from metacache.transports.dialing.aio import dial
 from metacache.transports.dialing.blocking import Resolver
 from metacache.transports.streams.aio import Link
-from metacache.transports.waiting.aio import patience
+from metacache.transports.waiting.aio import patience, unsent
 
 __all__ = ["CLOSED_AT_ONCE", "open_link"]
 
@@ -34,19 +36,21 @@ async def open_link(
     resolver: Resolver,
     deadline: float,
     make: Callable[[], Link],
-    dialled: Callable[[], None],
+    tally: Tally,
 ) -> Link:
-    """Return the link that *make* makes, connected and authenticated by *deadline*; *dialled* is called in between.
+    """Return the link that *make* makes, connected and authenticated by *deadline*; *tally* counts it.
 
     Raises ConnectError and AuthenticationError; nothing is left open then.
     """
     link = await dial(node, settings, resolver, deadline, make)
-    dialled()
+    tally.dialled += 1
     username, password = settings.username, settings.password
     try:
         if username is not None and password is not None:
             await _authenticate(link, node, _credentials(username, password), deadline)
     except BaseException:
+        if not link.is_lost:  # else it was counted
+            tally.discarded[Discard.BROKEN] += 1
         link.close()
         raise
     if link.is_lost:
@@ -59,10 +63,12 @@ async def _authenticate(link: Link, node: Node, credentials: Operation[bool], de
     link.write(deque([(future, credentials, math.inf, -math.inf)]))
     try:
         async with patience(deadline - monotonic()):
-            await future
+            answer = await future
     except (TimeoutError, ConnectionLost, ProtocolError) as error:
         told = "connected, but the server did not answer the authentication"
         raise ConnectError(told, node=node.name) from error
+    if isinstance(answer, Refusal):
+        raise unsent(answer.error).locate(node=node.name)
 
 
 def _credentials(username: str, password: str) -> Operation[bool]:

@@ -1,6 +1,6 @@
 """A link: one socket of an event loop and the protocol connection on it, shared by many callers.
 
-Writes what its connection has waiting, reads each reply for the future it belongs to, and tells when it is lost. Knows
+Writes what its connection has waiting, gives each reply to the future it belongs to, and tells when it is lost. Knows
 no dialling, no deadline and no retry. It changes over time; what guards it is that one event loop runs it.
 """
 
@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from random import getrandbits
 from time import monotonic
-from typing import Any, Final, cast, final
+from typing import Final, cast, final
 
 from typing_extensions import override
 
@@ -23,7 +23,7 @@ from metacache.protocol.replies import Refusal
 from metacache.settings import Settings
 from metacache.transports import Operation
 from metacache.transports.exchange import send_window
-from metacache.transports.waiting.aio import BatchWindow, Place, Work, unsent, weight_of
+from metacache.transports.waiting.aio import BatchWindow, Place, Work, weight_of
 
 __all__ = ["Link"]
 
@@ -39,7 +39,6 @@ class Link(asyncio.Protocol):
     """See the module.
 
     Args:
-        node: its name, for errors.
         settings: limits, and whether it is TLS.
         on_room: called with the link when requests were answered, and when there may be room to write more.
         on_lost: called once, with the link and what went wrong; what is left in ``in_flight`` gets no reply.
@@ -52,12 +51,13 @@ class Link(asyncio.Protocol):
         "_loop",
         "_max_in_flight",
         "_max_write",
-        "_node",
         "_on_lost",
         "_on_room",
         "_paused",
         "_protocol",
         "_transport",
+        "_unwritten",
+        "_was_answered",
         "dialled",
         "heard",
         "in_flight",
@@ -71,12 +71,10 @@ class Link(asyncio.Protocol):
 
     def __init__(
         self,
-        node: str,
         settings: Settings,
         on_room: Callable[[Link], None],
         on_lost: Callable[[Link, MetacacheError], None],
     ) -> None:
-        self._node = node
         self._protocol = ProtocolConnection(max_reply_size=settings.max_reply_size, first_opaque=getrandbits(16))
         self._max_in_flight = settings.max_in_flight
         self._max_write = MAX_WRITE if settings.tls is None else MAX_TLS_WRITE
@@ -85,6 +83,8 @@ class Link(asyncio.Protocol):
         self._paused = False
         self.is_lost = False
         self.was_asked = False
+        self._was_answered = False
+        self._unwritten = 0
         self.in_flight: deque[Place] = deque()
         self.requests = 0
         self.dialled = self.heard = monotonic()
@@ -145,6 +145,16 @@ class Link(asyncio.Protocol):
         self.requests += room_before - room
         if pieces:
             self._transport.write(b"".join(pieces))
+            self._unwritten = self._transport.get_write_buffer_size()
+
+    def is_silent(self, now: float, seconds: float) -> bool:
+        """Tell whether requests wait and for so many *seconds* no byte came, and none left that was held back."""
+        if not self.in_flight or now < self.heard + seconds:
+            return False
+        before, self._unwritten = self._unwritten, self._transport.get_write_buffer_size()
+        if self._unwritten < before:
+            self.heard = now
+        return self.heard < now
 
     def _frame(self, work: Work) -> bytes:
         """Return the bytes of *work*, whose replies are expected from now on."""
@@ -176,7 +186,7 @@ class Link(asyncio.Protocol):
 
     @override
     def data_received(self, data: bytes) -> None:
-        """Read the replies that are complete for those who wait for them."""
+        """Give the replies that are complete to those who wait for them."""
         if self.is_lost:
             return  # closing: what still comes is nobody's
         self.heard = monotonic()
@@ -189,7 +199,8 @@ class Link(asyncio.Protocol):
             self.lose(_interrupted("reading"))
             raise
         if protocol.must_close:
-            self.lose(protocol.failure or _why_closed(answers))
+            self.lose(protocol.failure or self._why_closed(answers))
+        self._was_answered = True
 
     def _answer(self, answers: Sequence[Answer | Expectation]) -> None:
         in_flight = self.in_flight
@@ -197,25 +208,10 @@ class Link(asyncio.Protocol):
         for answer in answers:
             future, work, _, _ = in_flight[0]
             answered += 1 if type(work) is Operation else weight_of(work)
-            if future.done():
-                pass  # it was abandoned
-            elif type(answer) is tuple and type(work) is Operation:
-                try:
-                    future.set_result(work.read(answer))
-                except Exception as error:
-                    self._refuse(future, work, error)
-            elif type(answer) is Refusal:
-                self._refuse(future, work, answer.error)
-            else:
+            if not future.done():  # else it was abandoned
                 future.set_result(answer)
             in_flight.popleft()  # last: whatever strikes, nobody waits for ever
         self.requests -= answered
-
-    def _refuse(self, future: asyncio.Future[Any], work: Work, error: Exception) -> None:  # Any: as in Place
-        if isinstance(error, MetacacheError) and type(work) is Operation:
-            error.locate(node=self._node, operation=work.verb.name, key=work.given)
-        # No future takes a StopIteration.
-        future.set_exception(RuntimeError("a reader raised StopIteration") if type(error) is StopIteration else error)
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
@@ -228,12 +224,23 @@ class Link(asyncio.Protocol):
         told = "the server closed the connection" if exc is None else _told(exc)
         self._lost(ConnectionLost(f"{told} before the reply was complete"))
 
+    def _why_closed(self, answers: Sequence[Answer | Expectation]) -> MetacacheError:
+        """Return what the last of *answers*, after which the connection is closed, means for all in flight."""
+        last = answers[-1] if answers else None
+        is_first = len(answers) == 1 and not self._was_answered
+        if is_first and type(last) is Refusal and isinstance(last.error, ConnectError):
+            return ConnectError(last.error.message)  # the server took nothing on this connection
+        return ConnectionLost("closed after an error that leaves unclear what the server takes for requests")
+
     # --- the end -----------------------------------------------------------------------------------------------------
 
     def lose(self, error: MetacacheError) -> None:
         """Close at once because of *error*, and tell."""
-        if not self.is_lost:
+        if self.is_lost:
+            return
+        try:
             self._lost(error)
+        finally:
             self._transport.abort()
 
     def _lost(self, error: MetacacheError) -> None:
@@ -257,14 +264,6 @@ class Link(asyncio.Protocol):
         if finish is not None:
             with contextlib.suppress(RuntimeError):  # as above
                 finish(None)
-
-
-def _why_closed(answers: Sequence[Answer | Expectation]) -> MetacacheError:
-    """Return what the last of *answers*, after which the connection is closed, says of the node."""
-    last = answers[-1] if answers else None
-    if type(last) is Refusal and isinstance(last.error, ConnectError):
-        return unsent(last.error)
-    return ConnectionLost("closed after an error that leaves unclear what the server takes for requests")
 
 
 def _interrupted(what: str) -> ConnectionLost:

@@ -87,9 +87,8 @@ Work: TypeAlias = Operation[Any] | BatchWindow  # Any: whatever it is, its reade
 Place: TypeAlias = tuple["asyncio.Future[Any]", Work, float, float]  # Any: what its reader makes of the answer
 """A request's place in the queue: (future, work, deadline, when it was asked for).
 
-The future gets what the operation reads in its reply, or the window of a batch with its replies; one that is done was
-abandoned, and its reply is dropped. A place that was sent a second time was asked for at minus infinity. A plain tuple:
-one is made per request.
+The future gets the answer, or the window of a batch with its replies; one that is done was abandoned, and its reply is
+dropped. A place that was sent a second time was asked for at minus infinity. A plain tuple: one is made per request.
 """
 
 
@@ -115,8 +114,6 @@ def fail_places(places: Iterable[Place], error: MetacacheError, *, sent: bool) -
         if not future.done():
             own = unsent(error)
             own.maybe_applied = sent and not is_read(work)
-            if type(work) is Operation:  # whoever asked for a window says so himself
-                own.locate(operation=work.verb.name, key=work.given)
             future.set_exception(own)
 
 

@@ -1,0 +1,55 @@
+"""What is told of an operation that got no reply under an event loop, and whether it says something of the node. Pure.
+
+Knows how late the loop was; knows neither loop nor connection.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from metacache.errors import ConnectError, MetacacheError, OperationTimeout, PoolTimeout, TransportError
+
+__all__ = ["failed_dial", "had_no_time", "late_reply", "late_request"]
+
+# A loop that runs a timer so many seconds late was held up: what it missed it says nothing of the node for.
+HELD_UP: Final = 0.05
+
+
+def failed_dial(error: Exception, late: float) -> MetacacheError:
+    """Return the error of a dial that ended with *error*, *late* seconds after its deadline."""
+    if not isinstance(error, MetacacheError):
+        unexpected = ConnectError(f"the dial failed in an unexpected way ({type(error).__name__})")
+        unexpected.__cause__ = error
+        return unexpected
+    if isinstance(error, ConnectError) and late > HELD_UP:
+        error.is_local = True
+    return error
+
+
+def late_reply(late: float) -> MetacacheError:
+    """Return the error for a request whose reply is not complete; *late*: so many seconds late this was noticed."""
+    told = "no complete reply within the deadline"
+    return _held_up(OperationTimeout, told, late, "is the server or the network overloaded?")
+
+
+def late_request(in_flight: int | None, late: float) -> MetacacheError:
+    """Return the error for one that was not sent: *in_flight* others were, None when there is no connection."""
+    if in_flight is None:
+        return _held_up(ConnectError, "not connected within the deadline", late, "is the node reachable?")
+    told = f"not sent within the deadline, {in_flight} requests are in flight"
+    return _held_up(PoolTimeout, told, late, "raise max_in_flight, or look for what is slow")
+
+
+def had_no_time() -> MetacacheError:
+    """Return the error for one whose deadline was over when it was asked for."""
+    error = OperationTimeout("the deadline passed before anything was sent; is the timeout long enough?")
+    error.is_local = True
+    return error
+
+
+def _held_up(kind: type[MetacacheError], told: str, late: float, hint: str) -> MetacacheError:
+    is_held_up = late > HELD_UP
+    error = kind(f"{told}; {f'the event loop was held up for {late:.1f} seconds' if is_held_up else hint}")
+    if isinstance(error, TransportError):
+        error.is_local = is_held_up
+    return error
