@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar, final
 
 from typing_extensions import override
 
-from metacache.errors import ClosedError, InvalidTypeError, PoolTimeout
+from metacache.errors import ClosedError, ConnectError, InvalidTypeError, PoolTimeout
 from metacache.nodes import Node
-from metacache.pool.state import Limits, PoolStatistics, Refuse, Wait
+from metacache.pool.state import Decision, Limits, Open, PoolStatistics, Refuse, Wait
 from metacache.protocol.keys import Key
 from metacache.settings import Settings
 from metacache.transports.account import Ledger
@@ -51,6 +51,7 @@ class Pool:
 
     __slots__ = (
         "__weakref__",
+        "_failed_at",
         "_idle",
         "_is_limited",
         "_ledger",
@@ -77,7 +78,8 @@ class Pool:
         self._ledger = Ledger()
         self._waits = 0
         self._wait_seconds = 0.0
-        self._lender: Lender[Connection] = Lender(self._new, settings.pool_size)
+        self._failed_at = -math.inf
+        self._lender: Lender[Connection] = Lender(self._new, settings.pool_size, may_make=self._may_open)
         self._refer()
         forget_in_children(self)
 
@@ -109,7 +111,7 @@ class Pool:
         total = self._ledger.total()
         return PoolStatistics(
             size=self._settings.pool_size,
-            in_use=len(self._lender.all()) - len(idle),
+            in_use=self._lender.lent,
             idle=sum(connection.age is not None for connection in idle),
             waiting=len(self._waiters),
             created=total.dialled,
@@ -131,14 +133,21 @@ class Pool:
         except IndexError:
             deadline = monotonic() + self._settings.timeout if deadline is None else deadline
             connection = self._wait(deadline, op.verb.name, op.given)
+        # Not a `finally`: a connection that could not be dialled is for nobody who waits.
         try:
-            return connection.run(op, deadline=deadline)
-        finally:
-            self._idle.append(connection)
-            if self._waiters:
-                self._lender.serve()
-            if self._is_limited:
-                self._look_round()
+            result = connection.run(op, deadline=deadline)
+        except ConnectError as error:
+            self._put_back(connection, error)
+            raise
+        except BaseException:
+            self._put_back(connection)
+            raise
+        self._idle.append(connection)
+        if self._waiters:
+            self._lender.serve()
+        if self._is_limited:
+            self._look_round()
+        return result
 
     def begin(self, batch: Batch, /, *, deadline: float) -> Exchange:
         """Start *batch* on a connection that is free; it is in use until the exchange ends.
@@ -212,10 +221,29 @@ class Pool:
         except IndexError:
             return self._wait(deadline, operation, None)
 
-    def _put_back(self, connection: Connection) -> None:
-        self._lender.put_back(connection)
+    def _put_back(self, connection: Connection, failure: ConnectError | None = None) -> None:
+        """Take back a *connection*, which could not be dialled if there is a *failure*."""
+        if failure is None:
+            self._lender.put_back(connection)
+        else:
+            if not failure.is_local:
+                self._failed_at = monotonic()
+            self._lender.set_aside(connection)
         if self._is_limited:
             self._look_round()
+
+    def _checkout(self, now: float, until: float) -> Decision:
+        return self._limits.checkout(
+            opened=self._lender.opened,
+            now=now,
+            until=until,
+            connected=sum(connection.is_connected for connection in self._lender.all()),
+            failed_at=self._failed_at,
+        )
+
+    def _may_open(self) -> bool:
+        now = monotonic()
+        return isinstance(self._checkout(now, now), Open)
 
     def _wait(self, deadline: float, operation: str, key: Key | None) -> Connection:
         """Return a connection when there is one. Raises ClosedError and PoolTimeout."""
@@ -225,7 +253,7 @@ class Pool:
         try:
             while not self._lender.is_closed:
                 now = monotonic()
-                decision = self._limits.checkout(opened=len(self._lender.all()), now=now, until=until)
+                decision = self._checkout(now, until)
                 if isinstance(decision, Refuse):
                     raise self._full(operation, key)
                 waited = waited or isinstance(decision, Wait)
@@ -243,6 +271,8 @@ class Pool:
 
     def _full(self, operation: str, key: Key | None) -> PoolTimeout:
         told = f"all {self._settings.pool_size} connections stayed in use; raise pool_size, or look for what is slow"
+        if self._lender.opened < self._settings.pool_size:
+            told = "all connections stayed in use, and no further one could be made; has the server free ones (-c)?"
         return PoolTimeout(told, node=self._name, operation=operation, key=key)
 
     def _look_round(self) -> None:
@@ -270,9 +300,9 @@ class _PooledExchange:
 
     __slots__ = ("_exchange", "_release")
 
-    def __init__(self, exchange: Exchange, release: Callable[[], None]) -> None:
+    def __init__(self, exchange: Exchange, release: Callable[[ConnectError | None], None]) -> None:
         self._exchange = exchange
-        self._release: Callable[[], None] | None = release
+        self._release: Callable[[ConnectError | None], None] | None = release
 
     def fileno(self) -> int:
         return self._exchange.fileno()
@@ -296,4 +326,12 @@ class _PooledExchange:
     def _end(self) -> None:
         release, self._release = self._release, None
         if release is not None:
-            release()
+            release(_failed_dial(self._exchange.outcomes()))
+
+
+def _failed_dial(replies: Replies) -> ConnectError | None:
+    """Return why there was no connection, if so."""
+    for error in replies.errors.values():
+        if isinstance(error, ConnectError):
+            return error
+    return None

@@ -5,6 +5,7 @@ Numbers in, a decision out; time is a number of seconds. Knows no connection, no
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias, final
 
@@ -13,7 +14,10 @@ import attrs
 from metacache.settings import Settings
 from metacache.transports.account import Age, Discard
 
-__all__ = ["Decision", "Limits", "Open", "PoolStatistics", "Refuse", "Wait"]
+__all__ = ["RETRY", "Decision", "Limits", "Open", "PoolStatistics", "Refuse", "Wait"]
+
+# Seconds after a failed dial for which what is connected is waited for rather than another dialled.
+RETRY: Final = 1.0
 
 # How often at most the idle are looked through, and how often at least: a share of the shortest limit.
 LONGEST_ROUND: Final = 30.0
@@ -69,9 +73,16 @@ class Limits:
         """Return when a caller that came at *now* stops waiting."""
         return deadline if self.wait is None else min(deadline, now + self.wait)
 
-    def checkout(self, *, opened: int, now: float, until: float) -> Decision:
-        """Decide for a caller that found no idle connection, when *opened* are open and it waits *until* at most."""
-        if opened < self.size:
+    def checkout(
+        self, *, opened: int, now: float, until: float, connected: int = 0, failed_at: float = -math.inf
+    ) -> Decision:
+        """Decide for a caller that found no idle connection, when *opened* are open and it waits *until* at most.
+
+        *connected*: how many of those opened have been dialled. *failed_at*: when a dial last failed; for a while after
+        it another would fail too, and what is connected will be free.
+        """
+        is_worth_it = not connected or now >= failed_at + RETRY
+        if opened < self.size and is_worth_it:
             return Open()
         return Wait(until) if until > now else Refuse()
 

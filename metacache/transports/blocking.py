@@ -90,9 +90,14 @@ class Connection:
     def _state(self) -> str:
         if self._lender.is_closed:
             return "closed"
-        if not any(stream.is_open for stream in self._lender.all()):
+        if not self.is_connected:
             return "not connected"
         return "idle" if self._idle else f"in use, {len(self._waiters)} waiting"
+
+    @property
+    def is_connected(self) -> bool:
+        """True while there is a socket, whether in use or not."""
+        return bool([stream for stream in self._lender.all() if stream.is_open])  # no generator: as in `age`
 
     @property
     def age(self) -> Age | None:

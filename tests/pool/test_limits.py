@@ -35,6 +35,26 @@ def test_a_caller_opens_one_more_or_waits_or_is_refused(
     assert Limits(size=3).checkout(opened=opened, now=now, until=until) == decision
 
 
+AFTER_FAILURES: Final[tuple[tuple[int, int, float, Decision], ...]] = (
+    # opened, connected, seconds since a dial failed
+    (1, 1, 0.0, Wait(20.0)),
+    (2, 1, 0.9, Wait(20.0)),
+    (2, 1, 1.0, Open()),
+    (2, 0, 0.0, Open()),  # there is nothing to wait for
+    (3, 0, 0.0, Wait(20.0)),
+    (3, 3, 9.0, Wait(20.0)),
+)
+
+
+@pytest.mark.parametrize(("opened", "connected", "ago", "decision"), AFTER_FAILURES)
+def test_for_a_while_after_a_failed_dial_a_caller_waits_for_what_is_connected(
+    opened: int, connected: int, ago: float, decision: Decision
+) -> None:
+    limits, now = Limits(size=3), 10.0
+    decided = limits.checkout(opened=opened, now=now, until=20.0, connected=connected, failed_at=now - ago)
+    assert decided == decision
+
+
 @pytest.mark.parametrize(
     ("wait", "until"),
     [(None, 12.0), (0.0, 10.0), (0.5, 10.5), (2.0, 12.0), (99.0, 12.0)],

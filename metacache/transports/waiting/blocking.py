@@ -48,6 +48,10 @@ class Shelf(Protocol[T]):
     def __len__(self) -> int: ...
 
 
+def _always() -> bool:
+    return True
+
+
 @final
 class _Retired(Generic[T]):
     """The shelf of a closed lender: nothing comes from it, and what is put there is closed and no longer *known*."""
@@ -117,6 +121,7 @@ class Lender(Generic[T]):
     Args:
         make: returns a new one, without waiting; what was made by several at once and is too many is dropped.
         size: how many there may be.
+        may_make: tells whether one may be made now, or one that was set aside lent again.
 
     What is lent is owned: idle it lies on the shelf, in use only its user holds it, and here it is known weakly. So
     nothing that is raised, wherever it strikes, can lose a place: what nobody holds is gone, and its place is free.
@@ -125,19 +130,21 @@ class Lender(Generic[T]):
     somebody waits.
     """
 
-    __slots__ = ("_known", "_make", "_size", "shelf", "waiters")
+    __slots__ = ("_aside", "_known", "_make", "_may_make", "_size", "shelf", "waiters")
 
     shelf: Shelf[T]
 
-    def __init__(self, make: Callable[[], T], size: int) -> None:
+    def __init__(self, make: Callable[[], T], size: int, *, may_make: Callable[[], bool] = _always) -> None:
         self._make = make
         self._size = size
+        self._may_make = may_make
         self.shelf = deque()
         self.reset()
 
     def reset(self) -> None:
         """In a forked child: forget what is lent to threads that are not there, and locks that nobody will release."""
         self.waiters: deque[Waiter[T]] = deque()
+        self._aside: deque[T] = deque()
         self._known: list[weakref.ref[T]] = []
         self.shelf = _Retired(self._known) if self.is_closed else deque()
 
@@ -150,6 +157,16 @@ class Lender(Generic[T]):
         """Return all that there are, idle or lent."""
         living = [lent for lent in (ref() for ref in tuple(self._known)) if lent is not None]
         return living[: self._size]  # those behind are not admitted
+
+    @property
+    def lent(self) -> int:
+        """How many are in use."""
+        return len(self.all()) - len(self.shelf) - len(self._aside)
+
+    @property
+    def opened(self) -> int:
+        """How many there are, but for those set aside."""
+        return len(self.all()) - len(self._aside)
 
     def take(self, until: float) -> T | None:
         """Return an idle one, a new one, or one that is handed over before *until* (``time.monotonic()``); else None.
@@ -178,9 +195,9 @@ class Lender(Generic[T]):
         return waiter
 
     def collect(self, waiter: Waiter[T]) -> T | None:
-        """Return what was handed to *waiter*, or what there is if it is the first in line; None when there is none."""
+        """Return what was handed to *waiter*, or what there is if it has its turn; None when there is none."""
         given = waiter.receive()
-        return self.look() if given is None and self._is_first(waiter) else given
+        return self.look() if given is None and self._has_turn(waiter) else given
 
     def leave(self, waiter: Waiter[T]) -> None:
         """Leave the line; what was handed over and not collected is put back."""
@@ -193,24 +210,31 @@ class Lender(Generic[T]):
     def _sleep(self, waiter: Waiter[T], until: float) -> T | None:
         """Return what is handed over to *waiter*; None when it is woken with nothing, it is closed or time is up."""
         while not self.is_closed and not waiter.bell.wait(min(until - monotonic(), ROUND)):
-            found = self.collect(waiter)  # also what was handed over by one who was struck before it rang
+            found = self.collect(waiter)
             if found is not None or monotonic() >= until:
                 return found
         return waiter.receive()
 
-    def _is_first(self, waiter: Waiter[T]) -> bool:
+    def _has_turn(self, waiter: Waiter[T]) -> bool:
+        """Tell whether *waiter* is the first in line, or out of it: who took it out was struck before he handed over."""
         try:
-            return self.waiters[0] is waiter
+            return self.waiters[0] is waiter or waiter not in self.waiters
         except IndexError:
-            return False
+            return True
 
     def look(self) -> T | None:
         """Return an idle one, or a new one if one more is admitted, without waiting."""
         with contextlib.suppress(IndexError):
             return self.shelf.pop()
         self._forget_the_lost()
-        if self.is_closed or len(self._known) >= self._size:
+        is_full = len(self._known) >= self._size
+        if self.is_closed or (is_full and not self._aside) or not self._may_make():
             return None
+        with contextlib.suppress(IndexError):
+            return self._aside.pop()
+        return None if is_full else self._made()
+
+    def _made(self) -> T | None:
         made = self._make()
         ref = weakref.ref(made, self._wake_all)
         # First into the list, then look who stands before it. No lock: a signal's handler that comes to look too would
@@ -236,6 +260,13 @@ class Lender(Generic[T]):
         self.shelf.append(lent)
         if self.waiters:
             self.serve()
+
+    def set_aside(self, lent: T) -> None:
+        """Take back what was lent and is of no use now; it is lent again, in place of a new one, if one may be made."""
+        if self.is_closed or (self.waiters and self._may_make()):
+            self.put_back(lent)  # who waits has nothing better to wait for
+        else:
+            self._aside.append(lent)
 
     def serve(self) -> None:
         """Give the first in line what is idle; nothing when nothing is, or nobody waits.
@@ -267,4 +298,7 @@ class Lender(Generic[T]):
         with contextlib.suppress(IndexError):
             while True:
                 self.shelf.append(shelf.pop())  # closes it
+        with contextlib.suppress(IndexError):
+            while True:
+                self.shelf.append(self._aside.pop())
         self._wake_all()

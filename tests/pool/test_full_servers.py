@@ -1,0 +1,117 @@
+"""A server that takes no more connections: callers wait for those that the pool has, and use them first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Final
+
+import pytest
+
+from metacache import BatchError, Client, Cluster, ConnectError, NodeState, Pool, PoolTimeout, Settings
+from metacache.pool.state import RETRY
+from metacache.testing import Memcached
+from tests.cluster.rig import failure_of
+from tests.conftest import start
+from tests.crowd import FEW, Crowd
+from tests.pool.rig import PATIENCE, Call, finish, held, some_batch, until
+from tests.transports.rig import within
+
+FOUR: Final = Settings(timeout=PATIENCE, pool_size=4)
+
+USES: Final[dict[str, Callable[[Client[bytes]], object]]] = {
+    "one key": lambda client: client.get("key"),
+    "a batch": lambda client: client.get_many(["key"]).get("key"),
+}
+
+
+@contextmanager
+def full(pool: Callable[[Memcached], Pool]) -> Generator[tuple[Pool, Client[bytes], Crowd]]:
+    """Give a pool that has one connection to a server which takes no further one."""
+    with start(*FEW) as server, pool(server) as made:
+        client, crowd = Client(made), Crowd(server)
+        client.set("key", b"right")
+        crowd.fill()
+        yield made, client, crowd
+        crowd.leave()
+
+
+def refused(use: Callable[[], object]) -> bool:
+    """Tell whether *use* fails because no connection could be made."""
+    failure = failure_of(use)
+    failures = failure.errors.values() if isinstance(failure, BatchError) else [failure]
+    return {type(each) for each in failures} == {ConnectError}
+
+
+@pytest.mark.parametrize("use", USES)
+def test_after_a_refusal_callers_wait_for_the_connection_that_is_in_use(use: str) -> None:
+    with full(lambda server: Pool(server.node, settings=FOUR)) as (pool, client, _):
+        with held(pool):
+            assert refused(lambda: USES[use](client))
+            created = pool.statistics.created
+            calls = [Call(lambda: USES[use](client)) for _ in range(3)]
+            until(lambda: pool.statistics.waiting == 3)
+        assert [call.result() for call in calls] == [b"right"] * 3
+        assert pool.statistics.created == created
+        assert (pool.statistics.in_use, pool.statistics.idle) == (0, 1)
+
+
+@pytest.mark.parametrize("use", USES)
+def test_the_connection_that_could_not_be_made_is_none_that_is_used_last(use: str) -> None:
+    with full(lambda server: Pool(server.node, settings=FOUR)) as (pool, client, _):
+        other = pool.begin(some_batch(), deadline=float("inf"))
+        assert refused(lambda: USES[use](client))
+        finish(other)
+        with held(pool):
+            finish(other)
+        created = pool.statistics.created
+        assert [USES[use](client) for _ in range(3)] == [b"right"] * 3
+        assert pool.statistics.created == created
+
+
+@pytest.mark.parametrize("use", USES)
+def test_one_that_waits_tries_again_after_a_while(use: str) -> None:
+    with full(lambda server: Pool(server.node, settings=FOUR)) as (pool, client, crowd), held(pool):
+        assert refused(lambda: USES[use](client))
+        crowd.leave()
+        assert USES[use](client) == b"right"
+        assert (pool.statistics.in_use, pool.statistics.idle) == (1, 1)
+
+
+def test_one_that_waits_in_vain_is_told_what_the_server_lacks() -> None:
+    with full(lambda server: Pool(server.node, settings=FOUR)) as (pool, client, _), held(pool):
+        assert refused(lambda: client.get("key"))
+        with pytest.raises(PoolTimeout, match=r"no further one could be made; .*\(-c\)"):
+            client.with_options(timeout=0.1).get("key")
+
+
+def test_when_no_connection_is_left_those_that_wait_try_at_once(memcached: Memcached) -> None:
+    with Pool(memcached.node, settings=FOUR) as pool:
+        client = Client(pool)
+        assert client.get("key") is None
+        other = pool.begin(some_batch(), deadline=float("inf"))
+        memcached.kill()
+        assert refused(lambda: client.get("key"))
+        calls = [Call(lambda: refused(lambda: client.get("key"))) for _ in range(3)]
+        until(lambda: pool.statistics.waiting == 3)
+        with within(0.0, RETRY / 2):
+            finish(other)  # it finds that its connection is gone, and can not be made anew
+            assert all(call.result() for call in calls)
+        assert (pool.statistics.in_use, pool.statistics.idle) == (0, 0)
+        memcached.restart()
+        assert client.get("key") is None
+
+
+def test_a_node_that_takes_no_more_connections_is_not_down_while_it_serves_those_it_has() -> None:
+    with start(*FEW) as server, Cluster([server.node], settings=FOUR) as cluster:
+        client, crowd = cluster.client(), Crowd(server)
+        client.set("key", b"right")
+        crowd.fill()
+        exchange = cluster.begin(some_batch(), deadline=float("inf"))
+        assert refused(lambda: client.get("key"))
+        calls = [Call(lambda: client.get("key")) for _ in range(4)]
+        until(lambda: cluster.statistics[server.node].waiting == 4)
+        finish(exchange)
+        assert [call.result() for call in calls] == [b"right"] * 4
+        assert cluster.states[server.node] is NodeState.UP
+        crowd.leave()
