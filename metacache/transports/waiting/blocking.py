@@ -216,7 +216,7 @@ class Lender(Generic[T]):
         return waiter.receive()
 
     def _has_turn(self, waiter: Waiter[T]) -> bool:
-        """Tell whether *waiter* is the first in line, or out of it: who took it out was struck before he handed over."""
+        """Tell whether *waiter* is the first in line, or out of it: who took it out was struck then."""
         try:
             return self.waiters[0] is waiter or waiter not in self.waiters
         except IndexError:
