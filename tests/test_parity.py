@@ -38,8 +38,10 @@ ONLY: Final = {
     "begin",  # run_batch: a batch is driven by its caller, or by the loop
     "leave_behind",  # a loop does not survive a fork
     "waiting",  # many tasks wait on one AsyncConnection
-    *("try_begin", "join", "leave", "wait_until", "failed"),  # a cluster's batch waits in several pools' lines at once
+    # A cluster's batch waits in the lines of several pools at once.
+    *("try_begin", "join", "leave", "wait_until", "failed", "closed"),
     "load",
+    "is_connected",  # a loop's pool is told when a dial failed
     "reap",  # called by clusters' threads; a loop's pool looks round by itself
 }
 TWINS: Final = {"aclose": "close", "run_batch": "begin"}

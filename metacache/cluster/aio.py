@@ -300,7 +300,7 @@ class AsyncCluster:
         """Replace the node set at one stroke. Nodes of the same name and address keep their connections and health.
 
         Those removed are drained: what runs on them is let finish. Raises InvalidArgumentError and changes nothing when
-        the nodes are none or not distinct, or no event loop runs here; ClosedError.
+        the nodes are none or not distinct; ClosedError.
         """
         if self._closed:
             raise ClosedError("the cluster was closed", operation="set_nodes")

@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from metacache.errors import ClosedError, InvalidTypeError
 from metacache.nodes import Node
-from metacache.pool.state import Limits, Open, PoolStatistics
+from metacache.pool.state import RETRY, Limits, Open, PoolStatistics
 from metacache.protocol.keys import Key
 from metacache.settings import Settings
 from metacache.transports.account import Age, Discard
@@ -37,9 +37,6 @@ DEFAULTS: Final = Settings()
 
 # A data block of more bytes takes the lane for large ones, so that small requests need not wait until it is sent.
 LARGE: Final = 65536
-
-# Seconds for which a connection that could not be dialled is left alone while there are others.
-RETRY: Final = 1.0
 
 _load_of = attrgetter("load")
 
