@@ -13,7 +13,7 @@ import attrs
 from typing_extensions import override
 
 from metacache.cluster.health import HEALTHY, Health, moved_off
-from metacache.errors import NodeDownError
+from metacache.errors import ConnectError, MetacacheError, NodeDownError
 from metacache.nodes import Node
 from metacache.protocol.windows import Replies
 from metacache.routing import Router, split
@@ -132,6 +132,15 @@ class Table(Generic[P]):
         """Tell whether the keys of *member*, which is down, are served by others."""
         return member.node.name in self._moved
 
+    def unsent(self, member: Member[P], errors: Mapping[int, MetacacheError]) -> list[int]:
+        """Return which requests of the part that *member* had are for others to serve now, in ascending order.
+
+        *errors*: by place in that part. It is those that surely were not sent, where the keys of *member* move.
+        """
+        if not self.moves(member):
+            return []
+        return sorted(at for at, error in errors.items() if type(error) is ConnectError)
+
     def refusal(self, member: Member[P]) -> NodeDownError:
         """Return the error for an operation on a *member* that is down."""
         told = f"the node is down after {member.health.failures} failures; it is probed again from time to time"
@@ -178,7 +187,7 @@ def _by_name(assignment: Assignment[P]) -> str:
 
 
 def part_of(batch: Batch, indices: Sequence[int]) -> Batch:
-    """Return the part of *batch* that its requests at *indices* are; the whole of it is itself."""
+    """Return the part of *batch* that its requests at *indices* are, which ascend; the whole of it is itself."""
     if len(indices) == len(batch):
         return batch
     bodies = None if batch.bodies is None else [batch.bodies[index] for index in indices]

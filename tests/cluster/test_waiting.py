@@ -10,7 +10,17 @@ from time import monotonic
 
 import attrs
 
-from metacache import BatchError, Client, ClosedError, Cluster, MetacacheError, NodeDownError, PoolTimeout, Settings
+from metacache import (
+    AsyncCluster,
+    BatchError,
+    Client,
+    ClosedError,
+    Cluster,
+    MetacacheError,
+    NodeDownError,
+    PoolTimeout,
+    Settings,
+)
 from metacache.batches import GET_MANY
 from metacache.cluster.health import NodeState
 from metacache.transports import Batch, Exchange
@@ -185,3 +195,21 @@ def test_the_waiting_of_a_closed_cluster_s_batches_ends_at_once() -> None:
             failure = call.result()
         assert isinstance(failure, MetacacheError)
         finish(held)
+
+
+async def test_with_next_each_key_has_its_own_value_when_several_nodes_die_in_one_batch() -> None:
+    settings = Settings(timeout=10.0, on_node_down="next")
+    with servers(5) as five, Cluster(nodes_of(five), settings=settings) as cluster:
+        # Of the nodes that die, and of no other; those of one between those of the other.
+        keys = [key for pair in zip(keys_of(cluster, "a", 20), keys_of(cluster, "b", 20), strict=True) for key in pair]
+        values = {key: key.encode() for key in keys}
+        five[0].kill()
+        five[1].kill()
+        for _ in range(2):
+            failure_of(lambda: Client(cluster).set_many(values))
+        assert all(Client(cluster).set_many(values).values())
+        assert Client(cluster).get_many(values) == values
+        async with AsyncCluster(nodes_of(five), settings=settings) as other:
+            for _ in range(2):
+                assert (await other.client().get_many_outcomes(keys)).results == {}
+            assert await other.client().get_many(keys) == values, "the third failure was their end"

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from metacache.cluster.health import HEALTHY
 from metacache.cluster.keeper import verdict
 from metacache.cluster.table import fill_part, part_of
-from metacache.errors import ConnectError
 from metacache.protocol.windows import Replies
 from metacache.transports.exchange import FailedExchange
 
@@ -43,19 +42,13 @@ async def run_parts(
     for assignment, replies in zip(assignments, answered, strict=True):
         fill_part(whole, assignment.indices, replies)
         if replies.errors:
-            moved += _moved(table, assignment, replies)
+            moved += [assignment.indices[at] for at in table.unsent(assignment.member, replies.errors)]
     if moved:
+        moved.sort()  # those of several nodes
         for index in moved:
             del whole.errors[index]
         fill_part(whole, moved, await run_parts(part_of(batch, moved), table_now, keeper, deadline))
     return whole
-
-
-def _moved(table: Table[AsyncPool], assignment: Assignment[AsyncPool], replies: Replies) -> list[int]:
-    """Return which requests of a part surely were not sent, and are served by other nodes now."""
-    if not table.moves(assignment.member):
-        return []
-    return [assignment.indices[at] for at, error in replies.errors.items() if type(error) is ConnectError]
 
 
 async def _run_part(

@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from metacache.cluster.keeper import verdict
 from metacache.cluster.table import fill_part, part_of
-from metacache.errors import ClosedError, ConnectError
+from metacache.errors import ClosedError
 from metacache.protocol.windows import Replies
 from metacache.transports.exchange import FailedExchange
 from metacache.transports.waiting.blocking import Bell
@@ -224,16 +224,14 @@ class ClusterExchange:
         elif found:
             self._keeper.succeeded(part.table, part.member, self._now)
         fill_part(self._replies, part.indices, replies)
-        if found is False and part.table.moves(part.member):
-            self._move(part.indices)
+        if found is False and (unsent := part.table.unsent(part.member, replies.errors)):
+            self._move([part.indices[at] for at in unsent])
 
     def _move(self, indices: Sequence[int]) -> None:
-        """Have the next nodes serve what surely was not sent to a node that is down now."""
-        errors = self._replies.errors
-        unsent = [index for index in indices if type(errors.get(index)) is ConnectError]
-        for index in unsent:
-            del errors[index]
-        self._assign(unsent)
+        """Have the next nodes serve the requests at *indices*."""
+        for index in indices:
+            del self._replies.errors[index]
+        self._assign(indices)
 
     # --- waiting -----------------------------------------------------------------------------------------------------
 
