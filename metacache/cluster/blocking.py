@@ -74,7 +74,17 @@ class Cluster:
     Raises InvalidArgumentError when the nodes are none or not distinct.
     """
 
-    __slots__ = ("__weakref__", "_attached", "_closed", "_keeper", "_lock", "_make_router", "_settings", "_table")
+    __slots__ = (
+        "__weakref__",
+        "_attached",
+        "_closed",
+        "_keeper",
+        "_lock",
+        "_make_router",
+        "_moves",
+        "_settings",
+        "_table",
+    )
 
     def __init__(
         self,
@@ -85,6 +95,7 @@ class Cluster:
         on_state_change: StateListener | None = None,
     ) -> None:
         self._settings = settings
+        self._moves = settings.on_node_down == "next"
         self._make_router = router
         self._attached: list[_Closeable] = []
         self._closed = False
@@ -99,7 +110,7 @@ class Cluster:
             self._make_router(nodes),
             partial(Pool, settings=self._settings),
             {} if known is None else known.members,
-            moves=self._settings.on_node_down == "next",
+            moves=self._moves,
         )
 
     @override
@@ -183,7 +194,7 @@ class Cluster:
             return self._run_carefully(op, deadline)  # the nodes were set meanwhile, and this one was drained
         if is_event(error):
             self._keeper.failed(table, member, monotonic())
-        if isinstance(error, ConnectError) and member.health.is_down and self._settings.on_node_down == "next":
+        if isinstance(error, ConnectError) and member.health.is_down and self._moves:
             return self._run_carefully(op, deadline)
         raise error
 

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Final, Protocol, final
 
 from typing_extensions import override
 
-from metacache.errors import ConnectionLost, MetacacheError, OperationTimeout
+from metacache.errors import ConnectionLost, MetacacheError
 from metacache.protocol.windows import QuietWindow, Replies, Window
 from metacache.transports.account import Discard
+from metacache.transports.failures import late_reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -203,8 +204,7 @@ class StreamExchange:
             self._finish(self._stream)
             return True
         if now >= self._deadline:
-            told = "no complete reply within the deadline; is the server or the network overloaded?"
-            self._fail(OperationTimeout(told), self._stream)
+            self._fail(late_reply(), self._stream)
         return self._stream is None  # pyright: ignore[reportUnnecessaryComparison]  # as above
 
     def outcomes(self) -> Replies:

@@ -1,6 +1,6 @@
-"""What is told of an operation that got no reply under an event loop, and whether it says something of the node. Pure.
+"""What is told of an operation that got no reply in time, and whether it says something of the node. Pure.
 
-Knows how late the loop was; knows neither loop nor connection.
+Knows how late an event loop was; knows neither loop nor connection.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def failed_dial(error: Exception, late: float) -> MetacacheError:
     return error
 
 
-def late_reply(late: float) -> MetacacheError:
-    """Return the error for a request whose reply is not complete; *late*: so many seconds late this was noticed."""
+def late_reply(late: float = 0.0) -> MetacacheError:
+    """Return the error for a request whose reply is not complete; *late*: so many seconds late a loop noticed this."""
     told = "no complete reply within the deadline"
     return _held_up(OperationTimeout, told, late, "is the server or the network overloaded?")
 
@@ -42,7 +42,7 @@ def late_request(in_flight: int | None, late: float) -> MetacacheError:
 
 def had_no_time() -> MetacacheError:
     """Return the error for one whose deadline was over when it was asked for."""
-    error = OperationTimeout("the deadline passed before anything was sent; is the timeout long enough?")
+    error = OperationTimeout("the deadline passed before anything was sent; give a longer timeout")
     error.is_local = True
     return error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import threading
 from collections.abc import Callable, Generator
@@ -50,7 +51,9 @@ def test_a_caller_whose_time_was_used_up_takes_no_node_down(memcached: Memcached
         hasty = client.with_options(timeout=NO_TIME)
         commands = _commands(other)
         for _ in range(5):
-            assert not failure_of(lambda: USES[use](hasty)).maybe_applied
+            failure = failure_of(lambda: USES[use](hasty))
+            assert not failure.maybe_applied
+            assert re.search("no time was left|give a longer timeout", str(failure))
             assert state_of(cluster, memcached.node.name) is NodeState.UP
         assert _commands(other) == commands, "nothing was sent"
         assert client.set("key", b"value")

@@ -23,6 +23,7 @@ from metacache.protocol.replies import NO_OPAQUE, Opaque, Refusal, Reply, refusa
 from metacache.settings import Settings
 from metacache.transports.account import Age, Discard, Tally
 from metacache.transports.dialing.blocking import Dialer
+from metacache.transports.failures import had_no_time, late_reply
 
 if TYPE_CHECKING:
     import socket
@@ -152,7 +153,7 @@ class Stream:
             self.close(Discard.STALE)
             self._dial(deadline)
         if monotonic() >= deadline:
-            raise _too_late()
+            raise had_no_time()
 
     def _is_alive(self) -> bool:
         """Tell whether an idle socket that is readable is still good.
@@ -352,12 +353,6 @@ class Stream:
         return refused.error if refused is not None and refused.closes else None
 
 
-def _too_late() -> OperationTimeout:
-    error = OperationTimeout("the deadline passed before anything was sent")
-    error.is_local = True
-    return error
-
-
 def _give_up_at(deadline: float) -> None:
     if monotonic() >= deadline:
-        raise OperationTimeout("no complete reply within the deadline; is the server or the network overloaded?")
+        raise late_reply()
