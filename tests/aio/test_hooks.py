@@ -18,10 +18,12 @@ from metacache import (
     BatchError,
     ClosedError,
     ConnectError,
+    InvalidArgumentError,
     MetacacheError,
     Node,
     NodeState,
     OperationTimeout,
+    ProtocolError,
     Settings,
 )
 from metacache.testing import Memcached
@@ -185,3 +187,34 @@ async def test_a_deadline_that_was_over_before_says_nothing_of_the_node(shared_m
                 await client.with_options(timeout=1e-9).get("key")
             assert raised.value.is_local
         assert cluster.states[shared_memcached.node] is NodeState.UP
+
+
+def test_nodes_are_set_where_a_loop_runs_and_nowhere_else() -> None:
+    nodes = [Node("127.0.0.1:1"), Node("127.0.0.1:2")]
+    cluster = AsyncCluster(nodes)
+    with pytest.raises(InvalidArgumentError, match="event loop"):
+        cluster.set_nodes(nodes[:1])
+    assert cluster.nodes == tuple(nodes)
+
+
+@pytest.mark.both_loops
+async def test_a_server_that_reads_slowly_is_not_silent() -> None:
+    size = 48_000_000
+
+    def slow(peer: Peer) -> None:
+        taken = 0
+        while taken < size:
+            taken += len(peer.sock.recv(1_000_000))
+            time.sleep(0.02)
+        peer.send(b"HD O99999\r\n")  # which is nobody's: that it is refused shows that it was waited for
+        silent(peer)
+
+    settings = attrs.evolve(PATIENT, timeout=0.5)
+    async with nothing_left():
+        with ScriptedServer(slow) as server:
+            async with AsyncClient(AsyncConnection(server.node, settings=settings), owns=True, timeout=10.0) as client:
+                began = time.monotonic()
+                with pytest.raises(ProtocolError):
+                    await client.set("key", b"x" * size)
+                assert time.monotonic() - began > settings.timeout
+                await asyncio.sleep(0.01)  # the loop closes the socket, which the script waits for
