@@ -14,7 +14,7 @@ from typing import Final, Literal, TypeAlias, final
 from metacache.errors import InvalidArgumentError, InvalidTypeError
 from metacache.protocol.flags import I32_MAX, U64_MAX
 from metacache.protocol.keys import K
-from metacache.settings import told
+from metacache.settings import shown
 
 __all__ = ["DEFAULT", "Default", "Ttl", "exptime", "key_list", "seconds", "u64", "unsigned_cas"]
 
@@ -46,7 +46,7 @@ def seconds(ttl: int | timedelta, name: str = "ttl") -> int:
         whole = ttl
     if whole < 1:
         raise InvalidArgumentError(
-            f"{name} is at least one second, not {told(whole)}; to never expire give None, to expire now delete"
+            f"{name} is at least one second, not {shown(whole)}; to never expire give None, to expire now delete"
         )
     return whole
 
@@ -63,7 +63,7 @@ def exptime(ttl: Ttl, now: float, name: str = "ttl") -> int:
         return whole
     if int(now) + whole > I32_MAX:
         raise InvalidArgumentError(
-            f"{name} of {told(whole)} seconds ends after 2038-01-19, the last day memcached can tell"
+            f"{name} of {shown(whole)} seconds ends after 2038-01-19, the last day memcached can tell"
         )
     return int(now) + whole
 
@@ -73,7 +73,7 @@ def u64(number: int, name: str) -> int:
     if isinstance(number, bool) or not isinstance(number, int):
         raise InvalidTypeError(f"{name} is an int, not {type(number).__name__}")
     if not 0 <= number <= U64_MAX:
-        raise InvalidArgumentError(f"{name} is between 0 and 2**64-1, not {told(number)}")
+        raise InvalidArgumentError(f"{name} is between 0 and 2**64-1, not {shown(number)}")
     return number
 
 

@@ -42,7 +42,7 @@ class Core(Generic[T]):
     @classmethod
     def of(cls, serializer: Serializer[T], options: Options) -> Core[T]:
         """Return the core of a new client. Raises InvalidTypeError when *serializer* is none."""
-        if isinstance(serializer, str) or not all(hasattr(serializer, name) for name in _PARTS):
+        if isinstance(serializer, str) or not all(hasattr(serializer, name) for name in _SERIALIZER):
             raise InvalidTypeError(
                 f"a client takes a Serializer, not {type(serializer).__name__}; load_serializer(name, type) makes one"
             )
@@ -62,7 +62,7 @@ class Core(Generic[T]):
         return self.errors if self.options.on_error == "miss" else None
 
 
-_PARTS = ("wire_id", "fingerprint", "dumps", "loads")
+_SERIALIZER = ("wire_id", "fingerprint", "dumps", "loads")
 
 # What each client asks of its transport beside `run`, how it is called, and what makes a client without one.
 _CLIENTS: Final = {

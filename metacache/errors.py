@@ -167,11 +167,12 @@ class ProtocolError(MetacacheError):
 
 
 class TransportError(MetacacheError, OSError):
-    """Bytes could not be moved: the connection is closed and the next operation dials anew.
+    """Bytes could not be moved. A connection that this closed is dialled anew by the next operation.
 
     Attributes:
-        is_local: True when the cause lies on this side (the caller's time was used up before anything was tried, or
-            this process had no descriptor or memory left): it says nothing of the node, whose health stays as it is.
+        is_local: True when the cause lies on this side (the caller's time was used up before anything was tried, this
+            process had no descriptor or memory left, its event loop was held up, or a signal struck): it says nothing
+            of the node, whose health stays as it is.
     """
 
     is_local: bool = False
@@ -189,7 +190,10 @@ class ConnectionLost(TransportError):
 
 @final
 class OperationTimeout(TransportError, TimeoutError):
-    """The reply was not complete within the operation's deadline."""
+    """The reply was not complete within the operation's deadline.
+
+    The connection is closed; under an event loop it lives on, and the late reply is dropped.
+    """
 
 
 @final

@@ -26,7 +26,7 @@ from metacache.operations import (
 from metacache.policies import MISS
 from metacache.protocol.keys import Key
 from metacache.results import StoreResult
-from metacache.settings import told
+from metacache.settings import shown
 from metacache.transports import Operation, Verb
 
 __all__ = ["Effects", "arithmetic", "get_and_touch", "touch", "update"]
@@ -116,4 +116,4 @@ def _check_update(fn: object, attempts: object) -> None:
     if isinstance(attempts, bool) or not isinstance(attempts, int):
         raise InvalidTypeError(f"attempts is an int, not {type(attempts).__name__}")
     if attempts < 1:
-        raise InvalidArgumentError(f"attempts is at least 1, not {told(attempts)}")
+        raise InvalidArgumentError(f"attempts is at least 1, not {shown(attempts)}")

@@ -13,7 +13,7 @@ import attrs
 
 from metacache.errors import InvalidArgumentError, InvalidTypeError
 
-__all__ = ["LONGEST_WAIT", "Settings", "check_seconds", "check_whole", "told"]
+__all__ = ["LONGEST_WAIT", "Settings", "between", "check_seconds", "check_whole", "shown"]
 
 GIB: Final = 1 << 30
 
@@ -25,7 +25,7 @@ LONGEST_AGE: Final = 1_000_000_000
 MOST_KEEPALIVE: Final = 32767
 
 # Larger numbers are not written out in an error.
-TOLD: Final = 128  # bits
+SHOWN: Final = 128  # bits
 
 OnNodeDown: TypeAlias = Literal["fail", "next"]
 
@@ -34,21 +34,24 @@ def _wrong_type(field: str, wanted: str, value: object) -> InvalidTypeError:
     return InvalidTypeError(f"Settings.{field} is {wanted}, not {type(value).__name__}")
 
 
-def told(number: float) -> str:
+def shown(number: float) -> str:
     """Return *number* for an error message. Python refuses to write out one of thousands of digits."""
-    if isinstance(number, int) and number.bit_length() > TOLD:
+    if isinstance(number, int) and number.bit_length() > SHOWN:
         return f"a number of {number.bit_length()} bits"
     return str(number)
 
 
 def check_seconds(name: str, value: object, longest: int, *, may_be_zero: bool = False) -> None:
-    """Raise InvalidArgumentError, naming *name*, unless *value* is a number of seconds up to *longest*."""
+    """Raise InvalidArgumentError, naming *name*, unless *value* is a number of seconds up to *longest*.
+
+    Raises InvalidTypeError when it is no number.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidTypeError(f"{name} is a number of seconds, not {type(value).__name__}")
     # Compared, not converted: an int may be beyond the floats. NaN is neither.
     if not (0 < value <= longest or (may_be_zero and value == 0)):
         least = "at least" if may_be_zero else "above"
-        raise InvalidArgumentError(f"{name} is {least} 0 and at most {longest} seconds, not {told(value)}")
+        raise InvalidArgumentError(f"{name} is {least} 0 and at most {longest} seconds, not {shown(value)}")
 
 
 def _seconds(longest: int, *, may_be_zero: bool = False) -> attrs._ValidatorType[float]:
@@ -59,17 +62,22 @@ def _seconds(longest: int, *, may_be_zero: bool = False) -> attrs._ValidatorType
 
 
 def check_whole(name: str, value: object, low: int, high: int | None = None) -> None:
-    """Raise InvalidArgumentError, naming *name*, unless *value* is a whole number from *low* to *high*."""
+    """Raise InvalidArgumentError, naming *name*, unless *value* is a whole number from *low* to *high*.
+
+    Raises InvalidTypeError when it is no whole number.
+    """
     if isinstance(value, bool) or not isinstance(value, int):
         raise InvalidTypeError(f"{name} is a whole number, not {type(value).__name__}")
     if value < low or (high is not None and value > high):
         wanted = f"at least {low}" if high is None else f"{low} to {high}"
-        raise InvalidArgumentError(f"{name} is {wanted}, not {told(value)}")
+        raise InvalidArgumentError(f"{name} is {wanted}, not {shown(value)}")
 
 
-def _between(low: int, high: int | None = None) -> attrs._ValidatorType[int]:
-    def check(_: Settings, field: attrs.Attribute[int], value: object) -> None:
-        check_whole(f"Settings.{field.name}", value, low, high)
+def between(low: int, high: int | None = None) -> attrs._ValidatorType[int]:
+    """Return the validator of an attrs field that is a whole number from *low* to *high*."""
+
+    def check(owner: object, field: attrs.Attribute[int], value: object) -> None:
+        check_whole(f"{type(owner).__name__}.{field.name}", value, low, high)
 
     return check
 
@@ -79,10 +87,10 @@ def _on_node_down(_: Settings, field: attrs.Attribute[OnNodeDown], value: object
         raise InvalidArgumentError(f"Settings.{field.name} is 'fail' or 'next', not {value!r}")
 
 
-_optional_whole: attrs._ValidatorType[int | None] = attrs.validators.optional(_between(1))
+_optional_whole: attrs._ValidatorType[int | None] = attrs.validators.optional(between(1))
 _optional_age: attrs._ValidatorType[float | None] = attrs.validators.optional(_seconds(LONGEST_AGE))
 _optional_wait: attrs._ValidatorType[float | None] = attrs.validators.optional(_seconds(LONGEST_WAIT, may_be_zero=True))
-_optional_keepalive: attrs._ValidatorType[int | None] = attrs.validators.optional(_between(1, MOST_KEEPALIVE))
+_optional_keepalive: attrs._ValidatorType[int | None] = attrs.validators.optional(between(1, MOST_KEEPALIVE))
 
 
 def _context(_: Settings, field: attrs.Attribute[SSLContext | None], value: object) -> None:
@@ -136,13 +144,13 @@ class Settings:
 
     timeout: float = attrs.field(default=1.0, validator=_seconds(LONGEST_WAIT))
     connect_timeout: float = attrs.field(default=1.0, validator=_seconds(LONGEST_WAIT))
-    pool_size: int = attrs.field(default=8, validator=_between(1))
-    pool_min_idle: int = attrs.field(default=0, validator=_between(0))
+    pool_size: int = attrs.field(default=8, validator=between(1))
+    pool_min_idle: int = attrs.field(default=0, validator=between(0))
     pool_max_idle_time: float | None = attrs.field(default=None, validator=_optional_age)
     pool_wait: float | None = attrs.field(default=None, validator=_optional_wait)
     max_lifetime: float | None = attrs.field(default=None, validator=_optional_age)
-    max_pipeline: int = attrs.field(default=16, validator=_between(1))
-    max_in_flight: int = attrs.field(default=1000, validator=_between(1, 2000))
+    max_pipeline: int = attrs.field(default=16, validator=between(1))
+    max_in_flight: int = attrs.field(default=1000, validator=between(1, 2000))
     on_node_down: OnNodeDown = attrs.field(default="fail", validator=_on_node_down)
     poll_interval: float = attrs.field(default=30.0, validator=_seconds(LONGEST_AGE))
     change_interval: float = attrs.field(default=5.0, validator=_seconds(LONGEST_AGE, may_be_zero=True))
@@ -157,7 +165,7 @@ class Settings:
     )
     keepalive: int | None = attrs.field(default=None, validator=_optional_keepalive)
     max_value_size: int | None = attrs.field(default=None, validator=_optional_whole)
-    max_reply_size: int = attrs.field(default=GIB, validator=_between(1))
+    max_reply_size: int = attrs.field(default=GIB, validator=between(1))
 
     def __attrs_post_init__(self) -> None:
         if (self.username is None) != (self.password is None):

@@ -11,20 +11,13 @@ from typing import Final, final
 import attrs
 
 from metacache.serializers.protocols import Compressor
-from metacache.settings import check_whole
+from metacache.settings import between
 
 __all__ = ["ZLIB", "Zlib", "installed_compressor"]
 
 GROUP: Final = "metacache.compressors"
 MIB: Final = 1 << 20
 logger = logging.getLogger("metacache.serializers")
-
-
-def _between(low: int, high: int | None = None) -> attrs._ValidatorType[int]:
-    def check(_: Zlib, field: attrs.Attribute[int], value: object) -> None:
-        check_whole(f"Zlib.{field.name}", value, low, high)
-
-    return check
 
 
 @final
@@ -40,9 +33,9 @@ class Zlib:
     Raises InvalidArgumentError (InvalidTypeError for a wrong type) that names the field.
     """
 
-    min_size: int = attrs.field(default=1024, validator=_between(0))
-    max_decompressed_size: int = attrs.field(default=64 * MIB, validator=_between(1))
-    level: int = attrs.field(default=6, validator=_between(1, 9))
+    min_size: int = attrs.field(default=1024, validator=between(0))
+    max_decompressed_size: int = attrs.field(default=64 * MIB, validator=between(1))
+    level: int = attrs.field(default=6, validator=between(1, 9))
     compressor_id: int = attrs.field(default=1, init=False)
 
     def compress(self, data: bytes, /) -> bytes:

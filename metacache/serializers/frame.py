@@ -140,11 +140,11 @@ def not_bytes(data: object) -> SerializationError:
 
 
 def _check_compressor(compressor: Compressor) -> None:
-    if isinstance(compressor, type) or not all(hasattr(compressor, name) for name in _PARTS):
+    if isinstance(compressor, type) or not all(hasattr(compressor, name) for name in _COMPRESSOR):
         told = "a class" if isinstance(compressor, type) else type(compressor).__name__
         raise InvalidTypeError(f"compressor is a Compressor, as Zlib(), or None, not {told}")
     check_whole("a compressor_id", compressor.compressor_id, 1, 15)
     check_whole("a compressor's min_size", compressor.min_size, 0)
 
 
-_PARTS = ("compressor_id", "min_size", "compress", "decompress")
+_COMPRESSOR = ("compressor_id", "min_size", "compress", "decompress")
