@@ -9,12 +9,12 @@ from __future__ import annotations
 import itertools
 from typing import final
 
-from metacache.errors import MetacacheError, ProtocolError
+from metacache.errors import ConnectError, ConnectionLost, MetacacheError, ProtocolError
 from metacache.protocol.commands import Command
 from metacache.protocol.expectations import Answer, Single, wrong_opaque
 from metacache.protocol.replies import Opaque, Refusal, Reply, find_flag, known_sizes, return_flags, value_header
 
-__all__ = ["QuietWindow", "Replies", "Window"]
+__all__ = ["QuietWindow", "Replies", "Window", "closing_error"]
 
 
 @final
@@ -227,3 +227,16 @@ class QuietWindow:
     def end_of_stream(self) -> bool:
         """Return False: the end is never the answer."""
         return False
+
+
+def closing_error(answer: object, *, is_first: bool) -> MetacacheError:
+    """Return what *answer*, an error line or a window cut short by one, means for all requests that follow it.
+
+    *is_first*: nothing was answered on the connection before; a server that refuses the connection took nothing then.
+    """
+    error = answer.error if isinstance(answer, Refusal) else None
+    if isinstance(answer, Window | QuietWindow) and len(answer.replies.headers) == 1:
+        error = answer.replies.errors.get(0)
+    if is_first and isinstance(error, ConnectError):
+        return ConnectError(error.message)
+    return ConnectionLost("closed after an error that leaves unclear what the server takes for requests")

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final, Protocol, final
 
 from typing_extensions import override
 
-from metacache.errors import ConnectionLost, MetacacheError
-from metacache.protocol.windows import QuietWindow, Replies, Window
+from metacache.errors import ConnectError, ConnectionLost, MetacacheError
+from metacache.protocol.windows import QuietWindow, Replies, Window, closing_error
 from metacache.transports.account import Discard
 from metacache.transports.failures import late_reply
 
@@ -260,7 +260,7 @@ class StreamExchange:
             self._replies.fill(start, window.replies)
             self._unanswered -= size
             if window.closes:
-                raise ConnectionLost("closed after an error that leaves unclear what the server takes for requests")
+                raise closing_error(window, is_first=start == 0)
         if stream.protocol.failure is not None:
             raise stream.protocol.failure
         return True
@@ -286,7 +286,8 @@ class StreamExchange:
             return
         if not isinstance(failure, MetacacheError):
             raise failure
-        fail_rest(self._replies, failure, 0 if self._batch.is_read else self._left)
+        is_unsent = self._batch.is_read or isinstance(failure, ConnectError)
+        fail_rest(self._replies, failure, 0 if is_unsent else self._left)
         self._finish(stream)
 
     def _refuse(self, error: MetacacheError, stream: NonBlockingStream) -> None:

@@ -19,10 +19,10 @@ from typing_extensions import override
 from metacache.errors import ConnectError, ConnectionLost, MetacacheError
 from metacache.protocol.connection import ProtocolConnection, answer_of
 from metacache.protocol.expectations import Answer, Expectation
-from metacache.protocol.replies import Refusal
+from metacache.protocol.windows import QuietWindow, Window, closing_error
 from metacache.settings import Settings
 from metacache.transports import Operation
-from metacache.transports.exchange import send_window
+from metacache.transports.exchange import fail_rest, send_window
 from metacache.transports.waiting.aio import BatchWindow, Place, Work, weight_of
 
 __all__ = ["Link"]
@@ -191,23 +191,29 @@ class Link(asyncio.Protocol):
             return  # closing: what still comes is nobody's
         self.heard = monotonic()
         protocol = self._protocol
+        failure: MetacacheError | None = None
         try:
             answers = protocol.answers(data)
-            self._answer(answers)
+            if protocol.must_close:
+                failure = protocol.failure or self._why_closed(answers)
+            self._answer(answers, failure)
             self._on_room(self)
         except BaseException:  # a signal's: the answers in hand are gone, and those in flight would get others'
             self.lose(_interrupted("reading"))
             raise
-        if protocol.must_close:
-            self.lose(protocol.failure or self._why_closed(answers))
+        if failure is not None:
+            self.lose(failure)
         self._was_answered = True
 
-    def _answer(self, answers: Sequence[Answer | Expectation]) -> None:
+    def _answer(self, answers: Sequence[Answer | Expectation], failure: MetacacheError | None = None) -> None:
+        """Give *answers* to those in flight; *failure*: what they have that follow the last of them."""
         in_flight = self.in_flight
         answered = 0
         for answer in answers:
             future, work, _, _ = in_flight[0]
             answered += 1 if type(work) is Operation else weight_of(work)
+            if failure is not None and type(work) is BatchWindow:
+                _complete(answer, work, failure)
             if not future.done():  # else it was abandoned
                 future.set_result(answer)
             in_flight.popleft()  # last: whatever strikes, nobody waits for ever
@@ -226,11 +232,8 @@ class Link(asyncio.Protocol):
 
     def _why_closed(self, answers: Sequence[Answer | Expectation]) -> MetacacheError:
         """Return what the last of *answers*, after which the connection is closed, means for all in flight."""
-        last = answers[-1] if answers else None
         is_first = len(answers) == 1 and not self._was_answered
-        if is_first and type(last) is Refusal and isinstance(last.error, ConnectError):
-            return ConnectError(last.error.message)  # the server took nothing on this connection
-        return ConnectionLost("closed after an error that leaves unclear what the server takes for requests")
+        return closing_error(answers[-1] if answers else None, is_first=is_first)
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
@@ -264,6 +267,18 @@ class Link(asyncio.Protocol):
         if finish is not None:
             with contextlib.suppress(RuntimeError):  # as above
                 finish(None)
+
+
+def _complete(answer: object, work: BatchWindow, failure: MetacacheError) -> None:
+    """Give *failure* to what has no reply in a window that an error line cut short."""
+    if not isinstance(answer, Window | QuietWindow):
+        return
+    replies, count = answer.replies, weight_of(work)
+    missing = count - len(replies.headers)
+    replies.headers += [b""] * missing
+    replies.values += [None] * missing
+    is_unsent = work.batch.is_read or isinstance(failure, ConnectError)
+    fail_rest(replies, failure, 0 if is_unsent else count)
 
 
 def _interrupted(what: str) -> ConnectionLost:
