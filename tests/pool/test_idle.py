@@ -19,7 +19,7 @@ from tests.pool.rig import PATIENCE, PATIENT, held, open_sockets, until
 from tests.scripted import Peer, ScriptedServer, answering, in_turn
 from tests.transports.rig import HIT, IDLE
 
-SOON: Final = 0.02  # seconds; a limit that has passed as soon as a test slept a little
+SOON: Final = 0.1  # seconds; a limit that has passed as soon as a test slept a little
 
 
 def opened(pool: Pool, count: int) -> None:
