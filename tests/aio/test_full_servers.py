@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -24,40 +23,9 @@ from metacache import (
 from metacache.testing import Memcached
 from tests.aio.rig import PATIENT, client_of, nothing_left, settled, until
 from tests.conftest import start
+from tests.crowd import FEW, Crowd
 
-# memcached takes its limit of open files from -c, and could not even start with two.
-FEW: Final = ("-c", "40", "-t", "1")
-MOST: Final = 200
 HINT: Final = r"free connections? \(-c\)"  # told by the server, or guessed when it only closes
-
-
-class Crowd:
-    """Those who take all the connections of a server."""
-
-    def __init__(self, server: Memcached) -> None:
-        self._server = server
-        self._all: list[socket.socket] = []
-
-    def fill(self) -> None:
-        """Take connections until there is none left."""
-        while self._join():
-            assert len(self._all) < MOST, "the server is never full"
-
-    def _join(self) -> bool:
-        sock = socket.create_connection(("127.0.0.1", self._server.port), 10.0)
-        with contextlib.suppress(ConnectionResetError):
-            sock.sendall(b"mn\r\n")
-            if sock.recv(100) == b"MN\r\n":
-                self._all.append(sock)
-                return True
-        sock.close()
-        return False
-
-    def leave(self, count: int = MOST) -> None:
-        """Give *count* connections back."""
-        leaving, self._all = self._all[:count], self._all[count:]
-        for sock in leaving:
-            sock.close()
 
 
 @asynccontextmanager

@@ -18,7 +18,7 @@ from metacache.cluster.table import fill_part, part_of
 from metacache.errors import ClosedError
 from metacache.protocol.windows import Replies
 from metacache.transports.exchange import FailedExchange
-from metacache.transports.waiting.blocking import Bell
+from metacache.transports.waiting.blocking import ROUND, Bell
 
 if TYPE_CHECKING:
     from metacache.cluster.keeper import Keeper
@@ -30,10 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ClusterExchange"]
 
-# Seconds after which a batch looks again whether a part of it was handed a connection: while others are under way, and
-# while none is, for a signal can strike whoever was about to ring.
+# Seconds after which a batch that has parts under way looks again whether another was handed a connection.
 PAUSE: Final = 0.001
-ROUND: Final = 0.05
 
 
 @final

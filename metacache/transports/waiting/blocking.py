@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Final, Generic, Protocol, TypeVar, final
 
-__all__ = ["Bell", "Lender", "Shelf", "Waiter"]
+__all__ = ["ROUND", "Bell", "Lender", "Shelf", "Waiter"]
 
 # A signal can strike whoever was about to wake the first in line: it looks for itself every so many seconds.
 ROUND: Final = 0.05
