@@ -6,7 +6,6 @@ time and is guarded by whoever owns it: one request or batch at a time (blocking
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING, Final, TypeAlias, final
@@ -26,8 +25,8 @@ __all__ = ["ProtocolConnection", "answer_of", "frame"]
 
 CRLF: Final = b"\r\n"
 
-_Plain: TypeAlias = tuple[Command, bytes]
-"""What is expected for a single request: its command and opaque; a `Single` once it takes a closer look."""
+_Plain: TypeAlias = tuple[Command, Opaque]
+"""What is expected for a plain request: its command and opaque; a `Single` once it takes a closer look."""
 
 
 @final
@@ -50,7 +49,7 @@ class ProtocolConnection:
         self._limit = max_reply_size
         start = first_opaque % len(OPAQUES)
         self.next_opaque = cycle(OPAQUES[start:] + OPAQUES[:start]).__next__
-        self._expected: deque[Expectation | _Plain] = deque()
+        self._expected: list[Expectation | _Plain] = []
         self._held: list[bytes] = []
         self._held_size = 0
         self._needed = 0
@@ -80,7 +79,7 @@ class ProtocolConnection:
         For many requests in flight: what is expected is a pair, a fifth of the price of an object.
         """
         opaque = self.next_opaque()
-        self._expected.append((command, opaque[1]))
+        self._expected.append((command, opaque))
         return head + opaque[0] if body is None else b"".join((head, opaque[0], body, CRLF))
 
     def send_window(
@@ -111,47 +110,48 @@ class ProtocolConnection:
         expected = self._expected
         if self._held or not expected or type(expected[0]) is not tuple:  # a window splits its bytes by itself
             return list(map(answer_of, self.receive(data)))
-        plain, used = self._plain_answers(data)
-        if used == len(data):
+        lines = data.split(CRLF)
+        rest = lines.pop()  # not a line yet
+        plain, used = self._plain_answers(lines)
+        del expected[: len(plain)]
+        if used == len(lines) and not rest:
             return plain
-        finished = self.receive(data[used:], after=len(plain))
-        return [*plain, *map(answer_of, finished)]
+        rest = data[sum(map(len, lines[:used])) + 2 * used :]
+        return [*plain, *map(answer_of, self.receive(rest, after=len(plain)))]
 
-    def _plain_answers(self, data: bytes) -> tuple[list[Answer | Expectation], int]:
-        """Return the answers that splitting at CRLF explains without a doubt, and how many bytes they are.
+    def _plain_answers(self, lines: list[bytes]) -> tuple[list[Answer | Expectation], int]:
+        """Return the answers that *lines* begin with, as far as there is no doubt, and how many lines they are.
 
         The shortcut for nearly all replies, a third of the price of the incremental parser, which it never contradicts.
         """
-        expected, limit = self._expected, self._limit
-        lines = data.split(CRLF)
-        lines.pop()  # what follows the last CRLF is not a line yet
+        limit, known = self._limit, known_headers.get
         found: list[Answer | Expectation] = []
         at = 0
         try:
-            for plain in tuple(expected):
+            for plain in self._expected:
                 if type(plain) is not tuple:
                     break
                 command, opaque = plain
-                header, _, last = lines[at].rpartition(b" ")
-                if last != opaque:
-                    break
-                size, tokens = known_headers.get(header) or value_header(header)
-                if size >= 0:
-                    value = lines[at + 1]
-                    if len(value) != size or size > limit or not command.has_value:
-                        break  # the value holds a CRLF, or was not asked for
-                    found.append((tokens, value))
-                    at += 2
-                elif header in command.whole:
-                    found.append(([header], None))
-                    at += 1
-                else:
-                    break
+                line = lines[at]
+                header = line.removesuffix(opaque[3])
+                if len(header) == len(line):
+                    break  # it is not there
+                parsed = known(header)
+                if parsed is None:
+                    if header in command.whole:
+                        found.append(([header], None))
+                        at += 1
+                        continue
+                    parsed = value_header(header)
+                size, tokens = parsed
+                value = lines[at + 1]
+                if len(value) != size or size > limit or not command.has_value:
+                    break  # the value holds a CRLF, or was not asked for, or this is no VA
+                found.append((tokens, value))
+                at += 2
         except IndexError:
             pass  # the rest has not come yet
-        for _ in found:
-            expected.popleft()
-        return found, sum(map(len, lines[:at])) + 2 * at
+        return found, at
 
     def receive(self, data: bytes, *, after: int = 0) -> list[Expectation]:
         """Take bytes in; return the expectations they finish, in order. *after*: so many were finished by them before.
@@ -179,7 +179,7 @@ class ProtocolConnection:
                 if expectation.needed:
                     self._hold(data[pos:], expectation.needed)
                     break
-                expected.popleft()
+                del expected[0]
                 finished.append(expectation)
                 if expectation.closes:
                     self.must_close = True
@@ -192,7 +192,8 @@ class ProtocolConnection:
     def _first(self) -> Expectation:
         first = self._expected[0]
         if isinstance(first, tuple):
-            first = self._expected[0] = Single(*first)
+            command, opaque = first
+            first = self._expected[0] = Single(command, opaque[1])
         return first
 
     def _hold(self, rest: bytes, needed: int) -> None:
@@ -210,7 +211,7 @@ class ProtocolConnection:
         """Take the end of the connection; return what it finishes (a shutdown). Whatever else is expected is lost."""
         self.must_close = True
         if self._expected and (first := self._first()).end_of_stream():
-            self._expected.popleft()
+            del self._expected[0]
             return [first]
         return []
 

@@ -49,17 +49,19 @@ A plain tuple, for one is made per request: a class with an ``__init__`` costs 1
 
 HD_REPLY: Final[Reply] = ([b"HD"], None)
 
-Opaque: TypeAlias = tuple[bytes, bytes, bytes]
+Opaque: TypeAlias = tuple[bytes, bytes, bytes, bytes]
 """How one opaque is written.
 
-Behind a request (``b" O7\\r\\n"``), as the token that comes back (``b"O7"``), and as the commonest reply
-(``b"HD O7\\r\\n"``).
+Behind a request (``b" O7\\r\\n"``), as the token that comes back (``b"O7"``), as the commonest reply
+(``b"HD O7\\r\\n"``), and behind a header line (``b" O7"``).
 """
 
 # Opaques are taken in turn from this table: a ready one costs 300 instructions, formatting one 1,200. Their number only
 # has to exceed what can be in flight on one connection for a reply out of its place to be recognised.
-OPAQUES: Final[tuple[Opaque, ...]] = tuple((b" O%d\r\n" % n, b"O%d" % n, b"HD O%d\r\n" % n) for n in range(2048))
-NO_OPAQUE: Final[Opaque] = (b"\r\n", b"", b"HD\r\n")
+OPAQUES: Final[tuple[Opaque, ...]] = tuple(
+    (b" O%d\r\n" % n, b"O%d" % n, b"HD O%d\r\n" % n, b" O%d" % n) for n in range(2048)
+)
+NO_OPAQUE: Final[Opaque] = (b"\r\n", b"", b"HD\r\n", b"")
 
 
 def find_flag(tokens: list[bytes], letter: bytes) -> bytes | None:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, final
@@ -26,7 +25,6 @@ from metacache.errors import (
     OperationTimeout,
 )
 from metacache.nodes import Node
-from metacache.protocol.replies import Refusal
 from metacache.protocol.windows import Replies
 from metacache.settings import Settings
 from metacache.transports import Operation
@@ -37,7 +35,7 @@ from metacache.transports.failures import failed_dial, had_no_time, late_reply, 
 from metacache.transports.limits import check_bodies, too_large
 from metacache.transports.opening.aio import CLOSED_AT_ONCE, open_link
 from metacache.transports.streams.aio import Link
-from metacache.transports.waiting.aio import Alarm, Place, Work, fail_places, is_stale_read, unsent
+from metacache.transports.waiting.aio import Alarm, BatchWindow, Place, Work, fail_places, is_stale_read, wait, wake
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -83,6 +81,7 @@ class AsyncConnection:
         "_closed",
         "_crowd",
         "_dialling",
+        "_drained",
         "_flushing",
         "_link",
         "_loop",
@@ -114,11 +113,12 @@ class AsyncConnection:
         self._resolver = Resolver(node)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._link: Link | None = None
-        self._pending: deque[Place] = deque()
+        self._pending: list[Place[Any]] = []  # Any: whatever each waits for
         self._crowd = CROWD
         self._dialling: asyncio.Task[None] | None = None
         self._flushing = False
         self._alarm = Alarm(self._tick)
+        self._drained: asyncio.Future[None] | None = None
         self._closed = False
 
     @override
@@ -144,8 +144,8 @@ class AsyncConnection:
 
     # --- the transport -----------------------------------------------------------------------------------------------
 
-    async def run(self, op: Operation[R], /, *, deadline: float | None = None) -> R:
-        """Send *op*, wait for its reply and return what ``op.read`` makes of it.
+    def run(self, op: Operation[R], /, *, deadline: float | None = None) -> Awaitable[R]:
+        """Send *op* in this turn of the loop; await it for what ``op.read`` makes of its reply.
 
         *deadline*: a ``time.monotonic()`` time; None: ``Settings.timeout`` from now.
 
@@ -154,17 +154,13 @@ class AsyncConnection:
         ``maybe_applied`` whether a write may have been done; ServerError and ClientError. After OperationTimeout, as
         after a cancellation, the connection lives on.
         """
+        body = op.body
         try:
-            body = op.body
             if body is not None and self._max_body is not None and len(body) > self._max_body:
                 raise too_large(len(body), self._max_body)
             if self._closed:
                 raise ClosedError(_CLOSED)
-            answer = await self._ask(op, deadline)
-            if type(answer) is Refusal:
-                raise unsent(answer.error)
-            # Here, in the caller's task and context: a serializer is the user's code.
-            return op.read(answer)
+            return wait(self._ask(op, op if op.verb.command.echoes else None, deadline))
         except MetacacheError as error:
             error.locate(node=self.node.name, operation=op.verb.name, key=op.given)
             raise
@@ -179,7 +175,10 @@ class AsyncConnection:
             raise ClosedError(_CLOSED, node=self.node.name, operation=batch.verb.name)
         check_bodies(batch, self._settings.max_value_size)
         deadline = monotonic() + self._settings.timeout if deadline == math.inf else deadline
-        ask = partial(self._ask, deadline=deadline)
+
+        def ask(window: BatchWindow) -> Place[Replies]:
+            return self._ask(window, None, deadline)
+
         replies = await run_windows(batch, ask, is_tls=self._settings.tls is not None)
         for failure in replies.errors.values():
             failure.locate(node=self.node.name, operation=batch.verb.name)
@@ -191,8 +190,10 @@ class AsyncConnection:
         if self._loop is None or self._loop.is_closed() or self._loop is not asyncio.get_running_loop():
             self._abandon()
             return
-        while undone := [place[0] for place in self._places() if not place[0].done()]:
-            await asyncio.wait(undone)  # a batch asks for its next windows before this goes on
+        while self._is_used:  # again and again: a batch asks for its next windows when it has some
+            if self._drained is None:
+                self._drained = self._loop.create_future()
+            await asyncio.wait((self._drained,), timeout=self._timeout)
         self._alarm.cancel()
         if self._dialling is not None:
             self._dialling.cancel()
@@ -241,8 +242,8 @@ class AsyncConnection:
 
     # --- asking ------------------------------------------------------------------------------------------------------
 
-    def _ask(self, work: Work, deadline: float | None) -> asyncio.Future[Any]:  # Any: as in Place
-        """Queue *work*, to be written in this turn of the loop; return the future of its answer."""
+    def _ask(self, work: Work[R], plain: Operation[R] | None, deadline: float | None) -> Place[R]:
+        """Queue *work*, to be written in this turn of the loop; return its place. *plain* as in `Place`."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._adopt(loop)
@@ -252,21 +253,26 @@ class AsyncConnection:
             deadline = tick_at
         elif deadline < tick_at:
             tick_at = deadline
-        # Not loop.create_future(), which is a Python function around this: 700 instructions.
-        future: asyncio.Future[Any] = asyncio.Future(loop=loop)  # Any: as above
-        place = (future, work, deadline, now)
+        place: Place[R] = Place()
+        place.line = self
+        place.work = work
+        place.plain = plain
+        place.deadline = deadline
+        place.asked = now
+        place.answer = place.wakeup = None
         if tick_at < self._alarm.at:
             if deadline <= now:
-                self._fail((place,), had_no_time(), sent=False)
-                return future
+                fail_places((place,), had_no_time(), sent=False)
+                return place
             self._alarm.set(loop, tick_at, now)
         self._pending.append(place)
         if not self._flushing:
             self._flushing = True
             loop.call_soon(self._flush)
-        return future
+        return place
 
     def _adopt(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Belong to *loop* from now on. Raises InvalidArgumentError for a second loop."""
         if self._loop is not None:
             raise InvalidArgumentError(
                 "this connection belongs to another event loop; make a client in each loop that uses one"
@@ -293,10 +299,22 @@ class AsyncConnection:
             self._loop.call_soon(self._flush)
 
     def _has_room(self, link: Link) -> None:
+        if link is self._link and self._pending:
+            self._flush_soon()
+
+    def _answered(self, link: Link, places: Sequence[Place[Any]]) -> None:
+        """Wake who waits in *places*, and write at once what they ask for next."""
         if link is self._link:
             self.in_flight = link.requests
-        if self._pending:
-            self._flush_soon()
+        was_flushing, self._flushing = self._flushing, True
+        try:
+            wake(places)
+        finally:
+            self._flushing = was_flushing
+        if self._drained is not None:
+            self._see_who_is_left()
+        if self._pending and not was_flushing:
+            self._flush()
 
     # --- dialling ----------------------------------------------------------------------------------------------------
 
@@ -314,8 +332,8 @@ class AsyncConnection:
         # A task of its own: whoever waits for it may be cancelled, and the others still wait.
         deadline = monotonic() + self._settings.connect_timeout
         try:
-            make = partial(Link, self._settings, self._has_room, self._lost)
-            self._link = await open_link(self.node, self._settings, self._resolver, deadline, make, self.tally)
+            make = partial(Link, self._settings, self._answered, self._has_room, self._lost)
+            self._link = await open_link(self, self._settings, self._resolver, deadline, make)
             self.failed_at = -math.inf
         except Exception as error:  # whatever it is: nobody may wait for ever, and a further dial would be a storm
             self._unreachable(failed_dial(error, monotonic() - deadline))
@@ -341,8 +359,10 @@ class AsyncConnection:
         # Those in flight stay where a timer finds them until nobody waits: a signal's exception may strike anywhere.
         if isinstance(error, ConnectionLost):
             again = [place for place in link.in_flight if is_stale_read(place, link.dialled)]
-            self._pending.extendleft((future, work, by, -math.inf) for future, work, by, _ in reversed(again))
-            link.in_flight = deque(place for place in link.in_flight if not is_stale_read(place, link.dialled))
+            self._pending[:0] = again
+            link.in_flight = [place for place in link.in_flight if not is_stale_read(place, link.dialled)]
+            for place in again:
+                place.asked = -math.inf
         self._fail(link.in_flight, error, sent=not isinstance(error, ConnectError))
         link.in_flight.clear()
         self.tally.discarded[Discard.BROKEN if is_event else Discard.STALE] += 1
@@ -366,14 +386,36 @@ class AsyncConnection:
         except Exception:
             logger.exception("what is called when a connection failed has failed")
 
-    def _fail(self, places: Iterable[Place], error: MetacacheError, *, sent: bool) -> None:
-        fail_places(places, error.locate(node=self.node.name), sent=sent)
+    def _fail(self, places: Iterable[Place[Any]], error: MetacacheError, *, sent: bool) -> None:
+        error.locate(node=self.node.name)
+        failed = [place for place in places if place.answer is None]
+        if failed:
+            asyncio.get_running_loop().call_soon(wake, failed)  # first: whatever strikes, nobody waits for ever
+            fail_places(failed, error, sent=sent)
+        self._see_who_is_left()
+
+    def abandon(self, place: Place[Any], error: asyncio.CancelledError) -> None:
+        """Let whoever waits in *place* go, with *error*: its task was cancelled, perhaps by the end of the loop."""
+        if self._loop is not None:
+            self._loop.call_soon(wake, (place,))
+        place.answer = error
+        self._see_who_is_left()
+
+    def _see_who_is_left(self) -> None:
+        """Tell who closes this that nobody waits any more."""
+        if self._drained is not None and not self._is_used:
+            self._drained.set_result(None)
+            self._drained = None
+
+    @property
+    def _is_used(self) -> bool:
+        return any(place.answer is None for place in self._places())
 
     def _drop_abandoned(self) -> None:
         """Forget those waiting whose callers have gone."""
-        self._pending = deque(place for place in self._pending if not place[0].done())
+        self._pending = [place for place in self._pending if place.answer is None]
 
-    def _places(self) -> list[Place]:
+    def _places(self) -> list[Place[Any]]:
         return [*(() if self._link is None else self._link.in_flight), *self._pending]
 
     # --- deadlines ---------------------------------------------------------------------------------------------------
@@ -393,7 +435,7 @@ class AsyncConnection:
 
     def _set_alarm(self, now: float) -> None:
         link = self._link
-        moments = [place[2] for place in self._places() if not place[0].done()]
+        moments = [place.deadline for place in self._places() if place.answer is None]
         if link is not None and link.in_flight:
             moments.append(link.heard + self._settings.timeout)
         if moments and self._loop is not None:
@@ -405,9 +447,9 @@ class AsyncConnection:
         *late*: the seconds by which this comes too late, for the loop was held up.
         """
         in_flight = () if self._link is None else self._link.in_flight
-        sent = [place for place in in_flight if place[2] <= now]
+        sent = [place for place in in_flight if place.deadline <= now]
         self._fail(sent, late_reply(late), sent=True)
-        unsent = [place for place in self._pending if place[2] <= now]
+        unsent = [place for place in self._pending if place.deadline <= now]
         if unsent:
             self._fail(unsent, late_request(self._link and self._link.requests, late), sent=False)
             self._drop_abandoned()

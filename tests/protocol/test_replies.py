@@ -249,7 +249,7 @@ def test_the_repr_tells_the_state_and_no_bytes() -> None:
 
 
 def test_the_table_of_opaques_is_written_as_the_wire_has_it() -> None:
-    assert OPAQUES[7] == (b" O7\r\n", b"O7", b"HD O7\r\n")
+    assert OPAQUES[7] == (b" O7\r\n", b"O7", b"HD O7\r\n", b" O7")
 
 
 def test_a_reply_of_no_known_code_fails() -> None:

@@ -5,16 +5,15 @@ Knows how a batch is cut and what becomes of a window that fails; what asks for 
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from metacache.errors import ClosedError, MetacacheError
 from metacache.protocol.windows import Replies
 from metacache.transports import Batch
 from metacache.transports.exchange import Windows
-from metacache.transports.waiting.aio import BatchWindow, unsent
+from metacache.transports.waiting.aio import BatchWindow, Place, unsent, wait
 
 __all__ = ["run_windows"]
 
@@ -22,22 +21,22 @@ __all__ = ["run_windows"]
 MAX_WINDOWS: Final = 4
 
 
-async def run_windows(batch: Batch, ask: Callable[[BatchWindow], asyncio.Future[Any]], *, is_tls: bool) -> Replies:
-    """Return a reply or an error for each request of *batch*; *ask* queues a window and returns its future.
+async def run_windows(batch: Batch, ask: Callable[[BatchWindow], Place[Replies]], *, is_tls: bool) -> Replies:
+    """Return a reply or an error for each request of *batch*; *ask* queues a window and returns its place.
 
     After a failure of the connection what was not asked for yet has that error too, and surely nothing of it was sent.
     """
     replies = Replies(len(batch))
     cuts = Windows(batch, is_tls=is_tls)
-    windows: deque[tuple[int, int, asyncio.Future[Any]]] = deque()  # Any: the window with its replies
+    windows: deque[tuple[int, int, Place[Replies]]] = deque()
     try:
         while windows or not cuts.is_done:
             while len(windows) < MAX_WINDOWS and not cuts.is_done:
                 start, stop = cuts.cut()
                 windows.append((start, stop, ask(BatchWindow(batch, start, stop))))
-            start, stop, future = windows[0]
+            start, stop, place = windows[0]
             try:
-                replies.fill(start, (await future).replies)
+                replies.fill(start, await wait(place))
             except ClosedError:
                 raise
             except MetacacheError as error:
@@ -45,8 +44,6 @@ async def run_windows(batch: Batch, ask: Callable[[BatchWindow], asyncio.Future[
                 replies.errors.update(dict.fromkeys(cuts.give_up(), unsent(error)))
             windows.popleft()
     finally:
-        for _, _, future in windows:
-            # The one that was awaited may be cancelled already, and has no exception then.
-            if not future.cancel() and not future.cancelled():
-                future.exception()  # looked at, or it is logged that nobody did
+        for _, _, place in windows:
+            place.cancel()
     return replies

@@ -5,24 +5,20 @@ Knows how a link is made ready; who uses it, and what becomes of those who wait 
 
 from __future__ import annotations
 
-import asyncio
 import math
-from collections import deque
 from collections.abc import Callable
 from time import monotonic
-from typing import Any, Final
+from typing import Final, Protocol
 
-from metacache.errors import ConnectError, ConnectionLost, ProtocolError
-from metacache.nodes import Node
+from metacache.errors import AuthenticationError, ConnectError, ConnectionLost, ProtocolError
 from metacache.protocol import commands
-from metacache.protocol.replies import Refusal
 from metacache.settings import Settings
 from metacache.transports import Operation, Verb
 from metacache.transports.account import Discard, Tally
 from metacache.transports.dialing.aio import dial
 from metacache.transports.dialing.blocking import Resolver
 from metacache.transports.streams.aio import Link
-from metacache.transports.waiting.aio import patience, unsent
+from metacache.transports.waiting.aio import Line, Place, patience, wait
 
 __all__ = ["CLOSED_AT_ONCE", "open_link"]
 
@@ -30,45 +26,52 @@ CLOSED_AT_ONCE: Final = "connected, and the server closed the connection at once
 AUTHENTICATE: Final = Verb("authenticate", commands.AUTHENTICATE, is_read=True)
 
 
+class Opener(Line, Protocol):
+    """Whose link it is."""
+
+    @property
+    def tally(self) -> Tally:
+        """What counts it."""
+        ...
+
+
 async def open_link(
-    node: Node,
-    settings: Settings,
-    resolver: Resolver,
-    deadline: float,
-    make: Callable[[], Link],
-    tally: Tally,
+    line: Opener, settings: Settings, resolver: Resolver, deadline: float, make: Callable[[], Link]
 ) -> Link:
-    """Return the link that *make* makes, connected and authenticated by *deadline*; *tally* counts it.
+    """Return the link of *line* that *make* makes, connected and authenticated by *deadline*.
 
     Raises ConnectError and AuthenticationError; nothing is left open then.
     """
-    link = await dial(node, settings, resolver, deadline, make)
-    tally.dialled += 1
+    link = await dial(line.node, settings, resolver, deadline, make)
+    line.tally.dialled += 1
     username, password = settings.username, settings.password
     try:
         if username is not None and password is not None:
-            await _authenticate(link, node, _credentials(username, password), deadline)
+            await _authenticate(link, line, _credentials(username, password), deadline)
     except BaseException:
         if not link.is_lost:  # else it was counted
-            tally.discarded[Discard.BROKEN] += 1
+            line.tally.discarded[Discard.BROKEN] += 1
         link.close()
         raise
     if link.is_lost:
-        raise ConnectError(CLOSED_AT_ONCE, node=node.name)
+        raise ConnectError(CLOSED_AT_ONCE, node=line.node.name)
     return link
 
 
-async def _authenticate(link: Link, node: Node, credentials: Operation[bool], deadline: float) -> None:
-    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()  # Any: as in Place
-    link.write(deque([(future, credentials, math.inf, -math.inf)]))
+async def _authenticate(link: Link, line: Line, credentials: Operation[bool], deadline: float) -> None:
+    place: Place[bool] = Place()
+    place.line, place.work, place.plain = line, credentials, None
+    place.deadline, place.asked, place.answer, place.wakeup = math.inf, -math.inf, None, None
+    link.write([place])
     try:
         async with patience(deadline - monotonic()):
-            answer = await future
+            await wait(place)
+    except AuthenticationError as error:
+        error.operation = None  # those who wait for the link have operations of their own
+        raise
     except (TimeoutError, ConnectionLost, ProtocolError) as error:
         told = "connected, but the server did not answer the authentication"
-        raise ConnectError(told, node=node.name) from error
-    if isinstance(answer, Refusal):
-        raise unsent(answer.error).locate(node=node.name)
+        raise ConnectError(told, node=line.node.name) from error
 
 
 def _credentials(username: str, password: str) -> Operation[bool]:

@@ -1,6 +1,6 @@
 """A link: one socket of an event loop and the protocol connection on it, shared by many callers.
 
-Writes what its connection has waiting, gives each reply to the future it belongs to, and tells when it is lost. Knows
+Writes what its connection has waiting, gives each reply to the place it belongs to, and tells when it is lost. Knows
 no dialling, no deadline and no retry. It changes over time; what guards it is that one event loop runs it.
 """
 
@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from random import getrandbits
 from time import monotonic
-from typing import Final, cast, final
+from typing import Any, Final, TypeAlias, cast, final
 
 from typing_extensions import override
 
@@ -23,7 +22,7 @@ from metacache.protocol.windows import QuietWindow, Window, closing_error
 from metacache.settings import Settings
 from metacache.transports import Operation
 from metacache.transports.exchange import fail_rest, send_window
-from metacache.transports.waiting.aio import BatchWindow, Place, Work, weight_of
+from metacache.transports.waiting.aio import BatchWindow, Place, Work, wake, weight_of
 
 __all__ = ["Link"]
 
@@ -33,6 +32,8 @@ MAX_WRITE: Final = 65536  # bytes
 # More of several commands in one TLS write makes the server sleep on bytes it has decrypted (memcached up to 1.6.45).
 MAX_TLS_WRITE: Final = 16384
 
+Places: TypeAlias = Sequence[Place[Any]]  # Any: whatever each waits for
+
 
 @final
 class Link(asyncio.Protocol):
@@ -40,7 +41,8 @@ class Link(asyncio.Protocol):
 
     Args:
         settings: limits, and whether it is TLS.
-        on_room: called with the link when requests were answered, and when there may be room to write more.
+        on_answers: called with the link and the places that have their answers, whose tasks it is to wake.
+        on_room: called with the link when there may be room to write more.
         on_lost: called once, with the link and what went wrong; what is left in ``in_flight`` gets no reply.
 
     ``in_flight`` are the places written and not answered, ``requests`` how many requests they are; ``heard``: when
@@ -51,6 +53,7 @@ class Link(asyncio.Protocol):
         "_loop",
         "_max_in_flight",
         "_max_write",
+        "_on_answers",
         "_on_lost",
         "_on_room",
         "_paused",
@@ -72,12 +75,14 @@ class Link(asyncio.Protocol):
     def __init__(
         self,
         settings: Settings,
+        on_answers: Callable[[Link, Places], None],
         on_room: Callable[[Link], None],
         on_lost: Callable[[Link, MetacacheError], None],
     ) -> None:
         self._protocol = ProtocolConnection(max_reply_size=settings.max_reply_size, first_opaque=getrandbits(16))
         self._max_in_flight = settings.max_in_flight
         self._max_write = MAX_WRITE if settings.tls is None else MAX_TLS_WRITE
+        self._on_answers = on_answers
         self._on_room = on_room
         self._on_lost = on_lost
         self._paused = False
@@ -85,7 +90,7 @@ class Link(asyncio.Protocol):
         self.was_asked = False
         self._was_answered = False
         self._unwritten = 0
-        self.in_flight: deque[Place] = deque()
+        self.in_flight: list[Place[Any]] = []  # Any: whatever each waits for
         self.requests = 0
         self.dialled = self.heard = monotonic()
         self._loop = asyncio.get_running_loop()
@@ -102,7 +107,7 @@ class Link(asyncio.Protocol):
         """True when more may be written now."""
         return not self._paused and not self.is_lost and self.requests < self._max_in_flight
 
-    def write(self, waiting: deque[Place]) -> None:
+    def write(self, waiting: list[Place[Any]]) -> None:  # Any: whatever each waits for
         """Write what of *waiting* may be written now, and move it in flight; forget who was abandoned.
 
         One write, or over TLS one for each pack that the server can take at once.
@@ -113,39 +118,44 @@ class Link(asyncio.Protocol):
             self.lose(_interrupted("writing"))
             raise
 
-    def _write(self, waiting: deque[Place]) -> None:
+    def _write(self, waiting: list[Place[Any]]) -> None:  # Any: as above
         if not self.in_flight:
             self.heard = monotonic()
             self.was_asked = True
-        pieces: list[bytes] = []
-        size = total = 0
         room = room_before = min(MAX_REQUESTS, self._max_in_flight - self.requests) if self.has_room else 0
-        send_plain, put_in_flight, max_write = self._protocol.send_plain, self.in_flight.append, self._max_write
-        while waiting and total < MAX_WRITE and room > 0:
-            place = waiting[0]
-            future, work, _, _ = place
-            if future.done():
-                waiting.popleft()
+        send_plain, put_in_flight = self._protocol.send_plain, self.in_flight.append
+        frames: list[bytes] = []
+        size = taken = 0
+        for place in waiting:
+            if room <= 0 or size >= MAX_WRITE:
+                break
+            taken += 1
+            if place.answer is not None:
                 continue
-            put_in_flight(place)  # first there, then no longer here: whatever strikes, it is not lost
-            waiting.popleft()
-            if type(work) is Operation and (command := work.verb.command).echoes:
-                data = send_plain(command, work.head, work.body)
+            put_in_flight(place)
+            plain = place.plain
+            if plain is not None:
+                frame = send_plain(plain.verb.command, plain.head, plain.body)
                 room -= 1
             else:
-                data = self._frame(work)
-                room -= weight_of(work)
-            length = len(data)
-            if size + length > max_write and pieces:
-                self._transport.write(b"".join(pieces))
-                pieces, size = [], 0
-            pieces.append(data)
-            size += length
-            total += length
+                frame = self._frame(place.work)
+                room -= weight_of(place.work)
+            frames.append(frame)
+            size += len(frame)
+        del waiting[:taken]  # in flight by now: whatever strikes, nobody is lost
         self.requests += room_before - room
-        if pieces:
-            self._transport.write(b"".join(pieces))
-            self._unwritten = self._transport.get_write_buffer_size()
+        for pack in _packs(frames, size, self._max_write):
+            self._transport.write(pack)
+        self._unwritten = self._transport.get_write_buffer_size()
+
+    def _frame(self, work: Work[object]) -> bytes:
+        """Return the bytes of *work*, whose replies are expected from now on."""
+        if isinstance(work, BatchWindow):
+            data, _ = send_window(self._protocol, *work)
+        else:
+            assert isinstance(work, Operation)
+            data, _ = self._protocol.send(work.verb.command, work.head, work.body)
+        return data
 
     def is_silent(self, now: float, seconds: float) -> bool:
         """Tell whether requests wait and for so many *seconds* no byte came, and none left that was held back."""
@@ -155,15 +165,6 @@ class Link(asyncio.Protocol):
         if self._unwritten < before:
             self.heard = now
         return self.heard < now
-
-    def _frame(self, work: Work) -> bytes:
-        """Return the bytes of *work*, whose replies are expected from now on."""
-        if type(work) is BatchWindow:
-            data, _ = send_window(self._protocol, *work)
-        else:
-            assert isinstance(work, Operation)
-            data, _ = self._protocol.send(work.verb.command, work.head, work.body)
-        return data
 
     # --- what the loop calls -----------------------------------------------------------------------------------------
 
@@ -192,32 +193,36 @@ class Link(asyncio.Protocol):
         self.heard = monotonic()
         protocol = self._protocol
         failure: MetacacheError | None = None
+        done: Places = ()
         try:
             answers = protocol.answers(data)
             if protocol.must_close:
                 failure = protocol.failure or self._why_closed(answers)
-            self._answer(answers, failure)
-            self._on_room(self)
+            done = self.in_flight[: len(answers)]
+            self._answer(done, answers, failure)
+            self._was_answered = True
+            if failure is not None:
+                self.lose(failure)
+            self._on_answers(self, done)  # last: tasks go on in there, and may do anything
         except BaseException:  # a signal's: the answers in hand are gone, and those in flight would get others'
+            self._loop.call_soon(wake, done)
             self.lose(_interrupted("reading"))
             raise
-        if failure is not None:
-            self.lose(failure)
-        self._was_answered = True
 
-    def _answer(self, answers: Sequence[Answer | Expectation], failure: MetacacheError | None = None) -> None:
-        """Give *answers* to those in flight; *failure*: what they have that follow the last of them."""
-        in_flight = self.in_flight
-        answered = 0
-        for answer in answers:
-            future, work, _, _ = in_flight[0]
-            answered += 1 if type(work) is Operation else weight_of(work)
-            if failure is not None and type(work) is BatchWindow:
-                _complete(answer, work, failure)
-            if not future.done():  # else it was abandoned
-                future.set_result(answer)
-            in_flight.popleft()  # last: whatever strikes, nobody waits for ever
-        self.requests -= answered
+    def _answer(
+        self, places: Places, answers: Sequence[Answer | Expectation], failure: MetacacheError | None = None
+    ) -> None:
+        """Give *answers* to *places*, the first in flight; *failure*: what they have that follow the last of them."""
+        requests = len(answers)
+        for place, answer in zip(places, answers, strict=True):
+            if place.plain is None and type(work := place.work) is BatchWindow:
+                requests += weight_of(work) - 1
+                if failure is not None:
+                    _complete(answer, work, failure)
+            if place.answer is None:  # else it was abandoned
+                place.answer = answer
+        self.requests -= requests
+        del self.in_flight[: len(answers)]
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
@@ -226,9 +231,12 @@ class Link(asyncio.Protocol):
             self.when_closed.set_result(None)
         if self.is_lost:
             return
-        self._answer([answer_of(each) for each in self._protocol.end_of_stream()])
+        answers = [answer_of(each) for each in self._protocol.end_of_stream()]
+        done = self.in_flight[: len(answers)]
+        self._answer(done, answers)
         told = "the server closed the connection" if exc is None else _told(exc)
         self._lost(ConnectionLost(f"{told} before the reply was complete"))
+        self._on_answers(self, done)
 
     def _why_closed(self, answers: Sequence[Answer | Expectation]) -> MetacacheError:
         """Return what the last of *answers*, after which the connection is closed, means for all in flight."""
@@ -267,6 +275,20 @@ class Link(asyncio.Protocol):
         if finish is not None:
             with contextlib.suppress(RuntimeError):  # as above
                 finish(None)
+
+
+def _packs(frames: list[bytes], size: int, limit: int) -> Iterator[bytes]:
+    """Yield *frames*, *size* bytes in all, joined to packs of *limit* bytes at most, or of a single larger one."""
+    pack: list[bytes] = []
+    room = limit
+    for frame in frames if size > limit else ():
+        if len(frame) > room and pack:
+            yield b"".join(pack)
+            pack, room = [], limit
+        pack.append(frame)
+        room -= len(frame)
+    if frames:
+        yield b"".join(pack or frames)
 
 
 def _complete(answer: object, work: BatchWindow, failure: MetacacheError) -> None:

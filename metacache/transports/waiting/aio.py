@@ -1,6 +1,6 @@
-"""Places: what tasks wait for on a shared connection, each a future with the work that is to fulfil it.
+"""Places: what tasks wait for on a shared connection, each with the work whose reply is to end the wait.
 
-Knows futures, work, and a loop that was held up; knows no socket.
+Knows tasks, work, and a loop that was held up; knows no socket.
 """
 
 from __future__ import annotations
@@ -8,15 +8,37 @@ from __future__ import annotations
 import asyncio
 import copy
 import math
-from collections.abc import AsyncGenerator, Callable, Iterable
+import types
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from contextvars import Context
 from time import monotonic
-from typing import Any, Final, NamedTuple, TypeAlias, final
+from typing import Any, Final, Generic, NamedTuple, NoReturn, Protocol, TypeVar, final
+
+from typing_extensions import override
 
 from metacache.errors import MetacacheError
+from metacache.nodes import Node
+from metacache.protocol.replies import Refusal
+from metacache.protocol.windows import QuietWindow, Replies, Window
 from metacache.transports import Batch, Operation
 
-__all__ = ["Alarm", "BatchWindow", "Place", "Work", "fail_places", "is_stale_read", "patience", "unsent", "weight_of"]
+__all__ = [
+    "Alarm",
+    "BatchWindow",
+    "Place",
+    "Work",
+    "fail_places",
+    "is_stale_read",
+    "patience",
+    "unsent",
+    "wait",
+    "wake",
+    "weight_of",
+]
+
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 # Seconds in which a loop that was held up reads what has arrived. Not 0: uvloop would not read in between.
 GRACE: Final = 0.001
@@ -81,40 +103,167 @@ class BatchWindow(NamedTuple):
     start: int
     stop: int
 
+    @property
+    def is_read(self) -> bool:
+        """True when sending it twice changes nothing."""
+        return self.batch.is_read
 
-Work: TypeAlias = Operation[Any] | BatchWindow  # Any: whatever it is, its reader knows
-
-Place: TypeAlias = tuple["asyncio.Future[Any]", Work, float, float]  # Any: what its reader makes of the answer
-"""A request's place in the queue: (future, work, deadline, when it was asked for).
-
-The future gets the answer, or the window of a batch with its replies; one that is done was abandoned, and its reply is
-dropped. A place that was sent a second time was asked for at minus infinity. A plain tuple: one is made per request.
-"""
+    def read(self, answer: Window | QuietWindow, /) -> Replies:
+        """Return its replies."""
+        return answer.replies
 
 
-def weight_of(work: Work) -> int:
+class Work(Protocol[R_co]):
+    """What a place may be for: an Operation or a BatchWindow."""
+
+    @property
+    def is_read(self) -> bool:
+        """True when sending it twice changes nothing."""
+        ...
+
+    @property
+    def read(self) -> Callable[[Any], R_co]:  # Any: the answer, of which it knows the shape
+        """Turn the answer into the result."""
+        ...
+
+
+class Line(Protocol):
+    """What a place needs of the connection it is on."""
+
+    @property
+    def node(self) -> Node:
+        """Whom errors name."""
+        ...
+
+    def abandon(self, place: Place[Any], error: asyncio.CancelledError, /) -> None:  # Any: whatever it waits for
+        """Let whoever waits in *place* go, with *error*."""
+        ...
+
+
+@final
+class Place(Generic[R]):
+    """A request's place in the line of a connection: what the task that asked waits for, in place of a Future.
+
+    A Future has its task called back through the loop, which costs as much as all else this client does with a reply;
+    of places one call wakes as many as got their replies together. It has as much of a Future as a Task asks for.
+
+    Attributes:
+        line: the connection.
+        work: what is asked.
+        plain: the same, when it is a plain request: one that echoes its opaque.
+        deadline: a ``time.monotonic()`` time.
+        asked: when it was asked for; minus infinity when it was sent a second time.
+        answer: the answer, or what to raise; None while there is neither. A place that has one is done: what still
+            comes for it is dropped.
+        wakeup: resumes the task, in ``context``; None when no task waits.
+    """
+
+    # No __init__: a call of one costs 1,400 instructions; `AsyncConnection` assigns all but the last two.
+    __slots__ = (
+        "_asyncio_future_blocking",
+        "answer",
+        "asked",
+        "context",
+        "deadline",
+        "line",
+        "plain",
+        "wakeup",
+        "work",
+    )
+
+    line: Line
+    work: Work[R]
+    plain: Operation[R] | None
+    deadline: float
+    asked: float
+    answer: object | None
+    wakeup: Callable[[Place[Any]], object] | None  # Any: itself
+    context: Context
+    _asyncio_future_blocking: bool
+
+    # The loop that runs is the line's, which has seen to that. A task asks before it waits, and for the result when it
+    # goes on, which may be anything that does not raise; in C, for it costs every request.
+    get_loop = result = staticmethod(asyncio.get_running_loop)
+
+    def add_done_callback(self, wakeup: Callable[[Place[Any]], object], *, context: Context) -> None:
+        """Keep how to resume the task that waits."""
+        self.wakeup = wakeup
+        self.context = context
+
+    def cancel(self, msg: object = None) -> bool:
+        """Abandon the place, for its task is cancelled; return False if it is done already."""
+        if self.answer is not None:
+            return False
+        self.line.abandon(self, asyncio.CancelledError() if msg is None else asyncio.CancelledError(msg))
+        return True
+
+    @override
+    def __repr__(self) -> str:
+        return f"<Place on {self.line.node.name}: {'waiting' if self.answer is None else 'done'}>"
+
+
+@types.coroutine
+def wait(place: Place[R]) -> Generator[Place[R], None, R]:
+    """Wait until *place* has its answer; return what its reader makes of it, in the caller's task and context.
+
+    A generator, for a coroutine around one would be a second frame to resume.
+    """
+    # Until it is so: as with a condition variable, to be woken proves nothing.
+    while place.answer is None:
+        place._asyncio_future_blocking = True
+        try:
+            yield place
+        finally:
+            place.wakeup = None
+    answer = place.answer
+    try:
+        if type(answer) is tuple:  # nearly always
+            return place.work.read(answer)
+        if isinstance(answer, Refusal):
+            raise unsent(answer.error)
+        if isinstance(answer, BaseException):
+            raise answer
+        return place.work.read(answer)
+    except MetacacheError as error:
+        work = place.work
+        if isinstance(work, Operation):
+            error.locate(node=place.line.node.name, operation=work.verb.name, key=work.given)
+        raise
+
+
+def wake(places: Sequence[Place[Any]]) -> None:  # Any: whatever each waits for
+    """Resume the tasks that wait in *places*, all in this turn of the loop. Call it where no task runs."""
+    try:
+        for place in places:
+            if place.wakeup is not None:
+                place.context.run(place.wakeup, place)
+    except BaseException as error:  # a signal's, or what ends the loop: it is the loop's, and the others wait
+        loop = asyncio.get_running_loop()
+        loop.call_soon(_throw, error)
+        loop.call_soon(wake, places)
+
+
+def _throw(error: BaseException) -> NoReturn:
+    raise error
+
+
+def weight_of(work: Work[object]) -> int:
     """Return how many requests *work* is."""
     return work.stop - work.start if type(work) is BatchWindow else 1
 
 
-def is_read(work: Work) -> bool:
-    """Tell whether sending *work* twice changes nothing."""
-    return work.batch.is_read if isinstance(work, BatchWindow) else work.is_read
-
-
-def is_stale_read(place: Place, dialled: float) -> bool:
+def is_stale_read(place: Place[Any], dialled: float) -> bool:  # Any: whatever it waits for
     """Tell whether *place* is a read that found its connection stale: one *dialled* before it was asked for."""
-    future, work, _, asked = place
-    return not future.done() and is_read(work) and dialled < asked
+    return place.answer is None and place.work.is_read and dialled < place.asked
 
 
-def fail_places(places: Iterable[Place], error: MetacacheError, *, sent: bool) -> None:
-    """Give those who still wait in *places* an error of their own; *sent*: a write may have been applied."""
-    for future, work, _, _ in places:
-        if not future.done():
+def fail_places(places: Iterable[Place[Any]], error: MetacacheError, *, sent: bool) -> None:  # Any: as above
+    """Give those that are not done an error of their own; *sent*: a write may have been applied."""
+    for place in places:
+        if place.answer is None:
             own = unsent(error)
-            own.maybe_applied = sent and not is_read(work)
-            future.set_exception(own)
+            own.maybe_applied = sent and not place.work.is_read
+            place.answer = own
 
 
 def unsent(error: MetacacheError) -> MetacacheError:
