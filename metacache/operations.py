@@ -129,6 +129,7 @@ class Operations(Generic[T]):
         "_clock",
         "_dumps",
         "_is_relative",
+        "_key_prefix",
         "_options",
         "_plain_prefix",
         "_read_value",
@@ -154,15 +155,22 @@ class Operations(Generic[T]):
         self._tails: list[bytes | None] = [None] * KEPT_TAILS
         self._is_relative = options.default_ttl is None or seconds(options.default_ttl) <= MAX_RELATIVE
         # None: no set is plain enough for the short way.
-        self._plain_prefix = self.keys.text if self._is_relative and frame.compressor is None else None
+        self._key_prefix = self.keys.text
+        self._plain_prefix = self._key_prefix if self._is_relative and frame.compressor is None else None
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
     def get(self, key: Key, default: D) -> Operation[T | D]:
         """mg key v f."""
-        raw = self.keys.plain(key)
+        # As in `set`: the rule of KeyEncoder.plain without its call.
+        text = self._key_prefix
+        raw: bytes | None
+        if text is not None and type(key) is str and key.isprintable() and " " not in key and key:
+            raw = (text + key).encode()
+        else:
+            raw = self.keys.plain(key)
         read = self._read_value if default is None else self.reader.value_or(default)
-        if raw is None:
+        if raw is None or len(raw) > MAX_KEY:
             # `Reader.value` gives None, which D is then.
             return self._read(  # pyright: ignore[reportReturnType]
                 GET,

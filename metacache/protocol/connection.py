@@ -108,7 +108,8 @@ class ProtocolConnection:
     def answers(self, data: bytes) -> list[Answer | Expectation]:
         """As `receive`, but for each single request the answer itself."""
         expected = self._expected
-        if self._held or not expected or type(expected[0]) is not tuple:  # a window splits its bytes by itself
+        is_plain = expected and type(expected[0]) is tuple  # a window splits its bytes by itself
+        if self._held or not is_plain or len(data) > self._limit:
             return list(map(answer_of, self.receive(data)))
         lines = data.split(CRLF)
         rest = lines.pop()  # not a line yet
@@ -124,7 +125,7 @@ class ProtocolConnection:
 
         The shortcut for nearly all replies, a third of the price of the incremental parser, which it never contradicts.
         """
-        limit, known = self._limit, known_headers.get
+        known = known_headers
         found: list[Answer | Expectation] = []
         at = 0
         try:
@@ -134,21 +135,23 @@ class ProtocolConnection:
                 command, opaque = plain
                 line = lines[at]
                 header = line.removesuffix(opaque[3])
-                if len(header) == len(line):
+                if header == line:
                     break  # it is not there
-                parsed = known(header)
-                if parsed is None:
-                    if header in command.whole:
-                        found.append(([header], None))
-                        at += 1
-                        continue
-                    parsed = value_header(header)
-                size, tokens = parsed
-                value = lines[at + 1]
-                if len(value) != size or size > limit or not command.has_value:
-                    break  # the value holds a CRLF, or was not asked for, or this is no VA
-                found.append((tokens, value))
-                at += 2
+                try:
+                    size, tokens = known[header]
+                except KeyError:
+                    size, tokens = value_header(header)
+                if size >= 0:
+                    value = lines[at + 1]
+                    if len(value) != size or not command.has_value:
+                        break  # the value holds a CRLF, or was not asked for
+                    found.append((tokens, value))
+                    at += 2
+                elif header in command.whole:
+                    found.append((tokens, None))
+                    at += 1
+                else:
+                    break
         except IndexError:
             pass  # the rest has not come yet
         return found, at

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, final
@@ -30,12 +30,11 @@ from metacache.settings import Settings
 from metacache.transports import Operation
 from metacache.transports.account import Age, Discard, Tally
 from metacache.transports.batches.aio import run_windows
-from metacache.transports.dialing.blocking import Resolver
-from metacache.transports.failures import failed_dial, had_no_time, late_reply, late_request
+from metacache.transports.failures import had_no_time, late_reply, late_request
 from metacache.transports.limits import check_bodies, too_large
-from metacache.transports.opening.aio import CLOSED_AT_ONCE, open_link
+from metacache.transports.opening.aio import CLOSED_AT_ONCE, Dialler
 from metacache.transports.streams.aio import Link
-from metacache.transports.waiting.aio import Alarm, BatchWindow, Place, Work, fail_places, is_stale_read, wait, wake
+from metacache.transports.waiting.aio import Alarm, Line, Place, fail_places, is_stale_read, wait, wake
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -49,8 +48,6 @@ logger = logging.getLogger("metacache.transports")
 R = TypeVar("R")
 DEFAULTS: Final = Settings()
 
-# Requests that may wait before those whose callers have gone are looked for.
-CROWD: Final = 64
 _CLOSED: Final = "the connection was closed"
 
 
@@ -79,16 +76,13 @@ class AsyncConnection:
         "__weakref__",
         "_alarm",
         "_closed",
-        "_crowd",
-        "_dialling",
-        "_drained",
+        "_dialler",
         "_flushing",
+        "_latest",
+        "_line",
         "_link",
-        "_loop",
         "_max_body",
         "_on_failure",
-        "_pending",
-        "_resolver",
         "_settings",
         "_timeout",
         "failed_at",
@@ -110,32 +104,32 @@ class AsyncConnection:
         self._timeout = settings.timeout
         self._max_body = settings.max_value_size
         self._on_failure = on_failure
-        self._resolver = Resolver(node)
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._line = Line(node)
+        make = partial(Link, settings, self._answered, self._has_room, self._lost)
+        self._dialler = Dialler(
+            self._line, settings, self.tally, make, self._opened, self._unreachable, self._flush_soon
+        )
         self._link: Link | None = None
-        self._pending: list[Place[Any]] = []  # Any: whatever each waits for
-        self._crowd = CROWD
-        self._dialling: asyncio.Task[None] | None = None
+        self._latest: Link | None = None
         self._flushing = False
         self._alarm = Alarm(self._tick)
-        self._drained: asyncio.Future[None] | None = None
         self._closed = False
 
     @override
     def __repr__(self) -> str:
         link = self._link
         state = "closed" if self._closed else "not connected" if link is None else f"{link.requests} in flight"
-        return f"<AsyncConnection {self.node.name}: {state}, {len(self._pending)} waiting>"
+        return f"<AsyncConnection {self.node.name}: {state}, {len(self._line.waiting)} waiting>"
 
     @property
     def waiting(self) -> int:
         """How many callers' requests are not yet written."""
-        return len(self._pending)
+        return len(self._line.waiting)
 
     @property
     def load(self) -> int:
         """How many requests are in flight or wait to be written, those of one batch window counted as one."""
-        return self.in_flight + len(self._pending)
+        return self.in_flight + len(self._line.waiting)
 
     @property
     def age(self) -> Age | None:
@@ -160,7 +154,12 @@ class AsyncConnection:
                 raise too_large(len(body), self._max_body)
             if self._closed:
                 raise ClosedError(_CLOSED)
-            return wait(self._ask(op, op if op.verb.command.echoes else None, deadline))
+            place: Place[R] = Place()
+            place.work = op
+            place.plain = op if op.verb.command.echoes else None
+            place.read = op.read
+            self._join(place, deadline)
+            return wait(place)
         except MetacacheError as error:
             error.locate(node=self.node.name, operation=op.verb.name, key=op.given)
             raise
@@ -176,10 +175,9 @@ class AsyncConnection:
         check_bodies(batch, self._settings.max_value_size)
         deadline = monotonic() + self._settings.timeout if deadline == math.inf else deadline
 
-        def ask(window: BatchWindow) -> Place[Replies]:
-            return self._ask(window, None, deadline)
-
-        replies = await run_windows(batch, ask, is_tls=self._settings.tls is not None)
+        replies = await run_windows(
+            batch, partial(self._join, deadline=deadline), is_tls=self._settings.tls is not None
+        )
         for failure in replies.errors.values():
             failure.locate(node=self.node.name, operation=batch.verb.name)
         return replies
@@ -187,29 +185,24 @@ class AsyncConnection:
     async def aclose(self) -> None:
         """Close: what runs is let finish, what comes is refused with ClosedError. Closing twice is nothing."""
         self._closed = True
-        if self._loop is None or self._loop.is_closed() or self._loop is not asyncio.get_running_loop():
+        if self._line.loop is None or self._line.loop.is_closed() or self._line.loop is not asyncio.get_running_loop():
             self._abandon()
             return
-        while self._is_used:  # again and again: a batch asks for its next windows when it has some
-            if self._drained is None:
-                self._drained = self._loop.create_future()
-            await asyncio.wait((self._drained,), timeout=self._timeout)
+        await self._line.drain(self._timeout)
         self._alarm.cancel()
-        if self._dialling is not None:
-            self._dialling.cancel()
-            await asyncio.wait((self._dialling,))
-        link, self._link = self._link, None
-        if link is not None:
-            link.close()
-            await link.when_closed
+        await self._dialler.aclose()
+        self._link = None
+        if self._latest is not None:
+            self._latest.close()
+            await self._latest.when_closed  # also of one that was lost, or discarded, just before
 
     def _abandon(self) -> None:
         """Drop everything; the loop that could close it in order is gone, or is another one."""
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._cut_off)
+        if self._line.loop is not None and not self._line.loop.is_closed():
+            self._line.loop.call_soon_threadsafe(self._cut_off)
             return
         link, self._link = self._link, None
-        self._pending.clear()
+        self._line.waiting.clear()
         self.in_flight = 0
         if link is not None:
             link.drop()
@@ -217,12 +210,11 @@ class AsyncConnection:
     def _cut_off(self) -> None:
         error = ClosedError("the connection was closed by another event loop", node=self.node.name)
         self._alarm.cancel()
-        if self._dialling is not None:
-            self._dialling.cancel()
+        self._dialler.cancel()
         if self._link is not None:
             self._link.lose(error)
-        self._fail(self._pending, error, sent=False)
-        self._drop_abandoned()
+        self._line.fail(self._line.waiting, error, sent=False)
+        self._line.drop_abandoned()
 
     async def __aenter__(self) -> Self:
         return self
@@ -242,10 +234,11 @@ class AsyncConnection:
 
     # --- asking ------------------------------------------------------------------------------------------------------
 
-    def _ask(self, work: Work[R], plain: Operation[R] | None, deadline: float | None) -> Place[R]:
-        """Queue *work*, to be written in this turn of the loop; return its place. *plain* as in `Place`."""
+    def _join(self, place: Place[Any], deadline: float | None) -> None:  # Any: whatever it waits for
+        """Put *place* in the line, to be written in this turn of the loop."""
         loop = asyncio.get_running_loop()
-        if loop is not self._loop:
+        line = self._line
+        if loop is not line.loop:
             self._adopt(loop)
         now = monotonic()
         tick_at = now + self._timeout  # when the link is silent for too long, if not later
@@ -253,31 +246,27 @@ class AsyncConnection:
             deadline = tick_at
         elif deadline < tick_at:
             tick_at = deadline
-        place: Place[R] = Place()
-        place.line = self
-        place.work = work
-        place.plain = plain
+        place.line = line
         place.deadline = deadline
         place.asked = now
         place.answer = place.wakeup = None
         if tick_at < self._alarm.at:
             if deadline <= now:
                 fail_places((place,), had_no_time(), sent=False)
-                return place
+                return
             self._alarm.set(loop, tick_at, now)
-        self._pending.append(place)
+        line.waiting.append(place)
         if not self._flushing:
             self._flushing = True
             loop.call_soon(self._flush)
-        return place
 
     def _adopt(self, loop: asyncio.AbstractEventLoop) -> None:
         """Belong to *loop* from now on. Raises InvalidArgumentError for a second loop."""
-        if self._loop is not None:
+        if self._line.loop is not None:
             raise InvalidArgumentError(
                 "this connection belongs to another event loop; make a client in each loop that uses one"
             )
-        self._loop = loop
+        self._line.loop = loop
 
     def _flush(self) -> None:
         self._flushing = False
@@ -285,24 +274,23 @@ class AsyncConnection:
         if link is None or link.is_lost:
             self._dial_if_needed()
             return
-        link.write(self._pending)
+        link.write(self._line.waiting)
         self.in_flight = link.requests
-        if self._pending and link.has_room:
+        if self._line.waiting and link.has_room:
             self._flush_soon()
-        elif len(self._pending) > self._crowd:
-            self._drop_abandoned()
-            self._crowd = 2 * len(self._pending) + CROWD
+        else:
+            self._line.thin_out()
 
     def _flush_soon(self) -> None:
-        if not self._flushing and self._loop is not None:
+        if not self._flushing and self._line.loop is not None:
             self._flushing = True
-            self._loop.call_soon(self._flush)
+            self._line.loop.call_soon(self._flush)
 
     def _has_room(self, link: Link) -> None:
-        if link is self._link and self._pending:
+        if link is self._link and self._line.waiting:
             self._flush_soon()
 
-    def _answered(self, link: Link, places: Sequence[Place[Any]]) -> None:
+    def _answered(self, link: Link, places: Sequence[Place[Any]]) -> None:  # Any: as in `_join`
         """Wake who waits in *places*, and write at once what they ask for next."""
         if link is self._link:
             self.in_flight = link.requests
@@ -311,9 +299,8 @@ class AsyncConnection:
             wake(places)
         finally:
             self._flushing = was_flushing
-        if self._drained is not None:
-            self._see_who_is_left()
-        if self._pending and not was_flushing:
+        self._line.look_who_is_left()
+        if self._line.waiting and not was_flushing:
             self._flush()
 
     # --- dialling ----------------------------------------------------------------------------------------------------
@@ -321,32 +308,21 @@ class AsyncConnection:
     def _dial_if_needed(self) -> None:
         link, self._link = self._link, None
         if link is not None and link.in_flight:  # something struck while it was lost
-            self._fail(link.in_flight, ConnectionLost("the connection broke, and was left so"), sent=True)
-        self._drop_abandoned()
-        if self._pending and self._dialling is None and self._loop is not None:
-            self._dialling = self._loop.create_task(self._dial())
-            # Not at the end of the task: one that is cancelled before its first step never comes there.
-            self._dialling.add_done_callback(self._dialled)
+            self._line.fail(link.in_flight, ConnectionLost("the connection broke, and was left so"), sent=True)
+        self._line.drop_abandoned()
+        if self._line.waiting and self._line.loop is not None:
+            self._dialler.start(self._line.loop)
 
-    async def _dial(self) -> None:
-        # A task of its own: whoever waits for it may be cancelled, and the others still wait.
-        deadline = monotonic() + self._settings.connect_timeout
-        try:
-            make = partial(Link, self._settings, self._answered, self._has_room, self._lost)
-            self._link = await open_link(self, self._settings, self._resolver, deadline, make)
-            self.failed_at = -math.inf
-        except Exception as error:  # whatever it is: nobody may wait for ever, and a further dial would be a storm
-            self._unreachable(failed_dial(error, monotonic() - deadline))
-
-    def _dialled(self, _: asyncio.Task[None]) -> None:
-        self._dialling = None
-        self._flush_soon()
+    def _opened(self, link: Link) -> None:
+        self._line.in_flight = link.in_flight
+        self._link = self._latest = link
+        self.failed_at = -math.inf
 
     def _unreachable(self, error: MetacacheError) -> None:
         """Tell all who wait, and who chooses connections, that there is none."""
         self.failed_at = monotonic()
-        self._fail(self._pending, error, sent=False)
-        self._drop_abandoned()
+        self._line.fail(self._line.waiting, error, sent=False)
+        self._line.drop_abandoned()
         self.on_unreachable()
         self._tell(error)
 
@@ -359,21 +335,21 @@ class AsyncConnection:
         # Those in flight stay where a timer finds them until nobody waits: a signal's exception may strike anywhere.
         if isinstance(error, ConnectionLost):
             again = [place for place in link.in_flight if is_stale_read(place, link.dialled)]
-            self._pending[:0] = again
-            link.in_flight = [place for place in link.in_flight if not is_stale_read(place, link.dialled)]
+            self._line.waiting[:0] = again
+            link.in_flight[:] = [place for place in link.in_flight if not is_stale_read(place, link.dialled)]
             for place in again:
                 place.asked = -math.inf
-        self._fail(link.in_flight, error, sent=not isinstance(error, ConnectError))
+        self._line.fail(link.in_flight, error, sent=not isinstance(error, ConnectError))
         link.in_flight.clear()
         self.tally.discarded[Discard.BROKEN if is_event else Discard.STALE] += 1
-        self._drop_abandoned()
+        self._line.drop_abandoned()
         if not was_used:
             return
         self._link = None
         self.in_flight = 0
         if isinstance(error, ConnectError):
             self._unreachable(error)
-        elif not link.was_asked and self._pending:
+        elif not link.was_asked and self._line.waiting:
             self._unreachable(ConnectError(CLOSED_AT_ONCE))  # to dial on and on would be a storm
         else:
             self._flush_soon()
@@ -385,38 +361,6 @@ class AsyncConnection:
             self._on_failure(error)
         except Exception:
             logger.exception("what is called when a connection failed has failed")
-
-    def _fail(self, places: Iterable[Place[Any]], error: MetacacheError, *, sent: bool) -> None:
-        error.locate(node=self.node.name)
-        failed = [place for place in places if place.answer is None]
-        if failed:
-            asyncio.get_running_loop().call_soon(wake, failed)  # first: whatever strikes, nobody waits for ever
-            fail_places(failed, error, sent=sent)
-        self._see_who_is_left()
-
-    def abandon(self, place: Place[Any], error: asyncio.CancelledError) -> None:
-        """Let whoever waits in *place* go, with *error*: its task was cancelled, perhaps by the end of the loop."""
-        if self._loop is not None:
-            self._loop.call_soon(wake, (place,))
-        place.answer = error
-        self._see_who_is_left()
-
-    def _see_who_is_left(self) -> None:
-        """Tell who closes this that nobody waits any more."""
-        if self._drained is not None and not self._is_used:
-            self._drained.set_result(None)
-            self._drained = None
-
-    @property
-    def _is_used(self) -> bool:
-        return any(place.answer is None for place in self._places())
-
-    def _drop_abandoned(self) -> None:
-        """Forget those waiting whose callers have gone."""
-        self._pending = [place for place in self._pending if place.answer is None]
-
-    def _places(self) -> list[Place[Any]]:
-        return [*(() if self._link is None else self._link.in_flight), *self._pending]
 
     # --- deadlines ---------------------------------------------------------------------------------------------------
 
@@ -430,16 +374,16 @@ class AsyncConnection:
         finally:  # also when something strikes
             self._set_alarm(now)
             self._flushing = False
-            if self._pending:
+            if self._line.waiting:
                 self._flush_soon()
 
     def _set_alarm(self, now: float) -> None:
         link = self._link
-        moments = [place.deadline for place in self._places() if place.answer is None]
+        moments = [place.deadline for place in self._line.undone]
         if link is not None and link.in_flight:
             moments.append(link.heard + self._settings.timeout)
-        if moments and self._loop is not None:
-            self._alarm.set(self._loop, min(moments), now)
+        if moments and self._line.loop is not None:
+            self._alarm.set(self._line.loop, min(moments), now)
 
     def _expire(self, now: float, late: float) -> None:
         """End what is past its deadline: those waiting leave, those in flight abandon their places.
@@ -448,8 +392,8 @@ class AsyncConnection:
         """
         in_flight = () if self._link is None else self._link.in_flight
         sent = [place for place in in_flight if place.deadline <= now]
-        self._fail(sent, late_reply(late), sent=True)
-        unsent = [place for place in self._pending if place.deadline <= now]
+        self._line.fail(sent, late_reply(late), sent=True)
+        unsent = [place for place in self._line.waiting if place.deadline <= now]
         if unsent:
-            self._fail(unsent, late_request(self._link and self._link.requests, late), sent=False)
-            self._drop_abandoned()
+            self._line.fail(unsent, late_request(self._link and self._link.requests, late), sent=False)
+            self._line.drop_abandoned()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Final
 
 from metacache.errors import ClosedError, MetacacheError
@@ -20,9 +21,11 @@ __all__ = ["run_windows"]
 # Windows of one batch that may be unanswered: a larger batch writes on as its replies come.
 MAX_WINDOWS: Final = 4
 
+_replies_of = attrgetter("replies")
 
-async def run_windows(batch: Batch, ask: Callable[[BatchWindow], Place[Replies]], *, is_tls: bool) -> Replies:
-    """Return a reply or an error for each request of *batch*; *ask* queues a window and returns its place.
+
+async def run_windows(batch: Batch, join: Callable[[Place[Replies]], None], *, is_tls: bool) -> Replies:
+    """Return a reply or an error for each request of *batch*; *join* puts the place of a window in the line.
 
     After a failure of the connection what was not asked for yet has that error too, and surely nothing of it was sent.
     """
@@ -33,7 +36,10 @@ async def run_windows(batch: Batch, ask: Callable[[BatchWindow], Place[Replies]]
         while windows or not cuts.is_done:
             while len(windows) < MAX_WINDOWS and not cuts.is_done:
                 start, stop = cuts.cut()
-                windows.append((start, stop, ask(BatchWindow(batch, start, stop))))
+                place: Place[Replies] = Place()
+                place.work, place.plain, place.read = BatchWindow(batch, start, stop), None, _replies_of
+                join(place)
+                windows.append((start, stop, place))
             start, stop, place = windows[0]
             try:
                 replies.fill(start, await wait(place))

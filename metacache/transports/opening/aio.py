@@ -5,52 +5,113 @@ Knows how a link is made ready; who uses it, and what becomes of those who wait 
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable
 from time import monotonic
-from typing import Final, Protocol
+from typing import Final, final
 
-from metacache.errors import AuthenticationError, ConnectError, ConnectionLost, ProtocolError
+from metacache.errors import AuthenticationError, ConnectError, ConnectionLost, MetacacheError, ProtocolError
 from metacache.protocol import commands
 from metacache.settings import Settings
 from metacache.transports import Operation, Verb
 from metacache.transports.account import Discard, Tally
 from metacache.transports.dialing.aio import dial
 from metacache.transports.dialing.blocking import Resolver
+from metacache.transports.failures import failed_dial
 from metacache.transports.streams.aio import Link
 from metacache.transports.waiting.aio import Line, Place, patience, wait
 
-__all__ = ["CLOSED_AT_ONCE", "open_link"]
+__all__ = ["CLOSED_AT_ONCE", "Dialler", "open_link"]
 
 CLOSED_AT_ONCE: Final = "connected, and the server closed the connection at once; has it free connections (-c)?"
 AUTHENTICATE: Final = Verb("authenticate", commands.AUTHENTICATE, is_read=True)
 
 
-class Opener(Line, Protocol):
-    """Whose link it is."""
+@final
+class Dialler:
+    """Opens the links of one connection, one at a time, in a task of its own.
 
-    @property
-    def tally(self) -> Tally:
-        """What counts it."""
-        ...
+    Whoever waits for a link may be cancelled, and the others still wait.
+
+    Args:
+        line: whose links they are.
+        settings: timeouts, credentials.
+        tally: what counts them.
+        make: makes a link.
+        opened: called with each link that is ready.
+        failed: called with the error when there is none.
+        ended: called after either, and when it was cancelled.
+    """
+
+    __slots__ = ("_ended", "_failed", "_line", "_make", "_opened", "_resolver", "_settings", "_tally", "_task")
+
+    def __init__(
+        self,
+        line: Line,
+        settings: Settings,
+        tally: Tally,
+        make: Callable[[], Link],
+        opened: Callable[[Link], None],
+        failed: Callable[[MetacacheError], None],
+        ended: Callable[[], None],
+    ) -> None:
+        self._line = line
+        self._settings = settings
+        self._tally = tally
+        self._make = make
+        self._opened = opened
+        self._failed = failed
+        self._ended = ended
+        self._resolver = Resolver(line.node)
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Dial, unless that is under way."""
+        if self._task is None:
+            self._task = loop.create_task(self._dial())
+            # Not at the end of the task: one that is cancelled before its first step never comes there.
+            self._task.add_done_callback(self._end)
+
+    async def _dial(self) -> None:
+        deadline = monotonic() + self._settings.connect_timeout
+        try:
+            self._opened(await open_link(self._line, self._settings, self._tally, self._resolver, deadline, self._make))
+        except Exception as error:  # whatever it is: nobody may wait for ever, and a further dial would be a storm
+            self._failed(failed_dial(error, monotonic() - deadline))
+
+    def _end(self, _: asyncio.Task[None]) -> None:
+        self._task = None
+        self._ended()
+
+    def cancel(self) -> None:
+        """Give up the dial that is under way, if any."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def aclose(self) -> None:
+        """Give it up, and wait until it has ended."""
+        self.cancel()
+        if self._task is not None:
+            await asyncio.wait((self._task,))
 
 
 async def open_link(
-    line: Opener, settings: Settings, resolver: Resolver, deadline: float, make: Callable[[], Link]
+    line: Line, settings: Settings, tally: Tally, resolver: Resolver, deadline: float, make: Callable[[], Link]
 ) -> Link:
-    """Return the link of *line* that *make* makes, connected and authenticated by *deadline*.
+    """Return the link of *line* that *make* makes, connected and authenticated by *deadline*; *tally* counts it.
 
     Raises ConnectError and AuthenticationError; nothing is left open then.
     """
     link = await dial(line.node, settings, resolver, deadline, make)
-    line.tally.dialled += 1
+    tally.dialled += 1
     username, password = settings.username, settings.password
     try:
         if username is not None and password is not None:
             await _authenticate(link, line, _credentials(username, password), deadline)
     except BaseException:
         if not link.is_lost:  # else it was counted
-            line.tally.discarded[Discard.BROKEN] += 1
+            tally.discarded[Discard.BROKEN] += 1
         link.close()
         raise
     if link.is_lost:
@@ -60,7 +121,7 @@ async def open_link(
 
 async def _authenticate(link: Link, line: Line, credentials: Operation[bool], deadline: float) -> None:
     place: Place[bool] = Place()
-    place.line, place.work, place.plain = line, credentials, None
+    place.line, place.work, place.plain, place.read = line, credentials, None, bool
     place.deadline, place.asked, place.answer, place.wakeup = math.inf, -math.inf, None, None
     link.write([place])
     try:

@@ -148,7 +148,7 @@ class Link(asyncio.Protocol):
             self._transport.write(pack)
         self._unwritten = self._transport.get_write_buffer_size()
 
-    def _frame(self, work: Work[object]) -> bytes:
+    def _frame(self, work: Work) -> bytes:
         """Return the bytes of *work*, whose replies are expected from now on."""
         if isinstance(work, BatchWindow):
             data, _ = send_window(self._protocol, *work)

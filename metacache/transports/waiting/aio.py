@@ -13,19 +13,19 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Seque
 from contextlib import asynccontextmanager
 from contextvars import Context
 from time import monotonic
-from typing import Any, Final, Generic, NamedTuple, NoReturn, Protocol, TypeVar, final
+from typing import Any, Final, Generic, NamedTuple, NoReturn, TypeAlias, TypeVar, final
 
 from typing_extensions import override
 
 from metacache.errors import MetacacheError
 from metacache.nodes import Node
 from metacache.protocol.replies import Refusal
-from metacache.protocol.windows import QuietWindow, Replies, Window
 from metacache.transports import Batch, Operation
 
 __all__ = [
     "Alarm",
     "BatchWindow",
+    "Line",
     "Place",
     "Work",
     "fail_places",
@@ -38,10 +38,12 @@ __all__ = [
 ]
 
 R = TypeVar("R")
-R_co = TypeVar("R_co", covariant=True)
 
 # Seconds in which a loop that was held up reads what has arrived. Not 0: uvloop would not read in between.
 GRACE: Final = 0.001
+
+# Requests that may wait before those whose callers have gone are looked for.
+CROWD: Final = 64
 
 
 @final
@@ -108,36 +110,8 @@ class BatchWindow(NamedTuple):
         """True when sending it twice changes nothing."""
         return self.batch.is_read
 
-    def read(self, answer: Window | QuietWindow, /) -> Replies:
-        """Return its replies."""
-        return answer.replies
 
-
-class Work(Protocol[R_co]):
-    """What a place may be for: an Operation or a BatchWindow."""
-
-    @property
-    def is_read(self) -> bool:
-        """True when sending it twice changes nothing."""
-        ...
-
-    @property
-    def read(self) -> Callable[[Any], R_co]:  # Any: the answer, of which it knows the shape
-        """Turn the answer into the result."""
-        ...
-
-
-class Line(Protocol):
-    """What a place needs of the connection it is on."""
-
-    @property
-    def node(self) -> Node:
-        """Whom errors name."""
-        ...
-
-    def abandon(self, place: Place[Any], error: asyncio.CancelledError, /) -> None:  # Any: whatever it waits for
-        """Let whoever waits in *place* go, with *error*."""
-        ...
+Work: TypeAlias = Operation[Any] | BatchWindow  # Any: whatever it is, its place reads the answer
 
 
 @final
@@ -148,9 +122,10 @@ class Place(Generic[R]):
     of places one call wakes as many as got their replies together. It has as much of a Future as a Task asks for.
 
     Attributes:
-        line: the connection.
+        line: that of the connection.
         work: what is asked.
         plain: the same, when it is a plain request: one that echoes its opaque.
+        read: what makes the result of its answer.
         deadline: a ``time.monotonic()`` time.
         asked: when it was asked for; minus infinity when it was sent a second time.
         answer: the answer, or what to raise; None while there is neither. A place that has one is done: what still
@@ -167,13 +142,15 @@ class Place(Generic[R]):
         "deadline",
         "line",
         "plain",
+        "read",
         "wakeup",
         "work",
     )
 
     line: Line
-    work: Work[R]
+    work: Work
     plain: Operation[R] | None
+    read: Callable[[Any], R]  # Any: the answer, of which it knows the shape
     deadline: float
     asked: float
     answer: object | None
@@ -185,7 +162,7 @@ class Place(Generic[R]):
     # goes on, which may be anything that does not raise; in C, for it costs every request.
     get_loop = result = staticmethod(asyncio.get_running_loop)
 
-    def add_done_callback(self, wakeup: Callable[[Place[Any]], object], *, context: Context) -> None:
+    def add_done_callback(self, wakeup: Callable[[Place[Any]], object], *, context: Context) -> None:  # Any: itself
         """Keep how to resume the task that waits."""
         self.wakeup = wakeup
         self.context = context
@@ -218,12 +195,12 @@ def wait(place: Place[R]) -> Generator[Place[R], None, R]:
     answer = place.answer
     try:
         if type(answer) is tuple:  # nearly always
-            return place.work.read(answer)
+            return place.read(answer)
         if isinstance(answer, Refusal):
             raise unsent(answer.error)
         if isinstance(answer, BaseException):
             raise answer
-        return place.work.read(answer)
+        return place.read(answer)
     except MetacacheError as error:
         work = place.work
         if isinstance(work, Operation):
@@ -247,7 +224,73 @@ def _throw(error: BaseException) -> NoReturn:
     raise error
 
 
-def weight_of(work: Work[object]) -> int:
+@final
+class Line:
+    """Who waits on one connection, in the order asked.
+
+    Attributes:
+        node: whom errors name.
+        loop: the event loop of all tasks in it; None before the first.
+        waiting: the places whose requests are not yet written.
+        in_flight: those whose requests are: the list that the link keeps.
+    """
+
+    __slots__ = ("_crowd", "_drained", "in_flight", "loop", "node", "waiting")
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.waiting: list[Place[Any]] = []  # Any: whatever each waits for
+        self.in_flight: list[Place[Any]] = []  # Any: as above
+        self._crowd = CROWD
+        self._drained: asyncio.Future[None] | None = None
+
+    @property
+    def undone(self) -> list[Place[Any]]:  # Any: as above
+        """The places of those who still wait."""
+        return [place for place in (*self.in_flight, *self.waiting) if place.answer is None]
+
+    def fail(self, places: Iterable[Place[Any]], error: MetacacheError, *, sent: bool) -> None:  # Any: as above
+        """Give those of *places* that are not done an error of their own; *sent*: a write may have been applied."""
+        error.locate(node=self.node.name)
+        failed = [place for place in places if place.answer is None]
+        if failed:
+            asyncio.get_running_loop().call_soon(wake, failed)  # first: whatever strikes, nobody waits for ever
+            fail_places(failed, error, sent=sent)
+        self.look_who_is_left()
+
+    def abandon(self, place: Place[Any], error: asyncio.CancelledError) -> None:  # Any: as above
+        """Let whoever waits in *place* go, with *error*: its task was cancelled, perhaps by the end of the loop."""
+        if self.loop is not None:
+            self.loop.call_soon(wake, (place,))
+        place.answer = error
+        self.look_who_is_left()
+
+    def drop_abandoned(self) -> None:
+        """Forget those waiting whose callers have gone."""
+        self.waiting = [place for place in self.waiting if place.answer is None]
+
+    def thin_out(self) -> None:
+        """Do so when there are twice as many as were left the last time."""
+        if len(self.waiting) > self._crowd:
+            self.drop_abandoned()
+            self._crowd = 2 * len(self.waiting) + CROWD
+
+    def look_who_is_left(self) -> None:
+        """Tell who waits for it when nobody is."""
+        if self._drained is not None and not self.undone:
+            self._drained.set_result(None)
+            self._drained = None
+
+    async def drain(self, seconds: float) -> None:
+        """Wait until nobody waits any more; look again every so many *seconds*: what a signal struck tells nobody."""
+        while self.undone:  # again and again: a batch asks for its next windows when it has some
+            if self._drained is None:
+                self._drained = asyncio.get_running_loop().create_future()
+            await asyncio.wait((self._drained,), timeout=seconds)
+
+
+def weight_of(work: Work) -> int:
     """Return how many requests *work* is."""
     return work.stop - work.start if type(work) is BatchWindow else 1
 

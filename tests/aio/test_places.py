@@ -1,0 +1,161 @@
+"""What tasks wait for in place of a Future: to asyncio it behaves as one, and what ends a task ends no other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+import pytest
+
+from metacache import AsyncClient, AsyncConnection, OperationTimeout, Settings
+from metacache.operations import Operations
+from metacache.options import Options
+from metacache.policies import UndecodablePolicy
+from metacache.serializers.builtin import BytesSerializer
+from metacache.serializers.frame import Frame
+from metacache.testing import Memcached
+from metacache.transports import Operation
+from tests.aio.conftest import new_uvloop
+from tests.aio.rig import PATIENT, nothing_left
+from tests.scripted import Peer, ScriptedServer, silent
+
+OPERATIONS: Final = Operations(Frame(BytesSerializer()), UndecodablePolicy(strict=False), Options(), lambda: 0.0)
+
+
+def getting(key: str) -> Operation[bytes | None]:
+    return OPERATIONS.get(key, None)
+
+
+@pytest.mark.both_loops
+async def test_what_asyncio_does_with_an_awaitable_it_does_with_a_request(memcached: Memcached) -> None:
+    async with nothing_left(), AsyncConnection(memcached.node, settings=PATIENT) as connection:
+        client = AsyncClient(connection)
+        await client.set_many({"a": b"1", "b": b"2"})
+        both = await asyncio.gather(connection.run(getting("a")), connection.run(getting("b")))
+        assert list(both) == [b"1", b"2"]
+        assert await asyncio.wait_for(connection.run(getting("a")), 5.0) == b"1"
+        assert await asyncio.shield(connection.run(getting("b"))) == b"2"
+        assert await asyncio.ensure_future(connection.run(getting("a"))) == b"1"
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(client.get(key)) for key in "ab"]
+        assert [task.result() for task in tasks] == [b"1", b"2"]
+
+
+@pytest.mark.both_loops
+async def test_a_request_leaves_when_it_is_asked_for_and_may_be_awaited_when_it_is_answered(
+    memcached: Memcached,
+) -> None:
+    async with nothing_left(), AsyncConnection(memcached.node, settings=PATIENT) as connection:
+        client = AsyncClient(connection)
+        await client.set("key", b"before")
+        early = connection.run(getting("key"))
+        await client.set("key", b"after")
+        assert await early == b"before"
+
+
+@pytest.mark.both_loops
+async def test_a_cancelled_task_has_its_message_and_is_named_by_what_it_waits_for() -> None:
+    async with nothing_left():
+        with ScriptedServer(silent) as server:
+            async with AsyncClient(AsyncConnection(server.node, settings=PATIENT), owns=True) as client:
+                task = asyncio.ensure_future(client.get("key"))
+                while not server.accepted:
+                    await asyncio.sleep(0.001)
+                assert f"<Place on {server.node.name}: waiting>" in repr(task)
+                task.cancel("the caller went away")
+                with pytest.raises(asyncio.CancelledError, match="the caller went away"):
+                    await task
+                assert task.cancelled()
+
+
+@pytest.mark.both_loops
+async def test_a_task_cancelled_in_the_turn_in_which_its_reply_came_is_cancelled_and_spares_the_rest() -> None:
+    def script(peer: Peer) -> None:
+        first, second, third = peer.requests(3)
+        replies = [each.reply(b"VA 5 f0", b"key-%d" % n) for n, each in enumerate((first, second, third))]
+        peer.send(b"".join(replies))
+        peer.request().answer(b"VA 5 f0", b"after")
+        peer.expect_end()
+
+    async with nothing_left():
+        with ScriptedServer(script) as server:
+            async with AsyncClient(AsyncConnection(server.node, settings=PATIENT), owns=True) as client:
+
+                async def first() -> bytes | None:
+                    found = await client.get("key-0")
+                    second.cancel()  # its reply came with this one's
+                    return found
+
+                tasks = [asyncio.ensure_future(first())]
+                second, third = (asyncio.ensure_future(client.get(f"key-{number}")) for number in (1, 2))
+                found = await asyncio.gather(*tasks, second, third, return_exceptions=True)
+                assert found[0] == b"key-0"
+                assert isinstance(found[1], asyncio.CancelledError)
+                assert found[2] == b"key-2"
+                assert await client.get("after") == b"after"
+
+
+@pytest.mark.both_loops
+async def test_a_coroutine_that_is_closed_while_it_waits_leaves_the_connection_in_order() -> None:
+    def script(peer: Peer) -> None:
+        first, second = peer.requests(2)
+        first.answer(b"VA 5 f0", b"first")
+        second.answer(b"VA 6 f0", b"second")
+        peer.expect_end()
+
+    async with nothing_left():
+        with ScriptedServer(script) as server:
+            async with AsyncClient(AsyncConnection(server.node, settings=PATIENT), owns=True) as client:
+                left = client.get("first")
+                left.send(None)  # as a task would
+                left.close()
+                assert await client.get("second") == b"second"
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, new_uvloop], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
+def test_what_ends_the_loop_comes_out_of_it_and_the_tasks_woken_with_it_end_when_it_goes_on(
+    memcached: Memcached, kind: type[BaseException], new_loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    loop = new_loop()
+    keys = [f"key-{number}" for number in range(8)]
+
+    async def begin() -> AsyncClient[bytes]:
+        client = AsyncClient(AsyncConnection(memcached.node, settings=PATIENT), owns=True)
+        await client.set_many({key: key.encode() for key in keys})
+        return client
+
+    async def one(client: AsyncClient[bytes], key: str) -> bytes | None:
+        found = await client.get(key)
+        if key == "key-3":
+            raise kind
+        assert await client.get("key-0") == b"key-0"  # the others go on where they were
+        return found
+
+    async def all_of_them(client: AsyncClient[bytes]) -> None:
+        tasks.extend(asyncio.ensure_future(one(client, key)) for key in keys)
+        await asyncio.wait(tasks)
+
+    tasks: list[asyncio.Task[bytes | None]] = []
+    client = loop.run_until_complete(begin())
+    with pytest.raises(kind):
+        loop.run_until_complete(all_of_them(client))
+    others = [task for task in tasks if task is not tasks[3]]
+    found = loop.run_until_complete(asyncio.wait_for(asyncio.gather(*others), 5.0))
+    assert found == [key.encode() for key in keys if key != "key-3"]
+    assert isinstance(tasks[3].exception(), kind)
+    loop.run_until_complete(client.aclose())
+    loop.close()
+
+
+@pytest.mark.both_loops
+async def test_a_late_request_that_nobody_awaits_is_nobody_s_error() -> None:
+    async with nothing_left():
+        with ScriptedServer(silent) as server:
+            async with AsyncConnection(server.node, settings=Settings(timeout=0.1)) as connection:
+                left = connection.run(getting("left"))
+                with pytest.raises(OperationTimeout):
+                    await connection.run(getting("awaited"))
+                with pytest.raises(OperationTimeout, match="left"):
+                    await left
