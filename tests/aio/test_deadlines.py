@@ -22,7 +22,7 @@ from metacache import (
 from metacache.cluster.health import NodeState
 from metacache.testing import Memcached
 from tests.aio.rig import HIT, PATIENT, SHORT, client_of, nothing_left, settled, until
-from tests.scripted import Peer, ScriptedServer, answering, in_turn, silent
+from tests.scripted import Asked, Peer, ScriptedServer, answering, in_turn, silent
 
 SIZE = 600_000
 
@@ -339,3 +339,33 @@ async def test_a_silent_server_ends_each_call_at_its_deadline() -> None:
             found = await settled(*(client.get(f"key-{number}") for number in range(50)))
             assert all(isinstance(error, OperationTimeout) for error in found)
             assert SHORT * 0.9 < time.monotonic() - start < SHORT * 10
+
+
+@pytest.mark.both_loops
+async def test_a_large_value_that_leaves_slowly_is_no_silence_though_others_ask_meanwhile() -> None:
+    size, others = 6_000_000, 60
+
+    def script(peer: Peer) -> None:
+        line, _, came = peer.sock.recv(100).partition(b"\r\n")
+        left = size + 2 - len(came)
+        while left:  # over a second, five times the timeout
+            left -= len(peer.sock.recv(min(left, 50_000)))
+            time.sleep(0.01)
+        Asked(peer, line, None).answer(b"HD")
+        for request in peer.requests(others):
+            request.answer(*HIT)
+        peer.expect_end()
+
+    settings = Settings(timeout=0.2)
+    async with nothing_left():
+        with ScriptedServer(script, unix=True) as server:  # of which the kernel holds little
+            async with client_of(server.node, settings) as client:
+                patient = client.with_options(timeout=20.0)
+                stored = asyncio.ensure_future(patient.set("large", b"x" * size))
+                asked = []
+                for _ in range(others):
+                    await asyncio.sleep(0.01)
+                    asked.append(asyncio.ensure_future(patient.get("small")))
+                assert await stored
+                assert await asyncio.gather(*asked) == [b"right"] * others
+                assert server.accepted == 1

@@ -46,7 +46,8 @@ class Link(asyncio.Protocol):
         on_lost: called once, with the link and what went wrong; what is left in ``in_flight`` gets no reply.
 
     ``in_flight`` are the places written and not answered, ``requests`` how many requests they are; ``heard``: when
-    bytes came last, or the first of those in flight was written; ``when_closed`` is done when the socket is closed.
+    bytes came last, or some that were held back left, or the first of those in flight was written; ``when_closed`` is
+    done when the socket is closed.
     """
 
     __slots__ = (
@@ -122,6 +123,8 @@ class Link(asyncio.Protocol):
         if not self.in_flight:
             self.heard = monotonic()
             self.was_asked = True
+        elif self._unwritten and self._has_moved():
+            self.heard = monotonic()
         room = room_before = min(MAX_REQUESTS, self._max_in_flight - self.requests) if self.has_room else 0
         send_plain, put_in_flight = self._protocol.send_plain, self.in_flight.append
         frames: list[bytes] = []
@@ -144,9 +147,10 @@ class Link(asyncio.Protocol):
             size += len(frame)
         del waiting[:taken]  # in flight by now: whatever strikes, nobody is lost
         self.requests += room_before - room
-        for pack in _packs(frames, size, self._max_write):
-            self._transport.write(pack)
-        self._unwritten = self._transport.get_write_buffer_size()
+        if frames:
+            for pack in _packs(frames, size, self._max_write):
+                self._transport.write(pack)
+            self._unwritten = self._transport.get_write_buffer_size()
 
     def _frame(self, work: Work) -> bytes:
         """Return the bytes of *work*, whose replies are expected from now on."""
@@ -161,10 +165,14 @@ class Link(asyncio.Protocol):
         """Tell whether requests wait and for so many *seconds* no byte came, and none left that was held back."""
         if not self.in_flight or now < self.heard + seconds:
             return False
-        before, self._unwritten = self._unwritten, self._transport.get_write_buffer_size()
-        if self._unwritten < before:
+        if self._has_moved():
             self.heard = now
         return self.heard < now
+
+    def _has_moved(self) -> bool:
+        """Tell whether something of what was held back has left since the last look, or write."""
+        before, self._unwritten = self._unwritten, self._transport.get_write_buffer_size()
+        return self._unwritten < before
 
     # --- what the loop calls -----------------------------------------------------------------------------------------
 
@@ -279,16 +287,18 @@ class Link(asyncio.Protocol):
 
 def _packs(frames: list[bytes], size: int, limit: int) -> Iterator[bytes]:
     """Yield *frames*, *size* bytes in all, joined to packs of *limit* bytes at most, or of a single larger one."""
+    if size <= limit:
+        yield b"".join(frames)
+        return
     pack: list[bytes] = []
     room = limit
-    for frame in frames if size > limit else ():
+    for frame in frames:
         if len(frame) > room and pack:
             yield b"".join(pack)
             pack, room = [], limit
         pack.append(frame)
         room -= len(frame)
-    if frames:
-        yield b"".join(pack or frames)
+    yield b"".join(pack)
 
 
 def _complete(answer: object, work: BatchWindow, failure: MetacacheError) -> None:

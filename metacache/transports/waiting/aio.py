@@ -133,7 +133,7 @@ class Place(Generic[R]):
         wakeup: resumes the task, in ``context``; None when no task waits.
     """
 
-    # No __init__: a call of one costs 1,400 instructions; `AsyncConnection` assigns all but the last two.
+    # No __init__: a call of one costs 1,400 instructions. Whoever makes one assigns all but the context.
     __slots__ = (
         "_asyncio_future_blocking",
         "answer",
