@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import re
+from collections.abc import Iterable
 from typing import Final, TypeAlias, final
 
 import attrs
@@ -15,7 +16,7 @@ from typing_extensions import override
 
 from metacache.errors import InvalidArgumentError, InvalidTypeError
 
-__all__ = ["DEFAULT_PORT", "Address", "Node", "TcpAddress", "UnixAddress", "parse_address"]
+__all__ = ["DEFAULT_PORT", "Address", "Node", "TcpAddress", "UnixAddress", "check_node", "nodes_of", "parse_address"]
 
 DEFAULT_PORT: Final = 11211
 
@@ -135,3 +136,17 @@ class Node:
     @override
     def __str__(self) -> str:
         return self.name
+
+
+def check_node(node: object) -> None:
+    """Raise InvalidTypeError unless *node* is a Node."""
+    if not isinstance(node, Node):
+        raise InvalidTypeError(f"a connection is to a Node, not {type(node).__name__}; Node('cache-1:11211') makes one")
+
+
+def nodes_of(nodes: Iterable[Node]) -> tuple[Node, ...]:
+    """Return *nodes*, whatever they were given as. Raises InvalidTypeError when they are no iterable."""
+    try:
+        return tuple(nodes)
+    except TypeError:
+        raise InvalidTypeError(f"nodes is an iterable of Node, not {type(nodes).__name__}") from None

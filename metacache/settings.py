@@ -13,7 +13,7 @@ import attrs
 
 from metacache.errors import InvalidArgumentError, InvalidTypeError
 
-__all__ = ["LONGEST_WAIT", "Settings", "between", "check_seconds", "check_whole", "shown"]
+__all__ = ["LONGEST_WAIT", "Settings", "between", "check_seconds", "check_settings", "check_whole", "shown"]
 
 GIB: Final = 1 << 30
 
@@ -170,3 +170,11 @@ class Settings:
     def __attrs_post_init__(self) -> None:
         if (self.username is None) != (self.password is None):
             raise InvalidArgumentError("Settings.username and Settings.password go together: give both or neither")
+
+
+def check_settings(settings: object) -> None:
+    """Raise InvalidTypeError unless *settings* is a Settings."""
+    if not isinstance(settings, Settings):
+        raise InvalidTypeError(
+            f"settings is a Settings, not {type(settings).__name__}; Settings(timeout=0.5) makes one"
+        )

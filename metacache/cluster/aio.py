@@ -30,11 +30,11 @@ from metacache.errors import (
     NodeDownError,
     ServerError,
 )
-from metacache.nodes import Node
+from metacache.nodes import Node, nodes_of
 from metacache.pool.aio import AsyncPool
 from metacache.protocol.windows import Replies
 from metacache.routing import RendezvousRouter, Router
-from metacache.settings import Settings
+from metacache.settings import Settings, check_settings
 from metacache.transports.aio import AsyncConnection
 from metacache.transports.limits import check_bodies
 from metacache.transports.waiting.aio import unsent
@@ -100,6 +100,7 @@ class AsyncCluster:
         router: Callable[[Sequence[Node]], Router] = RendezvousRouter,
         on_state_change: StateListener | None = None,
     ) -> None:
+        check_settings(settings)
         self._settings = settings
         self._moves = settings.on_node_down == "next"
         self._make_router = router
@@ -111,7 +112,7 @@ class AsyncCluster:
         self._find = nodes if callable(nodes) else None
         self._table: Table[AsyncPool] = Table(UNOPENED, {}, moves=False)
         if not callable(nodes):
-            self._table = self._table_of(tuple(nodes), None)
+            self._table = self._table_of(nodes_of(nodes), None)
 
     def _table_of(self, nodes: Sequence[Node], known: Table[AsyncPool] | None) -> Table[AsyncPool]:
         members: dict[str, Member[AsyncPool]] = {} if known is None else dict(known.members)
@@ -309,7 +310,7 @@ class AsyncCluster:
         except RuntimeError:
             raise InvalidArgumentError("nodes are set where an event loop runs", operation="set_nodes") from None
         before = self._table
-        self._table = self._table_of(tuple(nodes), before)
+        self._table = self._table_of(nodes_of(nodes), before)
         self._find = None  # they are known now
         kept = {id(member) for member in self._table.members.values()}
         for member in before.members.values():

@@ -29,10 +29,10 @@ from metacache.errors import (
     ServerError,
     TransportError,
 )
-from metacache.nodes import Node
+from metacache.nodes import Node, nodes_of
 from metacache.pool.blocking import Pool
 from metacache.routing import RendezvousRouter, Router
-from metacache.settings import Settings
+from metacache.settings import Settings, check_settings
 from metacache.transports.forking import forget_in_children
 from metacache.transports.limits import check_bodies
 
@@ -94,6 +94,7 @@ class Cluster:
         router: Callable[[Sequence[Node]], Router] = RendezvousRouter,
         on_state_change: StateListener | None = None,
     ) -> None:
+        check_settings(settings)
         self._settings = settings
         self._moves = settings.on_node_down == "next"
         self._make_router = router
@@ -102,7 +103,7 @@ class Cluster:
         # Re-entrant: a signal's handler that comes to it would wait for ever for the thread that it interrupted.
         self._lock = threading.RLock()
         self._keeper = Keeper(self._lock, on_state_change)
-        self._table = self._table_of(tuple(nodes), None)
+        self._table = self._table_of(nodes_of(nodes), None)
         forget_in_children(self)
 
     def _table_of(self, nodes: Sequence[Node], known: Table[Pool] | None) -> Table[Pool]:
@@ -273,7 +274,7 @@ class Cluster:
         Those removed are drained: what runs on them is let finish. Raises InvalidArgumentError and changes nothing when
         the nodes are none or not distinct; ClosedError.
         """
-        before, now = self._replace(tuple(nodes))
+        before, now = self._replace(nodes_of(nodes))
         kept = {id(member) for member in now.members.values()}
         for member in before.members.values():
             if id(member) not in kept:

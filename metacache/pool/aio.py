@@ -20,7 +20,7 @@ from metacache.errors import ClosedError, InvalidTypeError
 from metacache.nodes import Node
 from metacache.pool.state import RETRY, Limits, Open, PoolStatistics
 from metacache.protocol.keys import Key
-from metacache.settings import Settings
+from metacache.settings import Settings, check_settings
 from metacache.transports.account import Age, Discard
 from metacache.transports.aio import AsyncConnection
 
@@ -74,6 +74,7 @@ class AsyncPool:
     def __init__(self, source: Node | Callable[[], AsyncConnection], *, settings: Settings = DEFAULTS) -> None:
         if not isinstance(source, Node) and not callable(source):
             raise InvalidTypeError(f"a pool is made of a Node or a function, not {type(source).__name__}")
+        check_settings(settings)
         self._name: str | None = None
         self._make: Callable[[], AsyncConnection] = source if callable(source) else self._of(source, settings)
         self._settings = settings

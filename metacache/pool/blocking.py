@@ -18,7 +18,7 @@ from metacache.errors import ClosedError, ConnectError, InvalidTypeError, PoolTi
 from metacache.nodes import Node
 from metacache.pool.state import Decision, Limits, Open, PoolStatistics, Refuse, Wait
 from metacache.protocol.keys import Key
-from metacache.settings import Settings
+from metacache.settings import Settings, check_settings
 from metacache.transports.account import Ledger
 from metacache.transports.blocking import Connection
 from metacache.transports.exchange import FailedExchange
@@ -69,6 +69,7 @@ class Pool:
     def __init__(self, source: Node | Callable[[], Connection], *, settings: Settings = DEFAULTS) -> None:
         if not isinstance(source, Node) and not callable(source):
             raise InvalidTypeError(f"a pool is made of a Node or a function, not {type(source).__name__}")
+        check_settings(settings)
         self._name: str | None = None
         self._make: Callable[[], Connection] = source if callable(source) else self._of(source, settings)
         self._settings = settings

@@ -19,7 +19,7 @@ from typing_extensions import override
 from xxhash import xxh3_64_intdigest as xxh3
 
 from metacache.errors import InvalidArgumentError, InvalidKeyError, InvalidKeyTypeError, InvalidTypeError
-from metacache.nodes import Node
+from metacache.nodes import Node, nodes_of
 from metacache.routing.reports import Moves, NodeScore
 from metacache.routing.router import Router, split
 
@@ -204,11 +204,8 @@ def _ordered(nodes: Iterable[Node]) -> tuple[Node, ...]:
     return tuple(sorted(_checked(nodes), key=lambda node: node.name))
 
 
-def _checked(nodes: Iterable[Node]) -> list[Node]:
-    try:
-        given = list(nodes)
-    except TypeError:
-        raise InvalidTypeError(f"nodes is an iterable of Node, not {type(nodes).__name__}") from None
+def _checked(nodes: Iterable[Node]) -> tuple[Node, ...]:
+    given = nodes_of(nodes)
     if not given:
         raise InvalidArgumentError("there are no nodes to route to; give at least one")
     for node in given:

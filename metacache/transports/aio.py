@@ -20,13 +20,12 @@ from metacache.errors import (
     ClosedError,
     ConnectError,
     ConnectionLost,
-    InvalidArgumentError,
     MetacacheError,
     OperationTimeout,
 )
-from metacache.nodes import Node
+from metacache.nodes import Node, check_node
 from metacache.protocol.windows import Replies
-from metacache.settings import Settings
+from metacache.settings import Settings, check_settings
 from metacache.transports import Operation
 from metacache.transports.account import Age, Discard, Tally
 from metacache.transports.batches.aio import run_windows
@@ -95,6 +94,8 @@ class AsyncConnection:
     def __init__(
         self, node: Node, *, settings: Settings = DEFAULTS, on_failure: Callable[[MetacacheError], object] = _nobody
     ) -> None:
+        check_node(node)
+        check_settings(settings)
         self.node = node
         self.tally = Tally()
         self.in_flight = 0
@@ -139,7 +140,7 @@ class AsyncConnection:
     # --- the transport -----------------------------------------------------------------------------------------------
 
     def run(self, op: Operation[R], /, *, deadline: float | None = None) -> Awaitable[R]:
-        """Send *op* in this turn of the loop; await it for what ``op.read`` makes of its reply.
+        """Send *op* in this turn of the loop; awaited, return what ``op.read`` makes of its reply.
 
         *deadline*: a ``time.monotonic()`` time; None: ``Settings.timeout`` from now.
 
@@ -239,7 +240,7 @@ class AsyncConnection:
         loop = asyncio.get_running_loop()
         line = self._line
         if loop is not line.loop:
-            self._adopt(loop)
+            line.adopt(loop)
         now = monotonic()
         tick_at = now + self._timeout  # when the link is silent for too long, if not later
         if deadline is None:
@@ -247,6 +248,7 @@ class AsyncConnection:
         elif deadline < tick_at:
             tick_at = deadline
         place.line = line
+        place.get_loop = line.get_loop
         place.deadline = deadline
         place.asked = now
         place.answer = place.wakeup = None
@@ -259,14 +261,6 @@ class AsyncConnection:
         if not self._flushing:
             self._flushing = True
             loop.call_soon(self._flush)
-
-    def _adopt(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Belong to *loop* from now on. Raises InvalidArgumentError for a second loop."""
-        if self._line.loop is not None:
-            raise InvalidArgumentError(
-                "this connection belongs to another event loop; make a client in each loop that uses one"
-            )
-        self._line.loop = loop
 
     def _flush(self) -> None:
         self._flushing = False

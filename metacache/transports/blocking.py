@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar, final
 from typing_extensions import override
 
 from metacache.errors import ClosedError, InvalidArgumentError, MetacacheError, PoolTimeout, ValueTooLargeError
-from metacache.nodes import Node
+from metacache.nodes import Node, check_node
 from metacache.protocol.replies import HD_REPLY, NO_OPAQUE, whole_reply
 from metacache.protocol.windows import Replies
-from metacache.settings import Settings
+from metacache.settings import Settings, check_settings
 from metacache.transports.account import Age, Discard, Tally
 from metacache.transports.dialing.blocking import Dialer
 from metacache.transports.exchange import FailedExchange, StreamExchange
@@ -68,6 +68,8 @@ class Connection:
     )
 
     def __init__(self, node: Node, *, settings: Settings = DEFAULTS) -> None:
+        check_node(node)
+        check_settings(settings)
         self.node = node
         self.tally = Tally()
         self._settings = settings

@@ -123,6 +123,7 @@ async def _authenticate(link: Link, line: Line, credentials: Operation[bool], de
     place: Place[bool] = Place()
     place.line, place.work, place.plain, place.read = line, credentials, None, bool
     place.deadline, place.asked, place.answer, place.wakeup = math.inf, -math.inf, None, None
+    place.get_loop = line.get_loop
     link.write([place])
     try:
         async with patience(deadline - monotonic()):

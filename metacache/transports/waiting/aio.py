@@ -8,16 +8,16 @@ from __future__ import annotations
 import asyncio
 import copy
 import math
-import types
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 from contextlib import asynccontextmanager
 from contextvars import Context
+from itertools import repeat
 from time import monotonic
 from typing import Any, Final, Generic, NamedTuple, NoReturn, TypeAlias, TypeVar, final
 
 from typing_extensions import override
 
-from metacache.errors import MetacacheError
+from metacache.errors import InvalidArgumentError, MetacacheError
 from metacache.nodes import Node
 from metacache.protocol.replies import Refusal
 from metacache.transports import Batch, Operation
@@ -41,6 +41,9 @@ R = TypeVar("R")
 
 # Seconds in which a loop that was held up reads what has arrived. Not 0: uvloop would not read in between.
 GRACE: Final = 0.001
+
+# The answer of a place that has raised what it was.
+_RAISED: Final = object()
 
 # Requests that may wait before those whose callers have gone are looked for.
 CROWD: Final = 64
@@ -130,6 +133,7 @@ class Place(Generic[R]):
         asked: when it was asked for; minus infinity when it was sent a second time.
         answer: the answer, or what to raise; None while there is neither. A place that has one is done: what still
             comes for it is dropped.
+        get_loop: returns the line's loop: a task of another is refused by asyncio.
         wakeup: resumes the task, in ``context``; None when no task waits.
     """
 
@@ -140,6 +144,7 @@ class Place(Generic[R]):
         "asked",
         "context",
         "deadline",
+        "get_loop",
         "line",
         "plain",
         "read",
@@ -154,13 +159,18 @@ class Place(Generic[R]):
     deadline: float
     asked: float
     answer: object | None
+    get_loop: Callable[[], asyncio.AbstractEventLoop]
     wakeup: Callable[[Place[Any]], object] | None  # Any: itself
     context: Context
     _asyncio_future_blocking: bool
 
-    # The loop that runs is the line's, which has seen to that. A task asks before it waits, and for the result when it
-    # goes on, which may be anything that does not raise; in C, for it costs every request.
-    get_loop = result = staticmethod(asyncio.get_running_loop)
+    # A task asks for it when it goes on: it may be anything that does not raise. In C, for it costs every request.
+    result = staticmethod(asyncio.get_running_loop)
+
+    def __await__(self) -> Generator[Any, None, None]:  # Any: itself, once; see `wait`
+        self._asyncio_future_blocking = True
+        # An iterator in C is all that `await` takes, typed as if it took a generator. No cast: that is a call.
+        return iter((self,))  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
 
     def add_done_callback(self, wakeup: Callable[[Place[Any]], object], *, context: Context) -> None:  # Any: itself
         """Keep how to resume the task that waits."""
@@ -179,17 +189,12 @@ class Place(Generic[R]):
         return f"<Place on {self.line.node.name}: {'waiting' if self.answer is None else 'done'}>"
 
 
-@types.coroutine
-def wait(place: Place[R]) -> Generator[Place[R], None, R]:
-    """Wait until *place* has its answer; return what its reader makes of it, in the caller's task and context.
-
-    A generator, for a coroutine around one would be a second frame to resume.
-    """
+async def wait(place: Place[R]) -> R:
+    """Wait until *place* has its answer; return what its reader makes of it, in the caller's task and context."""
     # Until it is so: as with a condition variable, to be woken proves nothing.
     while place.answer is None:
-        place._asyncio_future_blocking = True
         try:
-            yield place
+            await place
         finally:
             place.wakeup = None
     answer = place.answer
@@ -201,23 +206,28 @@ def wait(place: Place[R]) -> Generator[Place[R], None, R]:
         if isinstance(answer, BaseException):
             raise answer
         return place.read(answer)
-    except MetacacheError as error:
+    except BaseException as error:
+        # What is raised holds this frame, and with it those of all callers: it must not be held by them.
+        place.answer, answer = _RAISED, None
         work = place.work
-        if isinstance(work, Operation):
+        if isinstance(error, MetacacheError) and isinstance(work, Operation):
             error.locate(node=place.line.node.name, operation=work.verb.name, key=work.given)
         raise
 
 
-def wake(places: Sequence[Place[Any]]) -> None:  # Any: whatever each waits for
+def wake(places: Iterable[Place[Any]]) -> None:  # Any: whatever each waits for
     """Resume the tasks that wait in *places*, all in this turn of the loop. Call it where no task runs."""
+    rest = iter(places)
+    place: Place[Any] | None = None  # Any: as above
     try:
-        for place in places:
+        for place in rest:
             if place.wakeup is not None:
                 place.context.run(place.wakeup, place)
     except BaseException as error:  # a signal's, or what ends the loop: it is the loop's, and the others wait
+        left = [*rest] if place is None else [*rest, place]
         loop = asyncio.get_running_loop()
         loop.call_soon(_throw, error)
-        loop.call_soon(wake, places)
+        loop.call_soon(wake, left)
 
 
 def _throw(error: BaseException) -> NoReturn:
@@ -230,12 +240,14 @@ class Line:
 
     Attributes:
         node: whom errors name.
-        loop: the event loop of all tasks in it; None before the first.
+        loop: the event loop of all tasks in it; None before the first. ``get_loop`` returns it.
         waiting: the places whose requests are not yet written.
         in_flight: those whose requests are: the list that the link keeps.
     """
 
-    __slots__ = ("_crowd", "_drained", "in_flight", "loop", "node", "waiting")
+    __slots__ = ("_crowd", "_drained", "_will_look", "get_loop", "in_flight", "loop", "node", "waiting")
+
+    get_loop: Callable[[], asyncio.AbstractEventLoop]
 
     def __init__(self, node: Node) -> None:
         self.node = node
@@ -244,6 +256,16 @@ class Line:
         self.in_flight: list[Place[Any]] = []  # Any: as above
         self._crowd = CROWD
         self._drained: asyncio.Future[None] | None = None
+        self._will_look = False
+
+    def adopt(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Belong to *loop* from now on. Raises InvalidArgumentError for a second loop."""
+        if self.loop is not None:
+            raise InvalidArgumentError(
+                "this connection belongs to another event loop; make a client in each loop that uses one"
+            )
+        self.get_loop = repeat(loop).__next__  # in C, for each task asks
+        self.loop = loop
 
     @property
     def undone(self) -> list[Place[Any]]:  # Any: as above
@@ -262,9 +284,12 @@ class Line:
     def abandon(self, place: Place[Any], error: asyncio.CancelledError) -> None:  # Any: as above
         """Let whoever waits in *place* go, with *error*: its task was cancelled, perhaps by the end of the loop."""
         if self.loop is not None:
-            self.loop.call_soon(wake, (place,))
+            if place.wakeup is not None:
+                self.loop.call_soon(wake, (place,))
+            if self._drained is not None and not self._will_look:  # once for all who are cancelled together
+                self._will_look = True
+                self.loop.call_soon(self.look_who_is_left)
         place.answer = error
-        self.look_who_is_left()
 
     def drop_abandoned(self) -> None:
         """Forget those waiting whose callers have gone."""
@@ -278,6 +303,7 @@ class Line:
 
     def look_who_is_left(self) -> None:
         """Tell who waits for it when nobody is."""
+        self._will_look = False
         if self._drained is not None and not self.undone:
             self._drained.set_result(None)
             self._drained = None
