@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Final
+import gc
+import weakref
+from collections.abc import Awaitable, Callable
+from typing import Final, final
 
 import pytest
 
-from metacache import AsyncClient, AsyncConnection, OperationTimeout, Settings
+from metacache import AsyncClient, AsyncConnection, OperationTimeout, ServerError, Settings
 from metacache.operations import Operations
 from metacache.options import Options
 from metacache.policies import UndecodablePolicy
@@ -159,3 +161,68 @@ async def test_a_late_request_that_nobody_awaits_is_nobody_s_error() -> None:
                     await connection.run(getting("awaited"))
                 with pytest.raises(OperationTimeout, match="left"):
                     await left
+
+
+@pytest.mark.both_loops
+async def test_a_request_cannot_be_awaited_twice(memcached: Memcached) -> None:
+    async with nothing_left(), AsyncConnection(memcached.node, settings=PATIENT) as connection:
+        request = connection.run(getting("key"))
+        await request
+        with pytest.raises(RuntimeError, match="already awaited"):
+            await request
+
+
+@final
+class Large:
+    """What a caller holds while it waits."""
+
+
+@pytest.mark.both_loops
+@pytest.mark.parametrize("way", ["cancelled", "late", "refused"])
+async def test_what_a_caller_held_is_freed_with_its_error(way: str) -> None:
+    async def ask(client: AsyncClient[bytes]) -> None:
+        held = Large()
+        held_by.append(weakref.ref(held))
+        try:
+            async with asyncio.timeout(0.05 if way == "cancelled" else 5.0):
+                await client.get("key")
+        finally:
+            assert held is not None
+
+    def refusing(peer: Peer) -> None:
+        if way == "refused":
+            peer.send(peer.request().reply(b"SERVER_ERROR out of memory"))
+        silent(peer)
+
+    held_by: list[weakref.ref[Large]] = []
+    settings = Settings(timeout=0.1 if way == "late" else 10.0)
+    async with nothing_left():
+        with ScriptedServer(refusing) as server:
+            async with AsyncClient(AsyncConnection(server.node, settings=settings), owns=True) as client:
+                gc.disable()
+                try:
+                    with pytest.raises((TimeoutError, ServerError)) as raised:
+                        await ask(client)
+                    del raised
+                    await asyncio.sleep(0)
+                    assert [each() for each in held_by] == [None]
+                finally:
+                    gc.enable()
+
+
+def test_a_request_of_one_loop_is_refused_by_another(memcached: Memcached) -> None:
+    async def close() -> None:
+        await connection.aclose()
+
+    async def ask() -> Awaitable[bytes | None]:
+        return connection.run(getting("key"))
+
+    async def wait_for(request: Awaitable[bytes | None]) -> None:
+        with pytest.raises(RuntimeError, match="different loop"):
+            await request
+
+    connection = AsyncConnection(memcached.node, settings=PATIENT)
+    with asyncio.Runner() as first, asyncio.Runner() as second:
+        request = first.run(ask())
+        second.run(wait_for(request))
+        first.run(close())
