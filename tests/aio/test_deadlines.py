@@ -362,7 +362,7 @@ async def test_a_large_value_that_leaves_slowly_is_no_silence_though_others_ask_
             async with client_of(server.node, settings) as client:
                 patient = client.with_options(timeout=20.0)
                 stored = asyncio.ensure_future(patient.set("large", b"x" * size))
-                asked = []
+                asked: list[asyncio.Task[bytes | None]] = []
                 for _ in range(others):
                     await asyncio.sleep(0.01)
                     asked.append(asyncio.ensure_future(patient.get("small")))
