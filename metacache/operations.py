@@ -154,8 +154,8 @@ class Operations(Generic[T]):
         self._read_value = self.reader.value
         self._tails: list[bytes | None] = [None] * KEPT_TAILS
         self._is_relative = options.default_ttl is None or seconds(options.default_ttl) <= MAX_RELATIVE
-        # None: no set is plain enough for the short way.
         self._key_prefix = self.keys.text
+        # None: no set is plain enough for the short way.
         self._plain_prefix = self._key_prefix if self._is_relative and frame.compressor is None else None
 
     # --- reading -----------------------------------------------------------------------------------------------------
