@@ -108,11 +108,11 @@ class Pool:
     @property
     def statistics(self) -> PoolStatistics:
         """What it has done and how it stands, as a frozen value."""
-        idle = tuple(self._idle)
+        idle, in_use = self._lender.standing()
         total = self._ledger.total()
         return PoolStatistics(
             size=self._settings.pool_size,
-            in_use=self._lender.lent,
+            in_use=in_use,
             idle=sum(connection.age is not None for connection in idle),
             waiting=len(self._waiters),
             created=total.dialled,

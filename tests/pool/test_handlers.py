@@ -142,7 +142,7 @@ def test_threads_that_come_at_once_open_no_more_connections_than_there_is_room_f
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
-        for _ in range(100):
+        for _ in range(3000):
             with Pool(shared_memcached.node, settings=settings) as pool:
                 together = threading.Barrier(8)
 

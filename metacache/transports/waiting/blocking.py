@@ -158,10 +158,10 @@ class Lender(Generic[T]):
         living = [lent for lent in (ref() for ref in tuple(self._known)) if lent is not None]
         return living[: self._size]  # those behind are not admitted
 
-    @property
-    def lent(self) -> int:
-        """How many are in use."""
-        return len(self.all()) - len(self.shelf) - len(self._aside)
+    def standing(self) -> tuple[tuple[T, ...], int]:
+        """Return what is idle, and how many are in use: both of one look at the shelf, so never more than *size*."""
+        idle = tuple(self.shelf)
+        return idle, max(len(self.all()) - len(idle) - len(self._aside), 0)
 
     @property
     def opened(self) -> int:
