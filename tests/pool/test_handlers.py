@@ -6,6 +6,8 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
+from time import monotonic
 from types import FrameType
 from typing import Final
 
@@ -13,6 +15,7 @@ import pytest
 
 from metacache import Client, Connection, Pool, PoolTimeout, Settings
 from metacache.testing import Memcached
+from metacache.transports.waiting.blocking import Bell, Lender
 from tests.pool.rig import PATIENCE, PATIENT, Call, held
 from tests.transports.test_interrupts import PACKAGE
 
@@ -142,7 +145,7 @@ def test_threads_that_come_at_once_open_no_more_connections_than_there_is_room_f
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
-        for _ in range(3000):
+        for _ in range(100):
             with Pool(shared_memcached.node, settings=settings) as pool:
                 together = threading.Barrier(8)
 
@@ -157,3 +160,21 @@ def test_threads_that_come_at_once_open_no_more_connections_than_there_is_room_f
                 assert pool.statistics.created <= 3
     finally:
         sys.setswitchinterval(interval)
+
+
+class Thing:
+    def close(self) -> None: ...
+
+
+def test_what_is_handed_to_who_leaves_at_that_moment_is_there_for_the_next() -> None:
+    places = 0
+    for at in range(1, 1000):
+        lender = Lender(Thing, 1)
+        lent = lender.take(monotonic())
+        assert lent is not None
+        waiter = lender.join(Bell())
+        if not meddled(partial(lender.put_back, lent), at, partial(lender.leave, waiter)):
+            break
+        assert lender.look() is lent, f"left at place {at}"
+        places = at
+    assert places > 5

@@ -101,17 +101,31 @@ class Bell:
 class Waiter(Generic[T]):
     """A place in the line of a lender, since *began*. Who stands in several lines has one *bell* for all of them."""
 
-    __slots__ = ("began", "bell", "given")
+    __slots__ = ("_hand", "_has_left", "began", "bell")
 
     def __init__(self, bell: Bell) -> None:
-        self.given: T | None = None
+        self._hand: list[T] = []
+        self._has_left = False
         self.bell = bell
         self.began = monotonic()
 
+    def give(self, given: T) -> T | None:
+        """Hand *given* over, and wake who waits; return it when who waited has left meanwhile and not taken it."""
+        # First give, then look who left; who leaves says so first, and then looks at the hand: one of the two takes it.
+        self._hand.append(given)
+        self.bell.ring()
+        return self.receive() if self._has_left else None
+
     def receive(self) -> T | None:
-        """Return what was handed over, if anything."""
-        given, self.given = self.given, None
-        return given
+        """Return what was handed over, if anything; to one alone, whoever asks at once."""
+        with contextlib.suppress(IndexError):
+            return self._hand.pop()
+        return None
+
+    def leave(self) -> T | None:
+        """Wait no longer; return what was handed over and not received."""
+        self._has_left = True
+        return self.receive()
 
 
 @final
@@ -203,7 +217,7 @@ class Lender(Generic[T]):
         """Leave the line; what was handed over and not collected is put back."""
         with contextlib.suppress(ValueError):  # no longer in line: it was served
             self.waiters.remove(waiter)
-        given = waiter.receive()
+        given = waiter.leave()
         if given is not None:
             self.put_back(given)
 
@@ -269,10 +283,7 @@ class Lender(Generic[T]):
             self._aside.append(lent)
 
     def serve(self) -> None:
-        """Give the first in line what is idle; nothing when nothing is, or nobody waits.
-
-        A waiter that times out at this very moment may miss it; then nobody holds it any more, and its place is free.
-        """
+        """Give the first in line what is idle; nothing when nothing is, or nobody waits."""
         while self.waiters:
             try:
                 given = self.shelf.pop()
@@ -283,9 +294,10 @@ class Lender(Generic[T]):
             except IndexError:
                 self.shelf.append(given)
                 continue  # somebody may have come to stand in line meanwhile
-            waiter.given = given
-            waiter.bell.ring()
-            return
+            missed = waiter.give(given)
+            if missed is None:
+                return
+            self.shelf.append(missed)
 
     def _wake_all(self, _: object = None) -> None:
         """Wake everybody, with nothing in hand: what they wait for has to be looked for anew."""
