@@ -53,7 +53,11 @@ class Core(Generic[T]):
         return cls(frame, options, UndecodablePolicy(strict=options.on_undecodable == "raise"), ErrorPolicy())
 
     def view(self, **changes: Unpack[ViewOptions]) -> Core[T]:
-        """Return a core with some options changed."""
+        """Return a core with some options changed. Raises InvalidTypeError for one that is the client's alone."""
+        fixed = changes.keys() - ViewOptions.__annotations__.keys()
+        if fixed:
+            told = f"with_options changes {', '.join(ViewOptions.__annotations__)}, not {', '.join(sorted(fixed))}"
+            raise InvalidTypeError(f"{told}; make another client for that")
         return Core(self._frame, attrs.evolve(self.options, **changes), self.undecodable, self.errors)
 
     @property

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import pytest
 
 from metacache import (
+    AsyncClient,
     AsyncCluster,
     AsyncConnection,
     AsyncPool,
+    Client,
     Cluster,
     Connection,
+    InvalidArgumentError,
     InvalidTypeError,
     Node,
     Pool,
@@ -20,6 +24,7 @@ from metacache import (
 )
 
 NODE: Final = Node("127.0.0.1:1")
+STRANGER: Final = Node("127.0.0.1:2")
 Make = Callable[..., object]
 
 
@@ -48,3 +53,33 @@ def test_the_settings_of_one_node_are_settings(make: Make) -> None:
 def test_the_settings_of_a_cluster_are_settings(make: Make) -> None:
     with pytest.raises(InvalidTypeError, match="a Settings, not dict"):
         make([NODE], settings={"timeout": 0.5})
+
+
+class Lost:
+    """A router that sends every key to a node it was never told of."""
+
+    def __init__(self, nodes: Sequence[Node]) -> None:
+        self.nodes = tuple(nodes)
+
+    def pick(self, _: bytes, /) -> Node:
+        return STRANGER
+
+    def rank(self, _: bytes, __: int, /) -> tuple[Node, ...]:
+        return (STRANGER,)
+
+
+def test_a_router_that_chooses_a_node_it_does_not_have_is_told_so() -> None:
+    with Cluster([NODE], router=Lost) as cluster:
+        client = Client(cluster)
+        for use in (partial(client.get, "key"), partial(client.get_many, ["key"]), partial(client.set, "key", b"")):
+            with pytest.raises(InvalidArgumentError, match=f"the router chose {STRANGER.name}"):
+                use()
+
+
+async def test_so_is_one_of_an_asyncio_cluster() -> None:
+    async with AsyncCluster([NODE], router=Lost) as cluster:
+        client = AsyncClient(cluster)
+        with pytest.raises(InvalidArgumentError, match=f"the router chose {STRANGER.name}"):
+            await client.get("key")
+        with pytest.raises(InvalidArgumentError, match=f"the router chose {STRANGER.name}"):
+            await client.get_many(["key"])

@@ -7,13 +7,13 @@ guards it is the cluster's: a lock, or the event loop. Knows pools only as what 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Generic, TypeVar, final
+from typing import Generic, NoReturn, TypeVar, final
 
 import attrs
 from typing_extensions import override
 
 from metacache.cluster.health import HEALTHY, Health, moved_off
-from metacache.errors import ConnectError, MetacacheError, NodeDownError
+from metacache.errors import ConnectError, InvalidArgumentError, MetacacheError, NodeDownError
 from metacache.nodes import Node
 from metacache.protocol.windows import Replies
 from metacache.routing import Router, split
@@ -55,6 +55,14 @@ class Assignment(Generic[P]):
 
 
 @final
+class _Members(dict[str, Member[P]]):
+    """The members of a table by name. Looked in for whatever node a router chose, which may be somebody's own."""
+
+    def __missing__(self, name: str) -> NoReturn:
+        raise InvalidArgumentError(f"the router chose {name}, which is none of its nodes; `pick` and `rank` give these")
+
+
+@final
 class Table(Generic[P]):
     """One set of nodes. ``owner`` is the short way, for the member that a key belongs to while nothing is wrong."""
 
@@ -63,7 +71,7 @@ class Table(Generic[P]):
     def __init__(self, router: Router, members: Mapping[str, Member[P]], *, moves: bool) -> None:
         self.router = router
         self.pick = router.pick
-        self.members = members
+        self.members: Mapping[str, Member[P]] = _Members(members)
         self._moves = moves
         for member in members.values():
             member.table = self

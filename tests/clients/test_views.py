@@ -7,7 +7,15 @@ from typing import Any, Final
 
 import pytest
 
-from metacache import ConnectError, InvalidArgumentError, InvalidKeyError, OperationTimeout, ServerError, Zlib
+from metacache import (
+    ConnectError,
+    InvalidArgumentError,
+    InvalidKeyError,
+    InvalidTypeError,
+    OperationTimeout,
+    ServerError,
+    Zlib,
+)
 from metacache.serializers import BytesSerializer, IntSerializer, StrSerializer
 from tests.clients.failing import SHAPES, failing
 from tests.clients.rig import BLOCKING, KINDS, Clients, store
@@ -138,3 +146,12 @@ async def test_a_prefix_counts_in_the_length_of_a_key(clients: Clients) -> None:
     assert await client.get("k" * 50) is None
     with pytest.raises(InvalidKeyError, match="251 bytes with the prefix, the limit is 250"):
         await client.get("k" * 51)
+
+
+@pytest.mark.parametrize("options", [{"compressor": None}, {"on_undecodable": "raise"}, {"long_keys": "hash"}], ids=str)
+async def test_what_a_view_cannot_change_is_refused_rather_than_ignored(
+    clients: Clients, options: dict[str, Any]
+) -> None:
+    (name,) = options
+    with pytest.raises(InvalidTypeError, match=f"prefix, default_ttl, on_error, timeout, not {name}"):
+        clients.blobs().with_options(**options)
