@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from metacache.testing import Memcached, MemcachedNotFound
+from tests.certificates import options_of_a_server
 
 
 def start(*options: str, unix: bool = False) -> Memcached:
@@ -15,6 +17,14 @@ def start(*options: str, unix: bool = False) -> Memcached:
         return Memcached(options, unix=unix)
     except MemcachedNotFound as missing:
         pytest.skip(str(missing))
+
+
+def start_tls(where: Path, *options: str) -> Memcached:
+    """Start one that speaks TLS, with its certificate in *where*; skip the test where it cannot."""
+    try:
+        return start(*options_of_a_server(where), *options)
+    except RuntimeError as error:
+        pytest.skip(f"this memcached does not speak TLS: {error}")
 
 
 @pytest.fixture(scope="session")
@@ -28,4 +38,11 @@ def shared_memcached() -> Iterator[Memcached]:
 def memcached() -> Iterator[Memcached]:
     """A fresh server that the test may freeze, kill and restart."""
     with start() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Memcached]:
+    """As `shared_memcached`, over TLS."""
+    with start_tls(tmp_path_factory.mktemp("tls"), "-m", "512") as server:
         yield server

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Generator, Iterator
@@ -14,10 +13,10 @@ from typing import Final
 
 import attrs
 import pytest
-import trustme
 
 from metacache import AsyncClient, AsyncConnection, ConnectError, MetacacheError, Node
 from tests.aio.rig import HIT, PATIENT, SHORT, client_of, nothing_left, until
+from tests.certificates import serving, trusting
 from tests.scripted import Peer, ScriptedServer, answering, in_turn
 from tests.transports.test_dialing import Resolver, closed_port
 
@@ -91,15 +90,10 @@ async def test_addresses_that_all_never_answer_fail_within_the_time_to_connect(m
 
 async def test_an_address_that_never_shakes_hands_leaves_time_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     Resolver(monkeypatch, ["127.0.0.2", "127.0.0.1"])
-    authority = trustme.CA()
-    serving, trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
-    # trustme also takes contexts of pyOpenSSL, whose types are not installed.
-    authority.issue_cert("cache.invalid").configure_cert(serving)  # pyright: ignore[reportUnknownMemberType]
-    authority.configure_trust(trusting)  # pyright: ignore[reportUnknownMemberType]  # as above
-    settings = attrs.evolve(WITHIN, tls=trusting)
+    settings = attrs.evolve(WITHIN, tls=trusting())
     async with nothing_left():
         with (
-            ScriptedServer(answering(HIT), tls=serving) as server,
+            ScriptedServer(answering(HIT), tls=serving("cache.invalid")) as server,
             socket.create_server(("127.0.0.2", server.port)),  # connected to by the kernel, and never accepted
         ):
             async with client_of(Node(f"cache.invalid:{server.port}"), settings) as client:

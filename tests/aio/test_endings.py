@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-import trustme
 
 from metacache import (
     AsyncClient,
@@ -23,7 +22,8 @@ from metacache import (
 )
 from metacache.testing import Memcached
 from tests.aio.rig import HIT, PATIENT, SHORT, client_of, nothing_left, run_alone, settled, until
-from tests.conftest import start
+from tests.certificates import authority
+from tests.conftest import start_tls
 from tests.scripted import Asked, Peer, ScriptedServer, answering, silent
 
 GUARDED: Final = Settings(timeout=10.0, connect_timeout=SHORT, username="user", password="secret")
@@ -188,12 +188,8 @@ async def test_a_failure_to_find_nodes_that_nobody_waits_for_is_no_complaint() -
 
 
 def test_a_tls_connection_closed_after_its_loop_complains_of_nothing(tmp_path: Path) -> None:
-    authority = trustme.CA()
-    issued = authority.issue_cert("127.0.0.1")
-    chain, key, trusted = (tmp_path / name for name in ("chain.pem", "key.pem", "trusted.pem"))
-    chain.write_bytes(b"".join(each.bytes() for each in issued.cert_chain_pems))
-    issued.private_key_pem.write_to_path(key)
-    authority.cert_pem.write_to_path(trusted)
+    trusted = tmp_path / "trusted.pem"
+    authority().cert_pem.write_to_path(trusted)
     body = """
         import asyncio, gc, ssl, sys
         from metacache import Settings, connect_async
@@ -205,7 +201,7 @@ def test_a_tls_connection_closed_after_its_loop_complains_of_nothing(tmp_path: P
         gc.collect()
         print("done")
     """
-    with start("-Z", "-o", f"ssl_chain_cert={chain},ssl_key={key}") as server:
+    with start_tls(tmp_path) as server:
         assert run_alone(body, server.url, str(trusted)) == "done\n"
 
 

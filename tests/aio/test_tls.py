@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import random
 import ssl
-from collections.abc import Generator
 from typing import Final
 
 import attrs
 import pytest
-import trustme
 
 from metacache import ConnectError, Settings
 from metacache.testing import Memcached
 from tests.aio.rig import PATIENT, client_of, nothing_left
-from tests.conftest import start
+from tests.certificates import trusting
 
 BATCHES: Final = 25
 LARGEST: Final = 2_000_000  # bytes of one batch
@@ -31,32 +29,9 @@ SIZES: Final = (
 )
 
 
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture(scope="module")
-def tls_server(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Generator[Memcached]:
-    where = tmp_path_factory.mktemp("tls")
-    issued = authority.issue_cert("127.0.0.1")
-    chain, key = where / "chain.pem", where / "key.pem"
-    chain.write_bytes(b"".join(each.bytes() for each in issued.cert_chain_pems))
-    issued.private_key_pem.write_to_path(key)
-    try:
-        server = start("-Z", "-o", f"ssl_chain_cert={chain},ssl_key={key}", "-m", "512")
-    except RuntimeError as error:
-        pytest.skip(f"this memcached does not speak TLS: {error}")
-    with server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def secure(authority: trustme.CA) -> Settings:
-    context = ssl.create_default_context()
-    # trustme takes a context of pyOpenSSL too, which is not installed.
-    authority.configure_trust(context)  # pyright: ignore[reportUnknownMemberType]
-    return attrs.evolve(PATIENT, tls=context)
+@pytest.fixture
+def secure() -> Settings:
+    return attrs.evolve(PATIENT, tls=trusting())
 
 
 def batch_of(chance: random.Random, name: str) -> dict[str, bytes]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ssl
 from typing import Final
 
 import pytest
-import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +12,7 @@ from metacache import ClientError, ConnectError, Node, OperationTimeout, Protoco
 from metacache.discovery import ElastiCacheSource, load_node_source
 from metacache.discovery.elasticache.answers import ClusterConfig, parse_config, successor
 from metacache.testing import Memcached
+from tests.certificates import serving, trusting
 from tests.scripted import Peer, Script, ScriptedServer, silent
 
 NODES: Final = b"c.0001.cache.amazonaws.com|10.82.235.120|11211 c.0002.cache.amazonaws.com|10.80.249.27|11212"
@@ -141,13 +140,8 @@ def test_an_answer_in_pieces_is_the_same() -> None:
 
 
 def test_over_tls_the_nodes_have_host_names_for_addresses() -> None:
-    authority = trustme.CA()
-    theirs, ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
-    # trustme also takes contexts of pyOpenSSL, whose types are not installed.
-    authority.issue_cert("127.0.0.1").configure_cert(theirs)  # pyright: ignore[reportUnknownMemberType]
-    authority.configure_trust(ours)  # pyright: ignore[reportUnknownMemberType]
-    with ScriptedServer(saying(b"12\n" + NODES), tls=theirs) as server:
-        source = load_node_source("elasticache")("127.0.0.1", server.port, settings=Settings(tls=ours))
+    with ScriptedServer(saying(b"12\n" + NODES), tls=serving()) as server:
+        source = load_node_source("elasticache")("127.0.0.1", server.port, settings=Settings(tls=trusting()))
         assert [str(node.address) for node in source.poll()] == [node.name for node in FOUND]
 
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import ssl
 import threading
 from collections.abc import Callable
 from time import sleep
 from typing import Final
 
 import pytest
-import trustme
 
 from metacache import Client, Cluster, Pool, Settings, StoreResult
 from metacache.testing import Memcached
 from metacache.transports.account import Discard
-from tests.conftest import start
+from tests.certificates import trusting
+from tests.conftest import start, start_tls
 from tests.pool.rig import PATIENCE, PATIENT, held, open_sockets, until
 from tests.scripted import Peer, ScriptedServer, answering, in_turn
 from tests.transports.rig import HIT, IDLE
@@ -168,19 +167,10 @@ def _idle_kicks(cluster: Cluster) -> int:
 def test_over_tls_tickets_make_no_connection_stale_and_a_restart_fails_no_call(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    authority, where = trustme.CA(), tmp_path_factory.mktemp("tls")
-    certificate = authority.issue_cert("127.0.0.1")
-    chain, key = where / "chain.pem", where / "key.pem"
-    key.write_bytes(certificate.private_key_pem.bytes())
-    chain.write_bytes(b"".join(blob.bytes() for blob in certificate.cert_chain_pems))
-    context = ssl.create_default_context()
-    # trustme also takes contexts of pyOpenSSL, whose types are not installed.
-    authority.configure_trust(context)  # pyright: ignore[reportUnknownMemberType]
-    try:
-        server = start("-Z", "-o", f"ssl_chain_cert={chain},ssl_key={key}", "-m", "256")
-    except RuntimeError as error:
-        pytest.skip(f"this memcached does not speak TLS: {error}")
-    with server, Pool(server.node, settings=Settings(timeout=PATIENCE, tls=context)) as pool:
+    with (
+        start_tls(tmp_path_factory.mktemp("tls"), "-m", "256") as server,
+        Pool(server.node, settings=Settings(timeout=PATIENCE, tls=trusting())) as pool,
+    ):
         client = Client(pool)
         opened(pool, 4)
         for _ in range(3):

@@ -3,69 +3,31 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Generator
 from time import sleep
 
 import pytest
-import trustme
 
 from metacache import ConnectError, Settings, connect
 from metacache.testing import Memcached
-from tests.conftest import start
+from tests.certificates import serving, trust, trusting
 from tests.scripted import Peer, ScriptedServer, answering, in_turn, silent
 from tests.transports.rig import HIT, IDLE, client_of
 
 
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture(scope="module")
-def tls_server(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Generator[Memcached]:
-    where = tmp_path_factory.mktemp("tls")
-    certificate = authority.issue_cert("127.0.0.1")
-    chain, key = where / "chain.pem", where / "key.pem"
-    key.write_bytes(certificate.private_key_pem.bytes())
-    chain.write_bytes(b"".join(blob.bytes() for blob in certificate.cert_chain_pems))
-    try:
-        server = start("-Z", "-o", f"ssl_chain_cert={chain},ssl_key={key}", "-m", "256")
-    except RuntimeError as error:
-        pytest.skip(f"this memcached does not speak TLS: {error}")
-    with server:
-        yield server
-
-
-@pytest.fixture
-def trusting(authority: trustme.CA) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    authority.configure_trust(context)  # pyright: ignore[reportUnknownMemberType]  # as in `serving`
-    return context
-
-
-def serving(authority: trustme.CA, host: str = "127.0.0.1") -> ssl.SSLContext:
-    """Return the context of a server that is *host*."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    # trustme also takes contexts of pyOpenSSL, whose types are not installed.
-    authority.issue_cert(host).configure_cert(context)  # pyright: ignore[reportUnknownMemberType]
-    return context
-
-
-def test_values_travel_over_tls_and_the_connection_is_kept(tls_server: Memcached, trusting: ssl.SSLContext) -> None:
-    with connect(tls_server.url, settings=Settings(tls=trusting, timeout=5.0)) as client:
+def test_values_travel_over_tls_and_the_connection_is_kept(tls_server: Memcached) -> None:
+    with connect(tls_server.url, settings=Settings(tls=trusting(), timeout=5.0)) as client:
         for size in (0, 1, 16_384, 16_385, 300_000):
             assert client.set("key", b"x" * size)
             assert client.get("key") == b"x" * size
 
 
-def test_an_idle_tls_connection_is_kept_though_the_protocol_of_tls_makes_it_readable(
-    trusting: ssl.SSLContext, authority: trustme.CA
-) -> None:
+def test_an_idle_tls_connection_is_kept_though_the_protocol_of_tls_makes_it_readable() -> None:
     # A session ticket that comes late does the same; asking for the client's certificate can be done at will.
-    asking = serving(authority)
+    asking = serving()
     asking.verify_mode = ssl.CERT_OPTIONAL
-    asking.post_handshake_auth = trusting.post_handshake_auth = True
-    authority.configure_trust(asking)  # pyright: ignore[reportUnknownMemberType]  # as in `serving`
+    believing = trusting()
+    asking.post_handshake_auth = believing.post_handshake_auth = True
+    trust(asking)
 
     def script(peer: Peer) -> None:
         peer.request().answer(*HIT)
@@ -74,20 +36,18 @@ def test_an_idle_tls_connection_is_kept_though_the_protocol_of_tls_makes_it_read
         peer.sock.do_handshake()
         answering(HIT, HIT)(peer)
 
-    with ScriptedServer(script, tls=asking) as server, client_of(server, Settings(tls=trusting)) as client:
+    with ScriptedServer(script, tls=asking) as server, client_of(server, Settings(tls=believing)) as client:
         for _ in range(3):
             assert client.get("key") == b"right"
             sleep(IDLE)  # long enough to be looked at
         assert server.accepted == 1
 
 
-def test_an_idle_tls_connection_that_the_server_closed_is_dialled_anew(
-    trusting: ssl.SSLContext, authority: trustme.CA
-) -> None:
+def test_an_idle_tls_connection_that_the_server_closed_is_dialled_anew() -> None:
     once = in_turn(lambda peer: peer.request().answer(b"HD"), Peer.fin)
     with (
-        ScriptedServer(once, answering((b"HD", None)), tls=serving(authority)) as server,
-        client_of(server, Settings(tls=trusting)) as client,
+        ScriptedServer(once, answering((b"HD", None)), tls=serving()) as server,
+        client_of(server, Settings(tls=trusting())) as client,
     ):
         assert client.set("key", b"v")
         sleep(IDLE)  # the end has come, and the connection counts as idle
@@ -106,10 +66,10 @@ def test_a_tls_url_verifies_certificates(tls_server: Memcached) -> None:
         client.get("key")
 
 
-def test_a_certificate_of_another_host_is_a_connect_error(trusting: ssl.SSLContext, authority: trustme.CA) -> None:
-    server = ScriptedServer(silent, tls=serving(authority, "other.invalid"))
+def test_a_certificate_of_another_host_is_a_connect_error() -> None:
+    server = ScriptedServer(silent, tls=serving("other.invalid"))
     with (
-        client_of(server, Settings(tls=trusting)) as client,
+        client_of(server, Settings(tls=trusting())) as client,
         pytest.raises(ConnectError, match="certificate was not accepted"),
     ):
         client.get("key")
@@ -117,29 +77,25 @@ def test_a_certificate_of_another_host_is_a_connect_error(trusting: ssl.SSLConte
         server.__exit__(None, None, None)
 
 
-def test_tls_to_a_port_that_does_not_speak_it_is_a_connect_error(
-    shared_memcached: Memcached, trusting: ssl.SSLContext
-) -> None:
+def test_tls_to_a_port_that_does_not_speak_it_is_a_connect_error(shared_memcached: Memcached) -> None:
     with (
-        connect(shared_memcached.url, settings=Settings(tls=trusting, timeout=2.0)) as client,
+        connect(shared_memcached.url, settings=Settings(tls=trusting(), timeout=2.0)) as client,
         pytest.raises(ConnectError),
     ):
         client.get("key")
 
 
-def test_tls_over_a_unix_socket_that_wants_a_host_name_is_a_connect_error(trusting: ssl.SSLContext) -> None:
+def test_tls_over_a_unix_socket_that_wants_a_host_name_is_a_connect_error() -> None:
     with (
         ScriptedServer(silent, unix=True) as server,
-        client_of(server, Settings(tls=trusting)) as client,
+        client_of(server, Settings(tls=trusting())) as client,
         pytest.raises(ConnectError, match="TLS is not possible here"),
     ):
         client.get("key")
 
 
-def test_many_sets_over_tls_do_not_make_the_server_sleep_on_what_it_has_decrypted(
-    tls_server: Memcached, trusting: ssl.SSLContext
-) -> None:
-    with connect(tls_server.url, settings=Settings(tls=trusting, timeout=20.0)) as client:
+def test_many_sets_over_tls_do_not_make_the_server_sleep_on_what_it_has_decrypted(tls_server: Memcached) -> None:
+    with connect(tls_server.url, settings=Settings(tls=trusting(), timeout=20.0)) as client:
         for size, count in ((100, 500), (5_000, 200), (16_300, 60), (20_000, 60), (100_000, 20)):
             items = {f"tls-{size}-{number}": bytes([number % 251]) * size for number in range(count)}
             assert all(client.set_many(items).values())
@@ -147,9 +103,7 @@ def test_many_sets_over_tls_do_not_make_the_server_sleep_on_what_it_has_decrypte
             assert all(client.delete_many(items).values())
 
 
-def test_every_tls_write_ends_with_a_request_and_packs_at_most_16_kib_of_several(
-    trusting: ssl.SSLContext, authority: trustme.CA
-) -> None:
+def test_every_tls_write_ends_with_a_request_and_packs_at_most_16_kib_of_several() -> None:
     records: list[bytes] = []
 
     def recording(peer: Peer) -> None:
@@ -169,8 +123,8 @@ def test_every_tls_write_ends_with_a_request_and_packs_at_most_16_kib_of_several
         peer.expect_end()
 
     with (
-        ScriptedServer(recording, tls=serving(authority)) as server,
-        client_of(server, Settings(tls=trusting, timeout=10.0)) as client,
+        ScriptedServer(recording, tls=serving()) as server,
+        client_of(server, Settings(tls=trusting(), timeout=10.0)) as client,
     ):
         items = {f"key-{number}": b"x" * (1_000 + 150 * (number % 7)) for number in range(100)}
         assert all(client.set_many(items).values())

@@ -1,0 +1,44 @@
+"""TLS for tests: one authority of the run, contexts on both sides that go with it, and options for memcached."""
+
+from __future__ import annotations
+
+import ssl
+from functools import cache
+from pathlib import Path
+
+import trustme
+
+
+@cache
+def authority() -> trustme.CA:
+    """Return the authority that vouches for all servers of the run."""
+    return trustme.CA()
+
+
+def trusting() -> ssl.SSLContext:
+    """Return a new context of a client that believes the authority."""
+    context = ssl.create_default_context()
+    trust(context)
+    return context
+
+
+def trust(context: ssl.SSLContext) -> None:
+    """Have *context* believe the authority."""
+    # trustme takes contexts of pyOpenSSL too, whose types are not installed.
+    authority().configure_trust(context)  # pyright: ignore[reportUnknownMemberType]
+
+
+def serving(host: str = "127.0.0.1") -> ssl.SSLContext:
+    """Return a new context of a server that is *host*."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority().issue_cert(host).configure_cert(context)  # pyright: ignore[reportUnknownMemberType]  # as in `trust`
+    return context
+
+
+def options_of_a_server(where: Path) -> tuple[str, ...]:
+    """Write into *where* what a server that is 127.0.0.1 shows; return the options that make memcached speak TLS."""
+    issued = authority().issue_cert("127.0.0.1")
+    chain, key = where / "chain.pem", where / "key.pem"
+    chain.write_bytes(b"".join(each.bytes() for each in issued.cert_chain_pems))
+    issued.private_key_pem.write_to_path(key)
+    return "-Z", "-o", f"ssl_chain_cert={chain},ssl_key={key}"
