@@ -33,7 +33,7 @@ from metacache.transports.failures import had_no_time, late_reply, late_request
 from metacache.transports.limits import check_bodies, too_large
 from metacache.transports.opening.aio import CLOSED_AT_ONCE, Dialler
 from metacache.transports.streams.aio import Link
-from metacache.transports.waiting.aio import Alarm, Line, Place, fail_places, is_stale_read, wait, wake
+from metacache.transports.waiting.aio import Alarm, Line, Place, fail_places, is_stale_read, wake
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -160,7 +160,7 @@ class AsyncConnection:
             place.plain = op if op.verb.command.echoes else None
             place.read = op.read
             self._join(place, deadline)
-            return wait(place)
+            return place
         except MetacacheError as error:
             error.locate(node=self.node.name, operation=op.verb.name, key=op.given)
             raise
@@ -251,7 +251,7 @@ class AsyncConnection:
         place.get_loop = line.get_loop
         place.deadline = deadline
         place.asked = now
-        place.answer = place.wakeup = None
+        place.answer = place.wakeup = place._asyncio_future_blocking = None
         if tick_at < self._alarm.at:
             if deadline <= now:
                 fail_places((place,), had_no_time(), sent=False)

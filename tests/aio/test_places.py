@@ -22,7 +22,9 @@ from tests.aio.conftest import new_uvloop
 from tests.aio.rig import PATIENT, nothing_left
 from tests.scripted import Peer, ScriptedServer, silent
 
-OPERATIONS: Final = Operations(Frame(BytesSerializer()), UndecodablePolicy(strict=False), Options(), lambda: 0.0)
+OPERATIONS: Final = Operations(
+    Frame(BytesSerializer(), reads_plain=True), UndecodablePolicy(strict=False), Options(), lambda: 0.0
+)
 
 
 def getting(key: str) -> Operation[bytes | None]:
@@ -164,12 +166,51 @@ async def test_a_late_request_that_nobody_awaits_is_nobody_s_error() -> None:
 
 
 @pytest.mark.both_loops
-async def test_a_request_cannot_be_awaited_twice(memcached: Memcached) -> None:
+async def test_a_request_awaited_again_never_has_another_result(memcached: Memcached) -> None:
     async with nothing_left(), AsyncConnection(memcached.node, settings=PATIENT) as connection:
+        await AsyncClient(connection).set("key", b"value")
         request = connection.run(getting("key"))
-        await request
-        with pytest.raises(RuntimeError, match="already awaited"):
-            await request
+        assert await request == b"value"
+        await AsyncClient(connection).set("key", b"other")
+        assert await request == b"value"
+
+
+@pytest.mark.both_loops
+async def test_a_request_that_failed_cannot_be_awaited_again() -> None:
+    async with nothing_left():
+        with ScriptedServer(silent) as server:
+            async with AsyncConnection(server.node, settings=Settings(timeout=0.05)) as connection:
+                request = connection.run(getting("key"))
+                with pytest.raises(OperationTimeout):
+                    await request
+                for _ in range(2):
+                    with pytest.raises(RuntimeError, match="has failed before"):
+                        await request
+
+
+@pytest.mark.both_loops
+async def test_two_tasks_cannot_await_one_request() -> None:
+    async def wait_for(request: Awaitable[bytes | None]) -> bytes | None:
+        return await request
+
+    def script(peer: Peer) -> None:
+        asked = peer.request()
+        peer.request()  # by then both have come
+        asked.answer(b"VA 5 f0", b"right")
+        silent(peer)
+
+    async with nothing_left():
+        with ScriptedServer(script) as server:
+            async with AsyncConnection(server.node, settings=PATIENT) as connection:
+                request = connection.run(getting("key"))
+                both = [asyncio.ensure_future(wait_for(request)) for _ in range(2)]
+                await asyncio.sleep(0)
+                after = connection.run(getting("after"))
+                found = await asyncio.gather(*both, return_exceptions=True)
+                assert found[0] == b"right"
+                assert isinstance(found[1], RuntimeError)
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(after, 0.01)
 
 
 @final

@@ -14,7 +14,7 @@ from metacache.errors import ClosedError, MetacacheError
 from metacache.protocol.windows import Replies
 from metacache.transports import Batch
 from metacache.transports.exchange import Windows
-from metacache.transports.waiting.aio import BatchWindow, Place, unsent, wait
+from metacache.transports.waiting.aio import BatchWindow, Place, unsent
 
 __all__ = ["run_windows"]
 
@@ -42,7 +42,7 @@ async def run_windows(batch: Batch, join: Callable[[Place[Replies]], None], *, i
                 windows.append((start, stop, place))
             start, stop, place = windows[0]
             try:
-                replies.fill(start, await wait(place))
+                replies.fill(start, await place)
             except ClosedError:
                 raise
             except MetacacheError as error:

@@ -20,7 +20,7 @@ from metacache.transports.dialing.aio import dial
 from metacache.transports.dialing.blocking import Resolver
 from metacache.transports.failures import failed_dial
 from metacache.transports.streams.aio import Link
-from metacache.transports.waiting.aio import Line, Place, patience, wait
+from metacache.transports.waiting.aio import Line, Place, patience
 
 __all__ = ["CLOSED_AT_ONCE", "Dialler", "open_link"]
 
@@ -122,12 +122,12 @@ async def open_link(
 async def _authenticate(link: Link, line: Line, credentials: Operation[bool], deadline: float) -> None:
     place: Place[bool] = Place()
     place.line, place.work, place.plain, place.read = line, credentials, None, bool
-    place.deadline, place.asked, place.answer, place.wakeup = math.inf, -math.inf, None, None
-    place.get_loop = line.get_loop
+    place.deadline, place.asked, place.get_loop = math.inf, -math.inf, line.get_loop
+    place.answer = place.wakeup = place._asyncio_future_blocking = None
     link.write([place])
     try:
         async with patience(deadline - monotonic()):
-            await wait(place)
+            await place
     except AuthenticationError as error:
         error.operation = None  # those who wait for the link have operations of their own
         raise

@@ -32,7 +32,6 @@ __all__ = [
     "is_stale_read",
     "patience",
     "unsent",
-    "wait",
     "wake",
     "weight_of",
 ]
@@ -162,15 +161,40 @@ class Place(Generic[R]):
     get_loop: Callable[[], asyncio.AbstractEventLoop]
     wakeup: Callable[[Place[Any]], object] | None  # Any: itself
     context: Context
-    _asyncio_future_blocking: bool
+    _asyncio_future_blocking: bool | None  # None: to `asyncio.ensure_future` it is an awaitable, and no Future
 
     # A task asks for it when it goes on: it may be anything that does not raise. In C, for it costs every request.
     result = staticmethod(asyncio.get_running_loop)
 
-    def __await__(self) -> Generator[Any, None, None]:  # Any: itself, once; see `wait`
-        self._asyncio_future_blocking = True
-        # An iterator in C is all that `await` takes, typed as if it took a generator. No cast: that is a call.
-        return iter((self,))  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
+    def __await__(self) -> Generator[Place[R], None, R]:
+        """Wait for the answer; return what its reader makes of it, in the caller's task and context."""
+        if self.wakeup is not None:
+            raise RuntimeError("another task awaits this request already")
+        # Until it is so: as with a condition variable, to be woken proves nothing.
+        while self.answer is None:
+            self._asyncio_future_blocking = True
+            try:
+                yield self
+            finally:
+                self.wakeup = self._asyncio_future_blocking = None
+        answer = self.answer
+        try:
+            if type(answer) is tuple:  # nearly always
+                return self.read(answer)
+            if isinstance(answer, Refusal):
+                raise unsent(answer.error)
+            if isinstance(answer, BaseException):
+                raise answer
+            if answer is _RAISED:
+                raise RuntimeError("this request has failed before; a request is awaited once")
+            return self.read(answer)
+        except BaseException as error:
+            # What is raised holds this frame, and with it those of all callers: it must not be held by them.
+            self.answer, answer = _RAISED, None
+            work = self.work
+            if isinstance(error, MetacacheError) and isinstance(work, Operation):
+                error.locate(node=self.line.node.name, operation=work.verb.name, key=work.given)
+            raise
 
     def add_done_callback(self, wakeup: Callable[[Place[Any]], object], *, context: Context) -> None:  # Any: itself
         """Keep how to resume the task that waits."""
@@ -187,32 +211,6 @@ class Place(Generic[R]):
     @override
     def __repr__(self) -> str:
         return f"<Place on {self.line.node.name}: {'waiting' if self.answer is None else 'done'}>"
-
-
-async def wait(place: Place[R]) -> R:
-    """Wait until *place* has its answer; return what its reader makes of it, in the caller's task and context."""
-    # Until it is so: as with a condition variable, to be woken proves nothing.
-    while place.answer is None:
-        try:
-            await place
-        finally:
-            place.wakeup = None
-    answer = place.answer
-    try:
-        if type(answer) is tuple:  # nearly always
-            return place.read(answer)
-        if isinstance(answer, Refusal):
-            raise unsent(answer.error)
-        if isinstance(answer, BaseException):
-            raise answer
-        return place.read(answer)
-    except BaseException as error:
-        # What is raised holds this frame, and with it those of all callers: it must not be held by them.
-        place.answer, answer = _RAISED, None
-        work = place.work
-        if isinstance(error, MetacacheError) and isinstance(work, Operation):
-            error.locate(node=place.line.node.name, operation=work.verb.name, key=work.given)
-        raise
 
 
 def wake(places: Iterable[Place[Any]]) -> None:  # Any: whatever each waits for
