@@ -5,6 +5,7 @@ Each has what suits it best at that many tasks; how it is measured is told elsew
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from itertools import cycle
@@ -16,6 +17,7 @@ import attrs
 import emcache
 from memcache import AsyncMemcache
 
+from benchmarks.bare import BareConnection
 from benchmarks.subjects import PATIENCE, VALUE_SIZE, host_and_port
 from metacache import AsyncClient, AsyncCluster, AsyncPool, AsyncTransport, Node, Settings
 
@@ -142,6 +144,15 @@ async def over_memcache(node: Node, tasks: int, _stack: AsyncExitStack) -> Read:
     return read_each(client.get, KEYS, await client.get(KEYS[0]))
 
 
+async def over_bare_connection(node: Node, _tasks: int, stack: AsyncExitStack) -> Read:
+    """Set up a connection that does nothing but move bytes."""
+    async with AsyncClient(AsyncPool(node, settings=SETTINGS), owns=True) as client:
+        await client.set_many(dict.fromkeys(KEYS, VALUE))
+    _, connection = await asyncio.get_running_loop().create_connection(BareConnection, *host_and_port(node))
+    stack.callback(connection.close)
+    return read_each(connection.get, RAW_KEYS, await connection.get(RAW_KEYS[0]))
+
+
 AUTOBATCHING: Final = "emcache, autobatching"
 
 ASYNC_SUBJECTS: Final = (
@@ -152,4 +163,5 @@ ASYNC_SUBJECTS: Final = (
     AsyncSubject("emcache", over_emcache, is_pooled=True),
     AsyncSubject("aiomcache", over_aiomcache, is_pooled=True),
     AsyncSubject("memcache", over_memcache, is_pooled=True),
+    AsyncSubject("(nothing but bytes)", over_bare_connection),
 )
