@@ -6,9 +6,8 @@ time and is guarded by whoever owns it: one request or batch at a time (blocking
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import chain, cycle, islice
-from operator import itemgetter
+from collections.abc import Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 from typing_extensions import override
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["ProtocolConnection", "answer_of", "frame"]
 
 CRLF: Final = b"\r\n"
-_behind: Final = itemgetter(0)  # of an opaque: what stands behind a request
 
 _Plain: TypeAlias = tuple[Command, Opaque]
 """What is expected for a plain request: its command and opaque; a `Single` once it takes a closer look."""
@@ -45,23 +43,12 @@ class ProtocolConnection:
     frames a request itself and reads its reply with `whole_reply`.
     """
 
-    __slots__ = (
-        "_expected",
-        "_held",
-        "_held_size",
-        "_limit",
-        "_needed",
-        "_opaques",
-        "failure",
-        "must_close",
-        "next_opaque",
-    )
+    __slots__ = ("_expected", "_held", "_held_size", "_limit", "_needed", "failure", "must_close", "next_opaque")
 
     def __init__(self, *, max_reply_size: int, first_opaque: int = 0) -> None:
         self._limit = max_reply_size
         start = first_opaque % len(OPAQUES)
-        self._opaques = cycle(OPAQUES[start:] + OPAQUES[:start])
-        self.next_opaque = self._opaques.__next__
+        self.next_opaque = cycle(OPAQUES[start:] + OPAQUES[:start]).__next__
         self._expected: list[Expectation | _Plain] = []
         self._held: list[bytes] = []
         self._held_size = 0
@@ -86,17 +73,14 @@ class ProtocolConnection:
         self._expected.append(expectation)
         return expectation
 
-    def send_plain(self, commands: Iterable[Command], heads: Sequence[bytes], bodies: Sequence[bytes | None]) -> bytes:
-        """Return the bytes of requests that echo their opaques; their answers come from `answers` only.
+    def send_plain(self, command: Command, head: bytes, body: bytes | None) -> bytes:
+        """Return the bytes of one request that echoes its opaque; its answer comes from `answers` only.
 
         For many requests in flight: what is expected is a pair, a fifth of the price of an object.
         """
-        opaques = list(islice(self._opaques, len(heads)))
-        self._expected += zip(commands, opaques, strict=True)
-        columns: list[Iterable[bytes]] = [heads, map(_behind, opaques)]
-        if bodies.count(None) < len(bodies):
-            columns += [body or b"" for body in bodies], [b"" if body is None else CRLF for body in bodies]
-        return b"".join(chain.from_iterable(zip(*columns, strict=True)))
+        opaque = self.next_opaque()
+        self._expected.append((command, opaque))
+        return head + opaque[0] if body is None else b"".join((head, opaque[0], body, CRLF))
 
     def send_window(
         self, command: Command, heads: Sequence[bytes], bodies: Sequence[bytes] | None

@@ -63,11 +63,10 @@ def outcome(
 ) -> Outcome:
     stream = b""
     for command, reply in exchanges:
-        body = b"body" if command is commands.MS else None
         if plain:
-            request = connection.send_plain((command,), (b"xx key",), (body,))
+            request = connection.send_plain(command, b"xx key", b"body" if command is commands.MS else None)
         else:
-            request, _ = connection.send(command, b"xx key", body)
+            request, _ = connection.send(command, b"xx key", b"body" if command is commands.MS else None)
         opaque = request.split(b"\r\n")[0].rpartition(b" ")[2]
         stream += reply.replace(b"%b", opaque)
     stream += surplus

@@ -31,8 +31,6 @@ MAX_REQUESTS: Final = 256
 MAX_WRITE: Final = 65536  # bytes
 # More of several commands in one TLS write makes the server sleep on bytes it has decrypted (memcached up to 1.6.45).
 MAX_TLS_WRITE: Final = 16384
-# Bytes at most that stand around a head and a body: the opaque and two ends of line.
-OVERHEAD: Final = 10
 
 Places: TypeAlias = Sequence[Place[Any]]  # Any: whatever each waits for
 
@@ -127,26 +125,8 @@ class Link(asyncio.Protocol):
             self.was_asked = True
         elif self._unwritten and self._has_moved():
             self.heard = monotonic()
-        room = min(MAX_REQUESTS, self._max_in_flight - self.requests) if self.has_room else 0
-        batch = waiting[:room]
-        plain = [op for place in batch if place.answer is None and (op := place.plain) is not None]
-        heads, bodies = [op.head for op in plain], [op.body for op in plain]
-        size = sum(map(len, heads)) + sum(map(len, filter(None, bodies))) + OVERHEAD * len(heads)
-        if len(plain) < len(batch) or size > self._max_write:
-            frames = self._frames(waiting, room)
-            packs = _packs(frames, sum(map(len, frames)), self._max_write)
-        else:  # nearly always
-            self.in_flight += batch
-            del waiting[:room]  # in flight by now: whatever strikes, nobody is lost
-            self.requests += len(batch)
-            packs = iter((self._protocol.send_plain([op.verb.command for op in plain], heads, bodies),))
-        for pack in packs:
-            if pack:
-                self._transport.write(pack)
-        self._unwritten = self._transport.get_write_buffer_size()
-
-    def _frames(self, waiting: list[Place[Any]], room: int) -> list[bytes]:  # Any: as above
-        """Move in flight what of *waiting* is not abandoned, has *room* and is no more than one write; return it."""
+        room = room_before = min(MAX_REQUESTS, self._max_in_flight - self.requests) if self.has_room else 0
+        send_plain, put_in_flight = self._protocol.send_plain, self.in_flight.append
         frames: list[bytes] = []
         size = taken = 0
         for place in waiting:
@@ -155,24 +135,30 @@ class Link(asyncio.Protocol):
             taken += 1
             if place.answer is not None:
                 continue
-            self.in_flight.append(place)
-            room -= weight_of(place.work)
-            self.requests += weight_of(place.work)
-            frames.append(self._frame(place.work))
-            size += len(frames[-1])
-        del waiting[:taken]  # as in `_write`
-        return frames
+            put_in_flight(place)
+            plain = place.plain
+            if plain is not None:
+                frame = send_plain(plain.verb.command, plain.head, plain.body)
+                room -= 1
+            else:
+                frame = self._frame(place.work)
+                room -= weight_of(place.work)
+            frames.append(frame)
+            size += len(frame)
+        del waiting[:taken]  # in flight by now: whatever strikes, nobody is lost
+        self.requests += room_before - room
+        if frames:
+            for pack in _packs(frames, size, self._max_write):
+                self._transport.write(pack)
+            self._unwritten = self._transport.get_write_buffer_size()
 
     def _frame(self, work: Work) -> bytes:
         """Return the bytes of *work*, whose replies are expected from now on."""
         if isinstance(work, BatchWindow):
             data, _ = send_window(self._protocol, *work)
-            return data
-        assert isinstance(work, Operation)
-        command = work.verb.command
-        if command.echoes:
-            return self._protocol.send_plain((command,), (work.head,), (work.body,))
-        data, _ = self._protocol.send(command, work.head, work.body)
+        else:
+            assert isinstance(work, Operation)
+            data, _ = self._protocol.send(work.verb.command, work.head, work.body)
         return data
 
     def is_silent(self, now: float, seconds: float) -> bool:
