@@ -268,9 +268,12 @@ class AsyncConnection:
         if link is None or link.is_lost:
             self._dial_if_needed()
             return
-        link.write(self._line.waiting)
+        waiting = self._line.waiting
+        link.write(waiting)
         self.in_flight = link.requests
-        if self._line.waiting and link.has_room:
+        if not waiting:  # nearly always
+            return
+        if link.has_room:
             self._flush_soon()
         else:
             self._line.thin_out()
@@ -293,7 +296,8 @@ class AsyncConnection:
             wake(places)
         finally:
             self._flushing = was_flushing
-        self._line.look_who_is_left()
+        if self._closed:
+            self._line.look_who_is_left()
         if self._line.waiting and not was_flushing:
             self._flush()
 

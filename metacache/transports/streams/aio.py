@@ -125,7 +125,9 @@ class Link(asyncio.Protocol):
             self.was_asked = True
         elif self._unwritten and self._has_moved():
             self.heard = monotonic()
-        room = room_before = min(MAX_REQUESTS, self._max_in_flight - self.requests) if self.has_room else 0
+        room = room_before = 0
+        if not self._paused and not self.is_lost:
+            room = room_before = min(MAX_REQUESTS, self._max_in_flight - self.requests)
         send_plain, put_in_flight = self._protocol.send_plain, self.in_flight.append
         frames: list[bytes] = []
         size = taken = 0
@@ -148,7 +150,7 @@ class Link(asyncio.Protocol):
         del waiting[:taken]  # in flight by now: whatever strikes, nobody is lost
         self.requests += room_before - room
         if frames:
-            for pack in _packs(frames, size, self._max_write):
+            for pack in (b"".join(frames),) if size <= self._max_write else _packs(frames, self._max_write):
                 self._transport.write(pack)
             self._unwritten = self._transport.get_write_buffer_size()
 
@@ -285,11 +287,8 @@ class Link(asyncio.Protocol):
                 finish(None)
 
 
-def _packs(frames: list[bytes], size: int, limit: int) -> Iterator[bytes]:
-    """Yield *frames*, *size* bytes in all, joined to packs of *limit* bytes at most, or of a single larger one."""
-    if size <= limit:
-        yield b"".join(frames)
-        return
+def _packs(frames: list[bytes], limit: int) -> Iterator[bytes]:
+    """Yield *frames* joined to packs of *limit* bytes at most, or of a single larger one."""
     pack: list[bytes] = []
     room = limit
     for frame in frames:
