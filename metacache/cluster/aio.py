@@ -253,10 +253,7 @@ class AsyncCluster:
         return await run_parts(batch, lambda: self._table, self._keeper, deadline)
 
     async def aclose(self) -> None:
-        """Close all pools: what runs is let finish, what comes is refused with ClosedError.
-
-        Closing twice is nothing.
-        """
+        """Close all pools: what runs is let finish, what comes is refused with ClosedError. Twice is nothing."""
         self._closed = True
         if self._opening is not None:
             self._opening.cancel()
@@ -290,12 +287,12 @@ class AsyncCluster:
     @property
     def states(self) -> dict[Node, NodeState]:
         """What is known of each node's health."""
-        return {node: self._table.members[node.name].health.state for node in self.nodes}
+        return {node: member.health.state for node, member in self._table.by_node().items()}
 
     @property
     def statistics(self) -> dict[Node, PoolStatistics]:
         """What each node's pool has done and how it stands."""
-        return {node: self._table.members[node.name].pool.statistics for node in self.nodes}
+        return {node: member.pool.statistics for node, member in self._table.by_node().items()}
 
     def set_nodes(self, nodes: Iterable[Node]) -> None:
         """Replace the node set at one stroke. Nodes of the same name and address keep their connections and health.
@@ -312,10 +309,8 @@ class AsyncCluster:
         before = self._table
         self._table = self._table_of(nodes_of(nodes), before)
         self._find = None  # they are known now
-        kept = {id(member) for member in self._table.members.values()}
-        for member in before.members.values():
-            if id(member) not in kept:
-                self._drain(member.pool, loop)
+        for pool in before.pools_gone_in(self._table):
+            self._drain(pool, loop)
 
     def _drain(self, pool: AsyncPool, loop: asyncio.AbstractEventLoop) -> None:
         # One whose drain was cut by the end of the loop is kept, for `aclose` to find.
@@ -393,12 +388,12 @@ class AsyncCluster:
             raise ClosedError("the cluster was closed")
         if self._find is not None:
             await self._open(monotonic() + self._settings.timeout)
-        nodes = self.nodes
+        members = self._table.by_node()
 
-        async def ask(node: Node) -> R | MetacacheError:
+        async def ask(member: Member[AsyncPool]) -> R | MetacacheError:
             try:
-                return await self._table.members[node.name].pool.run(operation())
+                return await member.pool.run(operation())
             except MetacacheError as error:
                 return error
 
-        return dict(zip(nodes, await asyncio.gather(*map(ask, nodes)), strict=True))
+        return dict(zip(members, await asyncio.gather(*map(ask, members.values())), strict=True))

@@ -259,14 +259,12 @@ class Cluster:
     @property
     def states(self) -> dict[Node, NodeState]:
         """What is known of each node's health."""
-        table = self._table
-        return {node: table.members[node.name].health.state for node in table.router.nodes}
+        return {node: member.health.state for node, member in self._table.by_node().items()}
 
     @property
     def statistics(self) -> dict[Node, PoolStatistics]:
         """What each node's pool has done and how it stands."""
-        table = self._table
-        return {node: table.members[node.name].pool.statistics for node in table.router.nodes}
+        return {node: member.pool.statistics for node, member in self._table.by_node().items()}
 
     def set_nodes(self, nodes: Iterable[Node]) -> None:
         """Replace the node set at one stroke. Nodes of the same name and address keep their connections and health.
@@ -275,10 +273,8 @@ class Cluster:
         the nodes are none or not distinct; ClosedError.
         """
         before, now = self._replace(nodes_of(nodes))
-        kept = {id(member) for member in now.members.values()}
-        for member in before.members.values():
-            if id(member) not in kept:
-                member.pool.close()
+        for pool in before.pools_gone_in(now):
+            pool.close()
 
     def _replace(self, nodes: Sequence[Node]) -> tuple[Table[Pool], Table[Pool]]:
         """Set *nodes*; return the tables before and now."""
@@ -370,14 +366,13 @@ class Cluster:
         operation()  # a bad argument is raised here
         if self._closed:
             raise ClosedError("the cluster was closed")
-        table = self._table
-        nodes = table.router.nodes
+        members = self._table.by_node()
 
-        def ask(node: Node) -> R | MetacacheError:
+        def ask(member: Member[Pool]) -> R | MetacacheError:
             try:
-                return table.members[node.name].pool.run(operation())
+                return member.pool.run(operation())
             except MetacacheError as error:
                 return error
 
-        with ThreadPoolExecutor(len(nodes), "metacache-admin") as threads:
-            return dict(zip(nodes, threads.map(ask, nodes), strict=True))
+        with ThreadPoolExecutor(len(members), "metacache-admin") as threads:
+            return dict(zip(members, threads.map(ask, members.values()), strict=True))

@@ -99,6 +99,15 @@ class Table(Generic[P]):
             members[node.name] = member
         return cls(router, members, moves=moves)
 
+    def by_node(self) -> dict[Node, Member[P]]:
+        """Return its members by their nodes."""
+        return {node: self.members[node.name] for node in self.router.nodes}
+
+    def pools_gone_in(self, after: Table[P]) -> list[P]:
+        """Return the pools of those members that *after* has no more."""
+        kept = {id(member) for member in after.members.values()}
+        return [member.pool for member in self.members.values() if id(member) not in kept]
+
     def recount(self) -> None:
         """Look again which members are down, and whose keys go to others.
 

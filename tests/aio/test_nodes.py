@@ -34,6 +34,7 @@ from tests.aio.rig import HIT, PATIENT, nothing_left, run_alone, until
 from tests.conftest import start
 from tests.scripted import Peer, ScriptedServer, silent
 
+UNHEARD: Final = Node("127.0.0.1:1")
 QUICK: Final = Settings(timeout=0.3, connect_timeout=0.3)
 KEYS: Final = [f"key:{n}" for n in range(300)]
 ITEMS: Final = {key: key.encode() for key in KEYS}
@@ -217,6 +218,16 @@ async def test_every_node_is_asked_and_a_dead_one_has_its_error() -> None:
         assert [each is True for each in (await cluster.flush_all()).values()].count(True) == 2
         with pytest.raises(InvalidArgumentError):
             await cluster.stats("a\r\nb")
+
+
+async def test_a_node_that_is_removed_while_every_node_is_asked_is_in_the_answer(memcached: Memcached) -> None:
+    async with nothing_left(), AsyncCluster([memcached.node, UNHEARD], settings=PATIENT) as cluster:
+        asked = asyncio.create_task(cluster.version())
+        await asyncio.sleep(0)
+        cluster.set_nodes([memcached.node])
+        answers = await asked
+        assert isinstance(answers[memcached.node], str)
+        assert isinstance(answers[UNHEARD], ClosedError | ConnectError)
 
 
 # --- nodes that are found --------------------------------------------------------------------------------------------
