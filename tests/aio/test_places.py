@@ -20,7 +20,7 @@ from metacache.testing import Memcached
 from metacache.transports import Operation
 from tests.aio.conftest import new_uvloop
 from tests.aio.rig import PATIENT, nothing_left
-from tests.scripted import Peer, ScriptedServer, silent
+from tests.scripted import Peer, ScriptedServer, answering, silent
 
 OPERATIONS: Final = Operations(
     Frame(BytesSerializer(), reads_plain=True), UndecodablePolicy(strict=False), Options(), lambda: 0.0
@@ -211,6 +211,40 @@ async def test_two_tasks_cannot_await_one_request() -> None:
                 assert isinstance(found[1], RuntimeError)
                 with pytest.raises(TimeoutError):
                     await asyncio.wait_for(after, 0.01)
+
+
+@pytest.mark.both_loops
+@pytest.mark.parametrize("way", [asyncio.shield, asyncio.gather, asyncio.ensure_future], ids=lambda way: way.__name__)
+async def test_who_asks_for_a_request_that_a_task_awaits_is_told_and_spares_the_task(
+    way: Callable[[Awaitable[bytes | None]], Awaitable[object]],
+) -> None:
+    async def wait_for(request: Awaitable[bytes | None]) -> bytes | None:
+        return await request
+
+    async with nothing_left():
+        with ScriptedServer(answering((b"VA 5 f0", b"right"), (b"VA 5 f0", b"after"))) as server:
+            async with AsyncConnection(server.node, settings=PATIENT) as connection:
+                request = connection.run(getting("key"))
+                first = asyncio.ensure_future(wait_for(request))
+                await asyncio.sleep(0)
+                with pytest.raises(RuntimeError, match="another task awaits"):
+                    await way(request)
+                assert await first == b"right"
+                assert await connection.run(getting("after")) == b"after"
+
+
+@pytest.mark.both_loops
+async def test_a_request_driven_by_hand_is_not_a_tasks_as_well() -> None:
+    async with nothing_left():
+        with ScriptedServer(answering((b"VA 5 f0", b"right"))) as server:
+            async with AsyncConnection(server.node, settings=PATIENT) as connection:
+                request = connection.run(getting("key"))
+                by_hand = request.__await__()
+                next(by_hand)
+                with pytest.raises(RuntimeError, match="another task awaits"):
+                    await request
+                by_hand.close()
+                assert await request == b"right"
 
 
 @final

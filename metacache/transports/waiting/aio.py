@@ -168,7 +168,7 @@ class Place(Generic[R]):
 
     def __await__(self) -> Generator[Place[R], None, R]:
         """Wait for the answer; return what its reader makes of it, in the caller's task and context."""
-        if self.wakeup is not None:
+        if self.wakeup is not None or self._asyncio_future_blocking:
             raise RuntimeError("another task awaits this request already")
         # Until it is so: as with a condition variable, to be woken proves nothing.
         while self.answer is None:
@@ -198,6 +198,7 @@ class Place(Generic[R]):
 
     def add_done_callback(self, wakeup: Callable[[Place[Any]], object], *, context: Context) -> None:  # Any: itself
         """Keep how to resume the task that waits."""
+        self._asyncio_future_blocking = None  # the task has made it False, which marks a Future
         self.wakeup = wakeup
         self.context = context
 
