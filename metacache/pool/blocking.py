@@ -158,17 +158,27 @@ class Pool:
         """
         deadline = monotonic() + self._settings.timeout if deadline == math.inf else deadline
         try:
-            connection = self._take(deadline, batch.verb.name)
-        except PoolTimeout as error:
-            return FailedExchange(batch, error)
+            connection = self._idle.pop()
+        except IndexError:
+            try:
+                connection = self._wait(deadline, batch.verb.name, None)
+            except PoolTimeout as error:
+                return FailedExchange(batch, error)
         return self._start(connection, batch, deadline)
 
     def _start(self, connection: Connection, batch: Batch, deadline: float) -> Exchange:
         try:
-            return _PooledExchange(connection.begin(batch, deadline=deadline), partial(self._put_back, connection))
+            exchange = connection.begin_lent(batch, deadline, partial(self._take_back, connection))
         except BaseException:
             self._put_back(connection)
             raise
+        if isinstance(exchange, FailedExchange):
+            self._take_back(connection, exchange.outcomes())
+        return exchange
+
+    def _take_back(self, connection: Connection, replies: Replies) -> None:
+        """Take back the *connection* on which a batch ended with *replies*."""
+        self._put_back(connection, _failed_dial(replies) if replies.errors else None)
 
     # --- a batch that also waits for other pools ---------------------------------------------------------------------
 
@@ -216,16 +226,12 @@ class Pool:
 
     # --- lending -----------------------------------------------------------------------------------------------------
 
-    def _take(self, deadline: float, operation: str) -> Connection:
-        try:
-            return self._idle.pop()
-        except IndexError:
-            return self._wait(deadline, operation, None)
-
     def _put_back(self, connection: Connection, failure: ConnectError | None = None) -> None:
         """Take back a *connection*, which could not be dialled if there is a *failure*."""
         if failure is None:
-            self._lender.put_back(connection)
+            self._idle.append(connection)
+            if self._waiters:
+                self._lender.serve()
         else:
             if not failure.is_local:
                 self._failed_at = monotonic()
@@ -295,44 +301,6 @@ class Pool:
         self._refer()
 
 
-@final
-class _PooledExchange:
-    """A batch on a connection of a pool; the connection goes back when the batch ends."""
-
-    __slots__ = ("_exchange", "_release")
-
-    def __init__(self, exchange: Exchange, release: Callable[[ConnectError | None], None]) -> None:
-        self._exchange = exchange
-        self._release: Callable[[ConnectError | None], None] | None = release
-
-    def fileno(self) -> int:
-        return self._exchange.fileno()
-
-    @property
-    def wants_write(self) -> bool:
-        return self._exchange.wants_write
-
-    def advance(self, now: float, /) -> bool:
-        done = self._exchange.advance(now)
-        if done:
-            self._end()
-        return done
-
-    def outcomes(self) -> Replies:
-        try:
-            return self._exchange.outcomes()
-        finally:
-            self._end()
-
-    def _end(self) -> None:
-        release, self._release = self._release, None
-        if release is not None:
-            release(_failed_dial(self._exchange.outcomes()))
-
-
 def _failed_dial(replies: Replies) -> ConnectError | None:
     """Return why there was no connection, if so."""
-    for error in replies.errors.values():
-        if isinstance(error, ConnectError):
-            return error
-    return None
+    return next((error for error in replies.errors.values() if isinstance(error, ConnectError)), None)

@@ -302,7 +302,7 @@ class FakeTransport:
     def begin(self, batch: Batch, /, *, deadline: float) -> Exchange:
         """Start *batch*; advancing it twice ends it."""
         self._note(batch.verb.name)
-        return StreamExchange(batch, _FakeStream(self.server), lambda: None, node="fake", deadline=deadline)
+        return StreamExchange(batch, _FakeStream(self.server), lambda _: None, node="fake", deadline=deadline)
 
     def close(self) -> None:
         """Refuse what comes with ClosedError. Closing twice is nothing."""

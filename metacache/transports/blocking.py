@@ -28,6 +28,7 @@ from metacache.transports.streams.blocking import Attempt, Stream
 from metacache.transports.waiting.blocking import Lender
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from metacache.transports import Batch, Exchange, Operation, Transport
@@ -37,6 +38,10 @@ __all__ = ["Connection", "run_batch"]
 R = TypeVar("R")
 TRUST: Final = 0.01
 DEFAULTS: Final = Settings()
+
+
+def _nobody(_: Replies) -> None:
+    """Stand in for whoever wants the outcomes."""
 
 
 @final
@@ -177,12 +182,19 @@ class Connection:
         *deadline* as in `run`; ``math.inf``: ``Settings.timeout`` from now. Raises ClosedError and ValueTooLargeError;
         all else that goes wrong is in the outcomes.
         """
-        check_bodies(batch, self._max_body)
         deadline = monotonic() + self._settings.timeout if deadline == math.inf else deadline
+        return self.begin_lent(batch, deadline, _nobody)
+
+    def begin_lent(self, batch: Batch, deadline: float, then: Callable[[Replies], object]) -> Exchange:
+        """As `begin`, for who lends this connection: *then* takes the outcomes when what is under way has ended.
+
+        It is not called for a batch that could not be started, whose exchange is a FailedExchange.
+        """
+        check_bodies(batch, self._max_body)
         try:
             stream = self._take(deadline)
             try:
-                release = partial(self._lender.put_back, stream)
+                release = partial(self._put_back, stream, then)
                 return StreamExchange(batch, stream, release, node=self.node.name, deadline=deadline)
             except BaseException:
                 self._lender.put_back(stream)
@@ -191,6 +203,10 @@ class Connection:
             raise
         except MetacacheError as error:
             return FailedExchange(batch, error.locate(node=self.node.name))
+
+    def _put_back(self, stream: Stream, then: Callable[[Replies], object], replies: Replies) -> None:
+        self._lender.put_back(stream)
+        then(replies)
 
     def close(self) -> None:
         """Close. What runs is let finish, what waits or comes is refused with ClosedError. Closing twice is nothing."""

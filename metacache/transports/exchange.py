@@ -122,7 +122,7 @@ def send_window(
 
 @final
 class StreamExchange:
-    """A batch on one stream. It holds the stream until it is done, and then calls *release*.
+    """A batch on one stream. It holds the stream until it is done, and then calls *release* with the outcomes.
 
     The first `advance` dials if need be, for half of the time at most: the parts of the batch on other nodes are under
     way by then, and still have the rest.
@@ -152,7 +152,7 @@ class StreamExchange:
         self,
         batch: Batch,
         stream: NonBlockingStream,
-        release: Callable[[], None],
+        release: Callable[[Replies], object],
         *,
         node: str,
         deadline: float,
@@ -273,7 +273,7 @@ class StreamExchange:
             stream.close(Discard.BROKEN)
         for error in self._replies.errors.values():
             error.locate(node=self._node, operation=self._batch.verb.name)
-        self._release()
+        self._release(self._replies)
 
     def _fail(self, error: BaseException, stream: NonBlockingStream, *, final: bool = False) -> None:
         """Close the stream. Begin again if it was stale and the batch only reads; else fail what has no reply."""

@@ -73,7 +73,7 @@ def outcome_of(stream: Broken) -> tuple[list[MetacacheError], int]:
     """Return the errors of a batch of two writes on *stream*, and how often it gave the stream back."""
     released: list[None] = []
     batch = Batch(SET, ["a", "b"], [b"a", b"b"], [b"ms a 1", b"ms b 1"], [b"x", b"x"])
-    exchange = StreamExchange(batch, stream, lambda: released.append(None), node="node", deadline=math.inf)
+    exchange = StreamExchange(batch, stream, lambda _: released.append(None), node="node", deadline=math.inf)
     while not exchange.advance(0.0):
         pass
     return list(exchange.outcomes().errors.values()), len(released)
