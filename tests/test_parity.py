@@ -36,6 +36,7 @@ PAIRS: Final = [
 ONLY: Final = {
     "close",  # aclose
     "begin",  # run_batch: a batch is driven by its caller, or by the loop
+    "begin_lent",  # a loop's pool lends no connection: tasks share them
     "leave_behind",  # a loop does not survive a fork
     "waiting",  # many tasks wait on one AsyncConnection
     # A cluster's batch waits in the lines of several pools at once.
