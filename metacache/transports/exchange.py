@@ -273,7 +273,9 @@ class StreamExchange:
             stream.close(Discard.BROKEN)
         for error in self._replies.errors.values():
             error.locate(node=self._node, operation=self._batch.verb.name)
-        self._release(self._replies)
+        release = self._release
+        del self._release  # who holds the exchange, as the frames of an error do, does not hold what was lent
+        release(self._replies)
 
     def _fail(self, error: BaseException, stream: NonBlockingStream, *, final: bool = False) -> None:
         """Close the stream. Begin again if it was stale and the batch only reads; else fail what has no reply."""
