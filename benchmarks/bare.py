@@ -1,4 +1,4 @@
-"""The least that can be called a multiplexing client: what Python itself costs, for scale beside real ones.
+"""The least that can be called a multiplexing client, with asyncio's own futures: for scale beside real ones.
 
 It checks no key, sends no opaque, knows no deadline and no error, and takes a value that holds CRLF for two replies.
 """
