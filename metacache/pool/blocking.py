@@ -229,9 +229,7 @@ class Pool:
     def _put_back(self, connection: Connection, failure: ConnectError | None = None) -> None:
         """Take back a *connection*, which could not be dialled if there is a *failure*."""
         if failure is None:
-            self._idle.append(connection)
-            if self._waiters:
-                self._lender.serve()
+            self._lender.put_back(connection)
         else:
             if not failure.is_local:
                 self._failed_at = monotonic()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Final, final
 
 import pytest
@@ -20,7 +21,7 @@ from metacache.testing import Memcached
 from metacache.transports import Operation
 from tests.aio.conftest import new_uvloop
 from tests.aio.rig import PATIENT, nothing_left
-from tests.scripted import Peer, ScriptedServer, answering, silent
+from tests.scripted import Peer, Script, ScriptedServer, answering, silent
 
 OPERATIONS: Final = Operations(
     Frame(BytesSerializer(), reads_plain=True), UndecodablePolicy(strict=False), Options(), lambda: 0.0
@@ -29,6 +30,19 @@ OPERATIONS: Final = Operations(
 
 def getting(key: str) -> Operation[bytes | None]:
     return OPERATIONS.get(key, None)
+
+
+async def wait_for(request: Awaitable[bytes | None]) -> bytes | None:
+    return await request
+
+
+@asynccontextmanager
+async def connected_to(script: Script, settings: Settings = PATIENT) -> AsyncGenerator[AsyncConnection]:
+    """Give a connection to a server that does what *script* says; nothing is left of either."""
+    async with nothing_left():
+        with ScriptedServer(script) as server:
+            async with AsyncConnection(server.node, settings=settings) as connection:
+                yield connection
 
 
 @pytest.mark.both_loops
@@ -155,14 +169,12 @@ def test_what_ends_the_loop_comes_out_of_it_and_the_tasks_woken_with_it_end_when
 
 @pytest.mark.both_loops
 async def test_a_late_request_that_nobody_awaits_is_nobody_s_error() -> None:
-    async with nothing_left():
-        with ScriptedServer(silent) as server:
-            async with AsyncConnection(server.node, settings=Settings(timeout=0.1)) as connection:
-                left = connection.run(getting("left"))
-                with pytest.raises(OperationTimeout):
-                    await connection.run(getting("awaited"))
-                with pytest.raises(OperationTimeout, match="left"):
-                    await left
+    async with connected_to(silent, Settings(timeout=0.1)) as connection:
+        left = connection.run(getting("left"))
+        with pytest.raises(OperationTimeout):
+            await connection.run(getting("awaited"))
+        with pytest.raises(OperationTimeout, match="left"):
+            await left
 
 
 @pytest.mark.both_loops
@@ -177,40 +189,33 @@ async def test_a_request_awaited_again_never_has_another_result(memcached: Memca
 
 @pytest.mark.both_loops
 async def test_a_request_that_failed_cannot_be_awaited_again() -> None:
-    async with nothing_left():
-        with ScriptedServer(silent) as server:
-            async with AsyncConnection(server.node, settings=Settings(timeout=0.05)) as connection:
-                request = connection.run(getting("key"))
-                with pytest.raises(OperationTimeout):
-                    await request
-                for _ in range(2):
-                    with pytest.raises(RuntimeError, match="has failed before"):
-                        await request
+    async with connected_to(silent, Settings(timeout=0.05)) as connection:
+        request = connection.run(getting("key"))
+        with pytest.raises(OperationTimeout):
+            await request
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="has failed before"):
+                await request
 
 
 @pytest.mark.both_loops
 async def test_two_tasks_cannot_await_one_request() -> None:
-    async def wait_for(request: Awaitable[bytes | None]) -> bytes | None:
-        return await request
-
     def script(peer: Peer) -> None:
         asked = peer.request()
         peer.request()  # by then both have come
         asked.answer(b"VA 5 f0", b"right")
         silent(peer)
 
-    async with nothing_left():
-        with ScriptedServer(script) as server:
-            async with AsyncConnection(server.node, settings=PATIENT) as connection:
-                request = connection.run(getting("key"))
-                both = [asyncio.ensure_future(wait_for(request)) for _ in range(2)]
-                await asyncio.sleep(0)
-                after = connection.run(getting("after"))
-                found = await asyncio.gather(*both, return_exceptions=True)
-                assert found[0] == b"right"
-                assert isinstance(found[1], RuntimeError)
-                with pytest.raises(TimeoutError):
-                    await asyncio.wait_for(after, 0.01)
+    async with connected_to(script) as connection:
+        request = connection.run(getting("key"))
+        both = [asyncio.ensure_future(wait_for(request)) for _ in range(2)]
+        await asyncio.sleep(0)
+        after = connection.run(getting("after"))
+        found = await asyncio.gather(*both, return_exceptions=True)
+        assert found[0] == b"right"
+        assert isinstance(found[1], RuntimeError)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(after, 0.01)
 
 
 @pytest.mark.both_loops
@@ -218,33 +223,26 @@ async def test_two_tasks_cannot_await_one_request() -> None:
 async def test_who_asks_for_a_request_that_a_task_awaits_is_told_and_spares_the_task(
     way: Callable[[Awaitable[bytes | None]], Awaitable[object]],
 ) -> None:
-    async def wait_for(request: Awaitable[bytes | None]) -> bytes | None:
-        return await request
-
-    async with nothing_left():
-        with ScriptedServer(answering((b"VA 5 f0", b"right"), (b"VA 5 f0", b"after"))) as server:
-            async with AsyncConnection(server.node, settings=PATIENT) as connection:
-                request = connection.run(getting("key"))
-                first = asyncio.ensure_future(wait_for(request))
-                await asyncio.sleep(0)
-                with pytest.raises(RuntimeError, match="another task awaits"):
-                    await way(request)
-                assert await first == b"right"
-                assert await connection.run(getting("after")) == b"after"
+    async with connected_to(answering((b"VA 5 f0", b"right"), (b"VA 5 f0", b"after"))) as connection:
+        request = connection.run(getting("key"))
+        first = asyncio.ensure_future(wait_for(request))
+        await asyncio.sleep(0)
+        with pytest.raises(RuntimeError, match="another task awaits"):
+            await way(request)
+        assert await first == b"right"
+        assert await connection.run(getting("after")) == b"after"
 
 
 @pytest.mark.both_loops
 async def test_a_request_driven_by_hand_is_not_a_tasks_as_well() -> None:
-    async with nothing_left():
-        with ScriptedServer(answering((b"VA 5 f0", b"right"))) as server:
-            async with AsyncConnection(server.node, settings=PATIENT) as connection:
-                request = connection.run(getting("key"))
-                by_hand = request.__await__()
-                next(by_hand)
-                with pytest.raises(RuntimeError, match="another task awaits"):
-                    await request
-                by_hand.close()
-                assert await request == b"right"
+    async with connected_to(answering((b"VA 5 f0", b"right"))) as connection:
+        request = connection.run(getting("key"))
+        by_hand = request.__await__()
+        next(by_hand)
+        with pytest.raises(RuntimeError, match="another task awaits"):
+            await request
+        by_hand.close()
+        assert await request == b"right"
 
 
 @final
@@ -292,12 +290,12 @@ def test_a_request_of_one_loop_is_refused_by_another(memcached: Memcached) -> No
     async def ask() -> Awaitable[bytes | None]:
         return connection.run(getting("key"))
 
-    async def wait_for(request: Awaitable[bytes | None]) -> None:
+    async def be_refused(request: Awaitable[bytes | None]) -> None:
         with pytest.raises(RuntimeError, match="different loop"):
             await request
 
     connection = AsyncConnection(memcached.node, settings=PATIENT)
     with asyncio.Runner() as first, asyncio.Runner() as second:
         request = first.run(ask())
-        second.run(wait_for(request))
+        second.run(be_refused(request))
         first.run(close())

@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from time import monotonic
 from types import FrameType
@@ -14,6 +15,7 @@ from typing import Final
 import pytest
 
 from metacache import Client, Connection, Pool, PoolTimeout, Settings
+from metacache.pool.state import PoolStatistics
 from metacache.testing import Memcached
 from metacache.transports.waiting.blocking import Bell, Lender
 from tests.pool.rig import PATIENCE, PATIENT, Call, held
@@ -160,6 +162,33 @@ def test_threads_that_come_at_once_open_no_more_connections_than_there_is_room_f
                 assert pool.statistics.created <= 3
     finally:
         sys.setswitchinterval(interval)
+
+
+@pytest.mark.parametrize("pause", [1, 2, 3, 4, 5, 6])
+def test_statistics_are_of_one_moment_wherever_a_connection_is_used_meanwhile(
+    shared_memcached: Memcached, pause: int
+) -> None:
+    places = 0
+    for at in range(1, 1000):
+        pool = Pool(shared_memcached.node, settings=Settings(timeout=PATIENCE, pool_size=1))
+        Client(pool).get(KEY)
+        seen: list[PoolStatistics] = []
+        with pool, ExitStack() as stack:
+            if not meddled(partial(look_at, pool, seen), at, partial(use_for, pause, pool, stack)):
+                break
+            assert seen[0].in_use + seen[0].idle <= 1, f"taken at place {at}"
+        places = at
+    assert places > 5
+
+
+def use_for(places: int, pool: Pool, stack: ExitStack) -> None:
+    """Take a connection of *pool*, and give it back so many *places* later."""
+    stack.enter_context(held(pool, 1))
+    sys.setprofile(Meddler(places, stack.close))
+
+
+def look_at(pool: Pool, seen: list[PoolStatistics]) -> None:
+    seen.append(pool.statistics)
 
 
 class Thing:

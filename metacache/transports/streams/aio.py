@@ -125,9 +125,7 @@ class Link(asyncio.Protocol):
             self.was_asked = True
         elif self._unwritten and self._has_moved():
             self.heard = monotonic()
-        room = room_before = 0
-        if not self._paused and not self.is_lost:
-            room = room_before = min(MAX_REQUESTS, self._max_in_flight - self.requests)
+        room = room_before = min(MAX_REQUESTS, self._max_in_flight - self.requests) if self.has_room else 0
         send_plain, put_in_flight = self._protocol.send_plain, self.in_flight.append
         frames: list[bytes] = []
         size = taken = 0
