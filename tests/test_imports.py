@@ -40,7 +40,7 @@ ORDER: Final[tuple[tuple[str, ...], ...]] = (
     ("serializers", "routing", "protocol"),
     ("settings",),
     ("nodes",),
-    ("errors",),
+    ("interrupts", "errors"),
 )
 # The public contract has a cluster make clients, and open itself from a URL: two doors up, each opened when it is used.
 DOORS: Final = {
@@ -53,7 +53,8 @@ RANK: Final = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 
 # Modules that do I/O or wait, and the files that may import them, as patterns of `Path.match`.
 GUARDED: Final[dict[str, tuple[str, ...]]] = {
-    "socket": ("blocking.py", "transports/**/aio.py", "transports/aio.py"),
+    # interrupts.py: only the class, to learn which package made it.
+    "socket": ("blocking.py", "transports/**/aio.py", "transports/aio.py", "interrupts.py"),
     "ssl": ("blocking.py", "transports/**/aio.py", "transports/aio.py", "settings.py", "urls.py"),
     "threading": ("blocking.py",),
     "selectors": ("blocking.py",),

@@ -1,0 +1,189 @@
+"""Which exceptions are this package's own, and which ones interrupted it."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import signal
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from time import monotonic, sleep
+from types import FrameType
+
+import pytest
+
+from metacache import ConnectError, Connection, Node, OperationTimeout, Settings
+from metacache.admin import ping
+from metacache.interrupts import clear_frames, fails_again, is_from_handler, is_own
+from metacache.transports.dialing.blocking import Dialer
+
+CLASSES: list[type[Exception]] = [
+    TimeoutError,
+    OSError,
+    BlockingIOError,
+    ConnectionResetError,
+    BrokenPipeError,
+    InterruptedError,
+    ssl.SSLError,
+    ssl.SSLWantReadError,
+    ConnectError,
+    OperationTimeout,
+    ValueError,
+]
+
+
+@contextmanager
+def handling(handler: Callable[[int, FrameType | None], object]) -> Generator[None]:
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+class Method:
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def handle(self, _: int, __: FrameType | None) -> None:
+        raise self.error
+
+    __call__ = handle
+
+
+HANDLERS: dict[str, Callable[[Exception], Callable[[int, FrameType | None], object]]] = {
+    "method": lambda error: Method(error).handle,
+    "callable": Method,
+    "partial": lambda error: functools.partial(Method(error).handle),
+}
+
+
+@pytest.mark.parametrize("kind", HANDLERS)
+@pytest.mark.parametrize("class_", CLASSES)
+def test_what_a_handler_raises_is_not_our_own(kind: str, class_: type[Exception]) -> None:
+    error = (
+        class_(5, "of the handler") if issubclass(class_, OSError) and class_ not in CLASSES[8:] else class_("of it")
+    )
+    with handling(HANDLERS[kind](error)):
+        caught = caught_of(lambda _: os.kill(os.getpid(), signal.SIGALRM))
+        assert caught is error
+        assert not is_own(caught)
+        assert is_from_handler(caught)
+
+
+@pytest.mark.parametrize("class_", CLASSES)
+def test_what_another_thread_injects_is_not_our_own(class_: type[Exception]) -> None:
+    caught: list[Exception] = []
+
+    def work() -> None:
+        try:
+            thread = ctypes.c_ulong(threading.get_ident())
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(class_))
+            for _ in range(1000):
+                sleep(0)
+        except Exception as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert [type(error) for error in caught] == [class_]
+    assert not is_own(caught[0])
+
+
+def test_errors_of_system_calls_are_our_own() -> None:
+    left, right = socket.socketpair()
+    with left, right:
+        left.settimeout(0.0)
+        with pytest.raises(BlockingIOError) as blocked:
+            left.recv(1)
+        assert is_own(blocked.value)
+        left.settimeout(0.001)
+        with pytest.raises(TimeoutError) as late:
+            left.recv(1)
+        assert is_own(late.value)
+        right.close()
+        with pytest.raises(BrokenPipeError) as broken:
+            left.send(b"x")
+        assert is_own(broken.value)
+
+
+def test_errors_of_this_package_are_our_own() -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        node = Node(f"127.0.0.1:{closed.getsockname()[1]}")
+    with pytest.raises(ConnectError) as refused:
+        Dialer(node, Settings()).dial(monotonic() + 5.0)
+    assert is_own(refused.value)
+    with Connection(node) as connection, pytest.raises(ConnectError) as again:
+        connection.run(ping())
+    assert is_own(again.value)
+
+
+def test_errors_of_tls_are_our_own() -> None:
+    left, right = socket.socketpair()
+    with left, right:
+        right.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        left.settimeout(5.0)
+        with pytest.raises(ssl.SSLError) as wrong:
+            ssl.create_default_context().wrap_socket(left, server_hostname="x")
+        assert is_own(wrong.value)
+
+
+class Once:
+    """Fails the first time, or every time."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+
+    def __call__(self, _: bytes) -> bytes:
+        if self.errors:
+            raise self.errors.pop(0)
+        return b""
+
+
+def caught_of(call: Callable[[bytes], object]) -> Exception:
+    try:
+        call(b"")
+    except Exception as error:
+        return error
+    raise AssertionError
+
+
+def test_a_call_that_fails_in_the_same_way_fails_by_itself() -> None:
+    call = Once(ValueError("one"), ValueError("another message"))
+    assert fails_again(call, b"", caught_of(call))
+
+
+def test_a_call_that_succeeds_or_fails_otherwise_was_interrupted() -> None:
+    for later in ([], [KeyError("x")]):
+        call = Once(ValueError("one"), *later)
+        assert not fails_again(call, b"", caught_of(call))
+
+
+def test_a_call_interrupted_by_a_signal_is_not_tried_again() -> None:
+    calls = 0
+
+    def call(_: bytes) -> None:
+        nonlocal calls
+        calls += 1
+        os.kill(os.getpid(), signal.SIGALRM)
+
+    with handling(Method(ValueError("of the handler")).handle):
+        assert not fails_again(call, b"", caught_of(call))
+    assert calls == 1
+
+
+def test_frames_of_this_package_let_go_of_what_they_held() -> None:
+    with pytest.raises(ConnectError) as refused, Connection(Node("127.0.0.1:1")) as connection:
+        connection.run(ping())
+    clear_frames(refused.value)
+    trace = refused.tb.tb_next
+    assert trace is not None
+    while trace is not None:
+        assert trace.tb_frame.f_locals == {}
+        trace = trace.tb_next
