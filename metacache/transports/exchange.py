@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections import deque
+from operator import add
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol, final
 
@@ -95,8 +96,8 @@ class Windows:
         start = self.next
         # Twice what fitted last time, then half of it until it fits: no window is measured far beyond the limit.
         count = min(MAX_REQUESTS, 2 * self._count, self._total - start)
-        while count > 1 and self._size(start, start + count) > self._limit:
-            count //= 2
+        if count > 1 and self._size(start, start + count) > self._limit:
+            count = self._fitting(start, count)
         self._count = count
         self.next = start + count
         return start, self.next
@@ -107,10 +108,21 @@ class Windows:
         return rest
 
     def _size(self, start: int, stop: int) -> int:
-        # Joining is twice as fast as adding up lengths, but bodies may be large.
+        # Joining small bodies is faster than adding up their lengths.
         bodies = self._batch.bodies
         size = len(b"".join(self._batch.heads[start:stop])) + MARGIN * (stop - start)
-        return size if bodies is None else size + sum(map(len, bodies[start:stop]))
+        if bodies is None:
+            return size
+        return self._limit + 1 if len(bodies[start]) > self._limit else size + len(b"".join(bodies[start:stop]))
+
+    def _fitting(self, start: int, count: int) -> int:
+        """Return how many of the *count* requests from *start* on fit into a window; copies no body."""
+        sizes = list(map(len, self._batch.heads[start : start + count]))
+        if self._batch.bodies is not None:
+            sizes = list(map(add, sizes, map(len, self._batch.bodies[start : start + count])))
+        while count > 1 and sum(sizes[:count]) + MARGIN * count > self._limit:
+            count //= 2
+        return count
 
 
 def send_window(
