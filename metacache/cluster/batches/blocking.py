@@ -5,7 +5,7 @@ Knows the exchanges of its parts and who serves them; moves no byte and routes n
 
 from __future__ import annotations
 
-import selectors
+import select
 from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Final, final
@@ -104,8 +104,7 @@ class ClusterExchange:
         self._fresh: list[_Part] = []  # those of them that were never advanced
         self._waiting: list[_Part] = []
         self._bell = Bell()
-        self._selector: selectors.BaseSelector | None = None
-        # A selector refers to itself: were the parts in it, a batch that is dropped would hold their places.
+        self._selector: select.epoll | select.poll | None = None
         self._watched: dict[int, _Part] = {}
         self.wants_write = False
 
@@ -245,43 +244,49 @@ class ClusterExchange:
         if now >= self._deadline:
             return tuple(self._left)
         pause = min(PAUSE, self._deadline - now) if self._left and self.fileno() < 0 else 0
-        return [self._watched[key.fd] for key, _ in self._selector.select(pause)]
+        is_epoll = _descriptor(self._selector) >= 0
+        found = self._selector.poll(pause if is_epoll else pause * 1000)  # seconds, or milliseconds
+        return [self._watched[descriptor] for descriptor, _ in found]
 
     def _watch(self, part: _Part, before: int) -> None:
         # Always anew: a part that dialled again may have the same number for another socket.
         self._unwatch(before)
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if part.exchange.wants_write else 0)
+        # The values of poll; those of epoll are the same.
+        events = select.POLLIN | (select.POLLOUT if part.exchange.wants_write else 0)
         if self._selector is not None:
             descriptor = part.exchange.fileno()
             self._watched[descriptor] = part
             self._selector.register(descriptor, events)
 
     def _unwatch(self, descriptor: int) -> None:
-        if self._selector is not None:
-            with ignoring(KeyError, ValueError):  # not watched yet, or never connected
+        if self._selector is not None and self._watched.pop(descriptor, None) is not None:
+            with ignoring(OSError):  # it was closed, and so removed
                 self._selector.unregister(descriptor)
-                del self._watched[descriptor]
 
     def _close(self) -> None:
         selector, self._selector = self._selector, None
-        if selector is not None:
-            selector.close()
+        close = getattr(selector, "close", None)  # a poll object has none
+        if close is not None:
+            close()
 
 
 def _is_unconnected(part: _Part) -> bool:
     return part.exchange.fileno() < 0
 
 
-def _make_selector() -> selectors.BaseSelector:
+# Not `selectors`: its `unregister` hides every OSError, also one of a signal handler.
+def _make_selector() -> select.epoll | select.poll:
+    if not hasattr(select, "epoll"):
+        return select.poll()
     try:
-        return selectors.DefaultSelector()
+        return select.epoll()
     except OSError as error:  # this process has no descriptor left, and this one needs none
         if not is_own(error):
             raise
-        return selectors.PollSelector()
+        return select.poll()
 
 
-def _descriptor(selector: selectors.BaseSelector) -> int:
-    """Return the descriptor of an epoll or kqueue selector, -1 for one without."""
+def _descriptor(selector: select.epoll | select.poll) -> int:
+    """Return the descriptor of an epoll object, -1 for a poll object."""
     fileno = getattr(selector, "fileno", None)
     return -1 if fileno is None else int(fileno())

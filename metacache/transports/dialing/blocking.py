@@ -14,7 +14,7 @@ from time import monotonic
 from typing import Any, Final, TypeAlias, final
 
 from metacache.errors import ConnectError
-from metacache.interrupts import is_from_handler, is_own
+from metacache.interrupts import is_own
 from metacache.nodes import Node, UnixAddress
 from metacache.settings import Settings
 
@@ -71,7 +71,7 @@ class Resolver:
         try:
             return _addresses(address.host, address.port, socket.AI_NUMERICHOST)
         except (OSError, UnicodeError) as error:  # it is a name
-            if is_from_handler(error):
+            if not is_own(error, socket.getaddrinfo.__module__):
                 raise
         if self._asked is not None and self._asked.answered:
             self._take_in(self._asked)  # everybody had left; that it failed then tells nothing now
@@ -129,7 +129,7 @@ class Lookup:
         try:
             threading.Thread(target=self._ask, args=(host, port), name="metacache-resolve", daemon=True).start()
         except RuntimeError as error:  # there is no thread left
-            if is_from_handler(error):
+            if not is_own(error, threading.Thread.start.__module__):
                 raise
             self.error = OSError(errno.ENOMEM, str(error))
             self.answered = True
