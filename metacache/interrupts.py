@@ -21,7 +21,7 @@ A = TypeVar("A")
 # The packages whose frames stand between a caller in this package and a system call. The second row replaces the
 # standard sockets or certificate checks by its own.
 _PACKAGES: Final = frozenset(
-    ("metacache", "ssl", "socket", "select", "selectors", "threading", "contextlib", "encodings", "asyncio")
+    ("metacache", "ssl", "socket", "select", "selectors", "threading", "contextlib", "ipaddress", "asyncio")
     + ("uvloop", "gevent", "eventlet", "truststore")
 )
 
