@@ -117,19 +117,21 @@ class FakeServer:
     def _ms(self, key: bytes, flags: _Flags, body: bytes, opaque: bytes) -> bytes:
         item = self._find(key)
         mode = flags.get(b"M", b"S")
-        code = self._refused(item, mode, flags)
-        if code is not None:
-            return code + opaque + b"\r\n"
-        if item is not None and mode in (b"A", b"P"):
-            body = item.value + body if mode == b"A" else body + item.value
         if len(body) > self._max_value_size:
             self._items.pop(key, None)
             return b"SERVER_ERROR object too large for cache\r\n"
-        if item is not None and mode in (b"A", b"P"):
-            self._store(key, body, item.flags, item.expires)
-        else:
+        code = self._refused(item, mode, flags) or self._put(key, item, mode, flags, body)
+        return code + opaque + b"\r\n"
+
+    def _put(self, key: bytes, item: _Item | None, mode: bytes, flags: _Flags, body: bytes) -> bytes:
+        if item is None or mode not in (b"A", b"P"):
             self._store(key, body, int(flags.get(b"F", b"0")), self._expiry(flags.get(b"T", b"0")))
-        return b"HD" + opaque + b"\r\n"
+            return b"HD"
+        grown = item.value + body if mode == b"A" else body + item.value
+        if len(grown) > self._max_value_size:
+            return b"NS"
+        self._store(key, grown, item.flags, item.expires)
+        return b"HD"
 
     def _refused(self, item: _Item | None, mode: bytes, flags: _Flags) -> bytes | None:
         if mode == b"E":

@@ -176,7 +176,12 @@ async def too_much(blobs: Blobs, _: Numbers) -> list[object]:
     refused = await told(blobs.set("k", TOO_LARGE))
     part = await blobs.set_many_outcomes({"a": b"1", "k": TOO_LARGE, "b": b"2"})
     causes = {key: (type(error), error.message, error.operation, error.key) for key, error in part.errors.items()}
-    return [refused, await blobs.get("k"), part.results, causes, await blobs.get_many(["a", "b", "k"])]
+    await blobs.set("half", b"x" * 600_000)
+    grown = [await blobs.append("half", b"y" * 600_000), len(await blobs.get("half", b""))]
+    gone = [await told(blobs.prepend("half", TOO_LARGE)), await blobs.get("half")]
+    absent = await told(blobs.add("none", TOO_LARGE))
+    both = await blobs.get_many(["a", "b", "k"])
+    return [refused, await blobs.get("k"), part.results, causes, both, grown, gone, absent]
 
 
 async def many_keys(blobs: Blobs, _: Numbers) -> list[object]:
