@@ -91,11 +91,15 @@ class _Async:
 
 @final
 class Watched:
-    """Makes clients on one transport. ``hook`` may be changed at any time; ``sent`` has the names of the verbs."""
+    """Makes clients on one transport. ``hook`` may be changed at any time.
+
+    ``sent`` has the names of the verbs, ``reads`` whether each operation only reads.
+    """
 
     def __init__(self, transport: Transport | AsyncTransport) -> None:
         self._transport = transport
         self.sent: list[str] = []
+        self.reads: list[bool] = []
         self.hook: Hook = _nothing
 
     @property
@@ -104,6 +108,7 @@ class Watched:
 
     def next(self, op: Operation[R]) -> int:
         self.sent.append(op.verb.name)
+        self.reads.append(op.is_read)
         return len(self.sent) - 1
 
     def make(self, serializer: Serializer[T], **options: Unpack[ClientOptions]) -> AsyncClient[T]:
