@@ -93,12 +93,13 @@ class _Async:
 class Watched:
     """Makes clients on one transport. ``hook`` may be changed at any time.
 
-    ``sent`` has the names of the verbs, ``reads`` whether each operation only reads.
+    ``sent`` has the names of the verbs, ``heads`` the request lines, ``reads`` whether each operation only reads.
     """
 
     def __init__(self, transport: Transport | AsyncTransport) -> None:
         self._transport = transport
         self.sent: list[str] = []
+        self.heads: list[bytes] = []
         self.reads: list[bool] = []
         self.hook: Hook = _nothing
 
@@ -108,6 +109,7 @@ class Watched:
 
     def next(self, op: Operation[R]) -> int:
         self.sent.append(op.verb.name)
+        self.heads.append(op.head)
         self.reads.append(op.is_read)
         return len(self.sent) - 1
 
