@@ -209,7 +209,7 @@ class Reader(Generic[T]):
         return found
 
     def exists(self, reply: Reply) -> bool:
-        """Tell whether the item is a value that this client can read by its flags. The reply is that of ``mg … s f``.
+        """Return whether the item is a value that this client can read by its flags. The reply is that of ``mg … s f``.
 
         Raises DecodeError if it is not, in a strict client.
         """
@@ -233,7 +233,7 @@ class Reader(Generic[T]):
         return Look(cas, won, not won and self.can_grow(flags), flags)
 
     def can_grow(self, flags: list[bytes]) -> bool:
-        """Tell whether the item is a fresh value that this client can read and that is not compressed.
+        """Return whether the item is a fresh value that this client can read and that is not compressed.
 
         Raises DecodeError, in a strict client, if its client flags are the reason that it is not.
         """

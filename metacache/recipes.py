@@ -133,7 +133,7 @@ async def grow(effects: Effects, ops: Operations[T], verb: Verb, key: Key, value
 
 
 async def _can_grow(effects: Effects, ops: Operations[T], verb: Verb, key: Key, look: Look) -> bool:
-    """Tell whether the item may be changed; give back the win that the look consumed."""
+    """Return whether the item may be changed; give back the win that the look consumed."""
     if not look.won:
         return look.can_grow
     with _outcome(maybe_applied=False):  # nothing is appended

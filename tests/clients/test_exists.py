@@ -36,7 +36,7 @@ def expected(state: str, flags: str, serializer: Serializer[object], name: str, 
     """Return what `exists` comes to; the rule is written out here a second time."""
     value, is_stale, _ = STATES[state]
     if value is None or (value == b"" and is_stale and flags == "none"):
-        return False  # a lease, or what cannot be told from one
+        return False  # a lease, or what looks like one
     number, own = FLAGS[flags], MAGIC | serializer.wire_id
     if number == 0:
         return name != "json" or (DecodeError if strict else False)

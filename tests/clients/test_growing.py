@@ -65,7 +65,7 @@ def expected(state: str, flags: str, wire_id: int, *, strict: bool) -> object:
     """Return what append and prepend come to; the rule is written out here a second time."""
     value, is_stale, _ = STATES[state]
     if value is None or (value == b"" and is_stale and flags == "none"):
-        return NOT_STORED  # a lease, or what cannot be told from one
+        return NOT_STORED  # a lease, or what looks like one
     if FLAGS[flags] not in (0, MAGIC | wire_id, MAGIC | 0x1234 << 12 | wire_id):
         return DecodeError if strict else NOT_STORED
     return NOT_STORED if is_stale else STORED
@@ -94,7 +94,7 @@ async def test_every_item_is_extended_or_left_as_it_is(
 
 
 def is_right(seen: Seen | None, state: str, flags: str, verb: str, *, grew: bool) -> bool:
-    """Tell whether the item has grown or is as it was: value, flags, time to live, mark of staleness and win."""
+    """Return whether the item has grown or is as it was: value, flags, time to live, mark of staleness and win."""
     value, is_stale, is_taken = STATES[state]
     body = value or b""
     if grew:
@@ -348,7 +348,7 @@ async def append(blobs: AsyncClient[bytes]) -> StoreResult:
     return await blobs.append("k", b"+")
 
 
-# --- all at once ------------------------------------------------------------------------------------------------------
+# --- many writers at the same time --------------------------------------------------------------------------------------
 
 TRANSPORTS: Final[Mapping[str, Callable[[Node], Transport]]] = {
     "Connection": lambda node: Connection(node, settings=PATIENT),

@@ -18,7 +18,7 @@ def given(state: str, flags: str) -> tuple[str | None, bool]:
     """Return what the function is given, and whether that stands for a value that does not decode."""
     value, is_stale, _ = STATES[state]
     if value is None or (value == b"" and is_stale and flags == "none"):
-        return None, False  # a lease, or what cannot be told from one
+        return None, False  # a lease, or what looks like one
     is_readable = FLAGS[flags] in (0, OWN, OWN | 0x1234 << 12)
     return (value.decode(), False) if is_readable else (None, True)
 
