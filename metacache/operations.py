@@ -12,6 +12,7 @@ from typing import Final, Generic, TypeVar, final
 
 from metacache.arguments import DEFAULT, MAX_RELATIVE, Default, Ttl, exptime, seconds, u64, unsigned_cas
 from metacache.errors import InvalidArgumentError, InvalidKeyError, MetacacheError, ValueTooLargeError
+from metacache.interrupts import is_from_handler
 from metacache.options import Options
 from metacache.policies import UndecodablePolicy
 from metacache.protocol import commands
@@ -115,7 +116,7 @@ class located:  # noqa: N801 - reads as a phrase: with located(GET, key)
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object, /) -> None:
-        if isinstance(error, MetacacheError):
+        if isinstance(error, MetacacheError) and not is_from_handler(error):
             error.locate(operation=self._verb.name, key=self._key if isinstance(self._key, str | bytes) else None)
 
 

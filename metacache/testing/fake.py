@@ -297,8 +297,8 @@ class _FakeStream:
         arrived, self._arrived = self._arrived, b""
         return arrived or None
 
-    def failed(self, error: BaseException, /) -> BaseException:
-        return error
+    def failed(self, error: BaseException, /) -> MetacacheError | None:
+        return error if isinstance(error, MetacacheError) else None
 
     def close(self, _: Discard, /) -> None:
         pass

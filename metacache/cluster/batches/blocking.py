@@ -5,7 +5,6 @@ Knows the exchanges of its parts and who serves them; moves no byte and routes n
 
 from __future__ import annotations
 
-import contextlib
 import selectors
 from collections.abc import Callable, Sequence
 from time import monotonic
@@ -16,6 +15,7 @@ from typing_extensions import override
 from metacache.cluster.keeper import verdict
 from metacache.cluster.table import fill_part, part_of
 from metacache.errors import ClosedError
+from metacache.interrupts import ignoring, is_own
 from metacache.protocol.windows import Replies
 from metacache.transports.exchange import FailedExchange
 from metacache.transports.waiting.blocking import ROUND, Bell
@@ -175,7 +175,9 @@ class ClusterExchange:
             if not self._left and self._waiting:
                 self._bell.wait(min(ROUND, min(part.until for part in self._waiting) - monotonic()))
                 self._start_those_with_room()
-        except ClosedError:
+        except ClosedError as error:
+            if not is_own(error):
+                raise
             waiting, self._waiting = self._waiting, []
             for part in waiting:
                 self._fail(part, part.member.pool.closed(part.batch))
@@ -193,8 +195,8 @@ class ClusterExchange:
         """Start *part* if there is a connection for it; return whether it waits no longer. Raises ClosedError."""
         try:
             exchange = part.member.pool.try_begin(part.batch, part.waiter, deadline=self._deadline)
-        except ClosedError:
-            if self._table() is part.table:
+        except ClosedError as error:
+            if self._table() is part.table or not is_own(error):
                 raise
             self._waiting.remove(part)
             part.leave()
@@ -256,7 +258,7 @@ class ClusterExchange:
 
     def _unwatch(self, descriptor: int) -> None:
         if self._selector is not None:
-            with contextlib.suppress(KeyError, ValueError):  # not watched yet, or never connected
+            with ignoring(KeyError, ValueError):  # not watched yet, or never connected
                 self._selector.unregister(descriptor)
                 del self._watched[descriptor]
 
@@ -273,7 +275,9 @@ def _is_unconnected(part: _Part) -> bool:
 def _make_selector() -> selectors.BaseSelector:
     try:
         return selectors.DefaultSelector()
-    except OSError:  # this process has no descriptor left, and this one needs none
+    except OSError as error:  # this process has no descriptor left, and this one needs none
+        if not is_own(error):
+            raise
         return selectors.PollSelector()
 
 

@@ -14,6 +14,7 @@ from time import monotonic
 from typing import Any, Final, TypeAlias, final
 
 from metacache.errors import ConnectError
+from metacache.interrupts import is_from_handler, is_own
 from metacache.nodes import Node, UnixAddress
 from metacache.settings import Settings
 
@@ -69,8 +70,9 @@ class Resolver:
             return ((socket.AF_UNIX, address.path),)
         try:
             return _addresses(address.host, address.port, socket.AI_NUMERICHOST)
-        except (OSError, UnicodeError):
-            pass  # a name
+        except (OSError, UnicodeError) as error:  # it is a name
+            if is_from_handler(error):
+                raise
         if self._asked is not None and self._asked.answered:
             self._take_in(self._asked)  # everybody had left; that it failed then tells nothing now
         return self._kept if self._kept and monotonic() - self._kept_at < KEEP_ANSWER else None
@@ -127,6 +129,8 @@ class Lookup:
         try:
             threading.Thread(target=self._ask, args=(host, port), name="metacache-resolve", daemon=True).start()
         except RuntimeError as error:  # there is no thread left
+            if is_from_handler(error):
+                raise
             self.error = OSError(errno.ENOMEM, str(error))
             self.answered = True
             self._running.release()
@@ -185,6 +189,8 @@ class Dialer:
             try:
                 return self._connect(target, share)
             except OSError as error:
+                if not is_own(error):
+                    raise
                 failures.append(error)
         failed = dial_failed(self._node, failures)
         if not failed.is_local:
@@ -215,7 +221,8 @@ class Dialer:
             return self._settings.tls.wrap_socket(sock, server_hostname=host)
         except BaseException as error:
             sock.close()
-            if isinstance(error, ValueError) and not isinstance(error, OSError):  # a refused certificate is both
+            # A refused certificate is a ValueError and an OSError.
+            if isinstance(error, ValueError) and not isinstance(error, OSError) and is_own(error):
                 # The context wants a host name, a unix socket has none.
                 raise OSError(f"TLS is not possible here: {error}") from error
             raise
