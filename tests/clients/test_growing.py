@@ -348,7 +348,7 @@ async def append(blobs: AsyncClient[bytes]) -> StoreResult:
     return await blobs.append("k", b"+")
 
 
-# --- many writers at the same time --------------------------------------------------------------------------------------
+# --- many writers at the same time ------------------------------------------------------------------------------------
 
 TRANSPORTS: Final[Mapping[str, Callable[[Node], Transport]]] = {
     "Connection": lambda node: Connection(node, settings=PATIENT),
