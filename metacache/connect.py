@@ -27,6 +27,7 @@ from metacache.urls import SourceOfNodes, parse_url
 __all__ = ["connect", "connect_async", "open_async_cluster", "open_cluster", "serializer_for"]
 
 T = TypeVar("T")
+Builtin = TypeVar("Builtin", bytes, str, int)  # the types that need no serializer
 
 
 @overload
@@ -36,9 +37,18 @@ def connect(
 @overload
 def connect(
     url: str,
+    type_: type[Builtin],
+    *,
+    serializer: None = None,
+    settings: Settings | None = None,
+    **options: Unpack[ClientOptions],
+) -> Client[Builtin]: ...
+@overload
+def connect(
+    url: str,
     type_: type[T],
     *,
-    serializer: str | Serializer[T] | None = None,
+    serializer: str | Serializer[T],
     settings: Settings | None = None,
     **options: Unpack[ClientOptions],
 ) -> Client[T]: ...
@@ -47,7 +57,7 @@ def connect(
     url: str,
     type_: TypeForm[T],
     *,
-    serializer: str | Serializer[T] | None = None,
+    serializer: str | Serializer[T],
     settings: Settings | None = None,
     **options: Unpack[ClientOptions],
 ) -> Client[T]: ...
@@ -81,9 +91,18 @@ def connect_async(
 @overload
 def connect_async(
     url: str,
+    type_: type[Builtin],
+    *,
+    serializer: None = None,
+    settings: Settings | None = None,
+    **options: Unpack[ClientOptions],
+) -> AsyncClient[Builtin]: ...
+@overload
+def connect_async(
+    url: str,
     type_: type[T],
     *,
-    serializer: str | Serializer[T] | None = None,
+    serializer: str | Serializer[T],
     settings: Settings | None = None,
     **options: Unpack[ClientOptions],
 ) -> AsyncClient[T]: ...
@@ -92,7 +111,7 @@ def connect_async(
     url: str,
     type_: TypeForm[T],
     *,
-    serializer: str | Serializer[T] | None = None,
+    serializer: str | Serializer[T],
     settings: Settings | None = None,
     **options: Unpack[ClientOptions],
 ) -> AsyncClient[T]: ...

@@ -51,6 +51,7 @@ __all__ = ["Cluster"]
 
 R = TypeVar("R")
 T = TypeVar("T")
+Builtin = TypeVar("Builtin", bytes, str, int)  # the types that need no serializer
 DEFAULTS: Final = Settings()
 
 
@@ -331,11 +332,15 @@ class Cluster:
     def client(self, *, serializer: None = None, **options: Unpack[ClientOptions]) -> Client[bytes]: ...
     @overload
     def client(
-        self, type_: type[T], *, serializer: str | Serializer[T] | None = None, **options: Unpack[ClientOptions]
+        self, type_: type[Builtin], *, serializer: None = None, **options: Unpack[ClientOptions]
+    ) -> Client[Builtin]: ...
+    @overload
+    def client(
+        self, type_: type[T], *, serializer: str | Serializer[T], **options: Unpack[ClientOptions]
     ) -> Client[T]: ...
     @overload
     def client(
-        self, type_: TypeForm[T], *, serializer: str | Serializer[T] | None = None, **options: Unpack[ClientOptions]
+        self, type_: TypeForm[T], *, serializer: str | Serializer[T], **options: Unpack[ClientOptions]
     ) -> Client[T]: ...
     def client(
         self,
