@@ -20,7 +20,10 @@ from metacache.nodes import Node
 from metacache.options import ClientOptions
 from metacache.serializers.builtin import BytesSerializer, IntSerializer, StrSerializer
 from metacache.serializers.discovery import load_serializer
+from metacache.serializers.fingerprints import check_type
+from metacache.serializers.names import type_name
 from metacache.serializers.protocols import Serializer
+from metacache.serializers.suggestions import suggestion
 from metacache.settings import Settings
 from metacache.urls import SourceOfNodes, parse_url
 
@@ -151,7 +154,8 @@ def serializer_for(type_: Any, serializer: str | Serializer[Any] | None) -> Seri
     for class_, builtin in _BUILTIN:
         if type_ is class_:
             return builtin()
-    raise InvalidTypeError(f"values of {type_!r} need a serializer: give serializer='msgspec', for example")
+    check_type(type_)
+    raise InvalidTypeError(f"values of {type_name(type_)} need a serializer: {suggestion(type_)}")
 
 
 def open_cluster(url: str, settings: Settings) -> Cluster:

@@ -3,7 +3,7 @@
     31-28  0b1011, so that other clients' flags are told apart
     27-12  schema fingerprint, 0 = none
     11-8   compressor id, 0 = none
-    7-0    wire_id of the serializer
+    7-0    wire_id of the serializer, never with a bit that makes another client run the value as code
 
 Knows no key, no wire and no policy: what cannot be read raises `Undecodable`, and somebody else decides what that
 means.
@@ -14,9 +14,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Generic, Literal, TypeAlias, TypeVar, final
 
-from metacache.errors import InvalidTypeError, SerializationError
+from metacache.errors import InvalidArgumentError, InvalidTypeError, SerializationError
+from metacache.serializers.builtin import is_own_int
 from metacache.serializers.compression import installed_compressor
 from metacache.serializers.protocols import Compressor, Serializer
+from metacache.serializers.wire_ids import INT, PRIVATE, RULE, is_wire_id
 from metacache.settings import check_whole
 
 __all__ = ["Cause", "Frame", "Undecodable"]
@@ -50,8 +52,9 @@ class Frame(Generic[T]):
         reads_plain: flags 0 (of other clients, and of items that the server created) are readable too.
 
     ``flags`` are the client flags of an uncompressed value, ``loads`` reads one. Raises InvalidArgumentError when the
-    serializer's wire_id or fingerprint, or the compressor's id, does not fit its bits, InvalidTypeError when one of
-    them is no int or the compressor none.
+    serializer's wire_id is not one that a serializer may have, when it is private and the fingerprint is 0, or when the
+    fingerprint or the compressor's id does not fit its bits; InvalidTypeError when one of them is not an int, or the
+    compressor is not a Compressor.
     """
 
     __slots__ = ("_find_compressor", "_reads_plain", "compressor", "dumps", "flags", "loads", "serializer")
@@ -64,8 +67,7 @@ class Frame(Generic[T]):
         find_compressor: Callable[[int], Compressor | None] = installed_compressor,
         reads_plain: bool = False,
     ) -> None:
-        check_whole("a serializer's wire_id", serializer.wire_id, 1, 255)
-        check_whole("a fingerprint", serializer.fingerprint, 0, 0xFFFF)
+        _check_ids(serializer)
         if compressor is not None:
             _check_compressor(compressor)
         self.serializer = serializer
@@ -114,7 +116,7 @@ class Frame(Generic[T]):
         wire_id, fingerprint, compressor_id = flags & 0xFF, flags >> 12 & 0xFFFF, flags >> 8 & 0xF
         if wire_id != self.serializer.wire_id:
             raise Undecodable("wire_id", wire_id, fingerprint)
-        if fingerprint and self.serializer.fingerprint and fingerprint != self.serializer.fingerprint:
+        if fingerprint != self.serializer.fingerprint and self._compares(fingerprint):
             raise Undecodable("fingerprint", wire_id, fingerprint)
         return self._compressor(compressor_id) if compressor_id else None
 
@@ -122,6 +124,10 @@ class Frame(Generic[T]):
         """Raise Undecodable unless values with the client flags *flags* are this client's and not compressed."""
         if self.compressor_of(flags) is not None:
             raise Undecodable("compressor", self.serializer.wire_id, self.serializer.fingerprint)
+
+    def _compares(self, fingerprint: int) -> bool:
+        """Tell whether the *fingerprint* of a stored value counts: both have one, or the wire_id is shared."""
+        return (fingerprint != 0 and self.serializer.fingerprint != 0) or self.serializer.wire_id in PRIVATE
 
     def _load(self, data: bytes) -> T:
         try:
@@ -155,6 +161,19 @@ def refused(value: object, error: Exception) -> SerializationError:
 def not_bytes(data: object) -> SerializationError:
     """Return the error for a serializer that made *data* of a value."""
     return SerializationError(f"the serializer made {type(data).__name__} of the value, not bytes")
+
+
+def _check_ids(serializer: Serializer[T]) -> None:
+    wire_id = serializer.wire_id
+    check_whole("a serializer's wire_id", wire_id, 1, 255)
+    check_whole("a fingerprint", serializer.fingerprint, 0, 0xFFFF)
+    if not is_wire_id(wire_id) and not (wire_id == INT and is_own_int(serializer)):
+        raise InvalidArgumentError(f"{type(serializer).__name__} has wire_id {wire_id}, but {RULE}")
+    if wire_id in PRIVATE and serializer.fingerprint == 0:
+        raise InvalidArgumentError(
+            f"{type(serializer).__name__} has the private wire_id {wire_id}, which other serializers may have too, "
+            "and no fingerprint: use fingerprint(type_, serializer=name)"
+        )
 
 
 def _check_compressor(compressor: Compressor) -> None:
