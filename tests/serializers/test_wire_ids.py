@@ -187,7 +187,7 @@ def test_a_plugin_that_was_only_asked_what_it_serves_has_claimed_no_id(directory
     for name in ("asked", "wanted"):
         add_plugin(directory, name, "128, served=frozenset")
     with pytest.raises(InvalidTypeError, match="'asked'"):
-        connect("memcached://127.0.0.1:1", frozenset)
+        connect("memcached://127.0.0.1:1", frozenset)  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]  # no serializer is named
     assert load_serializer("wanted", frozenset).wire_id == 128
 
 
