@@ -144,8 +144,9 @@ def _literal(value: object) -> str:
 
 def _plain(type_: _Type) -> str:
     if isinstance(type_, type):
-        is_plain = type_.__module__ in ("builtins", "__main__")
-        return type_.__qualname__ if is_plain else f"{type_.__module__}.{type_.__qualname__}"
+        if type_.__module__ in ("builtins", "__main__"):
+            return type_.__qualname__
+        return library_name(type_) or f"{type_.__module__}.{type_.__qualname__}"
     if not is_type(type_):
         return f"an object of class {type(type_).__qualname__}"
     # Type variables, aliases and new types have a name; special forms are written as one.

@@ -25,6 +25,9 @@ __all__ = ["NO_DEFAULT", "Factory", "Field", "Record", "hints_of", "original_bas
 # Any: a class, of which typing knows no more than that it is a type.
 _Class: TypeAlias = Any
 
+# Any: a type expression is any object.
+_Type: TypeAlias = Any
+
 NO_DEFAULT: Final = object()
 """The default of a field that has none, or none that matters."""
 
@@ -78,9 +81,9 @@ def required_keys(class_: _Class) -> frozenset[str]:
     return frozenset(name for name, hint in hints.items() if _is_required(hint, name in class_.__required_keys__))
 
 
-def _is_required(hint: Any, otherwise: bool) -> bool:  # Any: a type expression
+def _is_required(hint: _Type, otherwise: bool) -> bool:
     """Tell it by the annotation: __required_keys__ overlooks NotRequired where annotations are strings."""
-    origin: Any = typing.get_origin(hint)
+    origin: _Type = typing.get_origin(hint)
     if origin in (typing.Required, typing.NotRequired):
         return origin is typing.Required
     if origin in (typing.Annotated, typing_extensions.ReadOnly):
@@ -189,7 +192,7 @@ def original_bases(class_: _Class) -> tuple[_Class, ...]:
     return bases
 
 
-def hints_of(class_: _Class, owners: Iterable[_Class]) -> dict[str, tuple[_Class, Any]]:
+def hints_of(class_: _Class, owners: Iterable[_Class]) -> dict[str, tuple[_Class, _Type]]:
     """Return, for each annotated field, the class that annotates it, and the type, which is in that class's terms.
 
     *owners* are *class_* and its bases as written, *class_* first. Raises UnknownShape when a type cannot be found.
@@ -201,7 +204,7 @@ def hints_of(class_: _Class, owners: Iterable[_Class]) -> dict[str, tuple[_Class
     return {name: (owner, hint) for owner in owners for name, hint in _hints(owner).items()}
 
 
-def _own_hints(class_: _Class) -> Iterator[tuple[str, Any]]:
+def _own_hints(class_: _Class) -> Iterator[tuple[str, _Type]]:
     own = _annotated_here(class_)
     return ((name, hint) for name, hint in _hints(class_).items() if name in own)
 
@@ -210,7 +213,7 @@ def _annotated_here(class_: _Class) -> Collection[str]:
     return typing_extensions.get_annotations(class_, format=typing_extensions.Format.FORWARDREF)
 
 
-def _hints(class_: _Class) -> dict[str, Any]:
+def _hints(class_: _Class) -> dict[str, _Type]:
     try:
         return typing_extensions.get_type_hints(class_, include_extras=True)
     except Exception as error:  # an annotation that is a text may raise anything
