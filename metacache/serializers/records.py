@@ -17,7 +17,7 @@ from typing import Any, Final, TypeAlias, final
 import attrs
 import typing_extensions
 
-from metacache.serializers.graphs import UnknownShape, quoted
+from metacache.serializers.graphs import quoted, unknown
 from metacache.serializers.literals import literal_text
 
 __all__ = ["NO_DEFAULT", "Factory", "Field", "Record", "hints_of", "original_bases", "record_of", "required_keys"]
@@ -65,8 +65,8 @@ def record_of(class_: _Class) -> Record | None:
     """Return what kind of record *class_* is, None when it is none. Raises UnknownShape when it cannot be read."""
     try:
         return next((read(class_) for is_one, read in _RECORDS if is_one(class_)), None)
-    except Exception as error:  # as above
-        raise UnknownShape(f"class {class_.__qualname__}, whose fields cannot be read ({error})") from None
+    except Exception as error:  # an annotation that is a text may raise anything
+        raise unknown(error, f"class {class_.__qualname__}, whose fields cannot be read") from None
 
 
 def _typed_dict(class_: _Class) -> Record:
@@ -217,4 +217,4 @@ def _hints(class_: _Class) -> dict[str, _Type]:
     try:
         return typing_extensions.get_type_hints(class_, include_extras=True)
     except Exception as error:  # an annotation that is a text may raise anything
-        raise UnknownShape(f"a type in {class_.__qualname__} that cannot be found ({error})") from None
+        raise unknown(error, f"a type in {class_.__qualname__} that cannot be found") from None
