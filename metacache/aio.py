@@ -19,7 +19,7 @@ from typing_extensions import TypeVar, Unpack, override
 from metacache import recipes
 from metacache.arguments import DEFAULT, Default, Ttl
 from metacache.core import Core, check_transport
-from metacache.operations import DECREMENT, INCREMENT
+from metacache.operations import APPEND, DECREMENT, INCREMENT, PREPEND
 from metacache.options import ClientOptions, Options, ViewOptions
 from metacache.policies import ErrorPolicy
 from metacache.protocol.keys import K, Key
@@ -193,16 +193,26 @@ class AsyncClient(Generic[T]):
     async def get_and_touch(self, key: Key, ttl: Ttl) -> T | None:
         """Return the value and give it *ttl* seconds to live from now; None for a miss.
 
-        After an error it may have been touched, and so is what was there but could not be decoded.
+        What was there but could not be decoded is touched too. A lease is removed by a second exchange, for it would
+        last too long. An error or a cancel before that leaves it with *ttl*. An error says by ``maybe_applied`` whether
+        the item may have been touched.
         """
         return await recipes.get_and_touch(self._effects, self._operations, key, ttl)
 
     async def touch(self, key: Key, ttl: Ttl) -> bool:
         """Give the item *ttl* seconds to live from now; return whether it was there.
 
-        After an error it may have been touched. Spends the win of a stale item.
+        Consumes the win of a stale item. A lease is removed as in `get_and_touch`, and is False; errors as there.
         """
         return await recipes.touch(self._effects, self._operations, key, ttl)
+
+    async def exists(self, key: Key) -> bool:
+        """Return whether an item is there that this client can read by its client flags; its bytes are not decoded.
+
+        False for a lease. Foreign flags: False, or DecodeError by ``on_undecodable``. Consumes the win of a stale item,
+        as `get` does.
+        """
+        return await self._fetch(self._operations.exists(key), deadline=None)
 
     async def inspect(self, key: Key) -> Metadata | None:
         """Return what the server knows of an item without reading it, or None; spends no win, renews nothing.
@@ -264,10 +274,15 @@ class AsyncClient(Generic[T]):
     async def append(self: AsyncClient[B], key: Key, value: B) -> StoreResult:
         """Put *value* behind what is stored; return STORED or NOT_STORED. The item keeps its time to live.
 
-        Only for values of bytes and of str with the built-in serializer and no compressor, else
-        InvalidArgumentError.
+        NOT_STORED: the item is absent, a lease, stale, compressed, written by another serializer (the last two:
+        DecodeError by ``on_undecodable``), or it would become too large for the server. Takes two exchanges, each with
+        a timeout of its own: one looks at the item (and gives the win back where it took that of a stale item), one
+        appends if no other writer came in between. Else both are done again, up to 64 times within 3 seconds or so;
+        then ConflictError. After an error with ``maybe_applied`` false nothing was appended. ServerError: the server
+        runs without CAS (-C), or *value* alone is too large for it, which leaves the key without any. Only for values
+        of bytes and of str with the built-in serializer and no compressor, else InvalidArgumentError.
         """
-        return await self._run(self._operations.append(key, value), deadline=None)
+        return await recipes.grow(self._effects, self._operations, APPEND, key, value)
 
     @overload
     async def prepend(self: AsyncClient[bytes], key: Key, value: bytes) -> StoreResult: ...
@@ -275,7 +290,7 @@ class AsyncClient(Generic[T]):
     async def prepend(self: AsyncClient[str], key: Key, value: str) -> StoreResult: ...
     async def prepend(self: AsyncClient[B], key: Key, value: B) -> StoreResult:
         """Put *value* before what is stored; else as `append`."""
-        return await self._run(self._operations.prepend(key, value), deadline=None)
+        return await recipes.grow(self._effects, self._operations, PREPEND, key, value)
 
     async def delete(self, key: Key, *, cas: int | None = None) -> DeleteResult:
         """Delete the item; with *cas* only if it still has it. Return DELETED, NOT_FOUND or EXISTS."""
@@ -308,11 +323,12 @@ class AsyncClient(Generic[T]):
     async def update(
         self, key: Key, fn: Callable[[T | None], T], *, ttl: Ttl | Default = DEFAULT, attempts: int = 10
     ) -> T:
-        """Store ``fn(current value)`` unless somebody stores in between, then try again; return what was stored.
+        """Store ``fn(current value)``, again if another writer stores in between; return what was stored.
 
         *fn* gets None when there is no value (absent, being computed, undecodable) and may be called *attempts* times.
-        Each exchange has its own timeout. *ttl* as in `set`: it lives anew, not for what it had left. Raises
-        ConflictError when every attempt lost; read errors always raise.
+        Each exchange has its own timeout. *ttl* as in `set`: it restarts. Raises ConflictError when every attempt lost;
+        read errors always raise. An end before the store leaves the item as it was, but for the win of a stale item,
+        which the read consumes.
         """
         return await recipes.update(self._effects, self._operations, key, fn, ttl, attempts)
 
@@ -320,6 +336,10 @@ class AsyncClient(Generic[T]):
 
     @overload
     async def increment(
+        self: AsyncClient[int], key: Key, delta: int = 1, *, initial: int, initial_ttl: Ttl | Default = DEFAULT
+    ) -> int: ...
+    @overload
+    async def increment(
         self: AsyncClient[int], key: Key, delta: int = 1, *, initial: int, ttl: Ttl | Default = DEFAULT
     ) -> int: ...
     @overload
@@ -327,18 +347,30 @@ class AsyncClient(Generic[T]):
         self: AsyncClient[int], key: Key, delta: int = 1, *, ttl: Ttl | Default = DEFAULT
     ) -> int | None: ...
     async def increment(
-        self: AsyncClient[int], key: Key, delta: int = 1, *, initial: int | None = None, ttl: Ttl | Default = DEFAULT
+        self: AsyncClient[int],
+        key: Key,
+        delta: int = 1,
+        *,
+        initial: int | None = None,
+        initial_ttl: Ttl | Default = DEFAULT,
+        ttl: Ttl | Default = DEFAULT,
     ) -> int | None:
         """Add *delta* (0 to 2**64-1) on the server and return the sum, which wraps at 2**64; None if the key is absent.
 
-        *initial* is stored and returned when the key is not there, to live for *ttl* or the client's default_ttl. Only
-        a given *ttl* renews the life of an item that is there. It costs a second exchange, a `touch` with a timeout of
-        its own: after an error of that one (``maybe_applied``) the number has changed, its life perhaps not; the win of
-        a stale item is spent. Only for values of int with the built-in serializer and no compressor, else
-        InvalidArgumentError; ClientError when the stored value is no number from 0 to 2**64-1.
+        *initial* is stored and returned when the key is not there, to live for *initial_ttl*, else *ttl*, else the
+        client's default_ttl. Only a given *ttl* renews the life of an item that is there. It costs a second exchange, a
+        `touch` with a timeout of its own: after an error of that one (``maybe_applied``) the number has changed, its
+        life perhaps not; the win of a stale item is consumed. Only for values of int with the built-in serializer and
+        no compressor, else InvalidArgumentError, as for *initial_ttl* beside *ttl* or without *initial*; ClientError
+        when the stored value is not a number from 0 to 2**64-1.
         """
-        return await recipes.arithmetic(self._effects, self._operations, INCREMENT, key, delta, initial, ttl)
+        recipe = recipes.arithmetic(self._effects, self._operations, INCREMENT, key, delta, initial, initial_ttl, ttl)
+        return await recipe
 
+    @overload
+    async def decrement(
+        self: AsyncClient[int], key: Key, delta: int = 1, *, initial: int, initial_ttl: Ttl | Default = DEFAULT
+    ) -> int: ...
     @overload
     async def decrement(
         self: AsyncClient[int], key: Key, delta: int = 1, *, initial: int, ttl: Ttl | Default = DEFAULT
@@ -348,10 +380,17 @@ class AsyncClient(Generic[T]):
         self: AsyncClient[int], key: Key, delta: int = 1, *, ttl: Ttl | Default = DEFAULT
     ) -> int | None: ...
     async def decrement(
-        self: AsyncClient[int], key: Key, delta: int = 1, *, initial: int | None = None, ttl: Ttl | Default = DEFAULT
+        self: AsyncClient[int],
+        key: Key,
+        delta: int = 1,
+        *,
+        initial: int | None = None,
+        initial_ttl: Ttl | Default = DEFAULT,
+        ttl: Ttl | Default = DEFAULT,
     ) -> int | None:
         """Subtract *delta* on the server and return the difference, at least 0; else as `increment`."""
-        return await recipes.arithmetic(self._effects, self._operations, DECREMENT, key, delta, initial, ttl)
+        recipe = recipes.arithmetic(self._effects, self._operations, DECREMENT, key, delta, initial, initial_ttl, ttl)
+        return await recipe
 
     async def _drive(self, batch: Batch) -> Replies:
         timeout = self._core.options.timeout

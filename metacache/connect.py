@@ -30,6 +30,7 @@ from metacache.urls import SourceOfNodes, parse_url
 __all__ = ["connect", "connect_async", "open_async_cluster", "open_cluster", "serializer_for"]
 
 T = TypeVar("T")
+Builtin = TypeVar("Builtin", bytes, str, int)  # the types that need no serializer
 
 
 @overload
@@ -39,9 +40,18 @@ def connect(
 @overload
 def connect(
     url: str,
+    type_: type[Builtin],
+    *,
+    serializer: None = None,
+    settings: Settings | None = None,
+    **options: Unpack[ClientOptions],
+) -> Client[Builtin]: ...
+@overload
+def connect(
+    url: str,
     type_: type[T],
     *,
-    serializer: str | Serializer[T] | None = None,
+    serializer: str | Serializer[T],
     settings: Settings | None = None,
     **options: Unpack[ClientOptions],
 ) -> Client[T]: ...
@@ -50,7 +60,7 @@ def connect(
     url: str,
     type_: TypeForm[T],
     *,
-    serializer: str | Serializer[T] | None = None,
+    serializer: str | Serializer[T],
     settings: Settings | None = None,
     **options: Unpack[ClientOptions],
 ) -> Client[T]: ...
@@ -84,9 +94,18 @@ def connect_async(
 @overload
 def connect_async(
     url: str,
+    type_: type[Builtin],
+    *,
+    serializer: None = None,
+    settings: Settings | None = None,
+    **options: Unpack[ClientOptions],
+) -> AsyncClient[Builtin]: ...
+@overload
+def connect_async(
+    url: str,
     type_: type[T],
     *,
-    serializer: str | Serializer[T] | None = None,
+    serializer: str | Serializer[T],
     settings: Settings | None = None,
     **options: Unpack[ClientOptions],
 ) -> AsyncClient[T]: ...
@@ -95,7 +114,7 @@ def connect_async(
     url: str,
     type_: TypeForm[T],
     *,
-    serializer: str | Serializer[T] | None = None,
+    serializer: str | Serializer[T],
     settings: Settings | None = None,
     **options: Unpack[ClientOptions],
 ) -> AsyncClient[T]: ...

@@ -119,7 +119,7 @@ class ValueTooLargeError(MetacacheError):
 
 @final
 class ConflictError(MetacacheError):
-    """`update` lost its compare-and-set race in every attempt. The item holds what another writer stored."""
+    """`update`, `append` or `prepend` lost its race in every attempt. The item holds what another writer stored."""
 
 
 class SerializationError(MetacacheError):

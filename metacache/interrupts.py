@@ -10,33 +10,49 @@ from __future__ import annotations
 import contextlib
 import inspect
 import signal
-import socket
 from collections.abc import Callable, Iterator
 from types import CodeType, FrameType, TracebackType
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, final
 
-__all__ = ["clear_frames", "fails_again", "is_from_handler", "is_own"]
+__all__ = ["clear_frames", "fails_again", "ignoring", "is_from_handler", "is_own"]
 
 A = TypeVar("A")
 
-# The modules whose frames stand between a caller in this package and a system call. A package that replaces the
-# standard sockets (gevent) is found by the class that it put in their place.
-_MODULES: Final = frozenset(("metacache", "ssl", "socket", "select", "selectors", "contextlib", "asyncio", "uvloop"))
+# The packages whose frames stand between a caller in this package and a system call. The second row replaces the
+# standard sockets or certificate checks by its own.
+_PACKAGES: Final = frozenset(
+    ("metacache", "ssl", "socket", "select", "selectors", "threading", "contextlib", "ipaddress", "asyncio")
+    + ("uvloop", "gevent", "eventlet", "truststore")
+)
 
 
-def is_own(error: BaseException) -> bool:
+def is_own(error: BaseException, *modules: str) -> bool:
     """Tell whether *error* comes from this package or its system calls. Call it where *error* is caught.
+
+    *modules*: names of further modules whose code was called.
 
     An exception of a signal handler has the handler's frame in its traceback. One that another thread injected has no
     frame of its own, and no arguments, for Python makes it from its class alone. An error of a system call, and every
     error of this package, says what went wrong.
     """
-    return any(error.args) and all(map(_is_trusted, _frames_behind(error)))
+    names = [str(frame.f_globals.get("__name__", "")) for frame in _frames_behind(error)]
+    return any(error.args) and all(name.partition(".")[0] in _PACKAGES or name in modules for name in names)
 
 
-def _is_trusted(frame: FrameType) -> bool:
-    package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
-    return package in _MODULES or package == socket.socket.__module__.partition(".")[0]
+@final
+class ignoring:  # noqa: N801 - reads as a phrase: with ignoring(ValueError)
+    """Ignore errors of *kinds* as `contextlib.suppress` does, but let pass what a signal handler raises."""
+
+    __slots__ = ("_kinds",)
+
+    def __init__(self, *kinds: type[Exception]) -> None:
+        self._kinds = kinds
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object, /) -> bool:
+        return isinstance(error, self._kinds) and is_own(error)
 
 
 def fails_again(call: Callable[[A], object], argument: A, error: Exception) -> bool:
@@ -77,17 +93,26 @@ def _code_of(handler: Any) -> CodeType | None:  # Any: getsignal returns whateve
 def clear_frames(error: BaseException) -> None:
     """Clear the local variables of this package's frames in the traceback of *error*, but for those still running.
 
-    A caller may keep *error*. Its traceback keeps the frames, and the frames would keep the connections they used.
+    A caller may keep *error*. Its traceback keeps the frames, and the frames would keep the connections they used. A
+    connection that a pool has lent is free as soon as nothing refers to it.
     """
-    seen: set[int] = set()
-    each: BaseException | None = error
-    while each is not None and id(each) not in seen:
-        seen.add(id(each))
+    try:
+        _clear_frames(error)
+    except BaseException as second:  # another signal came meanwhile
+        _clear_frames(second)
+        raise
+
+
+def _clear_frames(error: BaseException) -> None:
+    chain: list[BaseException | None] = [error]
+    for each in chain:  # it grows meanwhile
+        if each is None:
+            continue
         for frame in _frames_behind(each):
             if frame.f_globals.get("__name__", "").startswith("metacache."):
                 with contextlib.suppress(RuntimeError):  # it is still running
                     frame.clear()
-        each = each.__context__
+        chain += [other for other in (each.__cause__, each.__context__) if other not in chain]
 
 
 def _frames_behind(error: BaseException) -> Iterator[FrameType]:

@@ -34,7 +34,7 @@ _TOLD: Final[dict[Cause, str]] = {
     "foreign_flags": "its client flags are not metacache's; was it written by another client?",
     "wire_id": "it was written by another serializer",
     "fingerprint": "it was written for another shape of the type",
-    "compressor": "it is compressed by a compressor that is not installed",
+    "compressor": "it is compressed: its compressor is not installed, or the verb (append, prepend) needs plain bytes",
     "decompress": "it does not decompress, or would exceed the limit",
     "decode": "its bytes do not decode to the type",
 }

@@ -20,6 +20,7 @@ from metacache.serializers.frame import Frame, Undecodable
 __all__ = [
     "EN_REPLY",
     "Held",
+    "Look",
     "Reader",
     "read_delete",
     "read_deletes",
@@ -51,6 +52,19 @@ class Held(NamedTuple, Generic[T]):
     value: T | Miss
     cas: int
     is_placeholder: bool
+
+
+@final
+class Look(NamedTuple):
+    """What append and prepend must know of an item before they change it.
+
+    ``won``: this look consumed the win of a stale item. ``flags``: the return flags, for `Reader.can_grow`.
+    """
+
+    cas: int
+    won: bool
+    can_grow: bool
+    flags: list[bytes]
 
 
 @final
@@ -187,10 +201,68 @@ class Reader(Generic[T]):
         flags = tokens[2:]
         return Held(self.decode(flags, data), _number(flags, b"c"), is_placeholder(flags, data))
 
+    def guarded(self, reply: Reply) -> Held[T] | None:
+        """Return what `held` returns, with a CAS that can guard a write. Raises ServerError if there is no CAS."""
+        found = self.held(reply)
+        if found is not None:
+            _require_cas(found.cas)
+        return found
+
+    def exists(self, reply: Reply) -> bool:
+        """Return whether the item is a value that this client can read by its flags. The reply is that of ``mg … s f``.
+
+        Raises DecodeError if it is not, in a strict client.
+        """
+        if reply[0][0] == b"EN":
+            return False
+        flags = return_flags(reply)
+        return not _is_leased(flags) and self._passes(self._frame.compressor_of, _number(flags, b"f"))
+
+    def look(self, reply: Reply) -> Look | None:
+        """Return what append and prepend must know; None when there is no item. The reply is that of ``mg … s f c``.
+
+        Raises ServerError if there is no CAS, and as `can_grow` where the look did not win. Where it did, the win is
+        given back first.
+        """
+        if reply[0][0] == b"EN":
+            return None
+        flags = return_flags(reply)
+        cas = _number(flags, b"c")
+        _require_cas(cas)
+        won = b"W" in flags
+        return Look(cas, won, not won and self.can_grow(flags), flags)
+
+    def can_grow(self, flags: list[bytes]) -> bool:
+        """Return whether the item is a fresh value that this client can read and that is not compressed.
+
+        Raises DecodeError, in a strict client, if its client flags are the reason that it is not.
+        """
+        if _is_leased(flags):
+            return False
+        return self._passes(self._frame.check_plain, _number(flags, b"f")) and b"X" not in flags
+
+    def _passes(self, check: Callable[[int], object], client_flags: int) -> bool:
+        try:
+            check(client_flags)
+        except Undecodable as found:
+            self._policy.meet(found)
+            return False
+        return True
+
 
 def is_placeholder(flags: list[bytes], data: bytes) -> bool:
     """Tell whether this is what ``mg N`` leaves while somebody computes the value."""
     return not data and (b"W" in flags or b"Z" in flags) and find_flag(flags, b"f") == b"0"
+
+
+def _is_leased(flags: list[bytes]) -> bool:
+    """Return `is_placeholder` of a reply without value, by its size."""
+    return _number(flags, b"s") == 0 and is_placeholder(flags, b"")
+
+
+def _require_cas(cas: int) -> None:
+    if not cas:
+        raise ServerError("the server runs without CAS (-C), which this verb needs to guard what others store")
 
 
 def read_held(reply: Reply) -> Held[None] | None:
@@ -198,10 +270,10 @@ def read_held(reply: Reply) -> Held[None] | None:
 
     The reply is that of ``mg … T s f c``.
     """
-    flags = return_flags(reply)
     if reply[0][0] == b"EN":
         return None
-    return Held(None, _number(flags, b"c"), is_placeholder(flags, b"" if find_flag(flags, b"s") == b"0" else b"."))
+    flags = return_flags(reply)
+    return Held(None, _number(flags, b"c"), _is_leased(flags))
 
 
 STORED: Final = StoreResult.STORED  # an enum member looked up in its class costs 400 instructions

@@ -22,7 +22,7 @@ class StoreResult(enum.Enum):
 
     STORED = "stored"
     NOT_STORED = "not_stored"
-    """`add` found the key, or `replace`, `append`, `prepend` did not."""
+    """`add` found the key, `replace` did not, `append` or `prepend` found nothing that they can extend."""
     EXISTS = "exists"
     """`compare_and_set` found another CAS: somebody else stored meanwhile."""
     NOT_FOUND = "not_found"

@@ -53,8 +53,7 @@ RANK: Final = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 
 # Modules that do I/O or wait, and the files that may import them, as patterns of `Path.match`.
 GUARDED: Final[dict[str, tuple[str, ...]]] = {
-    # interrupts.py: only the class, to learn which package made it.
-    "socket": ("blocking.py", "transports/**/aio.py", "transports/aio.py", "interrupts.py"),
+    "socket": ("blocking.py", "transports/**/aio.py", "transports/aio.py"),
     "ssl": ("blocking.py", "transports/**/aio.py", "transports/aio.py", "settings.py", "urls.py"),
     "threading": ("blocking.py",),
     "selectors": ("blocking.py",),

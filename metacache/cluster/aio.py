@@ -53,6 +53,7 @@ __all__ = ["AsyncCluster"]
 
 R = TypeVar("R")
 T = TypeVar("T")
+Builtin = TypeVar("Builtin", bytes, str, int)  # the types that need no serializer
 DEFAULTS: Final = Settings()
 OTHER_LOOP: Final = "this cluster belongs to another event loop; make a client in each loop that uses one"
 
@@ -338,11 +339,15 @@ class AsyncCluster:
     def client(self, *, serializer: None = None, **options: Unpack[ClientOptions]) -> AsyncClient[bytes]: ...
     @overload
     def client(
-        self, type_: type[T], *, serializer: str | Serializer[T] | None = None, **options: Unpack[ClientOptions]
+        self, type_: type[Builtin], *, serializer: None = None, **options: Unpack[ClientOptions]
+    ) -> AsyncClient[Builtin]: ...
+    @overload
+    def client(
+        self, type_: type[T], *, serializer: str | Serializer[T], **options: Unpack[ClientOptions]
     ) -> AsyncClient[T]: ...
     @overload
     def client(
-        self, type_: TypeForm[T], *, serializer: str | Serializer[T] | None = None, **options: Unpack[ClientOptions]
+        self, type_: TypeForm[T], *, serializer: str | Serializer[T], **options: Unpack[ClientOptions]
     ) -> AsyncClient[T]: ...
     def client(
         self,

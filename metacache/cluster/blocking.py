@@ -29,6 +29,7 @@ from metacache.errors import (
     ServerError,
     TransportError,
 )
+from metacache.interrupts import clear_frames, is_own
 from metacache.nodes import Node, nodes_of
 from metacache.pool.blocking import Pool
 from metacache.routing import RendezvousRouter, Router
@@ -50,6 +51,7 @@ __all__ = ["Cluster"]
 
 R = TypeVar("R")
 T = TypeVar("T")
+Builtin = TypeVar("Builtin", bytes, str, int)  # the types that need no serializer
 DEFAULTS: Final = Settings()
 
 
@@ -136,7 +138,12 @@ class Cluster:
         try:
             return member.pool.run(op, deadline=deadline)
         except (TransportError, ClosedError) as error:
+            if not is_own(error):
+                raise
             return self._rescue(op, table, member, error, self._by(deadline))
+        except BaseException as error:
+            clear_frames(error)
+            raise
 
     def _by(self, deadline: float | None) -> float:
         return monotonic() + self._settings.timeout if deadline is None else deadline
@@ -149,9 +156,12 @@ class Cluster:
         try:
             result = member.pool.run(op, deadline=deadline)
         except (TransportError, ClosedError) as error:
+            if not is_own(error):
+                raise
             return self._rescue(op, table, member, error, deadline)
-        except (ServerError, ClientError):
-            self._keeper.succeeded(table, member, monotonic())  # it answered, whatever it said
+        except (ServerError, ClientError) as error:
+            if is_own(error):
+                self._keeper.succeeded(table, member, monotonic())  # the node answered
             raise
         self._keeper.succeeded(table, member, monotonic())
         return result
@@ -168,7 +178,9 @@ class Cluster:
         try:
             return table, owner if is_back else table.stand_in(op.key)
         except NodeDownError as error:
-            raise error.locate(operation=op.verb.name, key=op.given)  # noqa: B904 - it is the same error
+            if is_own(error):
+                error.locate(operation=op.verb.name, key=op.given)
+            raise
 
     def _probe(self, table: Table[Pool], member: Member[Pool], deadline: float) -> bool:
         """Ask *member* whether it is back, if it is time and nobody else does; return whether it is."""
@@ -180,6 +192,8 @@ class Cluster:
             # Half of the time: the rest is for whoever serves the key instead.
             found = member.pool.run(admin.probe(), deadline=(now + deadline) / 2)
         except MetacacheError as error:
+            if not is_own(error):
+                raise
             found = False if is_event(error) else None
         finally:
             self._keeper.end_probe(table, member, monotonic(), found)
@@ -318,11 +332,15 @@ class Cluster:
     def client(self, *, serializer: None = None, **options: Unpack[ClientOptions]) -> Client[bytes]: ...
     @overload
     def client(
-        self, type_: type[T], *, serializer: str | Serializer[T] | None = None, **options: Unpack[ClientOptions]
+        self, type_: type[Builtin], *, serializer: None = None, **options: Unpack[ClientOptions]
+    ) -> Client[Builtin]: ...
+    @overload
+    def client(
+        self, type_: type[T], *, serializer: str | Serializer[T], **options: Unpack[ClientOptions]
     ) -> Client[T]: ...
     @overload
     def client(
-        self, type_: TypeForm[T], *, serializer: str | Serializer[T] | None = None, **options: Unpack[ClientOptions]
+        self, type_: TypeForm[T], *, serializer: str | Serializer[T], **options: Unpack[ClientOptions]
     ) -> Client[T]: ...
     def client(
         self,

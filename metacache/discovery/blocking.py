@@ -6,7 +6,6 @@ What it does between its waits is `Follower`'s.
 from __future__ import annotations
 
 import atexit
-import contextlib
 import os
 import threading
 from collections.abc import Callable, Coroutine, Sequence
@@ -19,6 +18,7 @@ from typing_extensions import override
 
 from metacache.discovery.follower import Answer, Apply, Follower, ask
 from metacache.discovery.sources import NodeSource
+from metacache.interrupts import ignoring
 from metacache.nodes import Node
 from metacache.settings import Settings
 from metacache.transports import forking
@@ -105,7 +105,7 @@ class _Effects:
 
     def end(self) -> None:
         self.is_over = True
-        with contextlib.suppress(RuntimeError):  # woken before
+        with ignoring(RuntimeError):  # woken before
             self._asleep.release()
 
     def now(self) -> float:

@@ -21,9 +21,10 @@ from metacache.protocol.windows import QuietWindow, Window
 if TYPE_CHECKING:
     from metacache.protocol.expectations import Answer, Expectation
 
-__all__ = ["ProtocolConnection", "answer_of", "frame"]
+__all__ = ["LARGE", "ProtocolConnection", "answer_of", "frame", "pieces"]
 
 CRLF: Final = b"\r\n"
+LARGE: Final = 1 << 18  # bytes; above, a copy of the body costs more than two further writes
 
 _Plain: TypeAlias = tuple[Command, Opaque]
 """What is expected for a plain request: its command and opaque; a `Single` once it takes a closer look."""
@@ -230,6 +231,18 @@ def frame(head: bytes, opaque: Opaque | None, body: bytes | None) -> bytes:
     """Return the bytes of one request."""
     suffix = CRLF if opaque is None else opaque[0]
     return head + suffix if body is None else b"".join((head, suffix, body, CRLF))
+
+
+def pieces(head: bytes, opaque: Opaque | None, body: bytes | None, sent: int = 0) -> tuple[bytes | memoryview, ...]:
+    """Return the bytes of one request as pieces to send one after the other, without the first *sent* bytes.
+
+    A large body is a piece of its own, and not copied.
+    """
+    if body is None or len(body) <= LARGE:
+        whole = memoryview(frame(head, opaque, body))[sent:]
+        return (whole,) if whole else ()
+    assert not sent, "a large body is sent in pieces from the start"
+    return (frame(head, opaque, None), body, CRLF)
 
 
 def _joined(heads: Sequence[bytes], bodies: Sequence[bytes] | None) -> bytes:

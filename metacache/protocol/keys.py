@@ -12,6 +12,7 @@ from hashlib import sha256
 from typing import Final, TypeAlias, TypeVar, final
 
 from metacache.errors import InvalidArgumentError, InvalidKeyError, InvalidKeyTypeError, InvalidTypeError
+from metacache.interrupts import is_own
 
 __all__ = ["MAX_BASE64_KEY", "MAX_KEY", "K", "Key", "KeyEncoder", "WireKey"]
 
@@ -90,7 +91,9 @@ class KeyEncoder:
         try:
             # Whether all are str is what is asked.
             joined = text + (" " + text).join(keys)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-        except TypeError:
+        except TypeError as error:
+            if not is_own(error):
+                raise
             return None
         if not joined.isprintable() or joined.count(" ") != len(keys) - 1:
             return None

@@ -101,6 +101,16 @@ class Frame(Generic[T]):
         """Return the value that *data* is under the client flags *flags*. Raises Undecodable."""
         if flags == self.flags or (flags == 0 and self._reads_plain):
             return self._load(data)
+        compressor = self.compressor_of(flags)
+        return self._load(data if compressor is None else self._decompress(compressor, data))
+
+    def compressor_of(self, flags: int) -> Compressor | None:
+        """Return the compressor of values with the client flags *flags*; None if they are not compressed.
+
+        Raises Undecodable when this client cannot read values with these flags.
+        """
+        if flags == 0 and self._reads_plain:
+            return None
         if flags >> 28 != MAGIC >> 28 or flags > 0xFFFFFFFF:
             raise Undecodable("foreign_flags")
         wire_id, fingerprint, compressor_id = flags & 0xFF, flags >> 12 & 0xFFFF, flags >> 8 & 0xF
@@ -108,7 +118,12 @@ class Frame(Generic[T]):
             raise Undecodable("wire_id", wire_id, fingerprint)
         if fingerprint != self.serializer.fingerprint and self._compares(fingerprint):
             raise Undecodable("fingerprint", wire_id, fingerprint)
-        return self._load(self._decompress(compressor_id, data) if compressor_id else data)
+        return self._compressor(compressor_id) if compressor_id else None
+
+    def check_plain(self, flags: int) -> None:
+        """Raise Undecodable unless values with the client flags *flags* are this client's and not compressed."""
+        if self.compressor_of(flags) is not None:
+            raise Undecodable("compressor", self.serializer.wire_id, self.serializer.fingerprint)
 
     def _compares(self, fingerprint: int) -> bool:
         """Tell whether the *fingerprint* of a stored value counts: both have one, or the wire_id is shared."""
@@ -120,11 +135,14 @@ class Frame(Generic[T]):
         except Exception:
             raise Undecodable("decode", self.serializer.wire_id, self.serializer.fingerprint) from None
 
-    def _decompress(self, compressor_id: int, data: bytes) -> bytes:
+    def _compressor(self, compressor_id: int) -> Compressor:
         own = self.compressor is not None and self.compressor.compressor_id == compressor_id
         compressor = self.compressor if own else self._find_compressor(compressor_id)
         if compressor is None:
             raise Undecodable("compressor", self.serializer.wire_id, self.serializer.fingerprint)
+        return compressor
+
+    def _decompress(self, compressor: Compressor, data: bytes) -> bytes:
         try:
             return compressor.decompress(data)
         except Exception:

@@ -9,10 +9,13 @@ from typing import Final
 
 from metacache.errors import ConnectError, MetacacheError, OperationTimeout, PoolTimeout, TransportError
 
-__all__ = ["failed_dial", "had_no_time", "late_reply", "late_request"]
+__all__ = ["MAX_LATE", "failed_dial", "had_no_time", "late_reply", "late_request"]
 
 # A loop that runs a timer so many seconds late was held up: what it missed it says nothing of the node for.
 HELD_UP: Final = 0.05
+
+# Bytes that are read after the deadline at most: more than the system holds of what arrived before it.
+MAX_LATE: Final = 4 << 20
 
 
 def failed_dial(error: Exception, late: float) -> MetacacheError:
