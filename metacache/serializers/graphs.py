@@ -12,7 +12,20 @@ from typing import Final, final
 
 import attrs
 
-__all__ = ["ALIAS", "REFERENCE", "Graph", "Shape", "UnknownShape", "quoted", "reference", "union_of", "unquoted"]
+from metacache.interrupts import is_from_handler
+
+__all__ = [
+    "ALIAS",
+    "REFERENCE",
+    "Graph",
+    "Shape",
+    "UnknownShape",
+    "quoted",
+    "reference",
+    "union_of",
+    "unknown",
+    "unquoted",
+]
 
 REFERENCE: Final = "ref"
 ALIAS: Final = "alias"
@@ -40,6 +53,14 @@ class Shape:
 @final
 class UnknownShape(Exception):
     """The expression holds something that has no shape. The message is a noun phrase that says what."""
+
+
+def unknown(error: Exception, what: str) -> Exception:
+    """Return what to raise for *error*, which code of a type has raised: UnknownShape that says *what* it holds.
+
+    What a signal's handler raised meanwhile is the caller's own.
+    """
+    return error if is_from_handler(error) else UnknownShape(f"{what} ({type(error).__name__}: {error})")
 
 
 def reference(index: int) -> Shape:

@@ -28,7 +28,6 @@ _LIBRARY: Final[dict[str, tuple[str, ...]]] = {
     "collections.abc": ("AsyncGenerator", "AsyncIterable", "AsyncIterator", "Awaitable", "Callable", "Container")
     + ("Coroutine", "Generator", "Hashable", "ItemsView", "Iterator", "KeysView", "MappingView", "Reversible", "Sized")
     + ("ValuesView",),
-    "contextlib": ("AbstractAsyncContextManager", "AbstractContextManager"),
     "datetime": ("timezone", "tzinfo"),
     "decimal": ("Context", "DecimalTuple"),
     "email.message": ("EmailMessage", "Message"),
@@ -63,6 +62,10 @@ _LIBRARY: Final[dict[str, tuple[str, ...]]] = {
 }
 
 
+# typing_extensions defines what a Python does not have yet; on others the same name is one of the standard library.
+_STANDARD: Final = sys.stdlib_module_names | {"typing_extensions"}
+
+
 def library_name(class_: object) -> str | None:
     """Return the public name of a class of the standard library or of msgspec that is known here, else None."""
     for module, names in _LIBRARY.items():
@@ -75,7 +78,7 @@ def library_name(class_: object) -> str | None:
 
 def is_standard(class_: type) -> bool:
     """Tell whether *class_* is of the standard library, known here or not."""
-    return str(class_.__module__).partition(".")[0] in sys.stdlib_module_names and _is_found(class_)
+    return str(class_.__module__).partition(".")[0] in _STANDARD and _is_found(class_)
 
 
 def class_name(class_: type) -> str:
@@ -144,8 +147,9 @@ def _literal(value: object) -> str:
 
 def _plain(type_: _Type) -> str:
     if isinstance(type_, type):
-        is_plain = type_.__module__ in ("builtins", "__main__")
-        return type_.__qualname__ if is_plain else f"{type_.__module__}.{type_.__qualname__}"
+        if type_.__module__ in ("builtins", "__main__"):
+            return type_.__qualname__
+        return library_name(type_) or f"{type_.__module__}.{type_.__qualname__}"
     if not is_type(type_):
         return f"an object of class {type(type_).__qualname__}"
     # Type variables, aliases and new types have a name; special forms are written as one.

@@ -12,6 +12,7 @@ from typing import Any, Final, cast, final
 import attrs
 
 from metacache.errors import InvalidTypeError, SerializerConflict, SerializerNotFound
+from metacache.interrupts import is_from_handler
 from metacache.serializers.builtin import INT as INT_PLUGIN
 from metacache.serializers.names import is_type
 from metacache.serializers.protocols import Serializer, SerializerPlugin
@@ -77,6 +78,8 @@ class Plugin:
             # Where it does not serve the type, it raises the reason.
             serializer = self.plugin.build(type_)
         except Exception as error:
+            if is_from_handler(error):
+                raise
             raise Refused(_reason(error)) from error
         if not serves:
             raise Refused

@@ -17,13 +17,16 @@ from typing import Any, Final, TypeAlias, final
 import attrs
 import typing_extensions
 
-from metacache.serializers.graphs import UnknownShape, quoted
+from metacache.serializers.graphs import quoted, unknown
 from metacache.serializers.literals import literal_text
 
 __all__ = ["NO_DEFAULT", "Factory", "Field", "Record", "hints_of", "original_bases", "record_of", "required_keys"]
 
 # Any: a class, of which typing knows no more than that it is a type.
 _Class: TypeAlias = Any
+
+# Any: a type expression is any object.
+_Type: TypeAlias = Any
 
 NO_DEFAULT: Final = object()
 """The default of a field that has none, or none that matters."""
@@ -62,8 +65,8 @@ def record_of(class_: _Class) -> Record | None:
     """Return what kind of record *class_* is, None when it is none. Raises UnknownShape when it cannot be read."""
     try:
         return next((read(class_) for is_one, read in _RECORDS if is_one(class_)), None)
-    except Exception as error:  # as above
-        raise UnknownShape(f"class {class_.__qualname__}, whose fields cannot be read ({error})") from None
+    except Exception as error:  # an annotation that is a text may raise anything
+        raise unknown(error, f"class {class_.__qualname__}, whose fields cannot be read") from None
 
 
 def _typed_dict(class_: _Class) -> Record:
@@ -78,9 +81,9 @@ def required_keys(class_: _Class) -> frozenset[str]:
     return frozenset(name for name, hint in hints.items() if _is_required(hint, name in class_.__required_keys__))
 
 
-def _is_required(hint: Any, otherwise: bool) -> bool:  # Any: a type expression
+def _is_required(hint: _Type, otherwise: bool) -> bool:
     """Tell it by the annotation: __required_keys__ overlooks NotRequired where annotations are strings."""
-    origin: Any = typing.get_origin(hint)
+    origin: _Type = typing.get_origin(hint)
     if origin in (typing.Required, typing.NotRequired):
         return origin is typing.Required
     if origin in (typing.Annotated, typing_extensions.ReadOnly):
@@ -189,7 +192,7 @@ def original_bases(class_: _Class) -> tuple[_Class, ...]:
     return bases
 
 
-def hints_of(class_: _Class, owners: Iterable[_Class]) -> dict[str, tuple[_Class, Any]]:
+def hints_of(class_: _Class, owners: Iterable[_Class]) -> dict[str, tuple[_Class, _Type]]:
     """Return, for each annotated field, the class that annotates it, and the type, which is in that class's terms.
 
     *owners* are *class_* and its bases as written, *class_* first. Raises UnknownShape when a type cannot be found.
@@ -201,7 +204,7 @@ def hints_of(class_: _Class, owners: Iterable[_Class]) -> dict[str, tuple[_Class
     return {name: (owner, hint) for owner in owners for name, hint in _hints(owner).items()}
 
 
-def _own_hints(class_: _Class) -> Iterator[tuple[str, Any]]:
+def _own_hints(class_: _Class) -> Iterator[tuple[str, _Type]]:
     own = _annotated_here(class_)
     return ((name, hint) for name, hint in _hints(class_).items() if name in own)
 
@@ -210,8 +213,8 @@ def _annotated_here(class_: _Class) -> Collection[str]:
     return typing_extensions.get_annotations(class_, format=typing_extensions.Format.FORWARDREF)
 
 
-def _hints(class_: _Class) -> dict[str, Any]:
+def _hints(class_: _Class) -> dict[str, _Type]:
     try:
         return typing_extensions.get_type_hints(class_, include_extras=True)
     except Exception as error:  # an annotation that is a text may raise anything
-        raise UnknownShape(f"a type in {class_.__qualname__} that cannot be found ({error})") from None
+        raise unknown(error, f"a type in {class_.__qualname__} that cannot be found") from None

@@ -28,6 +28,7 @@ from metacache.serializers.graphs import (
     quoted,
     reference,
     union_of,
+    unknown,
     unquoted,
 )
 from metacache.serializers.literals import constraints, literal_text
@@ -97,8 +98,12 @@ def graph_of(type_: object) -> Graph:
     """Return the shape of *type_* as a graph. Raises UnknownShape."""
     try:
         return _Walk().graph(type_)
+    except UnknownShape:
+        raise
     except RecursionError:
         raise UnknownShape("a type that is nested too deep") from None
+    except Exception as error:  # a metaclass is any code
+        raise unknown(error, "a class that cannot be looked at") from None
 
 
 @final
@@ -140,6 +145,8 @@ class _Walk:
 
     def _of_name(self, type_: _Type, scope: _Scope) -> Shape:
         """Return the shape of what has no arguments."""
+        if isinstance(type_, str | typing.ForwardRef):
+            raise UnknownShape("a type in quotes, which is not resolved here")
         if not _is_hashable(type_):
             raise UnknownShape(type_name(type_))
         if type_ in scope:
@@ -218,7 +225,7 @@ class _Walk:
             except (UnknownShape, RecursionError):
                 raise
             except Exception as error:  # an iterator of grouped metadata is any code
-                raise UnknownShape(f"metadata of class {type(meta).__qualname__}, which raised {error!s}") from None
+                raise unknown(error, f"metadata of class {type(meta).__qualname__} that cannot be read") from None
         return Shape("constrained", tuple(sorted(labels)), (inner,)) if labels else inner
 
     def of_wrapped(self, type_: _Type, scope: _Scope) -> Shape:
@@ -334,7 +341,7 @@ def _value_of(alias: _Type) -> _Type:
     try:
         return _evaluated(alias.__value__, alias)
     except Exception as error:  # it is any code, and is run now
-        raise UnknownShape(f"the alias {alias.__name__}, which cannot be evaluated ({error})") from None
+        raise unknown(error, f"the alias {alias.__name__}, which cannot be evaluated") from None
 
 
 def _evaluated(type_: _Type, holder: _Type) -> _Type:

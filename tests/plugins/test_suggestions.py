@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import attrs
 import msgspec
@@ -16,7 +17,7 @@ import pytest
 from typing_extensions import TypedDict
 
 from metacache import AsyncCluster, Cluster, InvalidTypeError, connect, connect_async, load_serializer
-from metacache.serializers import plugins
+from metacache.serializers import fingerprint, plugins
 from tests.plugins.distributions import PLUGIN, install, put_on_path
 
 URL: Final = "memcached://127.0.0.1:1"
@@ -197,7 +198,7 @@ def test_a_type_that_no_serializer_can_serve_says_why() -> None:
         ("msgspec", tuple[int, *tuple[str, ...]], "msgspec does not take apart an unpacked tuple"),
         ("attrs", int, "it holds no attrs class"),
         ("attrs", list[Order], "it holds no attrs class"),
-        ("orjson", pathlib.Path, "pathlib.Path"),
+        ("orjson", pathlib.Path, "Path"),
     ],
 )
 def test_a_serializer_says_why_it_does_not_serve(name: str, type_: Any, reason: str) -> None:
@@ -236,6 +237,47 @@ def test_the_reason_is_what_build_raises(directory: Path, supports: str, build: 
     message = refusal(lambda: load_serializer("unwilling", Account))
     assert shown in message
     assert "secret" not in message
+
+
+class Alarm(Exception):
+    """What a signal's handler raises."""
+
+
+@pytest.fixture
+def alarm() -> Iterator[None]:
+    """A handler of SIGUSR1 that raises Alarm."""
+
+    def handler(*_: object) -> None:
+        raise Alarm
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    yield
+    signal.signal(signal.SIGUSR1, before)
+
+
+class Rung:
+    """Metadata that is interrupted while it is read."""
+
+    __is_annotated_types_grouped_metadata__ = True
+
+    def __iter__(self) -> Iterator[object]:
+        signal.raise_signal(signal.SIGUSR1)
+        return iter(())
+
+
+@pytest.mark.usefixtures("alarm")
+@pytest.mark.parametrize("method", ["supports", "build"])
+def test_what_a_signal_raises_is_no_reason(directory: Path, method: str) -> None:
+    methods = {"supports": "return True", "build": "return 1"}
+    methods[method] = "import signal; signal.raise_signal(signal.SIGUSR1)"
+    install(directory, "rung", {"rung": f"rung_{method}:P"}, {f"rung_{method}": BUILD.format(**methods)})
+    with pytest.raises(Alarm):
+        load_serializer("rung", Account)
+    with pytest.raises(Alarm):
+        fingerprint(Annotated[int, Rung()])
+    for name in ("json", "msgspec"):
+        with pytest.raises(Alarm):
+            load_serializer(name, Annotated[int, Rung()])
 
 
 def test_what_interrupts_a_plugin_is_not_its_reason(directory: Path) -> None:

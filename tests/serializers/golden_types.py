@@ -5,7 +5,6 @@ from __future__ import annotations
 import array
 import collections
 import collections.abc
-import contextlib
 import dataclasses
 import datetime
 import decimal
@@ -340,7 +339,6 @@ TYPES: Final[dict[str, object]] = {
     "number": numbers.Number,
     "supports int": typing.SupportsInt,
     "namespace": types.SimpleNamespace,
-    "context manager": contextlib.AbstractContextManager[int],
     # Enums.
     "flag": Access,
     "strict flag": Strict,

@@ -21,6 +21,7 @@ from typing_extensions import TypedDict
 
 from metacache import Client, InvalidTypeError, load_serializer
 from metacache.serializers import fingerprint
+from metacache.serializers.shapes import graph_of
 from metacache.testing import FakeServer, FakeTransport
 
 FORMATS: Final = ("msgspec", "msgspec-json")
@@ -133,8 +134,11 @@ def unset_dataclass(default: Any) -> Any:
 
 
 def unset_attrs(default: Any) -> Any:
-    type_: Any = int | UnsetType
-    return attrs.make_class("Made", {"a": attrs.field(default=default, type=type_)})
+    @attrs.define
+    class Made:
+        a: int | UnsetType = default
+
+    return Made
 
 
 @pytest.mark.parametrize("serializer", FORMATS)
@@ -261,3 +265,19 @@ def test_equal_limits_count_as_one_for_typing_keeps_one_type_of_them() -> None:
         Annotated[list[int], Meta(min_length=1, max_length=5)],
     ]
     assert len(set(map(fingerprint, sizes))) == 1
+
+
+TEXTS: Final[Mapping[str, str]] = {
+    "plain": "#0|struct(first_name,age;str,int)",
+    "renamed": "#0|struct(FIRST_NAME,AGE;str,int)",
+    "tagged": "#0|struct(?type=str:Person,first_name,age;str,int)",
+    "tagged by a number": "#0|struct(?type=int:1,first_name,age;str,int)",
+    "array": "#0|structarray(first_name,age;str,int)",
+    "omitting": "#0|struct(first_name=str:x,age=int:0;str,int)",
+}
+
+
+def test_texts_of_structs_are_the_ones_of_every_release_and_every_version_of_msgspec() -> None:
+    assert {name: graph_of(person(**DIFFERENT[name])).text() for name in TEXTS} == TEXTS
+    assert graph_of(unset_struct(UNSET)).text() == "#0|struct(a=unset;union(;int,msgspec.UnsetType))"
+    assert graph_of(struct(of_factory(list), omit_defaults=True)).text() == "#0|struct(a=builtins.list();any)"

@@ -20,6 +20,7 @@ import pytest
 import typing_extensions
 from typing_extensions import TypedDict
 
+from metacache import interrupts
 from metacache.serializers import defaults, fingerprint, graphs, literals, names, records, shapes
 from tests.serializers import golden_types
 from tests.serializers.golden_types import TYPES
@@ -112,7 +113,7 @@ def pure_packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
         source = Path(attrs.__file__).parent.parent / package
         shutil.copytree(source, directory / package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(str(typing_extensions.__file__), directory)
-    modules = [defaults, graphs, literals, names, records, shapes, golden_types]
+    modules = [defaults, graphs, interrupts, literals, names, records, shapes, golden_types]
     for name, file in ((module.__name__, str(module.__file__)) for module in modules):
         target = directory.joinpath(*name.split(".")).with_suffix(".py")
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -79,6 +79,20 @@ class Evil:
         raise AssertionError("an unknown object was compared")
 
 
+class Meta(type):
+    @override
+    def __eq__(cls, other: object) -> bool:
+        raise AssertionError("a class was compared")
+
+    @override
+    def __hash__(cls) -> int:
+        return hash(int)
+
+
+class Incomparable(metaclass=Meta):
+    pass
+
+
 class Group(annotated_types.GroupedMetadata):
     def __init__(self, *parts: object) -> None:
         self._parts = parts
@@ -162,9 +176,14 @@ REFUSED: Final[dict[str, tuple[object, str]]] = {
     "enum of objects": (Unit, "a value of class object, which has no text"),
     "an alias of itself": (Loop, "an alias that stands for itself"),
     "alias of what is not there": (Lost, "the alias Lost, which cannot be evaluated"),
+    "hostile class": (Incomparable, "a class that cannot be looked at (AssertionError: a class was compared)"),
+    "list of a hostile class": (list[Incomparable], "a class that cannot be looked at"),
+    "text in a list": (list["int"], "a type in quotes"),
+    "text in an optional": (typing.Optional["Loop"], "a type in quotes"),
+    "context manager": (typing.ContextManager[int], "of the standard library, which metacache does not know"),
     "hostile constraint": (Annotated[int, limit(Evil())], "a value of class Evil, which has no text"),
     "zone without a name": (Annotated[datetime.datetime, zone(Shop())], "a time zone of class Shop"),
-    "raising metadata": (Annotated[int, Raising()], "metadata of class Raising, which raised no"),
+    "raising metadata": (Annotated[int, Raising()], "metadata of class Raising that cannot be read (ValueError: no)"),
     "metadata of itself": (Annotated[int, Endless()], "nested too deep"),
 }  # fmt: skip
 

@@ -15,6 +15,7 @@ import msgspec
 from typing_extensions import TypeForm
 
 from metacache.errors import InvalidTypeError, SerializationError
+from metacache.interrupts import is_from_handler
 from metacache.serializers import Serializer, fingerprint, outer_check
 from metacache.serializers.shapes import graph_of
 
@@ -161,6 +162,8 @@ def _refusal(type_: object) -> str | None:
     except TypeError as error:
         return str(error)
     except Exception as error:  # it raises as many kinds as there are ways to be no type
+        if is_from_handler(error):
+            raise
         return f"msgspec raised {_kind(error)}: {error}"
     if custom is not None:
         return f"msgspec needs hooks for {custom.__qualname__}"
