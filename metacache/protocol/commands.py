@@ -135,11 +135,14 @@ AUTHENTICATE: Final = Command("authenticate", _codes("STORED"), closes_on_client
 @final
 @attrs.frozen
 class Request:
-    """One request: *head* without opaque and CRLF, and the data block of an ms (None: no block)."""
+    """One request: *head* without opaque and CRLF, and the data block of an ms (None: no block).
+
+    The data block is a value or a credential, so the repr leaves it out.
+    """
 
     command: Command
     head: bytes
-    body: bytes | None = None
+    body: bytes | None = attrs.field(default=None, repr=False)
 
 
 def meta_get(key: bytes, flags: Mapping[str, Token]) -> Request:
