@@ -14,9 +14,9 @@ from typing_extensions import override
 
 from metacache.errors import ProtocolError
 from metacache.protocol.commands import Command, Framing
-from metacache.protocol.expectations import AdminBlock, Single
+from metacache.protocol.expectations import AdminBlock, KeyedReply, Single
 from metacache.protocol.replies import OPAQUES, Opaque, known_headers, value_header
-from metacache.protocol.windows import QuietWindow, Window
+from metacache.protocol.windows import LONGEST_SPLIT, QuietWindow, Window
 
 if TYPE_CHECKING:
     from metacache.protocol.expectations import Answer, Expectation
@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 __all__ = ["ProtocolConnection", "answer_of", "frame"]
 
 CRLF: Final = b"\r\n"
+
+_BLOCKS: Final = (Framing.STATS, Framing.CONFIG)
+
+One: TypeAlias = Single | KeyedReply | AdminBlock
+"""What is expected for one request."""
 
 _Plain: TypeAlias = tuple[Command, Opaque]
 """What is expected for a plain request: its command and opaque; a `Single` once it takes a closer look."""
@@ -43,10 +48,21 @@ class ProtocolConnection:
     frames a request itself and reads its reply with `whole_reply`.
     """
 
-    __slots__ = ("_expected", "_held", "_held_size", "_limit", "_needed", "failure", "must_close", "next_opaque")
+    __slots__ = (
+        "_expected",
+        "_held",
+        "_held_size",
+        "_limit",
+        "_needed",
+        "_split_limit",
+        "failure",
+        "must_close",
+        "next_opaque",
+    )
 
     def __init__(self, *, max_reply_size: int, first_opaque: int = 0) -> None:
         self._limit = max_reply_size
+        self._split_limit = min(max_reply_size, LONGEST_SPLIT)
         start = first_opaque % len(OPAQUES)
         self.next_opaque = cycle(OPAQUES[start:] + OPAQUES[:start]).__next__
         self._expected: list[Expectation | _Plain] = []
@@ -61,15 +77,23 @@ class ProtocolConnection:
         state = "must close" if self.must_close else f"{len(self._expected)} expected, {self._held_size} bytes held"
         return f"<ProtocolConnection: {state}>"
 
-    def send(self, command: Command, head: bytes, body: bytes | None = None) -> tuple[bytes, Single | AdminBlock]:
+    def send(self, command: Command, head: bytes, body: bytes | None = None) -> tuple[bytes, One]:
         """Return the bytes of one request and the expectation that will hold its answer."""
         opaque = self.next_opaque() if command.echoes else None
-        return frame(head, opaque, body), self.expect(command, opaque)
+        return frame(head, opaque, body), self.expect(command, opaque, head)
 
-    def expect(self, command: Command, opaque: Opaque | None) -> Single | AdminBlock:
-        """Queue and return the expectation of a reply to a request that the caller framed itself."""
-        meta = command.framing is Framing.META
-        expectation = Single(command, opaque and opaque[1]) if meta else AdminBlock(command)
+    def expect(self, command: Command, opaque: Opaque | None, head: bytes = b"") -> One:
+        """Queue and return the expectation of a reply to a request that the caller framed itself.
+
+        *head*: the request line, for a command whose reply repeats the key; without it the key is not checked.
+        """
+        expectation: One
+        if command.framing in _BLOCKS:
+            expectation = AdminBlock(command)
+        elif command.framing is Framing.KEYED and head:
+            expectation = KeyedReply(command, head)
+        else:
+            expectation = Single(command, opaque and opaque[1])
         self._expected.append(expectation)
         return expectation
 
@@ -109,7 +133,7 @@ class ProtocolConnection:
         """As `receive`, but for each single request the answer itself."""
         expected = self._expected
         is_plain = expected and type(expected[0]) is tuple  # a window splits its bytes by itself
-        if self._held or not is_plain or len(data) > self._limit:
+        if self._held or not is_plain or len(data) > self._split_limit:
             return list(map(answer_of, self.receive(data)))
         lines = data.split(CRLF)
         rest = lines.pop()  # not a line yet
@@ -221,7 +245,7 @@ class ProtocolConnection:
 
 def answer_of(finished: Expectation) -> Answer | Expectation:
     """Return the answer to a single request; a window of many is its own."""
-    if isinstance(finished, Single | AdminBlock) and finished.answer is not None:
+    if isinstance(finished, One) and finished.answer is not None:
         return finished.answer
     return finished
 

@@ -176,6 +176,9 @@ _ERROR_LINES: Final = (
     ),
     _ErrorLine(b"CLIENT_ERROR bad data chunk", ClientError, "bad data chunk"),
     _ErrorLine(b"CLIENT_ERROR bad command line format", ClientError, "bad command line format"),
+    _ErrorLine(b"CLIENT_ERROR bad command line", ClientError, "bad command line: an argument is missing or malformed"),
+    _ErrorLine(b"CLIENT_ERROR usage: stats detail", ClientError, "stats detail takes on, off or dump"),
+    _ErrorLine(b"CLIENT_ERROR Illegal slab id", ClientError, "there is no such slab class (stats slabs lists them)"),
     _ErrorLine(b"CLIENT_ERROR bad token in command line format", ClientError, "bad token in command line format"),
     _ErrorLine(b"CLIENT_ERROR error decoding key", ClientError, "error decoding key (not padded base64)"),
     _ErrorLine(b"CLIENT_ERROR invalid or duplicate flag", ClientError, "invalid or duplicate flag"),
@@ -213,10 +216,13 @@ def _unknown_command(command: Command) -> Refusal:
     # ERROR: the line was consumed, but the data block of an ms was not.
     if command.is_admin:
         return Refusal(
-            ClientError(f"this server does not take {command.name!r} (a proxy, or another release)"), closes=False
+            ClientError(
+                f"this server does not take {command.name!r}, or not with this argument (a proxy, or another release)"
+            ),
+            closes=False,
         )
-    told = f"the server does not know {command.name!r}: memcached 1.6.18 or newer is needed"
-    return Refusal(ProtocolError(told), closes=True)
+    unknown = f"the server does not know {command.name!r}: memcached 1.6.18 or newer is needed"
+    return Refusal(ProtocolError(unknown), closes=True)
 
 
 def strange(header: bytes, command: Command) -> ProtocolError:

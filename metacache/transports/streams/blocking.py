@@ -236,7 +236,8 @@ class Stream:
                 left = True
                 self._send_all(attempt.wire[attempt.sent :], deadline)
             command = op.verb.command
-            answer = self._receive_answer(command, attempt.opaque if command.echoes else None, attempt.data, deadline)
+            opaque = attempt.opaque if command.echoes else None
+            answer = self._receive_answer(command, opaque, attempt.data, deadline, op.head)
         except BaseException as error:  # a signal's exception too: the stream position is no longer known
             failure = self.failed(error)
             try:
@@ -273,9 +274,11 @@ class Stream:
             except _NOT_YET:
                 _give_up_at(deadline)
 
-    def _receive_answer(self, command: Command, opaque: Opaque | None, data: bytes | None, deadline: float) -> Answer:
+    def _receive_answer(
+        self, command: Command, opaque: Opaque | None, data: bytes | None, deadline: float, head: bytes = b""
+    ) -> Answer:
         protocol = self.protocol
-        expectation = protocol.expect(command, opaque)
+        expectation = protocol.expect(command, opaque, head)
         while expectation.answer is None:
             if data is None:
                 data = self._receive(deadline)
