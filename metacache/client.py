@@ -19,7 +19,7 @@ from metacache import recipes
 from metacache.arguments import DEFAULT, Default, Ttl
 from metacache.core import Core, check_transport
 from metacache.operations import DECREMENT, INCREMENT
-from metacache.options import ClientOptions, Options, ViewOptions
+from metacache.options import ClientOptions, ViewOptions, options_of
 from metacache.policies import ErrorPolicy
 from metacache.protocol.keys import K, Key
 from metacache.protocol.windows import Replies
@@ -93,7 +93,7 @@ class Client(Generic[T]):
         # pyright takes the T of a bare class for unknown.
         self._set_up(
             transport,
-            Core.of(chosen, Options(**options)),  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+            Core.of(chosen, options_of(options)),  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
             owns=owns,
         )
 

@@ -153,7 +153,8 @@ class Settings:
             pickle of the settings, so treat one like the password itself.
         keepalive: seconds of silence before TCP keepalive probes; None leaves them off.
         max_value_size: refuse to send a larger encoded value (bytes, ValueTooLargeError); None lets the server answer.
-        max_reply_size: a reply that announces a larger value (bytes) is a ProtocolError before memory is taken.
+        max_reply_size: a reply that announces a larger value (bytes) is a ProtocolError before memory is taken; so is
+            an answer to ``stats`` that is longer.
 
     ``timeout``, ``connect_timeout`` and ``pool_wait`` are at most 1,000,000 seconds, the other times 1,000,000,000;
     ``keepalive`` is at most 32,767. Raises InvalidArgumentError (InvalidTypeError for a wrong type) that names the

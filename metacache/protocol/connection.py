@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 from typing_extensions import override
 
-from metacache.errors import ProtocolError
-from metacache.protocol.commands import Command, Framing
+from metacache.errors import ConnectError, ProtocolError
+from metacache.protocol.commands import MN, Command, Framing
 from metacache.protocol.expectations import AdminBlock, KeyedReply, Single
-from metacache.protocol.replies import OPAQUES, Opaque, known_headers, value_header
+from metacache.protocol.replies import OPAQUES, Opaque, foreign, known_headers, refusal, value_header
 from metacache.protocol.windows import LONGEST_SPLIT, QuietWindow, Window
 
 if TYPE_CHECKING:
@@ -43,9 +43,10 @@ class ProtocolConnection:
         first_opaque: where in the table this connection's opaques start. Different starts let a reply that strayed
             from one connection to another (a proxy, an inherited socket) be recognised.
 
-    ``must_close`` turns True when the stream position is in doubt or bytes came that nobody asked for. ``failure`` is
-    the ProtocolError that everything still waiting gets. ``next_opaque`` gives the next opaque, for a caller that
-    frames a request itself and reads its reply with `whole_reply`.
+    ``has_heard`` turns True with the first bytes that `receive` takes. ``must_close`` turns True when the stream
+    position is in doubt or bytes came that were not asked for. ``failure`` is the ProtocolError that everything still
+    waiting gets. ``next_opaque`` gives the next opaque, for a caller that frames a request itself and reads its reply
+    with `whole_reply`.
     """
 
     __slots__ = (
@@ -56,6 +57,7 @@ class ProtocolConnection:
         "_needed",
         "_split_limit",
         "failure",
+        "has_heard",
         "must_close",
         "next_opaque",
     )
@@ -70,6 +72,7 @@ class ProtocolConnection:
         self._held_size = 0
         self._needed = 0
         self.failure: ProtocolError | None = None
+        self.has_heard = False
         self.must_close = False
 
     @override
@@ -185,6 +188,7 @@ class ProtocolConnection:
 
         After it `must_close` and `failure` may be set. What was finished before a failure is valid.
         """
+        self.has_heard = True
         if self._held:
             self._held.append(data)
             self._held_size += len(data)
@@ -199,7 +203,7 @@ class ProtocolConnection:
         try:
             while pos < len(data):
                 if not expected:
-                    self._refuse_surplus(len(data) - pos, len(finished) + after)
+                    self._refuse_surplus(data[pos:], len(finished) + after)
                     break
                 expectation = self._first()
                 pos = expectation.parse(data, pos, self._limit)
@@ -228,11 +232,15 @@ class ProtocolConnection:
         self._held_size = len(rest)
         self._needed = needed
 
-    def _refuse_surplus(self, size: int, finished: int) -> None:
+    def _refuse_surplus(self, surplus: bytes, finished: int) -> None:
         # The answers before the surplus stand; the connection does not.
         self.must_close = True
         if not finished:
-            raise ProtocolError(f"{size} bytes came that nobody asked for; the connection is closed")
+            refused = refusal(surplus.partition(CRLF)[0], MN)
+            is_full = refused is not None and isinstance(refused.error, ConnectError)
+            hint = refused.error.message if refused is not None and is_full else foreign(surplus)
+            why = f" ({hint})" if hint else ""
+            raise ProtocolError(f"{len(surplus)} bytes came that were not asked for{why}; the connection is closed")
 
     def end_of_stream(self) -> list[Expectation]:
         """Take the end of the connection; return what it finishes (a shutdown). Whatever else is expected is lost."""

@@ -17,6 +17,7 @@ from metacache.protocol.replies import (
     Refusal,
     Reply,
     find_flag,
+    foreign,
     parse_size,
     refusal,
     strange,
@@ -55,9 +56,11 @@ class Expectation(Protocol):
 def _line_end(data: bytes, pos: int) -> int:
     """Return where the header line at *pos* ends, -1 when its CRLF has not come.
 
-    Raises ProtocolError for a line longer than any reply's.
+    Raises ProtocolError for a line longer than any reply's, and for one that another kind of server begins.
     """
     end = data.find(b"\r\n", pos, pos + MAX_HEADER + 2)
+    if end < 0 and (hint := foreign(data, pos)) is not None:
+        raise ProtocolError(f"what came is no reply ({hint}); the connection is closed")
     if end < 0 and len(data) - pos > MAX_HEADER + 1:  # one more may be the CR of a line that just fits
         raise ProtocolError(f"no end of line within {MAX_HEADER} bytes; the connection is closed")
     return end

@@ -15,7 +15,7 @@ from typing_extensions import override
 from metacache.errors import ConnectError, ConnectionLost, MetacacheError
 from metacache.protocol.windows import QuietWindow, Replies, Window, closing_error
 from metacache.transports.account import Discard
-from metacache.transports.failures import late_reply
+from metacache.transports.failures import advise, late_reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -279,7 +279,10 @@ class StreamExchange:
 
     def _fail(self, error: BaseException, stream: NonBlockingStream, *, final: bool = False) -> None:
         """Close the stream. Begin again if it was stale and the batch only reads; else fail what has no reply."""
-        failure: BaseException | None = stream.failed(error)
+        failed = stream.failed(error)
+        if self._fresh and not final and not stream.protocol.has_heard:
+            advise(failed, is_tls=stream.is_tls)
+        failure: BaseException | None = failed
         answered = any(self._replies.headers) or bool(self._replies.errors)
         stale = isinstance(failure, ConnectionLost) and not self._fresh and not answered
         if stale and self._batch.is_read and not final:

@@ -23,7 +23,7 @@ from metacache.protocol.replies import NO_OPAQUE, Opaque, Refusal, Reply, refusa
 from metacache.settings import Settings
 from metacache.transports.account import Age, Discard, Tally
 from metacache.transports.dialing.blocking import Dialer
-from metacache.transports.failures import had_no_time, late_reply
+from metacache.transports.failures import advise, had_no_time, late_reply
 
 if TYPE_CHECKING:
     import socket
@@ -200,6 +200,7 @@ class Stream:
             failure = self.failed(error)
             try:
                 if isinstance(failure, OperationTimeout | ConnectionLost | ProtocolError):
+                    self._advise(failure)
                     raise ConnectError(
                         f"connected, but the server did not answer the authentication: {failure.message}"
                     ) from error
@@ -246,6 +247,8 @@ class Stream:
                     return self.exchange(op, deadline)
                 if isinstance(failure, MetacacheError):
                     failure.maybe_applied = left and not op.is_read
+                    if fresh:
+                        self._advise(failure)
                 raise failure from failure.__cause__
             finally:
                 del failure, attempt  # as in `_dial`
@@ -342,6 +345,11 @@ class Stream:
         )
         lost.__cause__ = error
         return lost
+
+    def _advise(self, failure: MetacacheError) -> None:
+        """Add what to check to *failure* of a new connection if nothing ever came on it."""
+        if not self.protocol.has_heard:
+            advise(failure, is_tls=self.is_tls)
 
     def _last_words(self) -> MetacacheError | None:
         """Return the error line that the server sent before it broke the connection (full, out of memory), if any."""
