@@ -18,6 +18,7 @@ from typing_extensions import TypeVar, Unpack, override
 
 from metacache import recipes
 from metacache.arguments import DEFAULT, Default, Ttl
+from metacache.copying import refuse_copy
 from metacache.core import Core, check_transport
 from metacache.operations import DECREMENT, INCREMENT
 from metacache.options import ClientOptions, ViewOptions, options_of
@@ -61,6 +62,7 @@ class AsyncClient(Generic[T]):
     servers and network in reads. It belongs to the event loop that it is first used in.
     """
 
+    __reduce_ex__ = refuse_copy
     __slots__ = ("_core", "_effects", "_fetch", "_operations", "_owns", "_run", "_transport")
 
     _run: _Run

@@ -22,6 +22,7 @@ from metacache.cluster.health import HEALTHY, NodeState
 from metacache.cluster.keeper import Keeper, StateListener, is_event
 from metacache.cluster.table import Member, Table
 from metacache.cluster.unopened import UNOPENED, Find
+from metacache.copying import refuse_copy
 from metacache.errors import (
     ClientError,
     ClosedError,
@@ -79,6 +80,7 @@ class AsyncCluster:
     Raises InvalidArgumentError when the nodes are none or not distinct.
     """
 
+    __reduce_ex__ = refuse_copy
     __slots__ = (
         "__weakref__",
         "_attached",

@@ -20,6 +20,7 @@ from metacache.cluster.batches.blocking import ClusterExchange
 from metacache.cluster.health import HEALTHY, NodeState
 from metacache.cluster.keeper import Keeper, StateListener, is_event
 from metacache.cluster.table import Member, Table
+from metacache.copying import refuse_copy
 from metacache.errors import (
     ClientError,
     ClosedError,
@@ -74,6 +75,7 @@ class Cluster:
     Raises InvalidArgumentError when the nodes are none or not distinct.
     """
 
+    __reduce_ex__ = refuse_copy
     __slots__ = (
         "__weakref__",
         "_attached",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar, final
 
 from typing_extensions import override
 
+from metacache.copying import refuse_copy
 from metacache.errors import ClosedError, ConnectError, InvalidTypeError, PoolTimeout
 from metacache.nodes import Node
 from metacache.pool.state import Decision, Limits, Open, PoolStatistics, Refuse, Wait
@@ -49,6 +50,7 @@ class Pool:
         settings: sizes and limits; with a node also what its connections keep to.
     """
 
+    __reduce_ex__ = refuse_copy
     __slots__ = (
         "__weakref__",
         "_failed_at",

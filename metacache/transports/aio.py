@@ -16,14 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, final
 
 from typing_extensions import override
 
-from metacache.errors import (
-    ClosedError,
-    ConnectError,
-    ConnectionLost,
-    MetacacheError,
-    OperationTimeout,
-    ProtocolError,
-)
+from metacache.copying import refuse_copy
+from metacache.errors import ClosedError, ConnectError, ConnectionLost, MetacacheError, OperationTimeout, ProtocolError
 from metacache.nodes import Node, check_node
 from metacache.protocol.windows import Replies
 from metacache.settings import Settings, check_settings
@@ -72,6 +66,7 @@ class AsyncConnection:
     when it could not be dialled, minus infinity when it could; ``on_unreachable`` is called then.
     """
 
+    __reduce_ex__ = refuse_copy
     __slots__ = (
         "__weakref__",
         "_alarm",

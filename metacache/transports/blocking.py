@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar, final
 
 from typing_extensions import override
 
+from metacache.copying import refuse_copy
 from metacache.errors import ClosedError, InvalidArgumentError, MetacacheError, PoolTimeout, ValueTooLargeError
 from metacache.nodes import Node, check_node
 from metacache.protocol.replies import HD_REPLY, NO_OPAQUE, whole_reply
@@ -58,6 +59,7 @@ class Connection:
     ``tally`` counts its sockets, as they are opened and closed.
     """
 
+    __reduce_ex__ = refuse_copy
     __slots__ = (
         "__weakref__",
         "_dialer",

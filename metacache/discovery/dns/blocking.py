@@ -9,6 +9,7 @@ from typing import Final, final
 
 from typing_extensions import override
 
+from metacache.copying import refuse_copy
 from metacache.discovery.dns.names import named_nodes
 from metacache.discovery.hosts import tcp_address
 from metacache.errors import ConnectError
@@ -41,6 +42,8 @@ class DnsSource:
 
     Raises InvalidArgumentError when *name* is no host name or *port* no port.
     """
+
+    __reduce_ex__ = refuse_copy
 
     def __init__(self, name: str, port: int, *, weight: float = 1.0, naming_time: float = NAMING_TIME) -> None:
         self._service = Node(tcp_address(name, port), weight=weight)

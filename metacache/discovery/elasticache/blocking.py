@@ -8,6 +8,7 @@ from typing import Final, final
 
 from typing_extensions import override
 
+from metacache.copying import refuse_copy
 from metacache.discovery.elasticache.answers import ClusterConfig, parse_config, successor
 from metacache.discovery.hosts import tcp_address
 from metacache.errors import ClientError
@@ -37,6 +38,8 @@ class ElastiCacheSource:
         endpoint: the configuration endpoint, as the console of the provider shows it.
         settings: TLS, credentials and timeouts, as for the nodes.
     """
+
+    __reduce_ex__ = refuse_copy
 
     def __init__(self, endpoint: Node, *, settings: Settings = DEFAULTS) -> None:
         self._endpoint = endpoint
