@@ -17,9 +17,10 @@ from typing_extensions import TypeVar, Unpack, override
 
 from metacache import recipes
 from metacache.arguments import DEFAULT, Default, Ttl
+from metacache.copying import refuse_copy
 from metacache.core import Core, check_transport
 from metacache.operations import APPEND, DECREMENT, INCREMENT, PREPEND
-from metacache.options import ClientOptions, Options, ViewOptions
+from metacache.options import ClientOptions, ViewOptions, options_of
 from metacache.policies import ErrorPolicy
 from metacache.protocol.keys import K, Key
 from metacache.protocol.windows import Replies
@@ -61,6 +62,7 @@ class Client(Generic[T]):
     servers and network in reads. Safe to share among threads if the transport is.
     """
 
+    __reduce_ex__ = refuse_copy
     __slots__ = ("_core", "_effects", "_fetch", "_operations", "_owns", "_run", "_transport")
 
     _run: _Run
@@ -93,7 +95,7 @@ class Client(Generic[T]):
         # pyright takes the T of a bare class for unknown.
         self._set_up(
             transport,
-            Core.of(chosen, Options(**options)),  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+            Core.of(chosen, options_of(options)),  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
             owns=owns,
         )
 

@@ -17,7 +17,7 @@ from metacache.discovery.blocking import Watch
 from metacache.discovery.follower import ask, known_nodes
 from metacache.errors import InvalidTypeError
 from metacache.nodes import Node
-from metacache.options import ClientOptions
+from metacache.options import ClientOptions, options_of
 from metacache.serializers.builtin import BytesSerializer, IntSerializer, StrSerializer
 from metacache.serializers.discovery import load_serializer
 from metacache.serializers.fingerprints import check_type
@@ -84,6 +84,7 @@ def connect(
     Raises InvalidArgumentError naming the part of the URL that is wrong (never a credential), SerializerNotFound.
     """
     chosen = serializer_for(type_, serializer)
+    options_of(options)  # before anything is opened
     return Client(open_cluster(url, settings or Settings()), chosen, owns=True, **options)
 
 
@@ -138,6 +139,7 @@ def connect_async(
     Raises InvalidArgumentError naming the part of the URL that is wrong (never a credential), SerializerNotFound.
     """
     chosen = serializer_for(type_, serializer)
+    options_of(options)  # before anything is opened
     return AsyncClient(open_async_cluster(url, settings or Settings()), chosen, owns=True, **options)
 
 

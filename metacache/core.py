@@ -14,7 +14,7 @@ from typing_extensions import Unpack
 from metacache.batches import Batches
 from metacache.errors import InvalidTypeError
 from metacache.operations import Operations
-from metacache.options import Options, ViewOptions
+from metacache.options import Options, ViewOptions, refuse_unknown
 from metacache.policies import ErrorPolicy, UndecodablePolicy
 from metacache.serializers.builtin import BytesSerializer, IntSerializer, StrSerializer
 from metacache.serializers.frame import Frame
@@ -53,11 +53,12 @@ class Core(Generic[T]):
         return cls(frame, options, UndecodablePolicy(strict=options.on_undecodable == "raise"), ErrorPolicy())
 
     def view(self, **changes: Unpack[ViewOptions]) -> Core[T]:
-        """Return a core with some options changed. Raises InvalidTypeError for one that is the client's alone."""
+        """Return a core with some options changed. Raises InvalidTypeError for one that no view can change."""
+        refuse_unknown(changes)
         fixed = changes.keys() - ViewOptions.__annotations__.keys()
         if fixed:
-            told = f"with_options changes {', '.join(ViewOptions.__annotations__)}, not {', '.join(sorted(fixed))}"
-            raise InvalidTypeError(f"{told}; make another client for that")
+            changed = f"with_options changes {', '.join(ViewOptions.__annotations__)}, not {', '.join(sorted(fixed))}"
+            raise InvalidTypeError(f"{changed}; make another client for that")
         return Core(self._frame, attrs.evolve(self.options, **changes), self.undecodable, self.errors)
 
     @property

@@ -39,7 +39,7 @@ ORDER: Final[tuple[tuple[str, ...], ...]] = (
     ("results",),
     ("serializers", "routing", "protocol"),
     ("settings",),
-    ("nodes",),
+    ("nodes", "copying"),
     ("interrupts", "errors"),
 )
 # The public contract has a cluster make clients, and open itself from a URL: two doors up, each opened when it is used.

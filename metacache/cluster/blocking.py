@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol, Self, TypeVar, final, overload
@@ -16,10 +15,12 @@ from typing import TYPE_CHECKING, Final, Protocol, Self, TypeVar, final, overloa
 from typing_extensions import TypeForm, Unpack, override
 
 from metacache import admin
+from metacache.cluster.admin.blocking import ask_each
 from metacache.cluster.batches.blocking import ClusterExchange
 from metacache.cluster.health import HEALTHY, NodeState
 from metacache.cluster.keeper import Keeper, StateListener, is_event
 from metacache.cluster.table import Member, Table
+from metacache.copying import refuse_copy
 from metacache.errors import (
     ClientError,
     ClosedError,
@@ -76,6 +77,7 @@ class Cluster:
     Raises InvalidArgumentError when the nodes are none or not distinct.
     """
 
+    __reduce_ex__ = refuse_copy
     __slots__ = (
         "__weakref__",
         "_attached",
@@ -374,23 +376,22 @@ class Cluster:
         return self._each(partial(admin.stats, arg))
 
     def flush_all(self, delay: int = 0) -> dict[Node, bool | MetacacheError]:
-        """Expire every item of every node *delay* seconds from now; return True or the error for each.
-
-        Raises InvalidArgumentError.
-        """
+        """Expire all items in *delay* seconds; return True or the error for each node. Raises InvalidArgumentError."""
         return self._each(partial(admin.flush_all, delay))
+
+    def cache_memlimit(self, megabytes: int) -> dict[Node, bool | MetacacheError]:
+        """Set every node's memory, at least 8 *megabytes*; return True or the error for each.
+
+        A node that refuses the number has a ClientError. Raises InvalidArgumentError.
+        """
+        return self._each(partial(admin.cache_memlimit, megabytes))
+
+    def verbosity(self, level: int) -> dict[Node, bool | MetacacheError]:
+        """Set every node's log level, 0 to 3; return True or the error for each. Raises InvalidArgumentError."""
+        return self._each(partial(admin.verbosity, level))
 
     def _each(self, operation: Callable[[], Operation[R]]) -> dict[Node, R | MetacacheError]:
         operation()  # a bad argument is raised here
         if self._closed:
             raise ClosedError("the cluster was closed")
-        members = self._table.by_node()
-
-        def ask(member: Member[Pool]) -> R | MetacacheError:
-            try:
-                return member.pool.run(operation())
-            except MetacacheError as error:
-                return error
-
-        with ThreadPoolExecutor(len(members), "metacache-admin") as threads:
-            return dict(zip(members, threads.map(ask, members.values()), strict=True))
+        return ask_each(self._table.by_node(), operation)

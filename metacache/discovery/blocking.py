@@ -16,6 +16,7 @@ from weakref import WeakSet
 
 from typing_extensions import override
 
+from metacache.copying import refuse_copy
 from metacache.discovery.follower import Answer, Apply, Follower, ask
 from metacache.discovery.sources import NodeSource
 from metacache.interrupts import ignoring
@@ -45,6 +46,8 @@ class Watch:
 
     Raises InvalidArgumentError when *first* is empty, names a node twice or has no weight above 0.
     """
+
+    __reduce_ex__ = refuse_copy
 
     def __init__(
         self, source: NodeSource, apply: Apply, *, settings: Settings = DEFAULTS, first: Sequence[Node]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar, final
 
 from typing_extensions import override
 
+from metacache.copying import refuse_copy
 from metacache.errors import ClosedError, ConnectError, InvalidTypeError, OperationTimeout, PoolTimeout
 from metacache.interrupts import clear_frames, is_own
 from metacache.nodes import Node
@@ -50,6 +51,7 @@ class Pool:
         settings: sizes and limits; with a node also what its connections keep to.
     """
 
+    __reduce_ex__ = refuse_copy
     __slots__ = (
         "__weakref__",
         "_failed_at",

@@ -16,13 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, final
 
 from typing_extensions import override
 
-from metacache.errors import (
-    ClosedError,
-    ConnectError,
-    ConnectionLost,
-    MetacacheError,
-    OperationTimeout,
-)
+from metacache.copying import refuse_copy
+from metacache.errors import ClosedError, ConnectError, ConnectionLost, MetacacheError, OperationTimeout, ProtocolError
 from metacache.nodes import Node, check_node
 from metacache.protocol.windows import Replies
 from metacache.settings import Settings, check_settings
@@ -71,6 +66,7 @@ class AsyncConnection:
     when it could not be dialled, minus infinity when it could; ``on_unreachable`` is called then.
     """
 
+    __reduce_ex__ = refuse_copy
     __slots__ = (
         "__weakref__",
         "_alarm",
@@ -328,6 +324,7 @@ class AsyncConnection:
 
     def _lost(self, link: Link, error: MetacacheError) -> None:
         """Fail what was in flight, but for reads that found the link stale: they are asked once more."""
+        link.advise(error)
         was_used = link is self._link
         is_event = bool(link.in_flight) or isinstance(error, ConnectError)
         # Those in flight stay where a timer finds them until nobody waits: a signal's exception may strike anywhere.
@@ -348,7 +345,8 @@ class AsyncConnection:
         if isinstance(error, ConnectError):
             self._unreachable(error)
         elif not link.was_asked and self._line.waiting:
-            self._unreachable(ConnectError(CLOSED_AT_ONCE))  # to dial on and on would be a storm
+            # To dial on and on would be a storm.
+            self._unreachable(ConnectError(error.message if isinstance(error, ProtocolError) else CLOSED_AT_ONCE))
         else:
             self._flush_soon()
             if is_event:
@@ -390,7 +388,10 @@ class AsyncConnection:
         """
         in_flight = () if self._link is None else self._link.in_flight
         sent = [place for place in in_flight if place.deadline <= now]
-        self._line.fail(sent, late_reply(late), sent=True)
+        lost = late_reply(late)
+        if self._link is not None:
+            self._link.advise(lost)
+        self._line.fail(sent, lost, sent=True)
         unsent = [place for place in self._line.waiting if place.deadline <= now]
         if unsent:
             self._line.fail(unsent, late_request(self._link and self._link.requests, late), sent=False)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar, final
 
 from typing_extensions import override
 
+from metacache.copying import refuse_copy
 from metacache.errors import (
     ClosedError,
     InvalidArgumentError,
@@ -66,6 +67,7 @@ class Connection:
     ``tally`` counts its sockets, as they are opened and closed.
     """
 
+    __reduce_ex__ = refuse_copy
     __slots__ = (
         "__weakref__",
         "_dialer",

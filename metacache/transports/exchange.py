@@ -18,7 +18,7 @@ from metacache.errors import ConnectError, ConnectionLost, MetacacheError
 from metacache.interrupts import is_own
 from metacache.protocol.windows import QuietWindow, Replies, Window, closing_error
 from metacache.transports.account import Discard
-from metacache.transports.failures import MAX_LATE, late_reply
+from metacache.transports.failures import MAX_LATE, advise, late_reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -305,6 +305,8 @@ class StreamExchange:
         failure = stream.failed(error)
         if failure is None:
             raise error  # it interrupted the exchange, which `outcomes` ends
+        if self._fresh and not final and not stream.protocol.has_heard:
+            advise(failure, is_tls=stream.is_tls)
         answered = any(self._replies.headers) or bool(self._replies.errors)
         stale = isinstance(failure, ConnectionLost) and not self._fresh and not answered
         if stale and self._batch.is_read and not final:

@@ -77,7 +77,7 @@ async def _connect(node: Node, settings: Settings, target: Target, make: Callabl
             name = None if settings.tls is None else ""
             _, made = await loop.create_unix_connection(make, sock=sock, ssl=settings.tls, server_hostname=name)
         else:
-            name = None if settings.tls is None else node.address.host
+            name = None if settings.tls is None else node.address.certificate_name
             _, made = await loop.create_connection(make, sock=sock, ssl=settings.tls, server_hostname=name)
     except OSError:  # also a refused certificate, which is a ValueError besides
         raise

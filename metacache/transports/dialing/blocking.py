@@ -100,8 +100,9 @@ class Resolver:
             return self._kept
         if asked.error is not None and asked.error.errno in _LOCAL:
             raise dial_failed(self._node, (asked.error,)) from asked.error
-        told = "could not be resolved" if asked.answered else "was not resolved within the time to connect"
-        raise ConnectError(f"the name {asked.host!r} {told}", node=self._node.name) from asked.error
+        why = "could not be resolved" if asked.answered else "was not resolved within the time to connect"
+        hint = "; is there such a network interface here?" if "%" in asked.host else ""
+        raise ConnectError(f"the name {asked.host!r} {why}{hint}", node=self._node.name) from asked.error
 
     def _take_in(self, asked: Lookup) -> None:
         self._asked = None
@@ -216,8 +217,8 @@ class Dialer:
             if self._settings.tls is None:
                 return sock
             sock.settimeout(max(seconds - (monotonic() - start), 0.001))
-            host = None if isinstance(self._node.address, UnixAddress) else self._node.address.host
-            return self._settings.tls.wrap_socket(sock, server_hostname=host)
+            name = None if isinstance(self._node.address, UnixAddress) else self._node.address.certificate_name
+            return self._settings.tls.wrap_socket(sock, server_hostname=name)
         except BaseException as error:
             sock.close()
             # A refused certificate is a ValueError and an OSError.

@@ -18,7 +18,7 @@ from metacache.transports import Operation, Verb
 from metacache.transports.account import Discard, Tally
 from metacache.transports.dialing.aio import dial
 from metacache.transports.dialing.blocking import Resolver
-from metacache.transports.failures import failed_dial
+from metacache.transports.failures import failed_dial, late_reply
 from metacache.transports.streams.aio import Link
 from metacache.transports.waiting.aio import Line, Place, patience
 
@@ -132,8 +132,10 @@ async def _authenticate(link: Link, line: Line, credentials: Operation[bool], de
         error.operation = None  # those who wait for the link have operations of their own
         raise
     except (TimeoutError, ConnectionLost, ProtocolError) as error:
-        told = "connected, but the server did not answer the authentication"
-        raise ConnectError(told, node=line.node.name) from error
+        failure = error if isinstance(error, MetacacheError) else late_reply()
+        link.advise(failure)
+        why = f"connected, but the server did not answer the authentication: {failure.message}"
+        raise ConnectError(why, node=line.node.name) from error
 
 
 def _credentials(username: str, password: str) -> Operation[bool]:

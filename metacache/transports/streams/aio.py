@@ -22,6 +22,7 @@ from metacache.protocol.windows import QuietWindow, Window, closing_error
 from metacache.settings import Settings
 from metacache.transports import Operation
 from metacache.transports.exchange import fail_rest, send_window
+from metacache.transports.failures import advise
 from metacache.transports.waiting.aio import BatchWindow, Place, Work, wake, weight_of
 
 __all__ = ["Link"]
@@ -102,6 +103,11 @@ class Link(asyncio.Protocol):
         return f"<Link: {'lost' if self.is_lost else f'{self.requests} in flight'}>"
 
     # --- writing -----------------------------------------------------------------------------------------------------
+
+    def advise(self, error: MetacacheError) -> None:
+        """Add what to check to *error* if nothing ever came on this link."""
+        if not self._was_answered and not self._protocol.has_heard:
+            advise(error, is_tls=self._max_write == MAX_TLS_WRITE)
 
     @property
     def has_room(self) -> bool:

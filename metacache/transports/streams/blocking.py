@@ -24,7 +24,7 @@ from metacache.protocol.replies import NO_OPAQUE, Opaque, Refusal, Reply, refusa
 from metacache.settings import Settings
 from metacache.transports.account import Age, Discard, Tally
 from metacache.transports.dialing.blocking import Dialer
-from metacache.transports.failures import MAX_LATE, had_no_time, late_reply
+from metacache.transports.failures import MAX_LATE, advise, had_no_time, late_reply
 
 if TYPE_CHECKING:
     import socket
@@ -203,6 +203,7 @@ class Stream:
                 raise
             try:
                 if isinstance(failure, OperationTimeout | ConnectionLost | ProtocolError):
+                    self._advise(failure)
                     raise ConnectError(
                         f"connected, but the server did not answer the authentication: {failure.message}"
                     ) from error
@@ -238,7 +239,8 @@ class Stream:
                 left = True
                 self._send_all(attempt.unsent, deadline)
             command = op.verb.command
-            answer = self._receive_answer(command, attempt.opaque if command.echoes else None, attempt.data, deadline)
+            opaque = attempt.opaque if command.echoes else None
+            answer = self._receive_answer(command, opaque, attempt.data, deadline, op.head)
         except BaseException as error:  # the stream position is no longer known
             failure = self.failed(error)
             if failure is None:
@@ -248,6 +250,8 @@ class Stream:
                 if isinstance(failure, ConnectionLost) and not fresh and (op.is_read or not left):
                     return self.exchange(op, deadline)
                 failure.maybe_applied = left and not op.is_read
+                if fresh:
+                    self._advise(failure)
                 raise failure from failure.__cause__
             finally:
                 del failure, attempt  # as in `_dial`
@@ -279,9 +283,11 @@ class Stream:
                 # A server that takes bytes without a pause does not extend the time.
                 _give_up_at(deadline)
 
-    def _receive_answer(self, command: Command, opaque: Opaque | None, data: bytes | None, deadline: float) -> Answer:
+    def _receive_answer(
+        self, command: Command, opaque: Opaque | None, data: bytes | None, deadline: float, head: bytes = b""
+    ) -> Answer:
         protocol = self.protocol
-        expectation = protocol.expect(command, opaque)
+        expectation = protocol.expect(command, opaque, head)
         late = 0
         while expectation.answer is None:
             if data is None:
@@ -361,6 +367,11 @@ class Stream:
         )
         lost.__cause__ = error
         return lost
+
+    def _advise(self, failure: MetacacheError) -> None:
+        """Add what to check to *failure* of a new connection if nothing ever came on it."""
+        if not self.protocol.has_heard:
+            advise(failure, is_tls=self.is_tls)
 
     def _last_words(self) -> MetacacheError | None:
         """Return the error line that the server sent before it broke the connection (full, out of memory), if any."""
