@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Final, Literal, TypeAlias, final
 
 from metacache.errors import InvalidArgumentError, InvalidTypeError
+from metacache.interrupts import is_own
 from metacache.protocol.flags import I32_MAX, U64_MAX
 from metacache.protocol.keys import K
 from metacache.settings import shown
@@ -100,4 +101,6 @@ def key_list(keys: Iterable[K]) -> list[K]:
         # A set tells at half the price whether there is anything to do.
         return given if len(set(given)) == len(given) else list(dict.fromkeys(given))
     except TypeError as error:
+        if not is_own(error):
+            raise
         raise InvalidTypeError(f"keys is an iterable of str or bytes: {error}") from None

@@ -6,12 +6,10 @@ same verbs.
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Generic, Protocol, Self, cast, final, overload
+from typing import Any, Generic, Self, final, overload
 
 from typing_extensions import TypeVar, Unpack, override
 
@@ -19,18 +17,18 @@ from metacache import recipes
 from metacache.arguments import DEFAULT, Default, Ttl
 from metacache.copying import refuse_copy
 from metacache.core import Core, check_transport
+from metacache.effects.blocking import BlockingEffects, Run
+from metacache.errors import MetacacheError
 from metacache.operations import APPEND, DECREMENT, INCREMENT, PREPEND
 from metacache.options import ClientOptions, ViewOptions, options_of
-from metacache.policies import ErrorPolicy
+from metacache.policies import READ, WRITE
 from metacache.protocol.keys import K, Key
-from metacache.protocol.windows import Replies
-from metacache.readers import EN_REPLY
 from metacache.results import DeleteResult, Item, Metadata, Outcomes, StoreResult
 from metacache.serializers.builtin import BytesSerializer
 from metacache.serializers.frame import Cause
 from metacache.serializers.protocols import Serializer
-from metacache.transports import CLOSED, Batch, Operation, Transport
-from metacache.transports.blocking import run_batch
+from metacache.statistics import ClientStatistics
+from metacache.transports import CLOSED, Transport
 
 __all__ = ["Client"]
 
@@ -38,10 +36,6 @@ T = TypeVar("T", default=bytes)
 D = TypeVar("D")
 R = TypeVar("R")
 B = TypeVar("B", bytes, str)
-
-
-class _Run(Protocol):
-    def __call__(self, op: Operation[R], /, *, deadline: float | None) -> R: ...
 
 
 @final
@@ -59,14 +53,14 @@ class Client(Generic[T]):
     NodeDownError, ConnectError, AuthenticationError. And when its request is on the way: OperationTimeout,
     ConnectionLost, ProtocolError (the connection is closed; ``maybe_applied`` tells whether a write may have been
     done), ServerError and ClientError (the connection goes on). ``on_error="miss"`` makes misses of the errors of
-    servers and network in reads. Safe to share among threads if the transport is.
+    servers and network in reads, ``"ignore"`` lets writes fail quietly too: see `ClientOptions`.
+    Safe to share among threads if the transport is.
     """
 
     __reduce_ex__ = refuse_copy
-    __slots__ = ("_core", "_effects", "_fetch", "_operations", "_owns", "_run", "_transport")
+    __slots__ = ("_core", "_effects", "_operations", "_owns", "_run", "_transport")
 
-    _run: _Run
-    _fetch: _Run
+    _run: Run
     _transport: Transport
 
     @overload
@@ -104,11 +98,8 @@ class Client(Generic[T]):
         self._core = core
         self._operations = core.operations
         self._owns = owns
-        # Chosen once, so that no operation asks. None of them refers to the client: a dropped one is freed at once.
-        timeout, misses = core.options.timeout, core.misses
-        self._run = transport.run if timeout is None else _within(transport, timeout)
-        self._fetch = self._run if misses is None else _or_miss(self._run, misses)
-        self._effects = _BlockingEffects(self._run)
+        self._effects = BlockingEffects(transport, core.options.timeout, core.errors)
+        self._run = self._effects.run_now
 
     def with_options(self, **changes: Unpack[ViewOptions]) -> Client[T]:
         """Return a client of the same type on the same transport with some options changed; cheap, and it owns nothing.
@@ -122,8 +113,8 @@ class Client(Generic[T]):
     def close(self) -> None:
         """Refuse further operations with ClosedError; close the transport if it is owned. Closing twice is nothing."""
         transport, self._transport = self._transport, CLOSED
-        self._run = self._fetch = CLOSED.run
-        self._effects = _BlockingEffects(self._run)
+        self._effects = BlockingEffects(CLOSED, None, self._core.errors)
+        self._run = CLOSED.run
         if self._owns:
             transport.close()
 
@@ -146,8 +137,16 @@ class Client(Generic[T]):
 
     @property
     def errors_as_misses(self) -> Mapping[str, int]:
-        """How many errors ``on_error="miss"`` made misses of, by the name of their class. Live."""
+        """How many errors ``on_error`` made misses of, or ignored, by the name of their class. Live."""
         return self._core.errors.counts
+
+    @property
+    def statistics(self) -> ClientStatistics:
+        """Hits, misses, stale and undecodable values, and errors since the client was made, its views included.
+
+        A frozen snapshot; the counts are exact under threads.
+        """
+        return self._core.statistics
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -160,33 +159,35 @@ class Client(Generic[T]):
 
         A value marked stale is returned as any other, and spends its win: use `get_item` to be told.
         """
-        fetch = self._fetch
-        return fetch(self._operations.get(key, default), deadline=None)
+        run = self._run
+        try:
+            return run(self._operations.get(key, default), deadline=None)
+        except MetacacheError as error:
+            if self._core.errors.forgives(READ, error):
+                return default
+            raise
 
     def get_item(self, key: Key) -> Item[T] | None:
         """Return the value with its CAS, time to live, size and state, or None for a miss."""
-        return self._fetch(self._operations.get_item(key), deadline=None)
+        return self._effects.call(READ, self._operations.get_item(key), fallback=None)
 
     def get_many(self, keys: Iterable[K]) -> dict[K, T]:
         """Return the values of those keys that were found; one exchange for all.
 
         Raises BatchError, with both halves, when a part failed.
         """
-        batch = self._core.batches.get_many(keys)
-        return batch.results(self._drive(batch.batch), self._core.misses)
+        return self._effects.results(self._core.batches.get_many(keys))
 
     def get_items(self, keys: Iterable[K]) -> dict[K, Item[T]]:
         """Return the items of those keys that were found, as `get_item` and `get_many` do."""
-        batch = self._core.batches.get_items(keys)
-        return batch.results(self._drive(batch.batch), self._core.misses)
+        return self._effects.results(self._core.batches.get_items(keys))
 
     def get_many_outcomes(self, keys: Iterable[K]) -> Outcomes[K, T]:
         """Return the values found and the errors met, by key; never raises for a part once it is sent.
 
         A key that cannot travel raises before anything is sent, as in every batch.
         """
-        batch = self._core.batches.get_many(keys)
-        return batch.outcomes(self._drive(batch.batch))
+        return self._effects.outcomes(self._core.batches.get_many(keys))
 
     def get_and_touch(self, key: Key, ttl: Ttl) -> T | None:
         """Return the value and give it *ttl* seconds to live from now; None for a miss.
@@ -196,14 +197,14 @@ class Client(Generic[T]):
         the item may have been touched.
         """
         recipe = recipes.get_and_touch(self._effects, self._operations, key, ttl)
-        return _await(recipe)
+        return self._effects.follow(recipe, fallback=None)
 
     def touch(self, key: Key, ttl: Ttl) -> bool:
         """Give the item *ttl* seconds to live from now; return whether it was there.
 
         Consumes the win of a stale item. A lease is removed as in `get_and_touch`, and is False; errors as there.
         """
-        return _await(recipes.touch(self._effects, self._operations, key, ttl))
+        return self._effects.follow(recipes.touch(self._effects, self._operations, key, ttl), fallback=False)
 
     def exists(self, key: Key) -> bool:
         """Return whether an item is there that this client can read by its client flags; its bytes are not decoded.
@@ -211,14 +212,14 @@ class Client(Generic[T]):
         False for a lease. Foreign flags: False, or DecodeError by ``on_undecodable``. Consumes the win of a stale item,
         as `get` does.
         """
-        return self._fetch(self._operations.exists(key), deadline=None)
+        return self._effects.call(READ, self._operations.exists(key), fallback=False)
 
     def inspect(self, key: Key) -> Metadata | None:
         """Return what the server knows of an item without reading it, or None; spends no win, renews nothing.
 
         Raises InvalidKeyError for a key that travels as base64 (it holds a space or control byte, or is hashed).
         """
-        return self._fetch(self._operations.inspect(key), deadline=None)
+        return self._effects.call(READ, self._operations.inspect(key), fallback=None)
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
@@ -229,41 +230,45 @@ class Client(Generic[T]):
         out of memory) leaves the key without its old value.
         """
         run = self._run
-        return run(self._operations.set(key, value, ttl), deadline=None)
+        try:
+            return run(self._operations.set(key, value, ttl), deadline=None)
+        except MetacacheError as error:
+            if self._core.errors.forgives(WRITE, error):
+                return StoreResult.FAILED
+            raise
 
     def add(self, key: Key, value: T, *, ttl: Ttl | Default = DEFAULT) -> StoreResult:
         """Store *value* if the key is not there; return STORED or NOT_STORED. *ttl* and errors as in `set`.
 
         What this client cannot decode is there all the same: `get` misses it, `add` does not store.
         """
-        return self._run(self._operations.add(key, value, ttl), deadline=None)
+        return self._effects.call(WRITE, self._operations.add(key, value, ttl), fallback=StoreResult.FAILED)
 
     def replace(self, key: Key, value: T, *, ttl: Ttl | Default = DEFAULT) -> StoreResult:
         """Store *value* if the key is there; return STORED or NOT_STORED. *ttl* and errors as in `set`."""
-        return self._run(self._operations.replace(key, value, ttl), deadline=None)
+        return self._effects.call(WRITE, self._operations.replace(key, value, ttl), fallback=StoreResult.FAILED)
 
     def compare_and_set(self, key: Key, value: T, cas: int, *, ttl: Ttl | Default = DEFAULT) -> StoreResult:
         """Store *value* if the item still has *cas* (of `get_item`); return STORED, EXISTS or NOT_FOUND.
 
         *ttl* as in `set`: it lives anew, not for what it had left.
         """
-        return self._run(self._operations.compare_and_set(key, value, cas, ttl), deadline=None)
+        op = self._operations.compare_and_set(key, value, cas, ttl)
+        return self._effects.call(WRITE, op, fallback=StoreResult.FAILED)
 
     def set_many(self, items: Mapping[K, T], *, ttl: Ttl | Default = DEFAULT) -> dict[K, StoreResult]:
         """Store all values; one exchange for all. Return what each came to. *ttl* as in `set`.
 
         Everything is checked before the first byte is sent. Raises BatchError, with both halves, when a part failed.
         """
-        batch = self._core.batches.set_many(items, ttl)
-        return batch.results(self._drive(batch.batch))
+        return self._effects.results(self._core.batches.set_many(items, ttl))
 
     def set_many_outcomes(self, items: Mapping[K, T], *, ttl: Ttl | Default = DEFAULT) -> Outcomes[K, StoreResult]:
         """Store all values; return results and errors by key, and never raise for a part once it is sent.
 
         *ttl* as in `set`. A key, value or ttl that is refused raises before anything is sent, as in `set_many`.
         """
-        batch = self._core.batches.set_many(items, ttl)
-        return batch.outcomes(self._drive(batch.batch))
+        return self._effects.outcomes(self._core.batches.set_many(items, ttl))
 
     @overload
     def append(self: Client[bytes], key: Key, value: bytes) -> StoreResult: ...
@@ -280,7 +285,8 @@ class Client(Generic[T]):
         runs without CAS (-C), or *value* alone is too large for it, which leaves the key without any. Only for values
         of bytes and of str with the built-in serializer and no compressor, else InvalidArgumentError.
         """
-        return _await(recipes.grow(self._effects, self._operations, APPEND, key, value))
+        recipe = recipes.grow(self._effects, self._operations, APPEND, key, value)
+        return self._effects.follow(recipe, fallback=StoreResult.FAILED)
 
     @overload
     def prepend(self: Client[bytes], key: Key, value: bytes) -> StoreResult: ...
@@ -288,27 +294,26 @@ class Client(Generic[T]):
     def prepend(self: Client[str], key: Key, value: str) -> StoreResult: ...
     def prepend(self: Client[B], key: Key, value: B) -> StoreResult:
         """Put *value* before what is stored; else as `append`."""
-        return _await(recipes.grow(self._effects, self._operations, PREPEND, key, value))
+        recipe = recipes.grow(self._effects, self._operations, PREPEND, key, value)
+        return self._effects.follow(recipe, fallback=StoreResult.FAILED)
 
     def delete(self, key: Key, *, cas: int | None = None) -> DeleteResult:
         """Delete the item; with *cas* only if it still has it. Return DELETED, NOT_FOUND or EXISTS."""
-        return self._run(self._operations.delete(key, cas), deadline=None)
+        return self._effects.call(WRITE, self._operations.delete(key, cas), fallback=DeleteResult.FAILED)
 
     def delete_many(self, keys: Iterable[K]) -> dict[K, DeleteResult]:
         """Delete the items; one exchange for all. Return what each came to.
 
         Raises BatchError, with both halves, when a part failed.
         """
-        batch = self._core.batches.delete_many(keys)
-        return batch.results(self._drive(batch.batch))
+        return self._effects.results(self._core.batches.delete_many(keys))
 
     def delete_many_outcomes(self, keys: Iterable[K]) -> Outcomes[K, DeleteResult]:
         """Delete the items; return results and errors by key, and never raise for a part once it is sent.
 
         A key that cannot travel raises before anything is sent, as in every batch.
         """
-        batch = self._core.batches.delete_many(keys)
-        return batch.outcomes(self._drive(batch.batch))
+        return self._effects.outcomes(self._core.batches.delete_many(keys))
 
     def invalidate(self, key: Key, *, stale_for: int | timedelta) -> bool:
         """Mark the item stale and let it be served for *stale_for* seconds more; return whether it was there.
@@ -316,7 +321,7 @@ class Client(Generic[T]):
         The next reader wins the right to store a fresh value (`Item.won`), and no other does, though it may never store
         one. *stale_for* becomes the time to live, also of an item that had less.
         """
-        return self._run(self._operations.invalidate(key, stale_for), deadline=None)
+        return self._effects.call(WRITE, self._operations.invalidate(key, stale_for), fallback=False)
 
     def update(self, key: Key, fn: Callable[[T | None], T], *, ttl: Ttl | Default = DEFAULT, attempts: int = 10) -> T:
         """Store ``fn(current value)``, again if another writer stores in between; return what was stored.
@@ -326,7 +331,8 @@ class Client(Generic[T]):
         read errors always raise. An end before the store leaves the item as it was, but for the win of a stale item,
         which the read consumes.
         """
-        return _await(recipes.update(self._effects, self._operations, key, fn, ttl, attempts))
+        recipe = recipes.update(self._effects, self._operations, key, fn, ttl, attempts)
+        return self._effects.follow_strictly(recipe)
 
     # --- arithmetic --------------------------------------------------------------------------------------------------
 
@@ -359,7 +365,7 @@ class Client(Generic[T]):
         when the stored value is not a number from 0 to 2**64-1.
         """
         recipe = recipes.arithmetic(self._effects, self._operations, INCREMENT, key, delta, initial, initial_ttl, ttl)
-        return _await(recipe)
+        return self._effects.follow(recipe, fallback=initial)
 
     @overload
     def decrement(
@@ -382,51 +388,4 @@ class Client(Generic[T]):
     ) -> int | None:
         """Subtract *delta* on the server and return the difference, at least 0; else as `increment`."""
         recipe = recipes.arithmetic(self._effects, self._operations, DECREMENT, key, delta, initial, initial_ttl, ttl)
-        return _await(recipe)
-
-    def _drive(self, batch: Batch) -> Replies:
-        timeout = self._core.options.timeout
-        return run_batch(self._transport, batch, math.inf if timeout is None else time.monotonic() + timeout)
-
-
-def _within(transport: Transport, timeout: float) -> _Run:
-    def run(op: Operation[R], /, *, deadline: float | None) -> R:  # noqa: ARG001 - it is set here
-        return transport.run(op, deadline=time.monotonic() + timeout)
-
-    return run
-
-
-def _or_miss(run: _Run, policy: ErrorPolicy) -> _Run:
-    def fetch(op: Operation[R], /, *, deadline: float | None) -> R:
-        try:
-            return run(op, deadline=deadline)
-        except policy.misses as error:
-            policy.count(error)
-            return op.read(EN_REPLY)
-
-    return fetch
-
-
-@final
-class _BlockingEffects:
-    """The effects of a recipe that runs in one go."""
-
-    __slots__ = ("_run",)
-
-    def __init__(self, run: _Run) -> None:
-        self._run = run
-
-    async def run(self, op: Operation[R], /) -> R:
-        return self._run(op, deadline=None)
-
-    async def sleep(self, seconds: float, /) -> None:
-        time.sleep(seconds)
-
-
-def _await(recipe: Coroutine[Any, Any, R]) -> R:  # Any: what it yields and is sent, which is nothing
-    """Run a recipe whose effects never suspend it."""
-    try:
-        recipe.send(None)
-    except StopIteration as done:
-        return cast("R", done.value)  # typeshed cannot know what a StopIteration carries
-    raise RuntimeError("a recipe waited for something other than its effects")
+        return self._effects.follow(recipe, fallback=initial)

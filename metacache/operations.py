@@ -10,30 +10,20 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Final, Generic, TypeVar, final
 
+from metacache.answers import read_delete, read_done, read_metadata, read_number, read_store
 from metacache.arguments import DEFAULT, MAX_RELATIVE, Default, Ttl, exptime, seconds, u64, unsigned_cas
 from metacache.errors import InvalidArgumentError, InvalidKeyError, MetacacheError, ValueTooLargeError
-from metacache.interrupts import is_from_handler
+from metacache.interrupts import fails_again, is_injected
 from metacache.options import Options
-from metacache.policies import UndecodablePolicy
 from metacache.protocol import commands
 from metacache.protocol.commands import MAX_BODY, Command
 from metacache.protocol.flags import Takes, Token, encode_flags, numeric_flag
 from metacache.protocol.keys import MAX_KEY, Key, KeyEncoder
 from metacache.protocol.replies import Reply
-from metacache.readers import (
-    Held,
-    Look,
-    Reader,
-    read_delete,
-    read_done,
-    read_held,
-    read_metadata,
-    read_number,
-    read_store,
-)
+from metacache.readers import Held, Look, Reader, read_held
 from metacache.results import DeleteResult, Item, Metadata, StoreResult
 from metacache.serializers.builtin import BytesSerializer, IntSerializer, StrSerializer
-from metacache.serializers.frame import Frame, not_bytes, refused
+from metacache.serializers.frame import not_bytes, refused
 from metacache.transports import Operation, Verb
 
 __all__ = ["Operations"]
@@ -116,7 +106,7 @@ class located:  # noqa: N801 - reads as a phrase: with located(GET, key)
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object, /) -> None:
-        if isinstance(error, MetacacheError) and not is_from_handler(error):
+        if isinstance(error, MetacacheError) and not is_injected(error):
             error.locate(operation=self._verb.name, key=self._key if isinstance(self._key, str | bytes) else None)
 
 
@@ -140,8 +130,7 @@ class Operations(Generic[T]):
     """The verbs of one client, as operations.
 
     Args:
-        frame: encodes and decodes the values.
-        policy: what becomes of undecodable ones.
+        reader: reads the values, and knows the frame that encodes them.
         options: prefix, default_ttl, long_keys.
         clock: ``time.time``, asked only for a time to live beyond 30 days.
     """
@@ -161,9 +150,9 @@ class Operations(Generic[T]):
         "reader",
     )
 
-    def __init__(
-        self, frame: Frame[T], policy: UndecodablePolicy, options: Options, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, reader: Reader[T], options: Options, clock: Callable[[], float]) -> None:
+        frame = reader.frame
+        self.reader = reader
         self.frame = frame
         self._dumps = frame.dumps
         # bytes need no call of dumps, 350 of 16,000 instructions of a set.
@@ -171,8 +160,7 @@ class Operations(Generic[T]):
         self._options = options
         self._clock = clock
         self.keys = KeyEncoder(options.prefix, hash_long=options.long_keys == "hash")
-        self.reader = Reader(frame, policy)
-        self._read_value = self.reader.value
+        self._read_value = reader.value
         self._tails: list[bytes | None] = [None] * KEPT_TAILS
         self._is_relative = options.default_ttl is None or seconds(options.default_ttl) <= MAX_RELATIVE
         self._key_prefix = self.keys.text
@@ -224,7 +212,7 @@ class Operations(Generic[T]):
     def get_and_touch(self, key: Key, ttl: Ttl) -> Operation[Held[T] | None]:
         """mg key T… v f c."""
         with located(GET_AND_TOUCH, key):
-            return self._read(GET_AND_TOUCH, key, TTL % exptime(ttl, self._clock()) + HELD_FLAGS, self.reader.held)
+            return self._read(GET_AND_TOUCH, key, TTL % exptime(ttl, self._clock()) + HELD_FLAGS, self.reader.renewed)
 
     def touch(self, key: Key, ttl: Ttl, verb: Verb = TOUCH) -> Operation[Held[None] | None]:
         """mg key T… s f c; *verb* is TOUCH or one of RENEWALS."""
@@ -258,11 +246,15 @@ class Operations(Generic[T]):
         raw = (text + key).encode()
         if not key or len(raw) > MAX_KEY:
             return self._store(SET, key, value, ttl)
-        dumps = self._dumps
-        try:
-            body = value if self.is_raw and type(value) is bytes else dumps(value)
-        except Exception as error:
-            raise refused(value, error).locate(operation=SET.name, key=key) from None
+        body: T | bytes = value
+        if not self.is_raw or type(value) is not bytes:
+            dumps = self._dumps
+            try:
+                body = dumps(value)
+            except Exception as error:
+                if not fails_again(dumps, value, error):
+                    raise
+                raise refused(value, error).locate(operation=SET.name, key=key) from None
         if type(body) is not bytes:
             raise not_bytes(body).locate(operation=SET.name, key=key)
         size = len(body)

@@ -22,15 +22,20 @@ class ClientOptions(TypedDict, total=False):
     """The keyword options of `Client`, and of everything that makes one.
 
     prefix: put before every key. default_ttl: seconds or timedelta for writes without ``ttl=``, None: never expires.
-    on_error: "raise", or "miss": errors of servers and network in reads are misses. on_undecodable: "miss", or "raise".
-    long_keys: "error", or "hash": a key too long for the wire is replaced by its SHA-256. compressor: compresses
-    values.
-    timeout: seconds for a whole operation, at most 1,000,000; None: the transport's.
+    on_undecodable: "miss", or "raise". long_keys: "error", or "hash": a key too long for the wire is replaced by its
+    SHA-256. compressor: compresses values. timeout: seconds for a whole operation, at most 1,000,000; None: the
+    transport's.
+
+    on_error: "raise". "miss": TransportError, PoolTimeout, ServerError and ProtocolError are misses in `get`,
+    `get_item`, `get_many`, `get_items`, `exists` and `inspect`. "ignore": these errors are not raised by other verbs
+    either: stores return ``StoreResult.FAILED``, deletes ``DeleteResult.FAILED``, `touch` and `invalidate` False,
+    `get_and_touch` None, `increment` and `decrement` *initial* or None; a batch has FAILED for the keys that failed.
+    The write may have been applied. `update` always raises, and the outcomes of a batch have every error.
     """
 
     prefix: Key
     default_ttl: Ttl
-    on_error: Literal["raise", "miss"]
+    on_error: Literal["raise", "miss", "ignore"]
     on_undecodable: Literal["miss", "raise"]
     long_keys: Literal["error", "hash"]
     compressor: Compressor | None
@@ -42,7 +47,7 @@ class ViewOptions(TypedDict, total=False):
 
     prefix: Key
     default_ttl: Ttl
-    on_error: Literal["raise", "miss"]
+    on_error: Literal["raise", "miss", "ignore"]
     timeout: float | None
 
 
@@ -75,7 +80,7 @@ class Options:
 
     prefix: Key = b""
     default_ttl: Ttl = attrs.field(default=None, validator=_default_ttl)
-    on_error: str = attrs.field(default="raise", validator=_one_of("raise", "miss"))
+    on_error: str = attrs.field(default="raise", validator=_one_of("raise", "miss", "ignore"))
     on_undecodable: str = attrs.field(default="miss", validator=_one_of("miss", "raise"))
     long_keys: str = attrs.field(default="error", validator=_one_of("error", "hash"))
     compressor: Compressor | None = None

@@ -137,5 +137,7 @@ def _to_bytes(key: Key) -> bytes:
         raise InvalidKeyError("the key is empty", key=key)
     try:
         return key.encode() if isinstance(key, str) else bytes(key)
-    except UnicodeEncodeError:
+    except UnicodeEncodeError as error:
+        if not is_own(error):
+            raise
         raise InvalidKeyError("the key holds a lone surrogate, which UTF-8 cannot encode", key=key) from None

@@ -70,7 +70,10 @@ def find_flag(tokens: list[bytes], letter: bytes) -> bytes | None:
 
     Give it the return flags only (`return_flags`): a size or a code is no flag.
     """
-    return next((token[1:] for token in tokens if token[:1] == letter), None)
+    for token in tokens:
+        if token[:1] == letter:
+            return token[1:]
+    return None
 
 
 def return_flags(reply: Reply) -> list[bytes]:

@@ -15,8 +15,9 @@ from collections.abc import Callable
 from typing import Final, Generic, Literal, TypeAlias, TypeVar, final
 
 from metacache.errors import InvalidArgumentError, InvalidTypeError, SerializationError
+from metacache.interrupts import fails_again
 from metacache.serializers.builtin import is_own_int
-from metacache.serializers.compression import installed_compressor
+from metacache.serializers.compression import check_decompresses, installed_compressor
 from metacache.serializers.protocols import Compressor, Serializer
 from metacache.serializers.wire_ids import INT, PRIVATE, RULE, is_wire_id
 from metacache.settings import check_whole
@@ -79,10 +80,15 @@ class Frame(Generic[T]):
         self._reads_plain = reads_plain
 
     def encode(self, value: T) -> tuple[int, bytes]:
-        """Return the client flags and the bytes to store. Raises SerializationError."""
+        """Return the client flags and the bytes to store.
+
+        Raises SerializationError, and ValueTooLargeError if the compressor does not decompress what it has compressed.
+        """
         try:
             data = self.dumps(value)
         except Exception as error:
+            if not fails_again(self.dumps, value, error):
+                raise
             raise refused(value, error) from None  # the cause may quote the value
         if type(data) is not bytes:
             raise not_bytes(data)
@@ -94,8 +100,15 @@ class Frame(Generic[T]):
         try:
             small = compressor.compress(data)
         except Exception as error:
+            if not fails_again(compressor.compress, data, error):
+                raise
             raise SerializationError(f"the compressor failed ({type(error).__name__})") from None
-        return (self.flags | compressor.compressor_id << 8, small) if len(small) < len(data) else (self.flags, data)
+        if type(small) is not bytes:
+            raise SerializationError(f"the compressor made {type(small).__name__} of the value, not bytes")
+        if len(small) >= len(data):
+            return self.flags, data
+        check_decompresses(compressor, data, small)
+        return self.flags | compressor.compressor_id << 8, small
 
     def decode(self, flags: int, data: bytes) -> T:
         """Return the value that *data* is under the client flags *flags*. Raises Undecodable."""
@@ -132,21 +145,29 @@ class Frame(Generic[T]):
     def _load(self, data: bytes) -> T:
         try:
             return self.loads(data)
-        except Exception:
-            raise Undecodable("decode", self.serializer.wire_id, self.serializer.fingerprint) from None
+        except Exception as error:
+            if not fails_again(self.loads, data, error):
+                raise
+            raise self.undecodable("decode") from None
+
+    def undecodable(self, cause: Cause) -> Undecodable:
+        """Return what *cause* makes of a value with the flags of this client."""
+        return Undecodable(cause, self.serializer.wire_id, self.serializer.fingerprint)
 
     def _compressor(self, compressor_id: int) -> Compressor:
         own = self.compressor is not None and self.compressor.compressor_id == compressor_id
         compressor = self.compressor if own else self._find_compressor(compressor_id)
         if compressor is None:
-            raise Undecodable("compressor", self.serializer.wire_id, self.serializer.fingerprint)
+            raise self.undecodable("compressor")
         return compressor
 
     def _decompress(self, compressor: Compressor, data: bytes) -> bytes:
         try:
             return compressor.decompress(data)
-        except Exception:
-            raise Undecodable("decompress", self.serializer.wire_id, self.serializer.fingerprint) from None
+        except Exception as error:
+            if not fails_again(compressor.decompress, data, error):
+                raise
+            raise self.undecodable("decompress") from None
 
 
 def refused(value: object, error: Exception) -> SerializationError:

@@ -81,7 +81,7 @@ class Compressor(Protocol):
         ...
 
     def compress(self, data: bytes, /) -> bytes:
-        """Return *data* compressed. The result is stored only if it is smaller."""
+        """Return *data* compressed. The result is stored only if it is smaller, and `decompress` makes *data* of it."""
         ...
 
     def decompress(self, data: bytes, /) -> bytes:

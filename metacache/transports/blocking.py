@@ -22,7 +22,7 @@ from metacache.errors import (
     PoolTimeout,
     ValueTooLargeError,
 )
-from metacache.interrupts import clear_frames, ignoring, is_from_handler, is_own
+from metacache.interrupts import clear_frames, ignoring, is_injected, is_own
 from metacache.nodes import Node, check_node
 from metacache.protocol.connection import LARGE, pieces
 from metacache.protocol.replies import HD_REPLY, NO_OPAQUE, whole_reply
@@ -314,7 +314,7 @@ def _drive(transport: Transport, batch: Batch, deadline: float) -> Replies:
     try:
         exchange = transport.begin(batch, deadline=deadline)
     except MetacacheError as error:
-        if isinstance(error, ClosedError | ValueTooLargeError | InvalidArgumentError) or is_from_handler(error):
+        if isinstance(error, ClosedError | ValueTooLargeError | InvalidArgumentError) or is_injected(error):
             raise
         return FailedExchange(batch, error).outcomes()  # a transport that raises what should be an outcome
     try:

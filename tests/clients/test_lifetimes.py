@@ -15,8 +15,10 @@ from metacache.batches import Batches
 from metacache.operations import Operations
 from metacache.options import Options
 from metacache.policies import UndecodablePolicy
+from metacache.readers import Reader
 from metacache.serializers import BytesSerializer, IntSerializer
 from metacache.serializers.frame import Frame
+from metacache.statistics import Counts
 from tests.clients.rig import Clients
 
 DAY: Final = 24 * 60 * 60
@@ -90,7 +92,7 @@ async def test_numbers_live_beyond_thirty_days(clients: Clients, key: str) -> No
 def test_a_time_since_1970_is_worked_out_anew_for_every_store() -> None:
     now = 1_800_000_000.0
     options = Options(default_ttl=31 * DAY)
-    ops = Operations(Frame(BytesSerializer()), UndecodablePolicy(strict=False), options, lambda: now)
+    ops = Operations(Reader(Frame(BytesSerializer()), UndecodablePolicy(strict=False), Counts()), options, lambda: now)
 
     def ends() -> set[int]:
         heads = [ops.set("key", b"v", DEFAULT).head, *Batches(ops).set_many({"key": b"v"}, DEFAULT).batch.heads]
