@@ -33,7 +33,8 @@ from metacache.transports.failures import had_no_time, late_reply, late_request
 from metacache.transports.limits import check_bodies, too_large
 from metacache.transports.opening.aio import CLOSED_AT_ONCE, Dialler
 from metacache.transports.streams.aio import Link
-from metacache.transports.waiting.aio import Alarm, Line, Place, fail_places, is_stale_read, wake
+from metacache.transports.timing.aio import Alarm
+from metacache.transports.waiting.aio import Line, Place, fail_places, is_stale_read
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -248,11 +249,11 @@ class AsyncConnection:
         elif deadline < tick_at:
             tick_at = deadline
         place.line = line
-        place.get_loop = line.get_loop
         place.deadline = deadline
         place.asked = now
-        place.answer = place.wakeup = place._asyncio_future_blocking = None
-        if tick_at < self._alarm.at:
+        place.answer = place.waiter = None
+        # An alarm that is overdue may be lost to a signal's exception.
+        if not now <= self._alarm.at <= tick_at:
             if deadline <= now:
                 fail_places((place,), had_no_time(), sent=False)
                 return
@@ -264,19 +265,22 @@ class AsyncConnection:
 
     def _flush(self) -> None:
         self._flushing = False
-        link = self._link
+        line, link = self._line, self._link
+        if line.answered:  # a nested loop runs in a task that is being woken, or a signal's exception came
+            line.wake()
         if link is None or link.is_lost:
             self._dial_if_needed()
             return
-        waiting = self._line.waiting
-        link.write(waiting)
+        if not line.waiting:  # `_answered` has written them
+            return
+        link.write(line.waiting)
         self.in_flight = link.requests
-        if not waiting:  # nearly always
+        if not line.waiting:  # nearly always
             return
         if link.has_room:
             self._flush_soon()
         else:
-            self._line.thin_out()
+            line.thin_out()
 
     def _flush_soon(self) -> None:
         if not self._flushing and self._line.loop is not None:
@@ -288,24 +292,22 @@ class AsyncConnection:
             self._flush_soon()
 
     def _answered(self, link: Link, places: Sequence[Place[Any]]) -> None:  # Any: as in `_join`
-        """Wake who waits in *places*, and write at once what they ask for next."""
+        """Wake the tasks that wait in *places*, and write immediately what they ask for next."""
         if link is self._link:
             self.in_flight = link.requests
-        was_flushing, self._flushing = self._flushing, True
-        try:
-            wake(places)
-        finally:
-            self._flushing = was_flushing
+        self._line.answered.extend(places)
+        self._line.wake()
         if self._closed:
             self._line.look_who_is_left()
-        if self._line.waiting and not was_flushing:
+        if self._line.waiting:
             self._flush()
 
     # --- dialling ----------------------------------------------------------------------------------------------------
 
     def _dial_if_needed(self) -> None:
         link, self._link = self._link, None
-        if link is not None and link.in_flight:  # something struck while it was lost
+        if link is not None:  # a signal's exception came while it was lost
+            link.close()
             self._line.fail(link.in_flight, ConnectionLost("the connection broke, and was left so"), sent=True)
         self._line.drop_abandoned()
         if self._line.waiting and self._line.loop is not None:
@@ -363,35 +365,46 @@ class AsyncConnection:
     # --- deadlines ---------------------------------------------------------------------------------------------------
 
     def _tick(self, now: float, late: float) -> None:
-        try:
-            link = self._link
-            if link is not None and link.is_silent(now, self._settings.timeout):
-                told = f"no byte came for {self._settings.timeout} seconds while requests waited; it is closed"
-                link.lose(OperationTimeout(told))
-            self._expire(now, late)
-        finally:  # also when something strikes
-            self._set_alarm(now)
-            self._flushing = False
-            if self._line.waiting:
-                self._flush_soon()
+        """End what is past its deadline. The alarm calls it again when a signal's exception comes out of it."""
+        link = self._link
+        if link is not None:
+            self._check(link, now)
+        self._expire(now, late)
+        self._line.wake_lost()
+        self._set_alarm(now)
+        self._flushing = False
+        if self._line.waiting:
+            self._flush_soon()
+
+    def _check(self, link: Link, now: float) -> None:
+        """Close *link* when nothing is received, or when a request that was given up blocks it."""
+        if link.is_silent(now, self._timeout):
+            told = f"nothing was received for {self._timeout} seconds while requests waited; the connection is closed"
+            link.lose(OperationTimeout(told))
+        elif now >= link.clogged_until + self._timeout:
+            told = f"a large request that its caller gave up was not written within {self._timeout} seconds more"
+            clogged = ConnectionLost(f"{told}; the connection is closed")
+            clogged.is_local = True
+            link.lose(clogged)
 
     def _set_alarm(self, now: float) -> None:
         link = self._link
-        moments = [place.deadline for place in self._line.undone]
+        places = (*self._line.undone, *self._line.awaited)
+        moments = [place.deadline for place in places if place.answer is None]
         if link is not None and link.in_flight:
-            moments.append(link.heard + self._settings.timeout)
+            moments += link.heard + self._timeout, link.clogged_until + self._timeout
         if moments and self._line.loop is not None:
             self._alarm.set(self._line.loop, min(moments), now)
 
     def _expire(self, now: float, late: float) -> None:
-        """End what is past its deadline: those waiting leave, those in flight abandon their places.
+        """Fail the requests past their deadlines: those waiting leave, those in flight abandon their places.
 
         *late*: the seconds by which this comes too late, for the loop was held up.
         """
-        in_flight = () if self._link is None else self._link.in_flight
-        sent = [place for place in in_flight if place.deadline <= now]
-        self._line.fail(sent, late_reply(late), sent=True)
         unsent = [place for place in self._line.waiting if place.deadline <= now]
         if unsent:
             self._line.fail(unsent, late_request(self._link and self._link.requests, late), sent=False)
             self._line.drop_abandoned()
+        sent = () if self._link is None else self._link.in_flight
+        late_ones = [place for place in (*sent, *self._line.awaited) if place.deadline <= now]
+        self._line.fail(late_ones, late_reply(late), sent=True)

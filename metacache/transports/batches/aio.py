@@ -51,5 +51,5 @@ async def run_windows(batch: Batch, join: Callable[[Place[Replies]], None], *, i
             windows.popleft()
     finally:
         for _, _, place in windows:
-            place.cancel()
+            place.abandon()
     return replies

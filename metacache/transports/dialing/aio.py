@@ -15,7 +15,7 @@ from typing import TypeVar
 from metacache.nodes import Node, UnixAddress
 from metacache.settings import Settings
 from metacache.transports.dialing.blocking import Resolver, Target, dial_failed, set_tcp_options
-from metacache.transports.waiting.aio import patience
+from metacache.transports.timing.aio import patience
 
 __all__ = ["dial"]
 

@@ -20,7 +20,8 @@ from metacache.transports.dialing.aio import dial
 from metacache.transports.dialing.blocking import Resolver
 from metacache.transports.failures import failed_dial
 from metacache.transports.streams.aio import Link
-from metacache.transports.waiting.aio import Line, Place, patience
+from metacache.transports.timing.aio import patience
+from metacache.transports.waiting.aio import Line, Place
 
 __all__ = ["CLOSED_AT_ONCE", "Dialler", "open_link"]
 
@@ -68,7 +69,7 @@ class Dialler:
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Dial, unless that is under way."""
-        if self._task is None:
+        if self._task is None or self._task.done():
             self._task = loop.create_task(self._dial())
             # Not at the end of the task: one that is cancelled before its first step never comes there.
             self._task.add_done_callback(self._end)
@@ -80,8 +81,9 @@ class Dialler:
         except Exception as error:  # whatever it is: nobody may wait for ever, and a further dial would be a storm
             self._failed(failed_dial(error, monotonic() - deadline))
 
-    def _end(self, _: asyncio.Task[None]) -> None:
-        self._task = None
+    def _end(self, task: asyncio.Task[None]) -> None:
+        if self._task is task:  # else another dial was begun meanwhile
+            self._task = None
         self._ended()
 
     def cancel(self) -> None:
@@ -122,8 +124,8 @@ async def open_link(
 async def _authenticate(link: Link, line: Line, credentials: Operation[bool], deadline: float) -> None:
     place: Place[bool] = Place()
     place.line, place.work, place.plain, place.read = line, credentials, None, bool
-    place.deadline, place.asked, place.get_loop = math.inf, -math.inf, line.get_loop
-    place.answer = place.wakeup = place._asyncio_future_blocking = None
+    place.deadline, place.asked = math.inf, -math.inf
+    place.answer = place.waiter = None
     link.write([place])
     try:
         async with patience(deadline - monotonic()):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from random import getrandbits
 from time import monotonic
@@ -22,15 +23,22 @@ from metacache.protocol.windows import QuietWindow, Window, closing_error
 from metacache.settings import Settings
 from metacache.transports import Operation
 from metacache.transports.exchange import fail_rest, send_window
-from metacache.transports.waiting.aio import BatchWindow, Place, Work, wake, weight_of
+from metacache.transports.waiting.aio import BatchWindow, Place, Work, weight_of
 
 __all__ = ["Link"]
+
+CRLF: Final = b"\r\n"
 
 # One write an event-loop turn takes so much at most, that a flood of small requests leaves while more are being made.
 MAX_REQUESTS: Final = 256
 MAX_WRITE: Final = 65536  # bytes
 # More of several commands in one TLS write makes the server sleep on bytes it has decrypted (memcached up to 1.6.45).
 MAX_TLS_WRITE: Final = 16384
+
+# A data block above MAX_WRITE is handed over in pieces, as the socket takes them: a transport that is given hundreds of
+# megabytes copies them, and holds up the loop for seconds. Bytes of one piece, and of those of one event-loop turn.
+PIECE: Final = 262_144
+MAX_TURN: Final = 1_048_576
 
 Places: TypeAlias = Sequence[Place[Any]]  # Any: whatever each waits for
 
@@ -48,6 +56,9 @@ class Link(asyncio.Protocol):
     ``in_flight`` are the places written and not answered, ``requests`` how many requests they are; ``heard``: when
     bytes came last, or some that were held back left, or the first of those in flight was written; ``when_closed`` is
     done when the socket is closed.
+
+    The rest of a large data block is written although its caller gave up: half a request cannot be taken back. Its
+    connection closes the link when that takes too long (`clogged_until`).
     """
 
     __slots__ = (
@@ -58,7 +69,9 @@ class Link(asyncio.Protocol):
         "_on_lost",
         "_on_room",
         "_paused",
+        "_poured",
         "_protocol",
+        "_rest",
         "_transport",
         "_unwritten",
         "_was_answered",
@@ -91,6 +104,8 @@ class Link(asyncio.Protocol):
         self.was_asked = False
         self._was_answered = False
         self._unwritten = 0
+        self._rest = memoryview(b"")  # of a large data block
+        self._poured: Place[Any] | None = None  # Any: as below; the request that it is of
         self.in_flight: list[Place[Any]] = []  # Any: whatever each waits for
         self.requests = 0
         self.dialled = self.heard = monotonic()
@@ -106,10 +121,10 @@ class Link(asyncio.Protocol):
     @property
     def has_room(self) -> bool:
         """True when more may be written now."""
-        return not self._paused and not self.is_lost and self.requests < self._max_in_flight
+        return not (self._paused or self._poured or self.is_lost) and self.requests < self._max_in_flight
 
     def write(self, waiting: list[Place[Any]]) -> None:  # Any: whatever each waits for
-        """Write what of *waiting* may be written now, and move it in flight; forget who was abandoned.
+        """Write the requests of *waiting* that may be written now, and move them in flight; drop those given up.
 
         One write, or over TLS one for each pack that the server can take at once.
         """
@@ -129,37 +144,85 @@ class Link(asyncio.Protocol):
         send_plain, put_in_flight = self._protocol.send_plain, self.in_flight.append
         frames: list[bytes] = []
         size = taken = 0
+        large: bytes | None = None
         for place in waiting:
             if room <= 0 or size >= MAX_WRITE:
                 break
             taken += 1
-            if place.answer is not None:
+            waiter = place.waiter
+            if place.answer is not None or (waiter is not None and waiter.future.cancelled()):
                 continue
             put_in_flight(place)
             plain = place.plain
             if plain is not None:
-                frame = send_plain(plain.verb.command, plain.head, plain.body)
+                body = plain.body
+                if body is not None and len(body) > MAX_WRITE:
+                    body, large = None, body
+                frame = send_plain(plain.verb.command, plain.head, body)
                 room -= 1
             else:
-                frame = self._frame(place.work)
+                frame, large = self._frame(place.work)
                 room -= weight_of(place.work)
             frames.append(frame)
             size += len(frame)
+            if large is not None:
+                self._poured, self._rest = place, memoryview(large)
+                break
         del waiting[:taken]  # in flight by now: whatever strikes, nobody is lost
         self.requests += room_before - room
         if frames:
             for pack in (b"".join(frames),) if size <= self._max_write else _packs(frames, self._max_write):
                 self._transport.write(pack)
             self._unwritten = self._transport.get_write_buffer_size()
+            if large is not None:
+                self._pour()
+                self._has_moved()
 
-    def _frame(self, work: Work) -> bytes:
-        """Return the bytes of *work*, whose replies are expected from now on."""
-        if isinstance(work, BatchWindow):
-            data, _ = send_window(self._protocol, *work)
-        else:
-            assert isinstance(work, Operation)
+    def _frame(self, work: Work) -> tuple[bytes, bytes | None]:
+        """Return the bytes of *work*, whose replies are expected from now on, and the large data block to follow."""
+        if not isinstance(work, BatchWindow):
             data, _ = self._protocol.send(work.verb.command, work.head, work.body)
-        return data
+            return data, None
+        batch, start, stop = work
+        bodies = batch.bodies
+        if bodies is None or stop - start > 1 or len(bodies[start]) <= MAX_WRITE or batch.quiet:
+            return send_window(self._protocol, *work)[0], None
+        data, _ = self._protocol.send_window(batch.verb.command, batch.heads[start:stop], None)
+        return data, bodies[start]
+
+    # --- large data blocks -------------------------------------------------------------------------------------------
+
+    def _pour(self) -> None:
+        """Write of the large data block what the socket takes, and no more than `MAX_TURN` bytes in one turn."""
+        try:
+            if self._poured is not None and self._pour_pieces():
+                self._poured = None
+        except BaseException:  # a signal's: a piece may be lost
+            self.lose(_interrupted("writing"))
+            raise
+        if self.has_room:
+            self._on_room(self)
+
+    def _pour_pieces(self) -> bool:
+        """Write pieces; return True when all are written."""
+        left = MAX_TURN
+        while not self._paused and not self.is_lost:
+            if left <= 0:
+                self._loop.call_soon(self._pour)
+                return False
+            piece, self._rest = self._rest[:PIECE], self._rest[PIECE:]
+            left -= PIECE
+            # A write over TLS ends where a command ends: the server sleeps on bytes of the next one that it decrypted.
+            self._transport.write(piece if self._rest else b"".join((piece, CRLF)))
+            if not self._rest:
+                return True
+        return False
+
+    @property
+    def clogged_until(self) -> float:
+        """The deadline of the large request that is being written though its caller gave up; else infinity."""
+        place = self._poured
+        return math.inf if place is None or place.answer is None else place.deadline
 
     def is_silent(self, now: float, seconds: float) -> bool:
         """Tell whether requests wait and for so many *seconds* no byte came, and none left that was held back."""
@@ -171,7 +234,7 @@ class Link(asyncio.Protocol):
 
     def _has_moved(self) -> bool:
         """Tell whether something of what was held back has left since the last look, or write."""
-        before, self._unwritten = self._unwritten, self._transport.get_write_buffer_size()
+        before, self._unwritten = self._unwritten, self._transport.get_write_buffer_size() + len(self._rest)
         return self._unwritten < before
 
     # --- what the loop calls -----------------------------------------------------------------------------------------
@@ -191,7 +254,10 @@ class Link(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Go on writing."""
         self._paused = False
-        self._on_room(self)
+        if self._poured is None:
+            self._on_room(self)
+        else:
+            self._pour()
 
     @override
     def data_received(self, data: bytes) -> None:
@@ -213,7 +279,7 @@ class Link(asyncio.Protocol):
                 self.lose(failure)
             self._on_answers(self, done)  # last: tasks go on in there, and may do anything
         except BaseException:  # a signal's: the answers in hand are gone, and those in flight would get others'
-            self._loop.call_soon(wake, done)
+            self._loop.call_soon(self._on_answers, self, done)
             self.lose(_interrupted("reading"))
             raise
 
@@ -264,11 +330,13 @@ class Link(asyncio.Protocol):
 
     def _lost(self, error: MetacacheError) -> None:
         self.is_lost = True
+        self._rest = memoryview(b"")  # it may be hundreds of megabytes
         self._on_lost(self, error)
 
     def close(self) -> None:
-        """Close without a word to anybody: nothing is in flight, or nobody waits for it."""
+        """Close without a word to anybody: nothing is in flight, or nobody waits for it. Idempotent."""
         self.is_lost = True
+        self._rest = memoryview(b"")
         self._transport.abort()
 
     def drop(self) -> None:
