@@ -22,7 +22,9 @@ from metacache.errors import (
     ConnectionLost,
     MetacacheError,
     OperationTimeout,
+    TransportError,
 )
+from metacache.interrupts import is_from_handler
 from metacache.nodes import Node, check_node
 from metacache.protocol.windows import Replies
 from metacache.settings import Settings, check_settings
@@ -32,7 +34,7 @@ from metacache.transports.batches.aio import run_windows
 from metacache.transports.failures import had_no_time, late_reply, late_request
 from metacache.transports.limits import check_bodies, too_large
 from metacache.transports.opening.aio import CLOSED_AT_ONCE, Dialler
-from metacache.transports.streams.aio import Link
+from metacache.transports.streams.aio import Link, interrupted
 from metacache.transports.timing.aio import Alarm
 from metacache.transports.waiting.aio import Line, Place, fail_places, is_stale_read
 
@@ -49,6 +51,9 @@ R = TypeVar("R")
 DEFAULTS: Final = Settings()
 
 _CLOSED: Final = "the connection was closed"
+
+# Seconds after which a flush that was expected, and did not come, is made up for.
+CHECK: Final = 0.02
 
 
 def _nobody(*_: object) -> None:
@@ -82,6 +87,7 @@ class AsyncConnection:
         "_line",
         "_link",
         "_max_body",
+        "_next_check",
         "_on_failure",
         "_settings",
         "_timeout",
@@ -114,6 +120,7 @@ class AsyncConnection:
         self._link: Link | None = None
         self._latest: Link | None = None
         self._flushing = False
+        self._next_check = -math.inf
         self._alarm = Alarm(self._tick)
         self._closed = False
 
@@ -262,6 +269,11 @@ class AsyncConnection:
         if not self._flushing:
             self._flushing = True
             loop.call_soon(self._flush)
+        elif now >= self._next_check:
+            # A flush is expected, and usually comes. It does not when a nested loop runs in a task that is being woken,
+            # or when a signal's exception hit it.
+            self._next_check = now + CHECK
+            loop.call_later(CHECK, self._flush)
 
     def _flush(self) -> None:
         self._flushing = False
@@ -295,11 +307,13 @@ class AsyncConnection:
         """Wake the tasks that wait in *places*, and write immediately what they ask for next."""
         if link is self._link:
             self.in_flight = link.requests
+        was_flushing, self._flushing = self._flushing, True
         self._line.answered.extend(places)
         self._line.wake()
+        self._flushing = was_flushing
         if self._closed:
             self._line.look_who_is_left()
-        if self._line.waiting:
+        if self._line.waiting and not was_flushing:
             self._flush()
 
     # --- dialling ----------------------------------------------------------------------------------------------------
@@ -332,7 +346,8 @@ class AsyncConnection:
         """Fail what was in flight, but for reads that found the link stale: they are asked once more."""
         was_used = link is self._link
         is_event = bool(link.in_flight) or isinstance(error, ConnectError)
-        # Those in flight stay where a timer finds them until nobody waits: a signal's exception may strike anywhere.
+        is_local = isinstance(error, TransportError) and error.is_local
+        # Those in flight stay where a timer finds them until they are failed: a signal's exception may come anywhere.
         if isinstance(error, ConnectionLost):
             again = [place for place in link.in_flight if is_stale_read(place, link.dialled)]
             self._line.waiting[:0] = again
@@ -349,7 +364,7 @@ class AsyncConnection:
         self.in_flight = 0
         if isinstance(error, ConnectError):
             self._unreachable(error)
-        elif not link.was_asked and self._line.waiting:
+        elif not link.was_asked and self._line.waiting and not is_local:
             self._unreachable(ConnectError(CLOSED_AT_ONCE))  # to dial on and on would be a storm
         else:
             self._flush_soon()
@@ -359,7 +374,9 @@ class AsyncConnection:
     def _tell(self, error: MetacacheError) -> None:
         try:
             self._on_failure(error)
-        except Exception:
+        except Exception as failure:
+            if is_from_handler(failure):
+                raise
             logger.exception("what is called when a connection failed has failed")
 
     # --- deadlines ---------------------------------------------------------------------------------------------------
@@ -378,7 +395,9 @@ class AsyncConnection:
 
     def _check(self, link: Link, now: float) -> None:
         """Close *link* when nothing is received, or when a request that was given up blocks it."""
-        if link.is_silent(now, self._timeout):
+        if link.is_broken and not link.is_lost:
+            link.lose(interrupted())
+        elif link.is_silent(now, self._timeout):
             told = f"nothing was received for {self._timeout} seconds while requests waited; the connection is closed"
             link.lose(OperationTimeout(told))
         elif now >= link.clogged_until + self._timeout:

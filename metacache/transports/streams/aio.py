@@ -17,15 +17,16 @@ from typing import Any, Final, TypeAlias, cast, final
 from typing_extensions import override
 
 from metacache.errors import ConnectError, ConnectionLost, MetacacheError
+from metacache.interrupts import is_own
 from metacache.protocol.connection import ProtocolConnection, answer_of
 from metacache.protocol.expectations import Answer, Expectation
 from metacache.protocol.windows import QuietWindow, Window, closing_error
 from metacache.settings import Settings
 from metacache.transports import Operation
 from metacache.transports.exchange import fail_rest, send_window
-from metacache.transports.waiting.aio import BatchWindow, Place, Work, weight_of
+from metacache.transports.waiting.aio import BatchWindow, Place, Work, throw, weight_of
 
-__all__ = ["Link"]
+__all__ = ["Link", "interrupted"]
 
 CRLF: Final = b"\r\n"
 
@@ -63,6 +64,7 @@ class Link(asyncio.Protocol):
 
     __slots__ = (
         "_loop",
+        "_in_doubt",
         "_max_in_flight",
         "_max_write",
         "_on_answers",
@@ -100,6 +102,7 @@ class Link(asyncio.Protocol):
         self._on_room = on_room
         self._on_lost = on_lost
         self._paused = False
+        self._in_doubt = False  # True also while bytes are written or taken in, which a signal may interrupt
         self.is_lost = False
         self.was_asked = False
         self._was_answered = False
@@ -128,11 +131,16 @@ class Link(asyncio.Protocol):
 
         One write, or over TLS one for each pack that the server can take at once.
         """
+        if self._in_doubt:
+            self.lose(interrupted())
+            return
+        self._in_doubt = True
         try:
             self._write(waiting)
-        except BaseException:  # a signal's: what is expected may not be what is in flight any more
-            self.lose(_interrupted("writing"))
-            raise
+        except BaseException as error:
+            self._interrupt(error)
+            return
+        self._in_doubt = False
 
     def _write(self, waiting: list[Place[Any]]) -> None:  # Any: as above
         if not self.in_flight:
@@ -197,9 +205,9 @@ class Link(asyncio.Protocol):
         try:
             if self._poured is not None and self._pour_pieces():
                 self._poured = None
-        except BaseException:  # a signal's: a piece may be lost
-            self.lose(_interrupted("writing"))
-            raise
+        except BaseException as error:  # a piece may be lost
+            self._interrupt(error)
+            return
         if self.has_room:
             self._on_room(self)
 
@@ -241,9 +249,11 @@ class Link(asyncio.Protocol):
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
+        """Keep the transport; close it if its dial was given up meanwhile."""
         # The loop gives a TCP or unix socket's transport; uvloop's are no subclass of asyncio's, so no assert can tell.
         self._transport = cast("asyncio.Transport", transport)
+        if self.is_lost:
+            self._transport.abort()
 
     @override
     def pause_writing(self) -> None:
@@ -263,25 +273,33 @@ class Link(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Give the replies that are complete to those who wait for them."""
         if self.is_lost:
-            return  # closing: what still comes is nobody's
+            return  # closing: the bytes that still come are dropped
+        if self._in_doubt:
+            self.lose(interrupted())
+            return
+        self._in_doubt = True
+        try:
+            done = self._receive(data)
+        except BaseException as error:
+            self._interrupt(error)
+            return
+        self._in_doubt = False
+        self._on_answers(self, done)  # last: tasks go on in there, and may do anything
+
+    def _receive(self, data: bytes) -> Places:
+        """Take *data* in; return the places that have their answers now."""
         self.heard = monotonic()
         protocol = self._protocol
         failure: MetacacheError | None = None
-        done: Places = ()
-        try:
-            answers = protocol.answers(data)
-            if protocol.must_close:
-                failure = protocol.failure or self._why_closed(answers)
-            done = self.in_flight[: len(answers)]
-            self._answer(done, answers, failure)
-            self._was_answered = True
-            if failure is not None:
-                self.lose(failure)
-            self._on_answers(self, done)  # last: tasks go on in there, and may do anything
-        except BaseException:  # a signal's: the answers in hand are gone, and those in flight would get others'
-            self._loop.call_soon(self._on_answers, self, done)
-            self.lose(_interrupted("reading"))
-            raise
+        answers = protocol.answers(data)
+        if protocol.must_close:
+            failure = protocol.failure or self._why_closed(answers)
+        done = self.in_flight[: len(answers)]
+        self._answer(done, answers, failure)
+        self._was_answered = True
+        if failure is not None:
+            self.lose(failure)
+        return done
 
     def _answer(
         self, places: Places, answers: Sequence[Answer | Expectation], failure: MetacacheError | None = None
@@ -301,15 +319,21 @@ class Link(asyncio.Protocol):
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell that the link is lost."""
+        was_lost, self.is_lost = self.is_lost, True
         if not self.when_closed.done():
             self.when_closed.set_result(None)
-        if self.is_lost:
+        is_of_signal = exc is not None and not is_own(exc)  # it came out of `data_received`
+        if exc is not None and is_of_signal:
+            self._loop.call_soon(throw, exc)
+        if was_lost:
             return
         answers = [answer_of(each) for each in self._protocol.end_of_stream()]
         done = self.in_flight[: len(answers)]
         self._answer(done, answers)
         told = "the server closed the connection" if exc is None else _told(exc)
-        self._lost(ConnectionLost(f"{told} before the reply was complete"))
+        error = ConnectionLost(f"{told} before the reply was complete")
+        error.is_local = is_of_signal
+        self._on_lost(self, error)
         self._on_answers(self, done)
 
     def _why_closed(self, answers: Sequence[Answer | Expectation]) -> MetacacheError:
@@ -318,6 +342,19 @@ class Link(asyncio.Protocol):
         return closing_error(answers[-1] if answers else None, is_first=is_first)
 
     # --- the end -----------------------------------------------------------------------------------------------------
+
+    @property
+    def is_broken(self) -> bool:
+        """True when a signal's exception hit it: its position is uncertain, or its end went unnoticed."""
+        return self._in_doubt or self._transport.is_closing()
+
+    def _interrupt(self, error: BaseException) -> None:
+        """Close after *error*, a signal's: the expected replies may not fit the requests. The loop reports *error*."""
+        self._loop.call_soon(throw, error)
+        try:
+            self.lose(interrupted())
+        except BaseException as another:
+            self._loop.call_soon(throw, another)
 
     def lose(self, error: MetacacheError) -> None:
         """Close at once because of *error*, and tell."""
@@ -337,7 +374,8 @@ class Link(asyncio.Protocol):
         """Close without a word to anybody: nothing is in flight, or nobody waits for it. Idempotent."""
         self.is_lost = True
         self._rest = memoryview(b"")
-        self._transport.abort()
+        if hasattr(self, "_transport"):  # else it is not connected; `connection_made` closes it
+            self._transport.abort()
 
     def drop(self) -> None:
         """Close now that the loop is closed: nothing can be scheduled, so nobody is told."""
@@ -378,8 +416,9 @@ def _complete(answer: object, work: BatchWindow, failure: MetacacheError) -> Non
     fail_rest(replies, failure, 0 if is_unsent else count)
 
 
-def _interrupted(what: str) -> ConnectionLost:
-    error = ConnectionLost(f"the {what} was interrupted; the connection is closed")
+def interrupted() -> ConnectionLost:
+    """Return the error for requests of which a signal's exception made the stream position uncertain."""
+    error = ConnectionLost("the exchange was interrupted by a signal; the connection is closed")
     error.is_local = True
     return error
 

@@ -26,6 +26,7 @@ __all__ = [
     "Work",
     "fail_places",
     "is_stale_read",
+    "throw",
     "unsent",
     "weight_of",
 ]
@@ -98,9 +99,6 @@ class Place(Generic[R]):
     asked: float
     answer: object | None
     waiter: Waiter | None
-
-    # A task asks for it when it goes on: it may be anything that does not raise. In C, for it costs every request.
-    result = staticmethod(asyncio.get_running_loop)
 
     def __await__(self) -> Generator[asyncio.Future[None], None, R]:
         """Wait for the answer; return what its reader makes of it, in the caller's task and context."""
@@ -180,7 +178,19 @@ class Line:
         waiters: what tasks wait on; *idle* are those that no task uses.
     """
 
-    __slots__ = ("_crowd", "_drained", "_will_look", "answered", "idle", "in_flight", "loop", "node", "waiters", "waiting")
+    __slots__ = (
+        "_crowd",
+        "_done",
+        "_drained",
+        "_will_look",
+        "answered",
+        "idle",
+        "in_flight",
+        "loop",
+        "node",
+        "waiters",
+        "waiting",
+    )
 
     def __init__(self, node: Node) -> None:
         self.node = node
@@ -189,7 +199,7 @@ class Line:
         self.in_flight: list[Place[Any]] = []  # Any: as above
         self.answered: deque[Place[Any]] = deque()  # Any: as above
         self.waiters: list[Waiter] = []
-        self.idle: list[Waiter] = []
+        self.idle: deque[Waiter] = deque()
         self._crowd = CROWD
         self._drained: asyncio.Future[None] | None = None
         self._will_look = False
@@ -201,6 +211,8 @@ class Line:
                 "this connection belongs to another event loop; make a client in each loop that uses one"
             )
         self.loop = loop
+        self._done: asyncio.Future[None] = asyncio.Future(loop=loop)  # what a task is given that may go on
+        self._done.set_result(None)
 
     def new_waiter(self) -> Waiter:
         """Return one more waiter."""
@@ -227,12 +239,12 @@ class Line:
 
         A task may run the loop in there (nested loops do): then the rest is woken from within.
         """
-        answered, idle = self.answered, self.idle
+        answered, idle, done = self.answered, self.idle, self._done
         try:
             while answered:
                 place = answered.popleft()
                 waiter = place.waiter
-                if waiter is None or waiter.place is not place:
+                if waiter is None:
                     continue
                 future = waiter.future
                 callbacks = future._callbacks
@@ -240,14 +252,14 @@ class Line:
                     continue
                 wakeup, context = callbacks[0]
                 if wakeup.__self__._fut_waiter is future:  # type: ignore[attr-defined]  # the method of a task
-                    context.run(wakeup, place)
+                    context.run(wakeup, done)
                 future.remove_done_callback(wakeup)
                 waiter.place = None
                 idle.append(waiter)
         except BaseException as error:  # a signal's, or what ends the loop: it is the loop's, and the others wait
             assert self.loop is not None, "a place has an answer"
             self.loop.call_soon(self.wake)
-            self.loop.call_soon(_throw, error)
+            self.loop.call_soon(throw, error)
 
     def wake_lost(self) -> None:
         """Wake the tasks whose places are done and that were not woken; forget the waiters that are of no use."""
@@ -301,7 +313,8 @@ class Line:
             await asyncio.wait((self._drained,), timeout=seconds)
 
 
-def _throw(error: BaseException) -> NoReturn:
+def throw(error: BaseException) -> NoReturn:
+    """Raise *error*. As a callback of the loop: asyncio drops an OSError that comes out of a protocol's methods."""
     raise error
 
 
