@@ -52,6 +52,7 @@ from metacache.serializers import (
     load_serializer,
 )
 from metacache.settings import Settings
+from metacache.statistics import ClientStatistics
 from metacache.transports import AsyncTransport, Batch, Exchange, Operation, Transport
 from metacache.transports.aio import AsyncConnection
 from metacache.transports.blocking import Connection
@@ -71,6 +72,7 @@ __all__ = [
     "Client",
     "ClientError",
     "ClientOptions",
+    "ClientStatistics",
     "ClosedError",
     "Cluster",
     "Compressor",

@@ -1,4 +1,4 @@
-"""The few commands that are for a server and not for a key: ping, version, stats, flush_all. Pure.
+"""The few commands that are for a server and not for a key: ping, version, stats, flush_all, limits. Pure.
 
 Each is an operation: its request, and how its reply is read. Knows no transport.
 """
@@ -8,20 +8,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, TypeVar
 
+from metacache.errors import ClientError
 from metacache.protocol import commands
 from metacache.protocol.commands import Request
 from metacache.protocol.replies import Reply
 from metacache.transports import Operation, Verb
 
-__all__ = ["flush_all", "ping", "probe", "stats", "version"]
+__all__ = ["cache_memlimit", "flush_all", "ping", "probe", "stats", "verbosity", "version"]
 
 R = TypeVar("R")
 
 PING: Final = Verb("ping", commands.MN, is_read=True)
 PROBE: Final = Verb("probe", commands.MN, is_read=True)
 VERSION: Final = Verb("version", commands.VERSION, is_read=True)
-STATS: Final = Verb("stats", commands.STATS)  # `stats reset` is none that may be sent twice
+STATS: Final = Verb("stats", commands.STATS)  # no read: `stats reset` must not be sent twice
 FLUSH_ALL: Final = Verb("flush_all", commands.FLUSH_ALL)
+CACHE_MEMLIMIT: Final = Verb("cache_memlimit", commands.CACHE_MEMLIMIT)
+VERBOSITY: Final = Verb("verbosity", commands.VERBOSITY)
 
 
 def _operation(verb: Verb, request: Request, read: Callable[[Reply], R]) -> Operation[R]:
@@ -55,7 +58,31 @@ def flush_all(delay: int) -> Operation[bool]:
     return _operation(FLUSH_ALL, commands.flush_all(delay), _answered)
 
 
+def cache_memlimit(megabytes: int) -> Operation[bool]:
+    """cache_memlimit megabytes. Raises InvalidArgumentError."""
+    return _operation(CACHE_MEMLIMIT, commands.cache_memlimit(megabytes), _read_memlimit)
+
+
+def verbosity(level: int) -> Operation[bool]:
+    """verbosity level. Raises InvalidArgumentError."""
+    return _operation(VERBOSITY, commands.verbosity(level), _answered)
+
+
 def _answered(_: Reply) -> bool:
+    return True
+
+
+# memcached.c, "cache_memlimit": the text behind the word differs between releases.
+_MEMLIMIT_REFUSED: Final = {
+    b"MEMLIMIT_TOO_SMALL": "the server takes 8 megabytes and more",
+    b"MEMLIMIT_ADJUST_FAILED": "the server could not change its memory; is the number one of megabytes, not bytes?",
+}
+
+
+def _read_memlimit(reply: Reply) -> bool:
+    refused = _MEMLIMIT_REFUSED.get(reply[0][0])
+    if refused is not None:
+        raise ClientError(refused)
     return True
 
 
@@ -63,6 +90,10 @@ def _read_version(reply: Reply) -> str:
     return b" ".join(reply[0][1:]).decode(errors="replace")
 
 
+_STATS_LINES: Final = (b"STAT ", b"ITEM ", b"PREFIX ")  # a name behind each; ITEM: a key, PREFIX: that of keys
+
+
 def _read_stats(reply: Reply) -> dict[str, str]:
-    lines = [line.decode(errors="replace").split(" ", 2) for line in reply[0] if line.startswith(b"STAT ")]
+    # A key is any bytes. With "replace" two keys could become one.
+    lines = [line.decode(errors="backslashreplace").split(" ", 2) for line in reply[0] if line.startswith(_STATS_LINES)]
     return {words[1]: words[2] if len(words) > 2 else "" for words in lines}

@@ -6,30 +6,29 @@ same verbs.
 
 from __future__ import annotations
 
-import asyncio
-import math
-import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Generic, Protocol, Self, final, overload
+from typing import Any, Generic, Self, final, overload
 
 from typing_extensions import TypeVar, Unpack, override
 
 from metacache import recipes
 from metacache.arguments import DEFAULT, Default, Ttl
+from metacache.copying import refuse_copy
 from metacache.core import Core, check_transport
-from metacache.operations import DECREMENT, INCREMENT
-from metacache.options import ClientOptions, Options, ViewOptions
-from metacache.policies import ErrorPolicy
+from metacache.effects.aio import AsyncEffects, Run
+from metacache.errors import MetacacheError
+from metacache.operations import APPEND, DECREMENT, INCREMENT, PREPEND
+from metacache.options import ClientOptions, ViewOptions, options_of
+from metacache.policies import READ, WRITE
 from metacache.protocol.keys import K, Key
-from metacache.protocol.windows import Replies
-from metacache.readers import EN_REPLY
 from metacache.results import DeleteResult, Item, Metadata, Outcomes, StoreResult
 from metacache.serializers.builtin import BytesSerializer
 from metacache.serializers.frame import Cause
 from metacache.serializers.protocols import Serializer
-from metacache.transports import ASYNC_CLOSED, AsyncTransport, Batch, Operation
+from metacache.statistics import ClientStatistics
+from metacache.transports import ASYNC_CLOSED, AsyncTransport
 
 __all__ = ["AsyncClient"]
 
@@ -37,10 +36,6 @@ T = TypeVar("T", default=bytes)
 D = TypeVar("D")
 R = TypeVar("R")
 B = TypeVar("B", bytes, str)
-
-
-class _Run(Protocol):
-    def __call__(self, op: Operation[R], /, *, deadline: float | None) -> Awaitable[R]: ...
 
 
 @final
@@ -58,13 +53,14 @@ class AsyncClient(Generic[T]):
     NodeDownError, ConnectError, AuthenticationError. And when its request is on the way: OperationTimeout,
     ConnectionLost, ProtocolError (the connection is closed; ``maybe_applied`` tells whether a write may have been
     done), ServerError and ClientError (the connection goes on). ``on_error="miss"`` makes misses of the errors of
-    servers and network in reads. It belongs to the event loop that it is first used in.
+    servers and network in reads, ``"ignore"`` lets writes fail quietly too: see `ClientOptions`.
+    It belongs to the event loop that it is first used in.
     """
 
-    __slots__ = ("_core", "_effects", "_fetch", "_operations", "_owns", "_run", "_transport")
+    __reduce_ex__ = refuse_copy
+    __slots__ = ("_core", "_effects", "_operations", "_owns", "_run", "_transport")
 
-    _run: _Run
-    _fetch: _Run
+    _run: Run
     _transport: AsyncTransport
 
     @overload
@@ -98,7 +94,7 @@ class AsyncClient(Generic[T]):
         # pyright takes the T of a bare class for unknown.
         self._set_up(
             transport,
-            Core.of(chosen, Options(**options)),  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+            Core.of(chosen, options_of(options)),  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
             owns=owns,
         )
 
@@ -107,11 +103,8 @@ class AsyncClient(Generic[T]):
         self._core = core
         self._operations = core.operations
         self._owns = owns
-        # Chosen once, so that no operation asks. None of them refers to the client: a dropped one is freed at once.
-        timeout, misses = core.options.timeout, core.misses
-        self._run = transport.run if timeout is None else _within(transport, timeout)
-        self._fetch = self._run if misses is None else _or_miss(self._run, misses)
-        self._effects = _AsyncEffects(self._run)
+        self._effects = AsyncEffects(transport, core.options.timeout, core.errors)
+        self._run = self._effects.run_now
 
     def with_options(self, **changes: Unpack[ViewOptions]) -> AsyncClient[T]:
         """Return a client of the same type on the same transport with some options changed; cheap, and it owns nothing.
@@ -125,8 +118,8 @@ class AsyncClient(Generic[T]):
     async def aclose(self) -> None:
         """Refuse further operations with ClosedError; close the transport if it is owned. Closing twice is nothing."""
         transport, self._transport = self._transport, ASYNC_CLOSED
-        self._run = self._fetch = ASYNC_CLOSED.run
-        self._effects = _AsyncEffects(self._run)
+        self._effects = AsyncEffects(ASYNC_CLOSED, None, self._core.errors)
+        self._run = ASYNC_CLOSED.run
         if self._owns:
             await transport.aclose()
 
@@ -149,8 +142,16 @@ class AsyncClient(Generic[T]):
 
     @property
     def errors_as_misses(self) -> Mapping[str, int]:
-        """How many errors ``on_error="miss"`` made misses of, by the name of their class. Live."""
+        """How many errors ``on_error`` made misses of, or ignored, by the name of their class. Live."""
         return self._core.errors.counts
+
+    @property
+    def statistics(self) -> ClientStatistics:
+        """Hits, misses, stale and undecodable values, and errors since the client was made, its views included.
+
+        A frozen snapshot; the counts are exact under threads.
+        """
+        return self._core.statistics
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -163,53 +164,66 @@ class AsyncClient(Generic[T]):
 
         A value marked stale is returned as any other, and spends its win: use `get_item` to be told.
         """
-        return await self._fetch(self._operations.get(key, default), deadline=None)
+        try:
+            return await self._run(self._operations.get(key, default), deadline=None)
+        except MetacacheError as error:
+            if self._core.errors.forgives(READ, error):
+                return default
+            raise
 
     async def get_item(self, key: Key) -> Item[T] | None:
         """Return the value with its CAS, time to live, size and state, or None for a miss."""
-        return await self._fetch(self._operations.get_item(key), deadline=None)
+        return await self._effects.call(READ, self._operations.get_item(key), fallback=None)
 
     async def get_many(self, keys: Iterable[K]) -> dict[K, T]:
         """Return the values of those keys that were found; one exchange for all.
 
         Raises BatchError, with both halves, when a part failed.
         """
-        batch = self._core.batches.get_many(keys)
-        return batch.results(await self._drive(batch.batch), self._core.misses)
+        return await self._effects.results(self._core.batches.get_many(keys))
 
     async def get_items(self, keys: Iterable[K]) -> dict[K, Item[T]]:
         """Return the items of those keys that were found, as `get_item` and `get_many` do."""
-        batch = self._core.batches.get_items(keys)
-        return batch.results(await self._drive(batch.batch), self._core.misses)
+        return await self._effects.results(self._core.batches.get_items(keys))
 
     async def get_many_outcomes(self, keys: Iterable[K]) -> Outcomes[K, T]:
         """Return the values found and the errors met, by key; never raises for a part once it is sent.
 
         A key that cannot travel raises before anything is sent, as in every batch.
         """
-        batch = self._core.batches.get_many(keys)
-        return batch.outcomes(await self._drive(batch.batch))
+        return await self._effects.outcomes(self._core.batches.get_many(keys))
 
     async def get_and_touch(self, key: Key, ttl: Ttl) -> T | None:
         """Return the value and give it *ttl* seconds to live from now; None for a miss.
 
-        After an error it may have been touched, and so is what was there but could not be decoded.
+        What was there but could not be decoded is touched too. A lease is removed by a second exchange, for it would
+        last too long. An error or a cancel before that leaves it with *ttl*. An error says by ``maybe_applied`` whether
+        the item may have been touched.
         """
-        return await recipes.get_and_touch(self._effects, self._operations, key, ttl)
+        recipe = recipes.get_and_touch(self._effects, self._operations, key, ttl)
+        return await self._effects.follow(recipe, fallback=None)
 
     async def touch(self, key: Key, ttl: Ttl) -> bool:
         """Give the item *ttl* seconds to live from now; return whether it was there.
 
-        After an error it may have been touched. Spends the win of a stale item.
+        Consumes the win of a stale item. A lease is removed as in `get_and_touch`, and is False; errors as there.
         """
-        return await recipes.touch(self._effects, self._operations, key, ttl)
+        return await self._effects.follow(recipes.touch(self._effects, self._operations, key, ttl), fallback=False)
+
+    async def exists(self, key: Key) -> bool:
+        """Return whether an item is there that this client can read by its client flags; its bytes are not decoded.
+
+        False for a lease. Foreign flags: False, or DecodeError by ``on_undecodable``. Consumes the win of a stale item,
+        as `get` does.
+        """
+        return await self._effects.call(READ, self._operations.exists(key), fallback=False)
 
     async def inspect(self, key: Key) -> Metadata | None:
         """Return what the server knows of an item without reading it, or None; spends no win, renews nothing.
 
         Raises InvalidKeyError for a key that travels as base64 (it holds a space or control byte, or is hashed).
         """
-        return await self._fetch(self._operations.inspect(key), deadline=None)
+        return await self._effects.call(READ, self._operations.inspect(key), fallback=None)
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
@@ -219,33 +233,38 @@ class AsyncClient(Generic[T]):
         *ttl*: seconds or timedelta; None: never expires; left out: the client's default_ttl. A ServerError (too large,
         out of memory) leaves the key without its old value.
         """
-        return await self._run(self._operations.set(key, value, ttl), deadline=None)
+        try:
+            return await self._run(self._operations.set(key, value, ttl), deadline=None)
+        except MetacacheError as error:
+            if self._core.errors.forgives(WRITE, error):
+                return StoreResult.FAILED
+            raise
 
     async def add(self, key: Key, value: T, *, ttl: Ttl | Default = DEFAULT) -> StoreResult:
         """Store *value* if the key is not there; return STORED or NOT_STORED. *ttl* and errors as in `set`.
 
         What this client cannot decode is there all the same: `get` misses it, `add` does not store.
         """
-        return await self._run(self._operations.add(key, value, ttl), deadline=None)
+        return await self._effects.call(WRITE, self._operations.add(key, value, ttl), fallback=StoreResult.FAILED)
 
     async def replace(self, key: Key, value: T, *, ttl: Ttl | Default = DEFAULT) -> StoreResult:
         """Store *value* if the key is there; return STORED or NOT_STORED. *ttl* and errors as in `set`."""
-        return await self._run(self._operations.replace(key, value, ttl), deadline=None)
+        return await self._effects.call(WRITE, self._operations.replace(key, value, ttl), fallback=StoreResult.FAILED)
 
     async def compare_and_set(self, key: Key, value: T, cas: int, *, ttl: Ttl | Default = DEFAULT) -> StoreResult:
         """Store *value* if the item still has *cas* (of `get_item`); return STORED, EXISTS or NOT_FOUND.
 
         *ttl* as in `set`: it lives anew, not for what it had left.
         """
-        return await self._run(self._operations.compare_and_set(key, value, cas, ttl), deadline=None)
+        op = self._operations.compare_and_set(key, value, cas, ttl)
+        return await self._effects.call(WRITE, op, fallback=StoreResult.FAILED)
 
     async def set_many(self, items: Mapping[K, T], *, ttl: Ttl | Default = DEFAULT) -> dict[K, StoreResult]:
         """Store all values; one exchange for all. Return what each came to. *ttl* as in `set`.
 
         Everything is checked before the first byte is sent. Raises BatchError, with both halves, when a part failed.
         """
-        batch = self._core.batches.set_many(items, ttl)
-        return batch.results(await self._drive(batch.batch))
+        return await self._effects.results(self._core.batches.set_many(items, ttl))
 
     async def set_many_outcomes(
         self, items: Mapping[K, T], *, ttl: Ttl | Default = DEFAULT
@@ -254,8 +273,7 @@ class AsyncClient(Generic[T]):
 
         *ttl* as in `set`. A key, value or ttl that is refused raises before anything is sent, as in `set_many`.
         """
-        batch = self._core.batches.set_many(items, ttl)
-        return batch.outcomes(await self._drive(batch.batch))
+        return await self._effects.outcomes(self._core.batches.set_many(items, ttl))
 
     @overload
     async def append(self: AsyncClient[bytes], key: Key, value: bytes) -> StoreResult: ...
@@ -264,10 +282,16 @@ class AsyncClient(Generic[T]):
     async def append(self: AsyncClient[B], key: Key, value: B) -> StoreResult:
         """Put *value* behind what is stored; return STORED or NOT_STORED. The item keeps its time to live.
 
-        Only for values of bytes and of str with the built-in serializer and no compressor, else
-        InvalidArgumentError.
+        NOT_STORED: the item is absent, a lease, stale, compressed, written by another serializer (the last two:
+        DecodeError by ``on_undecodable``), or it would become too large for the server. Takes two exchanges, each with
+        a timeout of its own: one looks at the item (and gives the win back where it took that of a stale item), one
+        appends if no other writer came in between. Else both are done again, up to 64 times within 3 seconds or so;
+        then ConflictError. After an error with ``maybe_applied`` false nothing was appended. ServerError: the server
+        runs without CAS (-C), or *value* alone is too large for it, which leaves the key without any. Only for values
+        of bytes and of str with the built-in serializer and no compressor, else InvalidArgumentError.
         """
-        return await self._run(self._operations.append(key, value), deadline=None)
+        recipe = recipes.grow(self._effects, self._operations, APPEND, key, value)
+        return await self._effects.follow(recipe, fallback=StoreResult.FAILED)
 
     @overload
     async def prepend(self: AsyncClient[bytes], key: Key, value: bytes) -> StoreResult: ...
@@ -275,27 +299,26 @@ class AsyncClient(Generic[T]):
     async def prepend(self: AsyncClient[str], key: Key, value: str) -> StoreResult: ...
     async def prepend(self: AsyncClient[B], key: Key, value: B) -> StoreResult:
         """Put *value* before what is stored; else as `append`."""
-        return await self._run(self._operations.prepend(key, value), deadline=None)
+        recipe = recipes.grow(self._effects, self._operations, PREPEND, key, value)
+        return await self._effects.follow(recipe, fallback=StoreResult.FAILED)
 
     async def delete(self, key: Key, *, cas: int | None = None) -> DeleteResult:
         """Delete the item; with *cas* only if it still has it. Return DELETED, NOT_FOUND or EXISTS."""
-        return await self._run(self._operations.delete(key, cas), deadline=None)
+        return await self._effects.call(WRITE, self._operations.delete(key, cas), fallback=DeleteResult.FAILED)
 
     async def delete_many(self, keys: Iterable[K]) -> dict[K, DeleteResult]:
         """Delete the items; one exchange for all. Return what each came to.
 
         Raises BatchError, with both halves, when a part failed.
         """
-        batch = self._core.batches.delete_many(keys)
-        return batch.results(await self._drive(batch.batch))
+        return await self._effects.results(self._core.batches.delete_many(keys))
 
     async def delete_many_outcomes(self, keys: Iterable[K]) -> Outcomes[K, DeleteResult]:
         """Delete the items; return results and errors by key, and never raise for a part once it is sent.
 
         A key that cannot travel raises before anything is sent, as in every batch.
         """
-        batch = self._core.batches.delete_many(keys)
-        return batch.outcomes(await self._drive(batch.batch))
+        return await self._effects.outcomes(self._core.batches.delete_many(keys))
 
     async def invalidate(self, key: Key, *, stale_for: int | timedelta) -> bool:
         """Mark the item stale and let it be served for *stale_for* seconds more; return whether it was there.
@@ -303,23 +326,29 @@ class AsyncClient(Generic[T]):
         The next reader wins the right to store a fresh value (`Item.won`), and no other does, though it may never store
         one. *stale_for* becomes the time to live, also of an item that had less.
         """
-        return await self._run(self._operations.invalidate(key, stale_for), deadline=None)
+        return await self._effects.call(WRITE, self._operations.invalidate(key, stale_for), fallback=False)
 
     async def update(
         self, key: Key, fn: Callable[[T | None], T], *, ttl: Ttl | Default = DEFAULT, attempts: int = 10
     ) -> T:
-        """Store ``fn(current value)`` unless somebody stores in between, then try again; return what was stored.
+        """Store ``fn(current value)``, again if another writer stores in between; return what was stored.
 
         *fn* gets None when there is no value (absent, being computed, undecodable) and may be called *attempts* times.
-        Each exchange has its own timeout. *ttl* as in `set`: it lives anew, not for what it had left. Raises
-        ConflictError when every attempt lost; read errors always raise.
+        Each exchange has its own timeout. *ttl* as in `set`: it restarts. Raises ConflictError when every attempt lost;
+        read errors always raise. An end before the store leaves the item as it was, but for the win of a stale item,
+        which the read consumes.
         """
-        return await recipes.update(self._effects, self._operations, key, fn, ttl, attempts)
+        recipe = recipes.update(self._effects, self._operations, key, fn, ttl, attempts)
+        return await self._effects.follow_strictly(recipe)
 
     # --- arithmetic --------------------------------------------------------------------------------------------------
 
     @overload
     async def increment(
+        self: AsyncClient[int], key: Key, delta: int = 1, *, initial: int, initial_ttl: Ttl | Default = DEFAULT
+    ) -> int: ...
+    @overload
+    async def increment(
         self: AsyncClient[int], key: Key, delta: int = 1, *, initial: int, ttl: Ttl | Default = DEFAULT
     ) -> int: ...
     @overload
@@ -327,18 +356,30 @@ class AsyncClient(Generic[T]):
         self: AsyncClient[int], key: Key, delta: int = 1, *, ttl: Ttl | Default = DEFAULT
     ) -> int | None: ...
     async def increment(
-        self: AsyncClient[int], key: Key, delta: int = 1, *, initial: int | None = None, ttl: Ttl | Default = DEFAULT
+        self: AsyncClient[int],
+        key: Key,
+        delta: int = 1,
+        *,
+        initial: int | None = None,
+        initial_ttl: Ttl | Default = DEFAULT,
+        ttl: Ttl | Default = DEFAULT,
     ) -> int | None:
         """Add *delta* (0 to 2**64-1) on the server and return the sum, which wraps at 2**64; None if the key is absent.
 
-        *initial* is stored and returned when the key is not there, to live for *ttl* or the client's default_ttl. Only
-        a given *ttl* renews the life of an item that is there. It costs a second exchange, a `touch` with a timeout of
-        its own: after an error of that one (``maybe_applied``) the number has changed, its life perhaps not; the win of
-        a stale item is spent. Only for values of int with the built-in serializer and no compressor, else
-        InvalidArgumentError; ClientError when the stored value is no number from 0 to 2**64-1.
+        *initial* is stored and returned when the key is not there, to live for *initial_ttl*, else *ttl*, else the
+        client's default_ttl. Only a given *ttl* renews the life of an item that is there. It costs a second exchange, a
+        `touch` with a timeout of its own: after an error of that one (``maybe_applied``) the number has changed, its
+        life perhaps not; the win of a stale item is consumed. Only for values of int with the built-in serializer and
+        no compressor, else InvalidArgumentError, as for *initial_ttl* beside *ttl* or without *initial*; ClientError
+        when the stored value is not a number from 0 to 2**64-1.
         """
-        return await recipes.arithmetic(self._effects, self._operations, INCREMENT, key, delta, initial, ttl)
+        recipe = recipes.arithmetic(self._effects, self._operations, INCREMENT, key, delta, initial, initial_ttl, ttl)
+        return await self._effects.follow(recipe, fallback=initial)
 
+    @overload
+    async def decrement(
+        self: AsyncClient[int], key: Key, delta: int = 1, *, initial: int, initial_ttl: Ttl | Default = DEFAULT
+    ) -> int: ...
     @overload
     async def decrement(
         self: AsyncClient[int], key: Key, delta: int = 1, *, initial: int, ttl: Ttl | Default = DEFAULT
@@ -348,49 +389,14 @@ class AsyncClient(Generic[T]):
         self: AsyncClient[int], key: Key, delta: int = 1, *, ttl: Ttl | Default = DEFAULT
     ) -> int | None: ...
     async def decrement(
-        self: AsyncClient[int], key: Key, delta: int = 1, *, initial: int | None = None, ttl: Ttl | Default = DEFAULT
+        self: AsyncClient[int],
+        key: Key,
+        delta: int = 1,
+        *,
+        initial: int | None = None,
+        initial_ttl: Ttl | Default = DEFAULT,
+        ttl: Ttl | Default = DEFAULT,
     ) -> int | None:
         """Subtract *delta* on the server and return the difference, at least 0; else as `increment`."""
-        return await recipes.arithmetic(self._effects, self._operations, DECREMENT, key, delta, initial, ttl)
-
-    async def _drive(self, batch: Batch) -> Replies:
-        timeout = self._core.options.timeout
-        if not len(batch):
-            return Replies()
-        return await self._transport.run_batch(
-            batch, deadline=math.inf if timeout is None else time.monotonic() + timeout
-        )
-
-
-def _within(transport: AsyncTransport, timeout: float) -> _Run:
-    def run(op: Operation[R], /, *, deadline: float | None) -> Awaitable[R]:  # noqa: ARG001 - it is set here
-        return transport.run(op, deadline=time.monotonic() + timeout)
-
-    return run
-
-
-def _or_miss(run: _Run, policy: ErrorPolicy) -> _Run:
-    async def fetch(op: Operation[R], /, *, deadline: float | None) -> R:
-        try:
-            return await run(op, deadline=deadline)
-        except policy.misses as error:
-            policy.count(error)
-            return op.read(EN_REPLY)
-
-    return fetch
-
-
-@final
-class _AsyncEffects:
-    """The effects of a recipe under an event loop."""
-
-    __slots__ = ("_run",)
-
-    def __init__(self, run: _Run) -> None:
-        self._run = run
-
-    async def run(self, op: Operation[R], /) -> R:
-        return await self._run(op, deadline=None)
-
-    async def sleep(self, seconds: float, /) -> None:
-        await asyncio.sleep(seconds)
+        recipe = recipes.arithmetic(self._effects, self._operations, DECREMENT, key, delta, initial, initial_ttl, ttl)
+        return await self._effects.follow(recipe, fallback=initial)

@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Final, Literal, TypeAlias, final
 
 from metacache.errors import InvalidArgumentError, InvalidTypeError
+from metacache.interrupts import is_own
 from metacache.protocol.flags import I32_MAX, U64_MAX
 from metacache.protocol.keys import K
 from metacache.settings import shown
@@ -41,7 +42,7 @@ def seconds(ttl: int | timedelta, name: str = "ttl") -> int:
     if isinstance(ttl, timedelta):
         whole = math.ceil(ttl.total_seconds())
     elif isinstance(ttl, bool) or not isinstance(ttl, int):
-        raise InvalidTypeError(f"{name} is an int of seconds, a timedelta or None, not {type(ttl).__name__}")
+        raise InvalidTypeError(f"{name} is an int of seconds from now, a timedelta or None, not {type(ttl).__name__}")
     else:
         whole = ttl
     if whole < 1:
@@ -62,8 +63,10 @@ def exptime(ttl: Ttl, now: float, name: str = "ttl") -> int:
     if whole <= MAX_RELATIVE:
         return whole
     if int(now) + whole > I32_MAX:
+        # A timestamp ends there too, whether it counts seconds, milliseconds or nanoseconds.
+        hint = "" if isinstance(ttl, timedelta) else f"; {name} is seconds from now, not a timestamp"
         raise InvalidArgumentError(
-            f"{name} of {shown(whole)} seconds ends after 2038-01-19, the last day memcached can tell"
+            f"{name} of {shown(whole)} seconds ends after 2038-01-19, the last day that memcached can store{hint}"
         )
     return int(now) + whole
 
@@ -98,4 +101,6 @@ def key_list(keys: Iterable[K]) -> list[K]:
         # A set tells at half the price whether there is anything to do.
         return given if len(set(given)) == len(given) else list(dict.fromkeys(given))
     except TypeError as error:
+        if not is_own(error):
+            raise
         raise InvalidTypeError(f"keys is an iterable of str or bytes: {error}") from None

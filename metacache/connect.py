@@ -17,16 +17,20 @@ from metacache.discovery.blocking import Watch
 from metacache.discovery.follower import ask, known_nodes
 from metacache.errors import InvalidTypeError
 from metacache.nodes import Node
-from metacache.options import ClientOptions
+from metacache.options import ClientOptions, options_of
 from metacache.serializers.builtin import BytesSerializer, IntSerializer, StrSerializer
 from metacache.serializers.discovery import load_serializer
+from metacache.serializers.fingerprints import check_type
+from metacache.serializers.names import type_name
 from metacache.serializers.protocols import Serializer
+from metacache.serializers.suggestions import suggestion
 from metacache.settings import Settings
 from metacache.urls import SourceOfNodes, parse_url
 
 __all__ = ["connect", "connect_async", "open_async_cluster", "open_cluster", "serializer_for"]
 
 T = TypeVar("T")
+Builtin = TypeVar("Builtin", bytes, str, int)  # the types that need no serializer
 
 
 @overload
@@ -36,9 +40,18 @@ def connect(
 @overload
 def connect(
     url: str,
+    type_: type[Builtin],
+    *,
+    serializer: None = None,
+    settings: Settings | None = None,
+    **options: Unpack[ClientOptions],
+) -> Client[Builtin]: ...
+@overload
+def connect(
+    url: str,
     type_: type[T],
     *,
-    serializer: str | Serializer[T] | None = None,
+    serializer: str | Serializer[T],
     settings: Settings | None = None,
     **options: Unpack[ClientOptions],
 ) -> Client[T]: ...
@@ -47,7 +60,7 @@ def connect(
     url: str,
     type_: TypeForm[T],
     *,
-    serializer: str | Serializer[T] | None = None,
+    serializer: str | Serializer[T],
     settings: Settings | None = None,
     **options: Unpack[ClientOptions],
 ) -> Client[T]: ...
@@ -71,6 +84,7 @@ def connect(
     Raises InvalidArgumentError naming the part of the URL that is wrong (never a credential), SerializerNotFound.
     """
     chosen = serializer_for(type_, serializer)
+    options_of(options)  # before anything is opened
     return Client(open_cluster(url, settings or Settings()), chosen, owns=True, **options)
 
 
@@ -81,9 +95,18 @@ def connect_async(
 @overload
 def connect_async(
     url: str,
+    type_: type[Builtin],
+    *,
+    serializer: None = None,
+    settings: Settings | None = None,
+    **options: Unpack[ClientOptions],
+) -> AsyncClient[Builtin]: ...
+@overload
+def connect_async(
+    url: str,
     type_: type[T],
     *,
-    serializer: str | Serializer[T] | None = None,
+    serializer: str | Serializer[T],
     settings: Settings | None = None,
     **options: Unpack[ClientOptions],
 ) -> AsyncClient[T]: ...
@@ -92,7 +115,7 @@ def connect_async(
     url: str,
     type_: TypeForm[T],
     *,
-    serializer: str | Serializer[T] | None = None,
+    serializer: str | Serializer[T],
     settings: Settings | None = None,
     **options: Unpack[ClientOptions],
 ) -> AsyncClient[T]: ...
@@ -116,6 +139,7 @@ def connect_async(
     Raises InvalidArgumentError naming the part of the URL that is wrong (never a credential), SerializerNotFound.
     """
     chosen = serializer_for(type_, serializer)
+    options_of(options)  # before anything is opened
     return AsyncClient(open_async_cluster(url, settings or Settings()), chosen, owns=True, **options)
 
 
@@ -132,7 +156,8 @@ def serializer_for(type_: Any, serializer: str | Serializer[Any] | None) -> Seri
     for class_, builtin in _BUILTIN:
         if type_ is class_:
             return builtin()
-    raise InvalidTypeError(f"values of {type_!r} need a serializer: give serializer='msgspec', for example")
+    check_type(type_)
+    raise InvalidTypeError(f"values of {type_name(type_)} need a serializer: {suggestion(type_)}")
 
 
 def open_cluster(url: str, settings: Settings) -> Cluster:

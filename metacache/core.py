@@ -14,11 +14,13 @@ from typing_extensions import Unpack
 from metacache.batches import Batches
 from metacache.errors import InvalidTypeError
 from metacache.operations import Operations
-from metacache.options import Options, ViewOptions
+from metacache.options import Options, ViewOptions, refuse_unknown
 from metacache.policies import ErrorPolicy, UndecodablePolicy
+from metacache.readers import Reader
 from metacache.serializers.builtin import BytesSerializer, IntSerializer, StrSerializer
 from metacache.serializers.frame import Frame
 from metacache.serializers.protocols import Serializer
+from metacache.statistics import ClientStatistics, Counts
 
 __all__ = ["Core", "check_transport"]
 
@@ -29,14 +31,17 @@ T = TypeVar("T")
 class Core(Generic[T]):
     """The parts of one client. A view of it shares the frame and the counters."""
 
-    __slots__ = ("_frame", "batches", "errors", "operations", "options", "undecodable")
+    __slots__ = ("_counts", "_frame", "batches", "errors", "operations", "options", "undecodable")
 
-    def __init__(self, frame: Frame[T], options: Options, undecodable: UndecodablePolicy, errors: ErrorPolicy) -> None:
+    def __init__(
+        self, frame: Frame[T], options: Options, undecodable: UndecodablePolicy, errors: ErrorPolicy, counts: Counts
+    ) -> None:
         self._frame = frame
+        self._counts = counts
         self.options = options
         self.undecodable = undecodable
         self.errors = errors
-        self.operations = Operations(frame, undecodable, options, time.time)
+        self.operations = Operations(Reader(frame, undecodable, counts), options, time.time)
         self.batches = Batches(self.operations)
 
     @classmethod
@@ -50,20 +55,24 @@ class Core(Generic[T]):
         # numbers.
         reads_plain = isinstance(serializer, BytesSerializer | StrSerializer | IntSerializer)
         frame = Frame(serializer, compressor=options.compressor, reads_plain=reads_plain)
-        return cls(frame, options, UndecodablePolicy(strict=options.on_undecodable == "raise"), ErrorPolicy())
+        undecodable = UndecodablePolicy(strict=options.on_undecodable == "raise")
+        counts = Counts()
+        return cls(frame, options, undecodable, ErrorPolicy(options.on_error, counts, {}), counts)
 
     def view(self, **changes: Unpack[ViewOptions]) -> Core[T]:
-        """Return a core with some options changed. Raises InvalidTypeError for one that is the client's alone."""
+        """Return a core with some options changed. Raises InvalidTypeError for one that no view can change."""
+        refuse_unknown(changes)
         fixed = changes.keys() - ViewOptions.__annotations__.keys()
         if fixed:
-            told = f"with_options changes {', '.join(ViewOptions.__annotations__)}, not {', '.join(sorted(fixed))}"
-            raise InvalidTypeError(f"{told}; make another client for that")
-        return Core(self._frame, attrs.evolve(self.options, **changes), self.undecodable, self.errors)
+            changed = f"with_options changes {', '.join(ViewOptions.__annotations__)}, not {', '.join(sorted(fixed))}"
+            raise InvalidTypeError(f"{changed}; make another client for that")
+        options = attrs.evolve(self.options, **changes)
+        return Core(self._frame, options, self.undecodable, self.errors.view(options.on_error), self._counts)
 
     @property
-    def misses(self) -> ErrorPolicy | None:
-        """The policy that takes errors for misses, None when errors are raised."""
-        return self.errors if self.options.on_error == "miss" else None
+    def statistics(self) -> ClientStatistics:
+        """What was counted so far."""
+        return self._counts.snapshot(sum(self.undecodable.counts.values()))
 
 
 _SERIALIZER = ("wire_id", "fingerprint", "dumps", "loads")

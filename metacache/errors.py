@@ -74,13 +74,7 @@ class MetacacheError(Exception):
 
     @override
     def __str__(self) -> str:
-        what = self.operation or ""
-        if self.key is not None:
-            what = f"{what} {_shown(self.key)}".lstrip()
-        if self.node is not None:
-            what = f"{what} on {self.node}" if what else self.node
-        text = f"{what}: {self.message}" if what else self.message
-        return f"{text} (the write may have been applied)" if self.maybe_applied else text
+        return f"{_said(self)} (the write may have been applied)" if self.maybe_applied else _said(self)
 
     def locate(self, *, node: str | None = None, operation: str | None = None, key: str | bytes | None = None) -> Self:
         """Fill in what is not known yet of node, operation and key; return self."""
@@ -88,6 +82,16 @@ class MetacacheError(Exception):
         self.operation = self.operation if self.operation is not None else operation
         self.key = self.key if self.key is not None else key
         return self
+
+
+def _said(error: MetacacheError) -> str:
+    """Return the text of *error* but for its note about a write, which stands once, at the end of a whole message."""
+    what = error.operation or ""
+    if error.key is not None:
+        what = f"{what} {_shown(error.key)}".lstrip()
+    if error.node is not None:
+        what = f"{what} on {error.node}" if what else error.node
+    return f"{what}: {error.message}" if what else error.message
 
 
 def _shown(key: str | bytes) -> str:
@@ -119,7 +123,7 @@ class ValueTooLargeError(MetacacheError):
 
 @final
 class ConflictError(MetacacheError):
-    """`update` lost its compare-and-set race in every attempt. The item holds what another writer stored."""
+    """`update`, `append` or `prepend` lost its race in every attempt. The item holds what another writer stored."""
 
 
 class SerializationError(MetacacheError):
@@ -239,6 +243,6 @@ class BatchError(MetacacheError):
 
 def _summary(results: Mapping[str | bytes, object], errors: Mapping[str | bytes, MetacacheError]) -> str:
     causes = Counter((type(error).__name__, error.node) for error in errors.values())
-    told = ", ".join(f"{count} {name}" + (f" at {node}" if node else "") for (name, node), count in causes.items())
-    first = next(iter(errors.values()), None)
-    return f"{len(errors)} of {len(errors) + len(results)} keys failed: {told}; the first: {first}"
+    counts = ", ".join(f"{count} {name}" + (f" at {node}" if node else "") for (name, node), count in causes.items())
+    first = next((_said(error) for error in errors.values()), "None")
+    return f"{len(errors)} of {len(errors) + len(results)} keys failed: {counts}; the first: {first}"

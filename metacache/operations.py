@@ -10,19 +10,20 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Final, Generic, TypeVar, final
 
+from metacache.answers import read_delete, read_done, read_metadata, read_number, read_store
 from metacache.arguments import DEFAULT, MAX_RELATIVE, Default, Ttl, exptime, seconds, u64, unsigned_cas
 from metacache.errors import InvalidArgumentError, InvalidKeyError, MetacacheError, ValueTooLargeError
+from metacache.interrupts import fails_again, is_injected
 from metacache.options import Options
-from metacache.policies import UndecodablePolicy
 from metacache.protocol import commands
-from metacache.protocol.commands import MAX_BODY
+from metacache.protocol.commands import MAX_BODY, Command
 from metacache.protocol.flags import Takes, Token, encode_flags, numeric_flag
 from metacache.protocol.keys import MAX_KEY, Key, KeyEncoder
 from metacache.protocol.replies import Reply
-from metacache.readers import Held, Reader, read_delete, read_done, read_held, read_metadata, read_number, read_store
+from metacache.readers import Held, Look, Reader, read_held
 from metacache.results import DeleteResult, Item, Metadata, StoreResult
 from metacache.serializers.builtin import BytesSerializer, IntSerializer, StrSerializer
-from metacache.serializers.frame import Frame, not_bytes, refused
+from metacache.serializers.frame import not_bytes, refused
 from metacache.transports import Operation, Verb
 
 __all__ = ["Operations"]
@@ -35,8 +36,7 @@ GET: Final = Verb("get", commands.MG_VALUE, is_read=True)
 GET_ITEM: Final = Verb("get_item", commands.MG_VALUE, is_read=True)
 GET_AND_TOUCH: Final = Verb("get_and_touch", commands.MG_VALUE)
 TOUCH: Final = Verb("touch", commands.MG)
-GET_AND_TOUCH_REMOVE: Final = Verb("get_and_touch", commands.MD)
-TOUCH_REMOVE: Final = Verb("touch", commands.MD)
+EXISTS: Final = Verb("exists", commands.MG, is_read=True)
 INSPECT: Final = Verb("inspect", commands.ME, is_read=True)
 SET: Final = Verb("set", commands.MS)
 ADD: Final = Verb("add", commands.MS)
@@ -48,25 +48,36 @@ DELETE: Final = Verb("delete", commands.MD)
 INVALIDATE: Final = Verb("invalidate", commands.MD)
 INCREMENT: Final = Verb("increment", commands.MA_VALUE)
 DECREMENT: Final = Verb("decrement", commands.MA_VALUE)
-INCREMENT_RENEW: Final = Verb("increment", commands.MG)
-DECREMENT_RENEW: Final = Verb("decrement", commands.MG)
 UPDATE_READ: Final = Verb("update", commands.MG_VALUE, is_read=True)
 UPDATE_STORE: Final = Verb("update", commands.MS)
+
+
+def _beside(command: Command, *verbs: Verb, is_read: bool = False) -> dict[Verb, Verb]:
+    return {verb: Verb(verb.name, command, is_read=is_read) for verb in verbs}
+
+
+# What verbs of several exchanges send beside their own command.
+LOOKS: Final = _beside(commands.MG, APPEND, PREPEND, is_read=True)
+RENEWALS: Final = _beside(commands.MG, INCREMENT, DECREMENT)
+DELETES: Final = _beside(commands.MD, TOUCH, GET_AND_TOUCH, APPEND, PREPEND, *RENEWALS.values())
 
 # Requests of which only numbers and keys change are made of ready pieces; the letters are the flag table's.
 _VALUE: Final[dict[str, Token]] = {"value": True, "return_client_flags": True}
 _ITEM: Final[dict[str, Token]] = {"return_cas": True, "return_ttl": True, "return_fetched": True, "return_idle": True}
-_TOUCHED: Final[dict[str, Token]] = {"return_size": True, "return_client_flags": True, "return_cas": True}
+_STATE: Final[dict[str, Token]] = {"return_size": True, "return_client_flags": True}
 VALUE_FLAGS: Final = encode_flags(Takes.MG, _VALUE)
 ITEM_FLAGS: Final = encode_flags(Takes.MG, _VALUE | _ITEM)
 HELD_FLAGS: Final = encode_flags(Takes.MG, _VALUE | {"return_cas": True})
-TOUCH_FLAGS: Final = encode_flags(Takes.MG, _TOUCHED)
+STATE_FLAGS: Final = encode_flags(Takes.MG, _STATE)
+LOOK_FLAGS: Final = encode_flags(Takes.MG, _STATE | {"return_cas": True})
 ARITHMETIC_FLAGS: Final = encode_flags(Takes.MA, {"value": True})
 INVALIDATE_FLAGS: Final = encode_flags(Takes.MD, {"invalidate": True})
 MODE_ADD: Final = encode_flags(Takes.MS, {"mode": "E"})
 MODE_REPLACE: Final = encode_flags(Takes.MS, {"mode": "R"})
-MODE_APPEND: Final = encode_flags(Takes.MS, {"mode": "A"})
-MODE_PREPEND: Final = encode_flags(Takes.MS, {"mode": "P"})
+MODES_OF_GROWTH: Final = {
+    APPEND: encode_flags(Takes.MS, {"mode": "A"}),
+    PREPEND: encode_flags(Takes.MS, {"mode": "P"}),
+}
 MODE_DECREMENT: Final = encode_flags(Takes.MA, {"mode": "D"})
 CLIENT_FLAGS: Final = numeric_flag("client_flags")
 TTL: Final = numeric_flag("ttl")
@@ -95,7 +106,7 @@ class located:  # noqa: N801 - reads as a phrase: with located(GET, key)
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object, /) -> None:
-        if isinstance(error, MetacacheError):
+        if isinstance(error, MetacacheError) and not is_injected(error):
             error.locate(operation=self._verb.name, key=self._key if isinstance(self._key, str | bytes) else None)
 
 
@@ -119,8 +130,7 @@ class Operations(Generic[T]):
     """The verbs of one client, as operations.
 
     Args:
-        frame: encodes and decodes the values.
-        policy: what becomes of undecodable ones.
+        reader: reads the values, and knows the frame that encodes them.
         options: prefix, default_ttl, long_keys.
         clock: ``time.time``, asked only for a time to live beyond 30 days.
     """
@@ -140,9 +150,9 @@ class Operations(Generic[T]):
         "reader",
     )
 
-    def __init__(
-        self, frame: Frame[T], policy: UndecodablePolicy, options: Options, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, reader: Reader[T], options: Options, clock: Callable[[], float]) -> None:
+        frame = reader.frame
+        self.reader = reader
         self.frame = frame
         self._dumps = frame.dumps
         # bytes need no call of dumps, 350 of 16,000 instructions of a set.
@@ -150,8 +160,7 @@ class Operations(Generic[T]):
         self._options = options
         self._clock = clock
         self.keys = KeyEncoder(options.prefix, hash_long=options.long_keys == "hash")
-        self.reader = Reader(frame, policy)
-        self._read_value = self.reader.value
+        self._read_value = reader.value
         self._tails: list[bytes | None] = [None] * KEPT_TAILS
         self._is_relative = options.default_ttl is None or seconds(options.default_ttl) <= MAX_RELATIVE
         self._key_prefix = self.keys.text
@@ -198,17 +207,25 @@ class Operations(Generic[T]):
 
     def held(self, key: Key) -> Operation[Held[T] | None]:
         """mg key v f c, for `update`."""
-        return self._read(UPDATE_READ, key, HELD_FLAGS, self.reader.held)
+        return self._read(UPDATE_READ, key, HELD_FLAGS, self.reader.guarded)
 
     def get_and_touch(self, key: Key, ttl: Ttl) -> Operation[Held[T] | None]:
         """mg key T… v f c."""
         with located(GET_AND_TOUCH, key):
-            return self._read(GET_AND_TOUCH, key, TTL % exptime(ttl, self._clock()) + HELD_FLAGS, self.reader.held)
+            return self._read(GET_AND_TOUCH, key, TTL % exptime(ttl, self._clock()) + HELD_FLAGS, self.reader.renewed)
 
     def touch(self, key: Key, ttl: Ttl, verb: Verb = TOUCH) -> Operation[Held[None] | None]:
-        """mg key T… s f c."""
+        """mg key T… s f c; *verb* is TOUCH or one of RENEWALS."""
         with located(verb, key):
-            return self._read(verb, key, TTL % exptime(ttl, self._clock()) + TOUCH_FLAGS, read_held)
+            return self._read(verb, key, TTL % exptime(ttl, self._clock()) + LOOK_FLAGS, read_held)
+
+    def look(self, key: Key, verb: Verb) -> Operation[Look | None]:
+        """mg key s f c, for *verb*."""
+        return self._read(LOOKS[verb], key, LOOK_FLAGS, self.reader.look)
+
+    def exists(self, key: Key) -> Operation[bool]:
+        """mg key s f."""
+        return self._read(EXISTS, key, STATE_FLAGS, self.reader.exists)
 
     def inspect(self, key: Key) -> Operation[Metadata | None]:
         """me key. A key that would need base64 is refused: releases differ in what they make of it."""
@@ -229,11 +246,15 @@ class Operations(Generic[T]):
         raw = (text + key).encode()
         if not key or len(raw) > MAX_KEY:
             return self._store(SET, key, value, ttl)
-        dumps = self._dumps
-        try:
-            body = value if self.is_raw and type(value) is bytes else dumps(value)
-        except Exception as error:
-            raise refused(value, error).locate(operation=SET.name, key=key) from None
+        body: T | bytes = value
+        if not self.is_raw or type(value) is not bytes:
+            dumps = self._dumps
+            try:
+                body = dumps(value)
+            except Exception as error:
+                if not fails_again(dumps, value, error):
+                    raise
+                raise refused(value, error).locate(operation=SET.name, key=key) from None
         if type(body) is not bytes:
             raise not_bytes(body).locate(operation=SET.name, key=key)
         size = len(body)
@@ -293,52 +314,69 @@ class Operations(Generic[T]):
         number = exptime(self._options.default_ttl if ttl is DEFAULT else ttl, self._clock())
         return TTL % number if number else b""
 
-    def append(self, key: Key, value: T) -> Operation[StoreResult]:
-        """ms key size MA."""
-        return self._concatenate(APPEND, key, value, MODE_APPEND)
-
-    def prepend(self, key: Key, value: T) -> Operation[StoreResult]:
-        """ms key size MP."""
-        return self._concatenate(PREPEND, key, value, MODE_PREPEND)
-
-    def _concatenate(self, verb: Verb, key: Key, value: T, mode: bytes) -> Operation[StoreResult]:
+    def growth(self, verb: Verb, key: Key, value: T) -> Callable[[int], Operation[StoreResult]]:
+        """Return what makes ``ms key size MA C…`` of a CAS (MP for PREPEND). All arguments are checked here."""
         with located(verb, key):
             self._require(verb, "bytes or str", BytesSerializer, StrSerializer)
             raw, token, base64 = self.keys.encode(key)
             _, body = self.frame.encode(value)
             check_size(len(body))
-            return operation(verb, key, raw, b"ms %b %d%b%b" % (token, len(body), base64, mode), body, read_store)
+            head = b"ms %b %d%b%b" % (token, len(body), base64, MODES_OF_GROWTH[verb])
+            return lambda cas: operation(verb, key, raw, head + CAS % cas, body, read_store)
 
-    def delete(self, key: Key, cas: int | None, verb: Verb = DELETE) -> Operation[DeleteResult]:
+    def delete(self, key: Key, cas: int | None) -> Operation[DeleteResult]:
         """md key [C…]."""
-        with located(verb, key):
-            raw, token, base64 = self.keys.encode(key)
-            guard = b"" if cas is None else CAS % unsigned_cas(cas)
-            return operation(verb, key, raw, b"md %b%b%b" % (token, base64, guard), None, read_delete)
+        with located(DELETE, key):
+            return self._delete(DELETE, key, b"" if cas is None else CAS % unsigned_cas(cas), read_delete)
+
+    def remove(self, key: Key, cas: int, verb: Verb) -> Operation[DeleteResult]:
+        """md key C…, for *verb*."""
+        return self._delete(DELETES[verb], key, CAS % cas, read_delete)
+
+    def give_back(self, key: Key, look: Look, verb: Verb) -> Operation[bool]:
+        """md key C… I, for *verb*: the next reader of the stale item wins. Read as `Reader.can_grow` of the look."""
+        flags = CAS % look.cas + INVALIDATE_FLAGS
+        return self._delete(DELETES[verb], key, flags, lambda _: self.reader.can_grow(look.flags))
+
+    def _delete(self, verb: Verb, key: Key, flags: bytes, read: Callable[[Reply], R]) -> Operation[R]:
+        raw, token, base64 = self.keys.encode(key)
+        return operation(verb, key, raw, b"md %b%b%b" % (token, base64, flags), None, read)
 
     def invalidate(self, key: Key, stale_for: int | timedelta) -> Operation[bool]:
         """md key I T…."""
         with located(INVALIDATE, key):
-            raw, token, base64 = self.keys.encode(key)
             flags = INVALIDATE_FLAGS + TTL % exptime(seconds(stale_for, "stale_for"), self._clock(), "stale_for")
-            return operation(INVALIDATE, key, raw, b"md %b%b%b" % (token, base64, flags), None, read_done)
+            return self._delete(INVALIDATE, key, flags, read_done)
 
     # --- arithmetic --------------------------------------------------------------------------------------------------
 
     def arithmetic(
-        self, verb: Verb, key: Key, delta: int, initial: int | None, ttl: Ttl | Default
+        self, verb: Verb, key: Key, delta: int, initial: int | None, initial_ttl: Ttl | Default, ttl: Ttl | Default
     ) -> Operation[int | None]:
-        """ma key v D… [MD] [N… J…] [T…]; *verb* is INCREMENT or DECREMENT."""
+        """ma key v D… [MD] [N… J…]; *verb* is INCREMENT or DECREMENT.
+
+        Never T: a server gives it to the item that it has, and forgets it where it puts a new item in its place: when
+        the number gains a digit, and whenever anything else, a reader for one, holds the item. The reply shows it all
+        the same.
+        """
         with located(verb, key):
             self._require(verb, "int", IntSerializer)
             raw, token, base64 = self.keys.encode(key)
             flags = ARITHMETIC_FLAGS + DELTA % u64(delta, "delta") + (MODE_DECREMENT if verb is DECREMENT else b"")
+            lifetime = self._initial_lifetime(initial, initial_ttl, ttl)
             if initial is not None:
-                lifetime = self._options.default_ttl if ttl is DEFAULT else ttl
-                flags += VIVIFY % exptime(lifetime, self._clock()) + INITIAL % u64(initial, "initial")
-            if ttl is not DEFAULT:
-                flags += TTL % exptime(ttl, self._clock())
+                flags += VIVIFY % lifetime + INITIAL % u64(initial, "initial")
             return operation(verb, key, raw, b"ma %b%b%b" % (token, base64, flags), None, read_number)
+
+    def _initial_lifetime(self, initial: int | None, initial_ttl: Ttl | Default, ttl: Ttl | Default) -> int:
+        """Return the expiration time of a number that arithmetic creates; check all three."""
+        if initial_ttl is DEFAULT:
+            return exptime(self._options.default_ttl if ttl is DEFAULT else ttl, self._clock())
+        if initial is None:
+            raise InvalidArgumentError("initial_ttl is the life of a number that is created: give initial too")
+        if ttl is not DEFAULT:
+            raise InvalidArgumentError("ttl renews every number, initial_ttl only begins one: give one of the two")
+        return exptime(initial_ttl, self._clock(), "initial_ttl")
 
     def _require(self, verb: Verb, wanted: str, *serializers: type) -> None:
         # The type system sees T only: a Client[int] may have any serializer of int.

@@ -1,21 +1,31 @@
-"""What a client makes of trouble: undecodable values, and errors of servers and network in reads. Misses, or errors.
+"""What a client makes of trouble: undecodable values, and errors of servers, network and pools. Raised, or forgiven.
 
-Knows causes and counts; never a key, never a value. Counts go up by one load and one store with no call between them,
-so under the GIL no thread's count is lost.
+Knows causes and counts; never a key, never a value. Why no count is lost is written in `statistics`.
 """
 
 from __future__ import annotations
 
 import enum
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import Final, final, get_args
 
-from metacache.errors import DecodeError, MetacacheError, PoolTimeout, ProtocolError, ServerError, TransportError
+from metacache.errors import (
+    AuthenticationError,
+    ClientError,
+    DecodeError,
+    MetacacheError,
+    PoolTimeout,
+    ProtocolError,
+    ServerError,
+    TransportError,
+)
+from metacache.interrupts import is_injected
 from metacache.serializers.frame import Cause, Undecodable
+from metacache.statistics import Counts, count_one
 
-__all__ = ["MISS", "ErrorPolicy", "Miss", "UndecodablePolicy"]
+__all__ = ["MISS", "READ", "WRITE", "ErrorPolicy", "Kind", "Miss", "UndecodablePolicy"]
 
 logger = logging.getLogger("metacache.serializers")
 
@@ -30,11 +40,11 @@ class Miss(enum.Enum):
 MISS: Final = Miss.MISS
 """Stands for no value, where None may be one."""
 
-_TOLD: Final[dict[Cause, str]] = {
+_REASONS: Final[dict[Cause, str]] = {
     "foreign_flags": "its client flags are not metacache's; was it written by another client?",
     "wire_id": "it was written by another serializer",
     "fingerprint": "it was written for another shape of the type",
-    "compressor": "it is compressed by a compressor that is not installed",
+    "compressor": "it is compressed: its compressor is not installed, or the verb (append, prepend) needs plain bytes",
     "decompress": "it does not decompress, or would exceed the limit",
     "decode": "its bytes do not decode to the type",
 }
@@ -58,34 +68,85 @@ class UndecodablePolicy:
 
     def meet(self, found: Undecodable) -> Miss:
         """Count and log *found*; return MISS, or raise DecodeError if strict."""
-        self._counts[found.cause] += 1
-        who = (found.wire_id, found.fingerprint)
-        if who not in self._logged:
-            self._logged.add(who)
-            logger.warning("undecodable value (wire_id %d, fingerprint %d): %s", *who, _TOLD[found.cause])
+        count_one(self._counts, found.cause)
+        writer = (found.wire_id, found.fingerprint)
+        if writer not in self._logged:
+            self._logged.add(writer)  # no other thread runs between the line above and this
+            logger.warning("undecodable value (wire_id %d, fingerprint %d): %s", *writer, _REASONS[found.cause])
         if self._strict:
-            raise DecodeError(f"the stored value is none of this client's: {_TOLD[found.cause]}")
+            raise DecodeError(f"the stored value is none of this client's: {_REASONS[found.cause]}")
         return MISS
+
+
+# Errors of servers, network and pools.
+FAILURES: Final = (TransportError, PoolTimeout, ServerError, ClientError, ProtocolError, AuthenticationError)
+# Those that `on_error` may forgive: never ones that a fault of the program causes, which a miss would hide.
+FORGIVABLE: Final = (TransportError, PoolTimeout, ServerError, ProtocolError)
+
+
+@final
+class Kind(enum.Enum):
+    """What a verb is to `on_error`."""
+
+    READ = "read"
+    WRITE = "write"
+
+
+READ: Final = Kind.READ
+WRITE: Final = Kind.WRITE
+
+_FORGIVEN: Final[Mapping[str, frozenset[Kind]]] = {
+    "raise": frozenset(),
+    "miss": frozenset((READ,)),
+    "ignore": frozenset((READ, WRITE)),
+}
 
 
 @final
 class ErrorPolicy:
-    """Which errors of a read are misses under ``on_error="miss"``, and how many there were, by class name."""
+    """Which errors a client forgives, by its ``on_error``, and how many there were. Views share the counts."""
 
-    __slots__ = ("_counts",)
+    __slots__ = ("_counts", "_forgiven", "_names")
 
-    # Never Closed, Authentication or Invalid*: those are faults of the program, which a miss would hide.
-    misses: Final = (TransportError, PoolTimeout, ServerError, ProtocolError)
+    def __init__(self, on_error: str, counts: Counts, names: dict[str, int]) -> None:
+        self._counts = counts
+        self._names = names
+        self._forgiven = _FORGIVEN[on_error]
 
-    def __init__(self) -> None:
-        self._counts: dict[str, int] = {}
+    def view(self, on_error: str) -> ErrorPolicy:
+        """Return a policy for another ``on_error`` that shares the counts."""
+        return ErrorPolicy(on_error, self._counts, self._names)
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """How many errors became misses, by class name; a live, read-only view."""
-        return MappingProxyType(self._counts)
+        """How many errors were forgiven, by class name; a live, read-only view."""
+        return MappingProxyType(self._names)
 
-    def count(self, error: MetacacheError) -> None:
-        """Count one error that becomes a miss."""
-        name = type(error).__name__
-        self._counts[name] = self._counts.get(name, 0) + 1
+    def forgives(self, kind: Kind, error: MetacacheError) -> bool:
+        """Count *error*, which ended a call; tell whether a verb of *kind* returns its fallback instead of raising it.
+
+        What a signal handler or another thread raised is neither counted nor forgiven.
+        """
+        if is_injected(error):
+            return False
+        self.count((error,))
+        return self.forgives_all(kind, (error,))
+
+    def count_raised(self, error: MetacacheError) -> None:
+        """Count *error*, which ended a call that always raises it."""
+        if not is_injected(error):
+            self.count((error,))
+
+    def count(self, errors: Iterable[MetacacheError]) -> None:
+        """Count those of *errors* that are failures of servers, network or pools."""
+        number = len([error for error in errors if isinstance(error, FAILURES)])
+        self._counts.add_errors(number)
+
+    def forgives_all(self, kind: Kind, errors: Collection[MetacacheError]) -> bool:
+        """Tell whether a verb of *kind* forgives all of *errors*; count them as forgiven if so."""
+        forgivable = [error for error in errors if isinstance(error, FORGIVABLE)]
+        if kind not in self._forgiven or len(forgivable) < len(errors):
+            return False
+        for error in forgivable:
+            count_one(self._names, type(error).__name__)
+        return True

@@ -1,4 +1,4 @@
-"""Replies read as results: values, items, numbers, what a store or delete came to. Pure.
+"""Replies that hold values, read as values and items. Pure. What holds none is read in `answers`.
 
 Knows return flags and the frame; knows no request. A placeholder of a lease (size 0, client flags 0, and W or Z) is
 never a value: somebody is still computing it.
@@ -6,36 +6,28 @@ never a value: somebody is still computing it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from typing import Final, Generic, NamedTuple, TypeVar, final
 
 from metacache.errors import MetacacheError, ProtocolError, ServerError
+from metacache.interrupts import call_each, fails_again, is_own
 from metacache.policies import MISS, Miss, UndecodablePolicy
 from metacache.protocol.keys import K
-from metacache.protocol.replies import HD_REPLY, Reply, find_flag, return_flags
+from metacache.protocol.replies import Reply, find_flag, return_flags
 from metacache.protocol.windows import Replies
-from metacache.results import DeleteResult, Item, Metadata, StoreResult
+from metacache.results import Item
 from metacache.serializers.frame import Frame, Undecodable
+from metacache.statistics import Counts
 
 __all__ = [
-    "EN_REPLY",
     "Held",
+    "Look",
     "Reader",
-    "read_delete",
-    "read_deletes",
-    "read_done",
     "read_held",
-    "read_metadata",
-    "read_number",
-    "read_store",
-    "read_stores",
 ]
 
 T = TypeVar("T")
 D = TypeVar("D")
-
-EN_REPLY: Final[Reply] = ([b"EN"], None)
-"""A miss, as the server would say it: what an error that is to be a miss is read as."""
 
 # Header lines known to carry exactly the client's own flags; a few sizes come again and again.
 KNOWN_LINES: Final = 4096
@@ -54,14 +46,28 @@ class Held(NamedTuple, Generic[T]):
 
 
 @final
+class Look(NamedTuple):
+    """What append and prepend must know of an item before they change it.
+
+    ``won``: this look consumed the win of a stale item. ``flags``: the return flags, for `Reader.can_grow`.
+    """
+
+    cas: int
+    won: bool
+    can_grow: bool
+    flags: list[bytes]
+
+
+@final
 class Reader(Generic[T]):
-    """Reads values of one client."""
+    """Reads values of one client, and counts hits, misses and stale values."""
 
-    __slots__ = ("_frame", "_known_lines", "_loads", "_own", "_policy")
+    __slots__ = ("_counts", "_known_lines", "_loads", "_own", "_policy", "frame")
 
-    def __init__(self, frame: Frame[T], policy: UndecodablePolicy) -> None:
-        self._frame = frame
+    def __init__(self, frame: Frame[T], policy: UndecodablePolicy, counts: Counts) -> None:
+        self.frame = frame
         self._policy = policy
+        self._counts = counts
         self._loads = frame.loads
         self._own = b"f%d" % frame.flags
         self._known_lines: set[bytes] = set()
@@ -70,22 +76,35 @@ class Reader(Generic[T]):
         """Return the value, None for a miss. The reply is that of ``mg … v f``."""
         tokens, data = reply
         if data is None:
+            self._counts.misses += 1
             return None
         try:
-            if tokens[2] == self._own:
-                loads = self._loads
-                return loads(data)
-        except Exception:
-            pass  # whatever it was, the long way finds it again and tells it
-        value = self.decode(tokens[2:], data)
-        return None if value is MISS else value
+            _, _, flags = tokens  # this way of counting them costs 180 instructions less than len
+        except ValueError:
+            flags = None  # marks of a stale item or a lease follow
+        if flags == self._own:
+            loads = self._loads
+            try:
+                value = loads(data)
+            except Exception as error:
+                if not fails_again(loads, data, error):
+                    raise
+                self._policy.meet(self.frame.undecodable("decode"))
+                return None
+            self._counts.hits += 1
+            return value
+        found = self.read(tokens[2:], data)
+        return None if found is MISS else found
 
     def value_or(self, default: D) -> Callable[[Reply], T | D]:
         """Return a reading that gives *default* for a miss."""
 
         def read(reply: Reply) -> T | D:
             tokens, data = reply
-            value = MISS if data is None else self.decode(tokens[2:], data)
+            if data is None:
+                self._counts.misses += 1
+                return default
+            value = self.read(tokens[2:], data)
             return default if value is MISS else value
 
         return read
@@ -95,34 +114,41 @@ class Reader(Generic[T]):
 
         Misses are left out, what is to be raised goes into *errors*.
         """
+        if self._known_lines.issuperset(replies.headers):
+            # All hits, for known lines have a value: no data is None.
+            found = call_each(self._loads, replies.values)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+            if found is not None:
+                self._counts.add_reads(len(found), 0)
+                return dict(zip(keys, found, strict=True))
+        return self._values_one_by_one(keys, replies, errors)
+
+    def _values_one_by_one(self, keys: Collection[K], replies: Replies, errors: dict[K, MetacacheError]) -> dict[K, T]:
         known, loads = self._known_lines, self._loads
-        if known.issuperset(replies.headers):
-            try:
-                # All hits, for known lines have a value: no data is None.
-                values = [
-                    loads(data)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-                    for data in replies.values
-                ]
-                return dict(zip(keys, values, strict=True))
-            except Exception:
-                pass  # one of them; the loop finds out which
         results: dict[K, T] = {}
+        hits = 0
         for key, header, data in zip(keys, replies.headers, replies.values, strict=True):
             if data is None:
                 continue
             if header in known:
                 try:
-                    results[key] = loads(data)
+                    value = loads(data)
+                except Exception as error:
+                    if not fails_again(loads, data, error):
+                        raise
+                else:
+                    results[key] = value
+                    hits += 1
                     continue
-                except Exception:
-                    pass  # as in `value`
             try:
-                value = self._value_of_line(header, data)
+                found = self._value_of_line(header, data)
             except MetacacheError as error:
+                if not is_own(error):
+                    raise
                 errors[key] = error
                 continue
-            if value is not MISS:
-                results[key] = value
+            if found is not MISS:
+                results[key] = found
+        self._counts.add_reads(hits, replies.headers.count(b"EN"))
         return results
 
     def _value_of_line(self, header: bytes, data: bytes) -> T | Miss:
@@ -131,7 +157,7 @@ class Reader(Generic[T]):
             if len(self._known_lines) >= KNOWN_LINES:
                 self._known_lines.clear()
             self._known_lines.add(header)
-        return self.decode(tokens[2:], data)
+        return self.read(tokens[2:], data)
 
     def items(self, keys: Collection[K], replies: Replies, errors: dict[K, MetacacheError]) -> dict[K, Item[T]]:
         """Return the items of a batch of ``mg … v f c t h l``, as `values` does."""
@@ -142,29 +168,49 @@ class Reader(Generic[T]):
             try:
                 item = self.item_of(header.split(b" ")[2:], data)
             except MetacacheError as error:
+                if not is_own(error):
+                    raise
                 errors[key] = error
                 continue
             if item is not None:
                 results[key] = item
+        self._counts.add_reads(0, replies.headers.count(b"EN"))
         return results
+
+    def read(self, flags: list[bytes], data: bytes) -> T | Miss:
+        """Return what `decode` returns, and count it as a read."""
+        value = self.decode(flags, data)
+        if value is not MISS:
+            self._count_hit(flags)
+        elif is_placeholder(flags, data):
+            self._counts.misses += 1
+        return value
+
+    def _count_hit(self, flags: list[bytes]) -> None:
+        self._counts.hits += 1
+        if b"X" in flags:
+            self._counts.stale += 1
 
     def decode(self, flags: list[bytes], data: bytes) -> T | Miss:
         """Return the value that *data* is by its return flags; MISS for a placeholder, and for what is undecodable."""
         if is_placeholder(flags, data):
             return MISS
         try:
-            return self._frame.decode(_number(flags, b"f"), data)
+            return self.frame.decode(_number(flags, b"f"), data)
         except Undecodable as found:
             return self._policy.meet(found)
 
     def item(self, reply: Reply) -> Item[T] | None:
         """Return the item, None for a miss. The reply is that of ``mg … v f c t h l``."""
         tokens, data = reply
-        return None if data is None else self.item_of(tokens[2:], data)
+        if data is None:
+            self._counts.misses += 1
+            return None
+        return self.item_of(tokens[2:], data)
 
     def item_of(self, flags: list[bytes], data: bytes) -> Item[T] | None:
         """Return the item that *data* is by its return flags."""
-        value = self.decode(flags, data)
+        value = self.read(flags, data)
         if value is MISS:
             return None
         return Item(
@@ -187,10 +233,81 @@ class Reader(Generic[T]):
         flags = tokens[2:]
         return Held(self.decode(flags, data), _number(flags, b"c"), is_placeholder(flags, data))
 
+    def renewed(self, reply: Reply) -> Held[T] | None:
+        """Return what `held` returns, and count it as a read."""
+        tokens, data = reply
+        if data is None:
+            self._counts.misses += 1
+            return None
+        flags = tokens[2:]
+        return Held(self.read(flags, data), _number(flags, b"c"), is_placeholder(flags, data))
+
+    def guarded(self, reply: Reply) -> Held[T] | None:
+        """Return what `held` returns, with a CAS that can guard a write. Raises ServerError if there is no CAS."""
+        found = self.held(reply)
+        if found is not None:
+            _require_cas(found.cas)
+        return found
+
+    def exists(self, reply: Reply) -> bool:
+        """Return whether the item is a value that this client can read by its flags. The reply is that of ``mg … s f``.
+
+        Raises DecodeError if it is not, in a strict client.
+        """
+        flags = [] if reply[0][0] == b"EN" else return_flags(reply)
+        if not flags or _is_leased(flags):
+            self._counts.misses += 1
+            return False
+        if not self._passes(self.frame.compressor_of, _number(flags, b"f")):
+            return False
+        self._count_hit(flags)
+        return True
+
+    def look(self, reply: Reply) -> Look | None:
+        """Return what append and prepend must know; None when there is no item. The reply is that of ``mg … s f c``.
+
+        Raises ServerError if there is no CAS, and as `can_grow` where the look did not win. Where it did, the win is
+        given back first.
+        """
+        if reply[0][0] == b"EN":
+            return None
+        flags = return_flags(reply)
+        cas = _number(flags, b"c")
+        _require_cas(cas)
+        won = b"W" in flags
+        return Look(cas, won, not won and self.can_grow(flags), flags)
+
+    def can_grow(self, flags: list[bytes]) -> bool:
+        """Return whether the item is a fresh value that this client can read and that is not compressed.
+
+        Raises DecodeError, in a strict client, if its client flags are the reason that it is not.
+        """
+        if _is_leased(flags):
+            return False
+        return self._passes(self.frame.check_plain, _number(flags, b"f")) and b"X" not in flags
+
+    def _passes(self, check: Callable[[int], object], client_flags: int) -> bool:
+        try:
+            check(client_flags)
+        except Undecodable as found:
+            self._policy.meet(found)
+            return False
+        return True
+
 
 def is_placeholder(flags: list[bytes], data: bytes) -> bool:
     """Tell whether this is what ``mg N`` leaves while somebody computes the value."""
     return not data and (b"W" in flags or b"Z" in flags) and find_flag(flags, b"f") == b"0"
+
+
+def _is_leased(flags: list[bytes]) -> bool:
+    """Return `is_placeholder` of a reply without value, by its size."""
+    return _number(flags, b"s") == 0 and is_placeholder(flags, b"")
+
+
+def _require_cas(cas: int) -> None:
+    if not cas:
+        raise ServerError("the server runs without CAS (-C), which this verb needs to guard what others store")
 
 
 def read_held(reply: Reply) -> Held[None] | None:
@@ -198,87 +315,10 @@ def read_held(reply: Reply) -> Held[None] | None:
 
     The reply is that of ``mg … T s f c``.
     """
-    flags = return_flags(reply)
     if reply[0][0] == b"EN":
         return None
-    return Held(None, _number(flags, b"c"), is_placeholder(flags, b"" if find_flag(flags, b"s") == b"0" else b"."))
-
-
-STORED: Final = StoreResult.STORED  # an enum member looked up in its class costs 400 instructions
-_STORED: Final = {
-    b"HD": STORED,
-    b"NS": StoreResult.NOT_STORED,
-    b"EX": StoreResult.EXISTS,
-    b"NF": StoreResult.NOT_FOUND,
-}
-_DELETED: Final = {b"HD": DeleteResult.DELETED, b"NF": DeleteResult.NOT_FOUND, b"EX": DeleteResult.EXISTS}
-
-
-def read_store(reply: Reply) -> StoreResult:
-    """Return what an ms came to."""
-    return STORED if reply is HD_REPLY else _STORED[reply[0][0]]
-
-
-def read_delete(reply: Reply) -> DeleteResult:
-    """Return what an md came to."""
-    return _DELETED[reply[0][0]]
-
-
-def read_stores(keys: Collection[K], replies: Replies, _: object) -> dict[K, StoreResult]:
-    """Return what the ms of a batch came to, by key."""
-    return _by_code(keys, replies, _STORED)
-
-
-def read_deletes(keys: Collection[K], replies: Replies, _: object) -> dict[K, DeleteResult]:
-    """Return what the md of a batch came to, by key."""
-    return _by_code(keys, replies, _DELETED)
-
-
-def _by_code(keys: Collection[K], replies: Replies, results: Mapping[bytes, T]) -> dict[K, T]:
-    if replies.headers.count(b"HD") == len(keys):
-        return dict.fromkeys(keys, results[b"HD"])
-    return {key: results[header.split(b" ")[0]] for key, header in zip(keys, replies.headers, strict=True) if header}
-
-
-def read_done(reply: Reply) -> bool:
-    """Tell whether the item was there."""
-    return reply[0][0] == b"HD"
-
-
-def read_number(reply: Reply) -> int | None:
-    """Return the number after ``ma … v``; None when the key was not found."""
-    tokens, data = reply
-    if tokens[0] == b"NS":
-        raise ServerError("the number was not stored")
-    if data is None:
-        return None
-    digits = data.strip(b" ")
-    if not digits.isdigit() or len(digits) > 20:
-        raise ProtocolError("the answer to an arithmetic command is no number")
-    return int(digits)
-
-
-def read_metadata(reply: Reply) -> Metadata | None:
-    """Return what ``me`` tells; None when there is no item."""
-    tokens, _ = reply
-    if tokens[0] == b"EN":
-        return None
-    # A partition's first and third part are a pair, which pyright cannot count.
-    told = dict(  # pyright: ignore[reportCallIssue]
-        token.partition(b"=")[::2]  # pyright: ignore[reportArgumentType]
-        for token in tokens[2:]
-    )
-    numbers = [told.get(name, b"") for name in (b"la", b"cas", b"cls", b"size")]
-    if not all(number.isdigit() and len(number) <= 20 for number in numbers):
-        raise ProtocolError("ME lacks a part, or a part is no number")
-    idle_seconds, cas, slab_class, item_size = map(int, numbers)
-    return Metadata(
-        idle_seconds=idle_seconds,
-        cas=cas,
-        fetched_before=told.get(b"fetch") == b"yes",
-        slab_class=slab_class,
-        item_size=item_size,
-    )
+    flags = return_flags(reply)
+    return Held(None, _number(flags, b"c"), _is_leased(flags))
 
 
 def _number(flags: list[bytes], letter: bytes) -> int:

@@ -22,11 +22,13 @@ class StoreResult(enum.Enum):
 
     STORED = "stored"
     NOT_STORED = "not_stored"
-    """`add` found the key, or `replace`, `append`, `prepend` did not."""
+    """`add` found the key, `replace` did not, `append` or `prepend` found nothing that they can extend."""
     EXISTS = "exists"
     """`compare_and_set` found another CAS: somebody else stored meanwhile."""
     NOT_FOUND = "not_found"
     """`compare_and_set` found no item."""
+    FAILED = "failed"
+    """With ``on_error="ignore"``: a server, the network or a pool failed. The value may be stored or not."""
 
     def __bool__(self) -> bool:
         return self is StoreResult.STORED
@@ -40,6 +42,8 @@ class DeleteResult(enum.Enum):
     NOT_FOUND = "not_found"
     EXISTS = "exists"
     """With ``cas=``: somebody else stored meanwhile; the item is still there."""
+    FAILED = "failed"
+    """With ``on_error="ignore"``: a server, the network or a pool failed. The item may be deleted or not."""
 
     def __bool__(self) -> bool:
         return self is DeleteResult.DELETED

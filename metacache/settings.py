@@ -12,8 +12,18 @@ from typing import Final, Literal, TypeAlias, final, get_args
 import attrs
 
 from metacache.errors import InvalidArgumentError, InvalidTypeError
+from metacache.nodes import has_surrogate
 
-__all__ = ["LONGEST_WAIT", "Settings", "between", "check_seconds", "check_settings", "check_whole", "shown"]
+__all__ = [
+    "LONGEST_WAIT",
+    "OnNodeDown",
+    "Settings",
+    "between",
+    "check_seconds",
+    "check_settings",
+    "check_whole",
+    "shown",
+]
 
 GIB: Final = 1 << 30
 
@@ -99,7 +109,10 @@ def _context(_: Settings, field: attrs.Attribute[SSLContext | None], value: obje
 
 
 def _credential(forbidden: str, named: str) -> attrs._ValidatorType[str | None]:
-    """A validator that never shows what it checks."""
+    """Return a validator that never shows the value that it checks.
+
+    A lone surrogate is refused here, because encoding it later would raise an error that contains the credential.
+    """
 
     def check(_: Settings, field: attrs.Attribute[str | None], value: object) -> None:
         if value is None:
@@ -108,6 +121,10 @@ def _credential(forbidden: str, named: str) -> attrs._ValidatorType[str | None]:
             raise _wrong_type(field.name, "a str", value)
         if not value or re.search(forbidden, value):
             raise InvalidArgumentError(f"Settings.{field.name} is empty or contains {named}; the server cannot take it")
+        if has_surrogate(value):
+            raise InvalidArgumentError(
+                f"Settings.{field.name} holds a lone surrogate: it was read from bytes that are not UTF-8"
+            )
 
     return check
 
@@ -132,10 +149,12 @@ class Settings:
         poll_interval: seconds between two looks at a source of nodes, a fifth more or less by chance.
         change_interval: seconds between two changes of the nodes at least.
         tls: speak TLS through this context. Make it with ``ssl.create_default_context()`` to verify certificates.
-        username, password: ASCII authentication (``memcached -Y``). Never shown in a repr or an error.
+        username, password: ASCII authentication (``memcached -Y``). Never shown in a repr or an error. They are in a
+            pickle of the settings, so treat one like the password itself.
         keepalive: seconds of silence before TCP keepalive probes; None leaves them off.
         max_value_size: refuse to send a larger encoded value (bytes, ValueTooLargeError); None lets the server answer.
-        max_reply_size: a reply that announces a larger value (bytes) is a ProtocolError before memory is taken.
+        max_reply_size: a reply that announces a larger value (bytes) is a ProtocolError before memory is taken; so is
+            an answer to ``stats`` that is longer.
 
     ``timeout``, ``connect_timeout`` and ``pool_wait`` are at most 1,000,000 seconds, the other times 1,000,000,000;
     ``keepalive`` is at most 32,767. Raises InvalidArgumentError (InvalidTypeError for a wrong type) that names the

@@ -199,7 +199,9 @@ class ScriptedServer:
             listener.bind(str(Path(self._directory.name) / "sock"))
             listener.listen()
             return listener
-        return socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        # Looked up, because `create_server` drops a zone (fe80::1%eth0).
+        family, _, _, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address, family=family)
 
     def _node(self) -> Node:
         name = self._listener.getsockname()

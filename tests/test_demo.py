@@ -116,7 +116,7 @@ def test_the_columns_of_the_demo_stand_under_one_another(printed: str, title: st
 class Forgetful:
     """Stores a text and reads another."""
 
-    wire_id = 200
+    wire_id = 96
     fingerprint = 0
 
     def dumps(self, value: str, /) -> bytes:
@@ -130,7 +130,7 @@ class Forgetful:
 class Careless:
     """Stores a text and reads a list."""
 
-    wire_id = 200
+    wire_id = 96
     fingerprint = 0
 
     def dumps(self, value: object, /) -> bytes:

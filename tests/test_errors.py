@@ -88,6 +88,16 @@ def test_an_error_says_operation_key_node_and_whether_a_write_may_have_been_done
     )
 
 
+@pytest.mark.parametrize("applied", [(True, True), (True, False), (False, True), (False, False)])
+def test_that_a_write_may_have_been_applied_is_said_once(applied: tuple[bool, bool]) -> None:
+    lost = [
+        errors.ConnectionLost("broke", node="n:1", key=str(n), maybe_applied=each) for n, each in enumerate(applied)
+    ]
+    text = str(BatchError(errors={str(n): error for n, error in enumerate(lost)}, operation="set_many"))
+    assert text.count("the write may have been applied") == int(any(applied))
+    assert text.endswith(" (the write may have been applied)" if any(applied) else "broke")
+
+
 def test_a_long_key_is_cut_in_the_message_and_whole_in_the_attribute() -> None:
     error = ServerError("no", key="k" * 1000)
     assert error.key == "k" * 1000

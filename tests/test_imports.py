@@ -23,12 +23,14 @@ ORDER: Final[tuple[tuple[str, ...], ...]] = (
     ("connect",),
     ("urls",),
     ("client", "aio"),
+    ("effects",),
     ("core",),
     ("recipes",),
     ("batches",),
     ("operations",),
-    ("readers",),
+    ("readers", "answers"),
     ("policies",),
+    ("statistics",),
     ("options",),
     ("arguments",),
     ("discovery",),
@@ -39,7 +41,7 @@ ORDER: Final[tuple[tuple[str, ...], ...]] = (
     ("results",),
     ("serializers", "routing", "protocol"),
     ("settings",),
-    ("nodes",),
+    ("nodes", "copying"),
     ("interrupts", "errors"),
 )
 # The public contract has a cluster make clients, and open itself from a URL: two doors up, each opened when it is used.
@@ -53,8 +55,7 @@ RANK: Final = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 
 # Modules that do I/O or wait, and the files that may import them, as patterns of `Path.match`.
 GUARDED: Final[dict[str, tuple[str, ...]]] = {
-    # interrupts.py: only the class, to learn which package made it.
-    "socket": ("blocking.py", "transports/**/aio.py", "transports/aio.py", "interrupts.py"),
+    "socket": ("blocking.py", "transports/**/aio.py", "transports/aio.py"),
     "ssl": ("blocking.py", "transports/**/aio.py", "transports/aio.py", "settings.py", "urls.py"),
     "threading": ("blocking.py",),
     "selectors": ("blocking.py",),

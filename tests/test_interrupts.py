@@ -18,7 +18,14 @@ import pytest
 
 from metacache import ConnectError, Connection, Node, OperationTimeout, Settings
 from metacache.admin import ping
-from metacache.interrupts import clear_frames, fails_again, is_from_handler, is_own
+from metacache.interrupts import (
+    call_each,
+    clear_frames,
+    fails_again,
+    is_from_handler,
+    is_injected,
+    is_own,
+)
 from metacache.transports.dialing.blocking import Dialer
 
 CLASSES: list[type[Exception]] = [
@@ -176,6 +183,110 @@ def test_a_call_interrupted_by_a_signal_is_not_tried_again() -> None:
     with handling(Method(ValueError("of the handler")).handle):
         assert not fails_again(call, b"", caught_of(call))
     assert calls == 1
+
+
+def test_what_interrupts_the_second_call_comes_out_of_it() -> None:
+    interrupting = KeyError("of another thread")
+    call = Once(ValueError("its own"), interrupting, ValueError("its own"))
+    with pytest.raises(KeyError) as raised:
+        fails_again(call, b"", caught_of(call))
+    assert raised.value is interrupting
+
+
+def test_a_handler_that_raises_in_the_second_call_is_heard() -> None:
+    calls = 0
+
+    def call(_: bytes) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > 1:
+            os.kill(os.getpid(), signal.SIGALRM)
+        raise ValueError("its own")
+
+    error = ValueError("of the handler")
+    with handling(Method(error).handle), pytest.raises(ValueError, match="of the handler") as raised:
+        fails_again(call, b"", caught_of(call))
+    assert raised.value is error
+    assert calls == 2
+
+
+def test_where_the_stack_ends_does_not_matter() -> None:
+    def call(data: bytes) -> bytes:
+        return call(data)
+
+    assert fails_again(call, b"", caught_of(call))
+
+
+def test_each_is_called_once_and_the_results_are_returned() -> None:
+    asked: list[int] = []
+
+    def call(number: int) -> int:
+        asked.append(number)
+        return number * 2
+
+    assert call_each(call, [1, 2, 3]) == [2, 4, 6]
+    assert asked == [1, 2, 3]
+    assert call_each(call, ()) == []
+
+
+@pytest.mark.parametrize("at", range(3))
+def test_one_that_fails_by_itself_ends_the_calls(at: int) -> None:
+    def call(number: int) -> float:
+        return 1 / (number - at)
+
+    assert call_each(call, range(3)) is None
+
+
+@pytest.mark.parametrize("at", range(3))
+def test_what_interrupts_one_of_the_calls_comes_out_of_them(at: int) -> None:
+    interrupting = [ZeroDivisionError("of another thread")]
+
+    def call(number: int) -> int:
+        if number == at and interrupting:
+            raise interrupting.pop()
+        return number
+
+    with pytest.raises(ZeroDivisionError, match="of another thread"):
+        call_each(call, range(3))
+
+
+def test_an_error_that_the_users_code_raises_is_not_injected() -> None:
+    def bare(_: bytes) -> None:
+        raise OperationTimeout
+
+    def told(_: bytes) -> None:
+        raise OperationTimeout("by a wrapper")
+
+    for call in (bare, told):
+        assert not is_injected(caught_of(call))
+        assert not is_own(caught_of(call)) or call is told
+
+
+@pytest.mark.parametrize("class_", [OperationTimeout, ConnectError])
+def test_an_error_of_a_handler_is_injected(class_: type[Exception]) -> None:
+    for error in (class_("of the handler"), class_()):
+        with handling(Method(error).handle):
+            caught = caught_of(lambda _: os.kill(os.getpid(), signal.SIGALRM))
+            assert caught is error
+            assert is_injected(caught)
+
+
+def test_an_error_of_another_thread_is_injected() -> None:
+    caught: list[bool] = []
+
+    def work() -> None:
+        try:
+            thread = ctypes.c_ulong(threading.get_ident())
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(OperationTimeout))
+            for _ in range(1000):
+                sleep(0)
+        except OperationTimeout as error:
+            caught.append(is_injected(error))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert caught == [True]
 
 
 def test_frames_of_this_package_let_go_of_what_they_held() -> None:

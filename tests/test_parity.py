@@ -43,6 +43,7 @@ ONLY: Final = {
     *("try_begin", "join", "leave", "wait_until", "failed", "closed"),
     "load",
     "is_connected",  # a loop's pool is told when a dial failed
+    "dialled",  # threads dial at the same time, and all of their failures are one event
     "reap",  # called by clusters' threads; a loop's pool looks round by itself
 }
 TWINS: Final = {"aclose": "close", "run_batch": "begin"}

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Final, Protocol, Self, TypeVar, final, overloa
 from typing_extensions import TypeForm, Unpack, override
 
 from metacache import admin
+from metacache.cluster.admin.aio import ask_each
 from metacache.cluster.batches.aio import run_parts
 from metacache.cluster.health import HEALTHY, NodeState
 from metacache.cluster.keeper import Keeper, StateListener, is_event
 from metacache.cluster.table import Member, Table
 from metacache.cluster.unopened import UNOPENED, Find
+from metacache.copying import refuse_copy
 from metacache.errors import (
     ClientError,
     ClosedError,
@@ -53,6 +55,7 @@ __all__ = ["AsyncCluster"]
 
 R = TypeVar("R")
 T = TypeVar("T")
+Builtin = TypeVar("Builtin", bytes, str, int)  # the types that need no serializer
 DEFAULTS: Final = Settings()
 OTHER_LOOP: Final = "this cluster belongs to another event loop; make a client in each loop that uses one"
 
@@ -78,6 +81,7 @@ class AsyncCluster:
     Raises InvalidArgumentError when the nodes are none or not distinct.
     """
 
+    __reduce_ex__ = refuse_copy
     __slots__ = (
         "__weakref__",
         "_attached",
@@ -119,10 +123,8 @@ class AsyncCluster:
         return Table[AsyncPool].of(self._make_router(nodes), self._pool_of, members, moves=self._moves)
 
     def _pool_of(self, node: Node) -> AsyncPool:
-        failed = partial(self._failed, node)
-        return AsyncPool(
-            partial(AsyncConnection, node, settings=self._settings, on_failure=failed), settings=self._settings
-        )
+        make = partial(AsyncConnection, node, settings=self._settings, on_failure=partial(self._failed, node))
+        return AsyncPool(make, settings=self._settings)
 
     def _failed(self, node: Node, error: MetacacheError) -> None:
         """Note what befell a connection; once, however many requests failed with it."""
@@ -338,11 +340,15 @@ class AsyncCluster:
     def client(self, *, serializer: None = None, **options: Unpack[ClientOptions]) -> AsyncClient[bytes]: ...
     @overload
     def client(
-        self, type_: type[T], *, serializer: str | Serializer[T] | None = None, **options: Unpack[ClientOptions]
+        self, type_: type[Builtin], *, serializer: None = None, **options: Unpack[ClientOptions]
+    ) -> AsyncClient[Builtin]: ...
+    @overload
+    def client(
+        self, type_: type[T], *, serializer: str | Serializer[T], **options: Unpack[ClientOptions]
     ) -> AsyncClient[T]: ...
     @overload
     def client(
-        self, type_: TypeForm[T], *, serializer: str | Serializer[T] | None = None, **options: Unpack[ClientOptions]
+        self, type_: TypeForm[T], *, serializer: str | Serializer[T], **options: Unpack[ClientOptions]
     ) -> AsyncClient[T]: ...
     def client(
         self,
@@ -376,11 +382,19 @@ class AsyncCluster:
         return await self._each(partial(admin.stats, arg))
 
     async def flush_all(self, delay: int = 0) -> dict[Node, bool | MetacacheError]:
-        """Expire every item of every node *delay* seconds from now; return True or the error for each.
-
-        Raises InvalidArgumentError.
-        """
+        """Expire all items in *delay* seconds; return True or the error for each node. Raises InvalidArgumentError."""
         return await self._each(partial(admin.flush_all, delay))
+
+    async def cache_memlimit(self, megabytes: int) -> dict[Node, bool | MetacacheError]:
+        """Set every node's memory, at least 8 *megabytes*; return True or the error for each.
+
+        A node that refuses the number has a ClientError. Raises InvalidArgumentError.
+        """
+        return await self._each(partial(admin.cache_memlimit, megabytes))
+
+    async def verbosity(self, level: int) -> dict[Node, bool | MetacacheError]:
+        """Set every node's log level, 0 to 3; return True or the error for each. Raises InvalidArgumentError."""
+        return await self._each(partial(admin.verbosity, level))
 
     async def _each(self, operation: Callable[[], Operation[R]]) -> dict[Node, R | MetacacheError]:
         operation()  # a bad argument is raised here
@@ -388,12 +402,4 @@ class AsyncCluster:
             raise ClosedError("the cluster was closed")
         if self._find is not None:
             await self._open(monotonic() + self._settings.timeout)
-        members = self._table.by_node()
-
-        async def ask(member: Member[AsyncPool]) -> R | MetacacheError:
-            try:
-                return await member.pool.run(operation())
-            except MetacacheError as error:
-                return error
-
-        return dict(zip(members, await asyncio.gather(*map(ask, members.values())), strict=True))
+        return await ask_each(self._table.by_node(), operation)

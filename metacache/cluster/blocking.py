@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol, Self, TypeVar, final, overload
@@ -16,10 +15,12 @@ from typing import TYPE_CHECKING, Final, Protocol, Self, TypeVar, final, overloa
 from typing_extensions import TypeForm, Unpack, override
 
 from metacache import admin
+from metacache.cluster.admin.blocking import ask_each
 from metacache.cluster.batches.blocking import ClusterExchange
 from metacache.cluster.health import HEALTHY, NodeState
 from metacache.cluster.keeper import Keeper, StateListener, is_event
 from metacache.cluster.table import Member, Table
+from metacache.copying import refuse_copy
 from metacache.errors import (
     ClientError,
     ClosedError,
@@ -29,6 +30,7 @@ from metacache.errors import (
     ServerError,
     TransportError,
 )
+from metacache.interrupts import clear_frames, is_own
 from metacache.nodes import Node, nodes_of
 from metacache.pool.blocking import Pool
 from metacache.routing import RendezvousRouter, Router
@@ -50,6 +52,7 @@ __all__ = ["Cluster"]
 
 R = TypeVar("R")
 T = TypeVar("T")
+Builtin = TypeVar("Builtin", bytes, str, int)  # the types that need no serializer
 DEFAULTS: Final = Settings()
 
 
@@ -74,6 +77,7 @@ class Cluster:
     Raises InvalidArgumentError when the nodes are none or not distinct.
     """
 
+    __reduce_ex__ = refuse_copy
     __slots__ = (
         "__weakref__",
         "_attached",
@@ -136,7 +140,12 @@ class Cluster:
         try:
             return member.pool.run(op, deadline=deadline)
         except (TransportError, ClosedError) as error:
+            if not is_own(error):
+                raise
             return self._rescue(op, table, member, error, self._by(deadline))
+        except BaseException as error:
+            clear_frames(error)
+            raise
 
     def _by(self, deadline: float | None) -> float:
         return monotonic() + self._settings.timeout if deadline is None else deadline
@@ -149,9 +158,12 @@ class Cluster:
         try:
             result = member.pool.run(op, deadline=deadline)
         except (TransportError, ClosedError) as error:
+            if not is_own(error):
+                raise
             return self._rescue(op, table, member, error, deadline)
-        except (ServerError, ClientError):
-            self._keeper.succeeded(table, member, monotonic())  # it answered, whatever it said
+        except (ServerError, ClientError) as error:
+            if is_own(error):
+                self._keeper.succeeded(table, member, monotonic())  # the node answered
             raise
         self._keeper.succeeded(table, member, monotonic())
         return result
@@ -168,7 +180,9 @@ class Cluster:
         try:
             return table, owner if is_back else table.stand_in(op.key)
         except NodeDownError as error:
-            raise error.locate(operation=op.verb.name, key=op.given)  # noqa: B904 - it is the same error
+            if is_own(error):
+                error.locate(operation=op.verb.name, key=op.given)
+            raise
 
     def _probe(self, table: Table[Pool], member: Member[Pool], deadline: float) -> bool:
         """Ask *member* whether it is back, if it is time and nobody else does; return whether it is."""
@@ -180,6 +194,8 @@ class Cluster:
             # Half of the time: the rest is for whoever serves the key instead.
             found = member.pool.run(admin.probe(), deadline=(now + deadline) / 2)
         except MetacacheError as error:
+            if not is_own(error):
+                raise
             found = False if is_event(error) else None
         finally:
             self._keeper.end_probe(table, member, monotonic(), found)
@@ -318,11 +334,15 @@ class Cluster:
     def client(self, *, serializer: None = None, **options: Unpack[ClientOptions]) -> Client[bytes]: ...
     @overload
     def client(
-        self, type_: type[T], *, serializer: str | Serializer[T] | None = None, **options: Unpack[ClientOptions]
+        self, type_: type[Builtin], *, serializer: None = None, **options: Unpack[ClientOptions]
+    ) -> Client[Builtin]: ...
+    @overload
+    def client(
+        self, type_: type[T], *, serializer: str | Serializer[T], **options: Unpack[ClientOptions]
     ) -> Client[T]: ...
     @overload
     def client(
-        self, type_: TypeForm[T], *, serializer: str | Serializer[T] | None = None, **options: Unpack[ClientOptions]
+        self, type_: TypeForm[T], *, serializer: str | Serializer[T], **options: Unpack[ClientOptions]
     ) -> Client[T]: ...
     def client(
         self,
@@ -356,23 +376,22 @@ class Cluster:
         return self._each(partial(admin.stats, arg))
 
     def flush_all(self, delay: int = 0) -> dict[Node, bool | MetacacheError]:
-        """Expire every item of every node *delay* seconds from now; return True or the error for each.
-
-        Raises InvalidArgumentError.
-        """
+        """Expire all items in *delay* seconds; return True or the error for each node. Raises InvalidArgumentError."""
         return self._each(partial(admin.flush_all, delay))
+
+    def cache_memlimit(self, megabytes: int) -> dict[Node, bool | MetacacheError]:
+        """Set every node's memory, at least 8 *megabytes*; return True or the error for each.
+
+        A node that refuses the number has a ClientError. Raises InvalidArgumentError.
+        """
+        return self._each(partial(admin.cache_memlimit, megabytes))
+
+    def verbosity(self, level: int) -> dict[Node, bool | MetacacheError]:
+        """Set every node's log level, 0 to 3; return True or the error for each. Raises InvalidArgumentError."""
+        return self._each(partial(admin.verbosity, level))
 
     def _each(self, operation: Callable[[], Operation[R]]) -> dict[Node, R | MetacacheError]:
         operation()  # a bad argument is raised here
         if self._closed:
             raise ClosedError("the cluster was closed")
-        members = self._table.by_node()
-
-        def ask(member: Member[Pool]) -> R | MetacacheError:
-            try:
-                return member.pool.run(operation())
-            except MetacacheError as error:
-                return error
-
-        with ThreadPoolExecutor(len(members), "metacache-admin") as threads:
-            return dict(zip(members, threads.map(ask, members.values()), strict=True))
+        return ask_each(self._table.by_node(), operation)

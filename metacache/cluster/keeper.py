@@ -15,6 +15,7 @@ from typing import Any, Final, TypeAlias, TypeVar, final
 from metacache.cluster.health import Health, NodeState
 from metacache.cluster.table import Member, Table
 from metacache.errors import ConnectError, ConnectionLost, OperationTimeout
+from metacache.interrupts import is_from_handler
 from metacache.nodes import Node
 from metacache.protocol.windows import Replies
 
@@ -107,7 +108,9 @@ class Keeper:
             return
         try:
             self._listener(node, before, after)
-        except Exception:
+        except Exception as error:
+            if is_from_handler(error):
+                raise
             logger.exception("the listener for states of nodes failed")
 
 

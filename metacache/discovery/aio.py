@@ -12,6 +12,7 @@ from typing import Final, final
 
 from typing_extensions import override
 
+from metacache.copying import refuse_copy
 from metacache.discovery.blocking import ask_in_thread
 from metacache.discovery.follower import Answer, Apply, Follower, known_nodes
 from metacache.discovery.sources import NodeSource
@@ -39,6 +40,8 @@ class AsyncWatch:
 
     Raises InvalidArgumentError when *first* is empty, names a node twice or has no weight above 0.
     """
+
+    __reduce_ex__ = refuse_copy
 
     def __init__(
         self, source: NodeSource, apply: Apply, *, settings: Settings = DEFAULTS, first: Sequence[Node]

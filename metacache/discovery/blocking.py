@@ -6,7 +6,6 @@ What it does between its waits is `Follower`'s.
 from __future__ import annotations
 
 import atexit
-import contextlib
 import os
 import threading
 from collections.abc import Callable, Coroutine, Sequence
@@ -17,8 +16,10 @@ from weakref import WeakSet
 
 from typing_extensions import override
 
+from metacache.copying import refuse_copy
 from metacache.discovery.follower import Answer, Apply, Follower, ask
 from metacache.discovery.sources import NodeSource
+from metacache.interrupts import ignoring
 from metacache.nodes import Node
 from metacache.settings import Settings
 from metacache.transports import forking
@@ -45,6 +46,8 @@ class Watch:
 
     Raises InvalidArgumentError when *first* is empty, names a node twice or has no weight above 0.
     """
+
+    __reduce_ex__ = refuse_copy
 
     def __init__(
         self, source: NodeSource, apply: Apply, *, settings: Settings = DEFAULTS, first: Sequence[Node]
@@ -105,7 +108,7 @@ class _Effects:
 
     def end(self) -> None:
         self.is_over = True
-        with contextlib.suppress(RuntimeError):  # woken before
+        with ignoring(RuntimeError):  # woken before
             self._asleep.release()
 
     def now(self) -> float:

@@ -16,6 +16,7 @@ from weakref import WeakMethod
 from metacache.discovery.schedule import Plan, unusable
 from metacache.discovery.sources import NodeSource
 from metacache.errors import ClosedError, ConnectError, MetacacheError
+from metacache.interrupts import is_from_handler
 from metacache.nodes import Node
 from metacache.settings import Settings
 
@@ -34,7 +35,9 @@ def ask(source: NodeSource) -> Answer:
     """Poll *source*; return its nodes, or whatever it raises."""
     try:
         return tuple(source.poll())
-    except Exception as error:  # a stranger's code: no error of it may end the watch
+    except Exception as error:  # the code is not ours: none of its errors may end the watch
+        if is_from_handler(error):
+            raise
         return error
 
 

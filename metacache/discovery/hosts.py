@@ -8,13 +8,15 @@ from metacache.nodes import TcpAddress, parse_address
 __all__ = ["tcp_address"]
 
 
-def tcp_address(host: str, port: int) -> TcpAddress:
+def tcp_address(host: str, port: int, *, server_hostname: str | None = None) -> TcpAddress:
     """Return the normalised address of *host*, a name or an IP literal without brackets.
+
+    *server_hostname*: the name that the server's certificate must have; None: *host*.
 
     Raises InvalidArgumentError (InvalidTypeError for a wrong type) when it is neither, or *port* no port.
     """
     if not isinstance(host, str):
         raise InvalidTypeError(f"a host is a str, not {type(host).__name__}")
-    address = parse_address(str(TcpAddress(host, port)))
-    assert isinstance(address, TcpAddress), "only a path behind unix: makes another, and here a port is behind it"
+    address = parse_address(TcpAddress(host, port, server_hostname))
+    assert isinstance(address, TcpAddress), "the address of a TcpAddress is one"
     return address

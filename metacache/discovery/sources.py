@@ -7,6 +7,7 @@ from typing import Protocol, final
 
 from typing_extensions import override
 
+from metacache.copying import refuse_copy
 from metacache.nodes import Node
 from metacache.settings import Settings
 
@@ -39,6 +40,8 @@ class NodeSourceFactory(Protocol):
 @final
 class StaticSource:
     """Nodes that never change: what stands in where a source is wanted."""
+
+    __reduce_ex__ = refuse_copy
 
     def __init__(self, nodes: Iterable[Node]) -> None:
         self._nodes = tuple(nodes)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar, final
 
 from typing_extensions import override
 
+from metacache.copying import refuse_copy
 from metacache.errors import ClosedError, InvalidTypeError
 from metacache.nodes import Node
 from metacache.pool.state import RETRY, Limits, Open, PoolStatistics
@@ -56,6 +57,7 @@ class AsyncPool:
         settings: sizes and limits; with a node also what its connections keep to.
     """
 
+    __reduce_ex__ = refuse_copy
     __slots__ = (
         "__weakref__",
         "_closed",

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar, final
 
 from typing_extensions import override
 
-from metacache.errors import ClosedError, ConnectError, InvalidTypeError, PoolTimeout
+from metacache.copying import refuse_copy
+from metacache.errors import ClosedError, ConnectError, InvalidTypeError, OperationTimeout, PoolTimeout
+from metacache.interrupts import clear_frames, is_own
 from metacache.nodes import Node
 from metacache.pool.state import Decision, Limits, Open, PoolStatistics, Refuse, Wait
 from metacache.protocol.keys import Key
@@ -23,7 +25,7 @@ from metacache.transports.account import Ledger
 from metacache.transports.blocking import Connection
 from metacache.transports.exchange import FailedExchange
 from metacache.transports.forking import forget_in_children
-from metacache.transports.waiting.blocking import Bell, Lender, Waiter
+from metacache.transports.waiting.blocking import Bell, Lender, Shelf, Waiter
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -49,6 +51,7 @@ class Pool:
         settings: sizes and limits; with a node also what its connections keep to.
     """
 
+    __reduce_ex__ = refuse_copy
     __slots__ = (
         "__weakref__",
         "_failed_at",
@@ -114,7 +117,7 @@ class Pool:
             size=self._settings.pool_size,
             in_use=in_use,
             idle=sum(connection.age is not None for connection in idle),
-            waiting=len(self._waiters),
+            waiting=self._lender.waiting,
             created=total.dialled,
             discarded=total.discarded,
             waits=self._waits,
@@ -129,26 +132,53 @@ class Pool:
         *deadline*: a ``time.monotonic()`` time; None: ``Settings.timeout`` from now. Raises ClosedError, PoolTimeout
         when no connection became free in time, and what `Connection.run` raises.
         """
+        connection: Connection | None
+        began = handed_at = 0.0
         try:
-            connection = self._idle.pop()
-        except IndexError:
-            deadline = monotonic() + self._settings.timeout if deadline is None else deadline
-            connection = self._wait(deadline, op.verb.name, op.given)
-        # Not a `finally`: a connection that could not be dialled is for nobody who waits.
-        try:
-            result = connection.run(op, deadline=deadline)
-        except ConnectError as error:
-            self._put_back(connection, error)
+            try:
+                connection = self._idle.pop()
+            except IndexError as error:
+                if not is_own(error):
+                    raise
+                began = monotonic()
+                deadline = began + self._settings.timeout if deadline is None else deadline
+                connection, handed_at = self._wait(deadline, op.verb.name, op.given)
+            shelf: Shelf[Connection] | None = None
+            try:
+                result = connection.run(op, deadline=deadline)
+            except BaseException as error:
+                shelf = self._shelf_after(error, connection, began, handed_at)
+                raise
+            finally:
+                # Calls of C code only until it is back: no exception of a signal handler comes in between.
+                (self._idle if shelf is None else shelf).append(connection)
+                if self._waiters:
+                    self._lender.serve()
+            if self._is_limited:
+                self._look_round()
+            return result
+        except BaseException as error:
+            connection = None  # first, without a call: a caller may keep the error, and with it this frame
+            clear_frames(error)
             raise
-        except BaseException:
-            self._put_back(connection)
-            raise
-        self._idle.append(connection)
-        if self._waiters:
-            self._lender.serve()
-        if self._is_limited:
-            self._look_round()
-        return result
+
+    def _shelf_after(
+        self, error: BaseException, connection: Connection, began: float, handed_at: float
+    ) -> Shelf[Connection]:
+        """Return where to put *connection*, for which a caller waited from *began* on, after it raised *error*."""
+        if isinstance(error, ConnectError) and is_own(error):
+            self._note_failed_dial(error, connection)
+            return self._lender.shelf_of_failed()
+        if isinstance(error, OperationTimeout) and is_own(error) and handed_at - began > monotonic() - handed_at:
+            error.is_local = True  # the wait for the connection took more than half of the time
+        return self._lender.shelf
+
+    def _note_failed_dial(self, error: ConnectError, connection: Connection) -> None:
+        if error.is_local:
+            return
+        # Threads that dial a full server, or one that went away, at the same time all fail: that is one event.
+        error.is_local = connection.dialled < self._failed_at
+        self._failed_at = monotonic()
 
     def begin(self, batch: Batch, /, *, deadline: float) -> Exchange:
         """Start *batch* on a connection that is free; it is in use until the exchange ends.
@@ -159,11 +189,15 @@ class Pool:
         deadline = monotonic() + self._settings.timeout if deadline == math.inf else deadline
         try:
             connection = self._idle.pop()
-        except IndexError:
+        except IndexError as error:
+            if not is_own(error):
+                raise
             try:
-                connection = self._wait(deadline, batch.verb.name, None)
-            except PoolTimeout as error:
-                return FailedExchange(batch, error)
+                connection, _ = self._wait(deadline, batch.verb.name, None)
+            except PoolTimeout as full:
+                if not is_own(full):
+                    raise
+                return FailedExchange(batch, full)
         return self._start(connection, batch, deadline)
 
     def _start(self, connection: Connection, batch: Batch, deadline: float) -> Exchange:
@@ -197,7 +231,7 @@ class Pool:
     def leave(self, waiter: Waiter[Connection]) -> None:
         """Leave the line."""
         self._lender.leave(waiter)
-        self._wait_seconds += monotonic() - waiter.began
+        self._count_wait(waiter.began)
 
     def wait_until(self, now: float, deadline: float) -> float:
         """Return when who comes at *now* stops waiting for a connection."""
@@ -228,12 +262,13 @@ class Pool:
 
     def _put_back(self, connection: Connection, failure: ConnectError | None = None) -> None:
         """Take back a *connection*, which could not be dialled if there is a *failure*."""
-        if failure is None:
-            self._lender.put_back(connection)
-        else:
-            if not failure.is_local:
-                self._failed_at = monotonic()
-            self._lender.set_aside(connection)
+        shelf = self._lender.shelf
+        if failure is not None:
+            self._note_failed_dial(failure, connection)
+            shelf = self._lender.shelf_of_failed()
+        shelf.append(connection)
+        if self._waiters:
+            self._lender.serve()
         if self._is_limited:
             self._look_round()
 
@@ -250,8 +285,8 @@ class Pool:
         now = monotonic()
         return isinstance(self._checkout(now, now), Open)
 
-    def _wait(self, deadline: float, operation: str, key: Key | None) -> Connection:
-        """Return a connection when there is one. Raises ClosedError and PoolTimeout."""
+    def _wait(self, deadline: float, operation: str, key: Key | None) -> tuple[Connection, float]:
+        """Return a connection when there is one, and the time then. Raises ClosedError and PoolTimeout."""
         began = monotonic()
         until = self._limits.wait_until(began, deadline)
         waited = False
@@ -264,12 +299,17 @@ class Pool:
                 waited = waited or isinstance(decision, Wait)
                 connection = self._lender.take(decision.until if isinstance(decision, Wait) else now)
                 if connection is not None:
-                    return connection
+                    return connection, monotonic()
             raise self._refusal(operation, key)
         finally:
             if waited:
                 self._waits += 1
-                self._wait_seconds += monotonic() - began
+                self._count_wait(began)
+
+    def _count_wait(self, began: float) -> None:
+        # Python switches threads after calls only: none stands between reading the sum and writing it.
+        waited = monotonic() - began
+        self._wait_seconds += waited
 
     def _refusal(self, operation: str, key: Key | None) -> ClosedError:
         return ClosedError("the pool was closed", node=self._name, operation=operation, key=key)

@@ -15,6 +15,7 @@ import attrs
 
 from metacache.errors import InvalidArgumentError, InvalidTypeError
 from metacache.protocol.flags import Takes, Token, encode_flags
+from metacache.settings import shown
 
 __all__ = [
     "AUTHENTICATE",
@@ -62,7 +63,8 @@ class Framing(enum.Enum):
     """How the end of a reply is found."""
 
     META = enum.auto()  # one line, and a data block behind VA
-    STATS = enum.auto()  # STAT lines up to END
+    KEYED = enum.auto()  # one line, which repeats the key behind ME
+    STATS = enum.auto()  # STAT, ITEM or PREFIX lines up to END
     CONFIG = enum.auto()  # CONFIG cluster 0 <len>, data, END
 
 
@@ -75,7 +77,7 @@ def _has_plain_hd(command: Command) -> bool:
 
 
 def _whole(command: Command) -> frozenset[bytes]:
-    return command.codes - {b"VA", b"STAT", b"PREFIX", b"CONFIG"}
+    return command.codes - {b"VA", b"ME", b"STAT", b"ITEM", b"PREFIX", b"CONFIG"}
 
 
 @final
@@ -120,10 +122,10 @@ MD: Final = Command("md", _codes("HD NF EX"), echoes=True, silence=b"HD")
 MD_DROP: Final = Command("md", _codes("HD NF EX NS"), echoes=True, silence=b"HD")
 MA: Final = Command("ma", _codes("HD NF EX NS"), echoes=True, silence=b"HD")
 MA_VALUE: Final = Command("ma", _codes("VA NF EX NS"), echoes=True, silence=b"HD")
-ME: Final = Command("me", _codes("ME EN"))
+ME: Final = Command("me", _codes("ME EN"), framing=Framing.KEYED)
 MN: Final = Command("mn", _codes("MN"))
 VERSION: Final = Command("version", _codes("VERSION"), is_admin=True)
-STATS: Final = Command("stats", _codes("STAT END RESET OK PREFIX"), framing=Framing.STATS, is_admin=True)
+STATS: Final = Command("stats", _codes("STAT ITEM PREFIX END RESET OK"), framing=Framing.STATS, is_admin=True)
 FLUSH_ALL: Final = Command("flush_all", _codes("OK"), is_admin=True)
 VERBOSITY: Final = Command("verbosity", _codes("OK"), is_admin=True)
 CACHE_MEMLIMIT: Final = Command("cache_memlimit", _codes("OK MEMLIMIT_TOO_SMALL MEMLIMIT_ADJUST_FAILED"), is_admin=True)
@@ -135,11 +137,14 @@ AUTHENTICATE: Final = Command("authenticate", _codes("STORED"), closes_on_client
 @final
 @attrs.frozen
 class Request:
-    """One request: *head* without opaque and CRLF, and the data block of an ms (None: no block)."""
+    """One request: *head* without opaque and CRLF, and the data block of an ms (None: no block).
+
+    The data block is a value or a credential, so the repr leaves it out.
+    """
 
     command: Command
     head: bytes
-    body: bytes | None = None
+    body: bytes | None = attrs.field(default=None, repr=False)
 
 
 def meta_get(key: bytes, flags: Mapping[str, Token]) -> Request:
@@ -188,8 +193,13 @@ def version() -> Request:
 
 
 def stats(arg: str = "") -> Request:
-    """Return ``stats [arg]``: settings, items, slabs, sizes, conns, extstore, proxy, reset, detail on|off|dump."""
+    """Return ``stats [arg]``.
+
+    *arg*: settings, items, slabs, sizes, conns, extstore, proxy, reset, detail on|off|dump, cachedump <class> <count>.
+    """
     words = _words("stats argument", arg)
+    if words.split(b" ")[0] in _ENDLESS:
+        raise InvalidArgumentError(f"the reply to stats {words.decode()} has no end; the server option is track_sizes")
     return Request(STATS, b"stats " + words if words else b"stats")
 
 
@@ -229,6 +239,9 @@ def authenticate(username: str, password: str) -> Request:
     return Request(AUTHENTICATE, b"set metacache_authentication 0 -1 %d" % len(body), body)
 
 
+# items.c sends one STAT line for these, and no END.
+_ENDLESS: Final = frozenset((b"sizes_enable", b"sizes_disable"))
+
 _is_token = re.compile(rb"[^\x00-\x20\x7f]{1,250}").fullmatch
 _is_words = re.compile(r"[A-Za-z0-9_:. -]{0,64}").fullmatch
 
@@ -253,5 +266,5 @@ def _at_least(low: int, what: str, number: int) -> int:
     if isinstance(number, bool) or not isinstance(number, int):
         raise InvalidTypeError(f"{what} is an int, not {type(number).__name__}")
     if not low <= number <= 2**31 - 1:
-        raise InvalidArgumentError(f"{what} is between {low} and {2**31 - 1}, not {number}")
+        raise InvalidArgumentError(f"{what} is between {low} and {2**31 - 1}, not {shown(number)}")
     return number

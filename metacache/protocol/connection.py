@@ -12,18 +12,24 @@ from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 from typing_extensions import override
 
-from metacache.errors import ProtocolError
-from metacache.protocol.commands import Command, Framing
-from metacache.protocol.expectations import AdminBlock, Single
-from metacache.protocol.replies import OPAQUES, Opaque, known_headers, value_header
-from metacache.protocol.windows import QuietWindow, Window
+from metacache.errors import ConnectError, ProtocolError
+from metacache.protocol.commands import MN, Command, Framing
+from metacache.protocol.expectations import AdminBlock, KeyedReply, Single
+from metacache.protocol.replies import OPAQUES, Opaque, foreign, known_headers, refusal, value_header
+from metacache.protocol.windows import LONGEST_SPLIT, QuietWindow, Window
 
 if TYPE_CHECKING:
     from metacache.protocol.expectations import Answer, Expectation
 
-__all__ = ["ProtocolConnection", "answer_of", "frame"]
+__all__ = ["LARGE", "ProtocolConnection", "answer_of", "frame", "pieces"]
 
 CRLF: Final = b"\r\n"
+LARGE: Final = 1 << 18  # bytes; above, a copy of the body costs more than two further writes
+
+_BLOCKS: Final = (Framing.STATS, Framing.CONFIG)
+
+One: TypeAlias = Single | KeyedReply | AdminBlock
+"""What is expected for one request."""
 
 _Plain: TypeAlias = tuple[Command, Opaque]
 """What is expected for a plain request: its command and opaque; a `Single` once it takes a closer look."""
@@ -38,15 +44,28 @@ class ProtocolConnection:
         first_opaque: where in the table this connection's opaques start. Different starts let a reply that strayed
             from one connection to another (a proxy, an inherited socket) be recognised.
 
-    ``must_close`` turns True when the stream position is in doubt or bytes came that nobody asked for. ``failure`` is
-    the ProtocolError that everything still waiting gets. ``next_opaque`` gives the next opaque, for a caller that
-    frames a request itself and reads its reply with `whole_reply`.
+    ``has_heard`` turns True with the first bytes that `receive` takes. ``must_close`` turns True when the stream
+    position is in doubt or bytes came that were not asked for. ``failure`` is the ProtocolError that everything still
+    waiting gets. ``next_opaque`` gives the next opaque, for a caller that frames a request itself and reads its reply
+    with `whole_reply`.
     """
 
-    __slots__ = ("_expected", "_held", "_held_size", "_limit", "_needed", "failure", "must_close", "next_opaque")
+    __slots__ = (
+        "_expected",
+        "_held",
+        "_held_size",
+        "_limit",
+        "_needed",
+        "_split_limit",
+        "failure",
+        "has_heard",
+        "must_close",
+        "next_opaque",
+    )
 
     def __init__(self, *, max_reply_size: int, first_opaque: int = 0) -> None:
         self._limit = max_reply_size
+        self._split_limit = min(max_reply_size, LONGEST_SPLIT)
         start = first_opaque % len(OPAQUES)
         self.next_opaque = cycle(OPAQUES[start:] + OPAQUES[:start]).__next__
         self._expected: list[Expectation | _Plain] = []
@@ -54,6 +73,7 @@ class ProtocolConnection:
         self._held_size = 0
         self._needed = 0
         self.failure: ProtocolError | None = None
+        self.has_heard = False
         self.must_close = False
 
     @override
@@ -61,15 +81,23 @@ class ProtocolConnection:
         state = "must close" if self.must_close else f"{len(self._expected)} expected, {self._held_size} bytes held"
         return f"<ProtocolConnection: {state}>"
 
-    def send(self, command: Command, head: bytes, body: bytes | None = None) -> tuple[bytes, Single | AdminBlock]:
+    def send(self, command: Command, head: bytes, body: bytes | None = None) -> tuple[bytes, One]:
         """Return the bytes of one request and the expectation that will hold its answer."""
         opaque = self.next_opaque() if command.echoes else None
-        return frame(head, opaque, body), self.expect(command, opaque)
+        return frame(head, opaque, body), self.expect(command, opaque, head)
 
-    def expect(self, command: Command, opaque: Opaque | None) -> Single | AdminBlock:
-        """Queue and return the expectation of a reply to a request that the caller framed itself."""
-        meta = command.framing is Framing.META
-        expectation = Single(command, opaque and opaque[1]) if meta else AdminBlock(command)
+    def expect(self, command: Command, opaque: Opaque | None, head: bytes = b"") -> One:
+        """Queue and return the expectation of a reply to a request that the caller framed itself.
+
+        *head*: the request line, for a command whose reply repeats the key; without it the key is not checked.
+        """
+        expectation: One
+        if command.framing in _BLOCKS:
+            expectation = AdminBlock(command)
+        elif command.framing is Framing.KEYED and head:
+            expectation = KeyedReply(command, head)
+        else:
+            expectation = Single(command, opaque and opaque[1])
         self._expected.append(expectation)
         return expectation
 
@@ -109,7 +137,7 @@ class ProtocolConnection:
         """As `receive`, but for each single request the answer itself."""
         expected = self._expected
         is_plain = expected and type(expected[0]) is tuple  # a window splits its bytes by itself
-        if self._held or not is_plain or len(data) > self._limit:
+        if self._held or not is_plain or len(data) > self._split_limit:
             return list(map(answer_of, self.receive(data)))
         lines = data.split(CRLF)
         rest = lines.pop()  # not a line yet
@@ -161,6 +189,7 @@ class ProtocolConnection:
 
         After it `must_close` and `failure` may be set. What was finished before a failure is valid.
         """
+        self.has_heard = True
         if self._held:
             self._held.append(data)
             self._held_size += len(data)
@@ -175,7 +204,7 @@ class ProtocolConnection:
         try:
             while pos < len(data):
                 if not expected:
-                    self._refuse_surplus(len(data) - pos, len(finished) + after)
+                    self._refuse_surplus(data[pos:], len(finished) + after)
                     break
                 expectation = self._first()
                 pos = expectation.parse(data, pos, self._limit)
@@ -204,11 +233,15 @@ class ProtocolConnection:
         self._held_size = len(rest)
         self._needed = needed
 
-    def _refuse_surplus(self, size: int, finished: int) -> None:
+    def _refuse_surplus(self, surplus: bytes, finished: int) -> None:
         # The answers before the surplus stand; the connection does not.
         self.must_close = True
         if not finished:
-            raise ProtocolError(f"{size} bytes came that nobody asked for; the connection is closed")
+            refused = refusal(surplus.partition(CRLF)[0], MN)
+            is_full = refused is not None and isinstance(refused.error, ConnectError)
+            hint = refused.error.message if refused is not None and is_full else foreign(surplus)
+            why = f" ({hint})" if hint else ""
+            raise ProtocolError(f"{len(surplus)} bytes came that were not asked for{why}; the connection is closed")
 
     def end_of_stream(self) -> list[Expectation]:
         """Take the end of the connection; return what it finishes (a shutdown). Whatever else is expected is lost."""
@@ -221,7 +254,7 @@ class ProtocolConnection:
 
 def answer_of(finished: Expectation) -> Answer | Expectation:
     """Return the answer to a single request; a window of many is its own."""
-    if isinstance(finished, Single | AdminBlock) and finished.answer is not None:
+    if isinstance(finished, One) and finished.answer is not None:
         return finished.answer
     return finished
 
@@ -230,6 +263,18 @@ def frame(head: bytes, opaque: Opaque | None, body: bytes | None) -> bytes:
     """Return the bytes of one request."""
     suffix = CRLF if opaque is None else opaque[0]
     return head + suffix if body is None else b"".join((head, suffix, body, CRLF))
+
+
+def pieces(head: bytes, opaque: Opaque | None, body: bytes | None, sent: int = 0) -> tuple[bytes | memoryview, ...]:
+    """Return the bytes of one request as pieces to send one after the other, without the first *sent* bytes.
+
+    A large body is a piece of its own, and not copied.
+    """
+    if body is None or len(body) <= LARGE:
+        whole = memoryview(frame(head, opaque, body))[sent:]
+        return (whole,) if whole else ()
+    assert not sent, "a large body is sent in pieces from the start"
+    return (frame(head, opaque, None), body, CRLF)
 
 
 def _joined(heads: Sequence[bytes], bodies: Sequence[bytes] | None) -> bytes:

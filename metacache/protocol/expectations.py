@@ -6,6 +6,8 @@ doubt is a ProtocolError, after which nothing that follows on the connection can
 
 from __future__ import annotations
 
+import binascii
+from base64 import b64decode, b64encode
 from typing import Final, Protocol, TypeAlias, final
 
 from metacache.errors import ProtocolError
@@ -15,12 +17,13 @@ from metacache.protocol.replies import (
     Refusal,
     Reply,
     find_flag,
+    foreign,
     parse_size,
     refusal,
     strange,
 )
 
-__all__ = ["AdminBlock", "Answer", "Expectation", "Single", "wrong_opaque"]
+__all__ = ["AdminBlock", "Answer", "Expectation", "KeyedReply", "Single", "wrong_opaque"]
 
 Answer: TypeAlias = Reply | Refusal
 
@@ -53,9 +56,11 @@ class Expectation(Protocol):
 def _line_end(data: bytes, pos: int) -> int:
     """Return where the header line at *pos* ends, -1 when its CRLF has not come.
 
-    Raises ProtocolError for a line longer than any reply's.
+    Raises ProtocolError for a line longer than any reply's, and for one that another kind of server begins.
     """
     end = data.find(b"\r\n", pos, pos + MAX_HEADER + 2)
+    if end < 0 and (hint := foreign(data, pos)) is not None:
+        raise ProtocolError(f"what came is no reply ({hint}); the connection is closed")
     if end < 0 and len(data) - pos > MAX_HEADER + 1:  # one more may be the CR of a line that just fits
         raise ProtocolError(f"no end of line within {MAX_HEADER} bytes; the connection is closed")
     return end
@@ -143,10 +148,58 @@ def wrong_opaque(tokens: list[bytes], command: Command) -> ProtocolError:
 
 
 @final
+class KeyedReply:
+    """The reply to ``me``, which carries no opaque and repeats its key instead.
+
+    *head*: the request line without CRLF. ``EN`` repeats nothing.
+    """
+
+    __slots__ = ("_keys", "_single", "answer", "closes", "command", "needed")
+
+    def __init__(self, command: Command, head: bytes) -> None:
+        self.command = command
+        self.answer: Answer | None = None
+        self.needed = 1
+        self.closes = False
+        self._keys = _spellings(head)
+        self._single = Single(command, None)
+
+    def parse(self, data: bytes, pos: int, limit: int, /) -> int:
+        """Consume what is there; see `Expectation`."""
+        single = self._single
+        pos = single.parse(data, pos, limit)
+        answer = single.answer
+        if answer is not None and not isinstance(answer, Refusal):
+            code, *tokens = filter(None, answer[0])  # releases before 1.6.18 put surplus spaces into replies
+            if code == b"ME" and tokens[:1] not in self._keys:
+                raise ProtocolError(f"a reply to {self.command.name} is for another key; the connection is closed")
+        self.answer, self.needed, self.closes = answer, single.needed, single.closes
+        return pos
+
+    def end_of_stream(self) -> bool:
+        """Return False: the end is never the answer."""
+        return False
+
+
+def _spellings(head: bytes) -> tuple[list[bytes], ...]:
+    """Return what may stand for the key of the request line *head*.
+
+    The server repeats a key as the item was stored, plain or as base64, however the request wrote it.
+    """
+    _, key, *flags = head.split(b" ")
+    if b"b" not in flags:
+        return [key], [b64encode(key)]
+    try:
+        return [key], [b64decode(key, validate=True)]
+    except binascii.Error:  # the server refuses it
+        return ([key],)
+
+
+@final
 class AdminBlock:
     """A reply of several lines: STAT … END, or CONFIG with its data."""
 
-    __slots__ = ("_lines", "answer", "closes", "command", "needed")
+    __slots__ = ("_lines", "_size", "answer", "closes", "command", "needed")
 
     def __init__(self, command: Command) -> None:
         self.command = command
@@ -154,6 +207,7 @@ class AdminBlock:
         self.needed = 1
         self.closes = False
         self._lines: list[bytes] = []
+        self._size = 0  # of the lines, in bytes
 
     def parse(self, data: bytes, pos: int, limit: int, /) -> int:
         """Consume what is there; see `Expectation`."""
@@ -166,10 +220,10 @@ class AdminBlock:
             if self.command.framing is Framing.CONFIG and line.startswith(b"CONFIG"):
                 return self._parse_config(data, pos, end, limit)
             pos = end + 2
-            self._take_line(line)
+            self._take_line(line, limit)
         return pos
 
-    def _take_line(self, line: bytes) -> None:
+    def _take_line(self, line: bytes, limit: int) -> None:
         code = line.split(b" ", 1)[0]
         if code not in self.command.codes:
             answer: Answer | None = refusal(line, self.command)
@@ -178,6 +232,12 @@ class AdminBlock:
             self._finish(answer)
         elif code in _BLOCK_LINES:
             self._lines.append(line)
+            self._size += len(line) + 2
+            if self._size > limit:
+                raise ProtocolError(
+                    f"the reply to {self.command.name} is longer than {limit} bytes (Settings.max_reply_size); "
+                    "the connection is closed"
+                )
         else:
             self._finish(([*self._lines, line], None))
 
@@ -204,5 +264,5 @@ class AdminBlock:
         return False
 
 
-_BLOCK_LINES: Final = frozenset((b"STAT", b"PREFIX"))
+_BLOCK_LINES: Final = frozenset((b"STAT", b"ITEM", b"PREFIX"))
 _CONFIG_TAIL: Final = b"\r\nEND\r\n"

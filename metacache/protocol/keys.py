@@ -12,6 +12,7 @@ from hashlib import sha256
 from typing import Final, TypeAlias, TypeVar, final
 
 from metacache.errors import InvalidArgumentError, InvalidKeyError, InvalidKeyTypeError, InvalidTypeError
+from metacache.interrupts import is_own
 
 __all__ = ["MAX_BASE64_KEY", "MAX_KEY", "K", "Key", "KeyEncoder", "WireKey"]
 
@@ -90,7 +91,9 @@ class KeyEncoder:
         try:
             # Whether all are str is what is asked.
             joined = text + (" " + text).join(keys)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-        except TypeError:
+        except TypeError as error:
+            if not is_own(error):
+                raise
             return None
         if not joined.isprintable() or joined.count(" ") != len(keys) - 1:
             return None
@@ -134,5 +137,7 @@ def _to_bytes(key: Key) -> bytes:
         raise InvalidKeyError("the key is empty", key=key)
     try:
         return key.encode() if isinstance(key, str) else bytes(key)
-    except UnicodeEncodeError:
+    except UnicodeEncodeError as error:
+        if not is_own(error):
+            raise
         raise InvalidKeyError("the key holds a lone surrogate, which UTF-8 cannot encode", key=key) from None

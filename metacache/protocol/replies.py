@@ -29,6 +29,7 @@ __all__ = [
     "Refusal",
     "Reply",
     "find_flag",
+    "foreign",
     "known_sizes",
     "parse_size",
     "refusal",
@@ -69,7 +70,10 @@ def find_flag(tokens: list[bytes], letter: bytes) -> bytes | None:
 
     Give it the return flags only (`return_flags`): a size or a code is no flag.
     """
-    return next((token[1:] for token in tokens if token[:1] == letter), None)
+    for token in tokens:
+        if token[:1] == letter:
+            return token[1:]
+    return None
 
 
 def return_flags(reply: Reply) -> list[bytes]:
@@ -161,9 +165,18 @@ _ERROR_LINES: Final = (
     _ErrorLine(b"SERVER_ERROR active request limit reached", ServerError, "active request limit reached in the proxy"),
     _ErrorLine(b"SERVER_ERROR: shutdown not enabled", ClientError, "shutdown not enabled (server option -A)"),
     _ErrorLine(
-        b"CLIENT_ERROR unauthenticated", AuthenticationError, "the server wants a user and password (-Y)", closes=True
+        b"CLIENT_ERROR unauthenticated",
+        AuthenticationError,
+        "the server wants a user and password (-Y): give Settings(username=..., password=...) or "
+        "memcached://user:password@host",
+        closes=True,
     ),
-    _ErrorLine(b"CLIENT_ERROR authentication failure", AuthenticationError, "user or password refused", closes=True),
+    _ErrorLine(
+        b"CLIENT_ERROR authentication failure",
+        AuthenticationError,
+        "user or password refused: they are not in the server's file (-Y)",
+        closes=True,
+    ),
     _ErrorLine(
         b"CLIENT_ERROR bad authentication token format", AuthenticationError, "user or password malformed", closes=True
     ),
@@ -176,6 +189,9 @@ _ERROR_LINES: Final = (
     ),
     _ErrorLine(b"CLIENT_ERROR bad data chunk", ClientError, "bad data chunk"),
     _ErrorLine(b"CLIENT_ERROR bad command line format", ClientError, "bad command line format"),
+    _ErrorLine(b"CLIENT_ERROR bad command line", ClientError, "bad command line: an argument is missing or malformed"),
+    _ErrorLine(b"CLIENT_ERROR usage: stats detail", ClientError, "stats detail takes on, off or dump"),
+    _ErrorLine(b"CLIENT_ERROR Illegal slab id", ClientError, "there is no such slab class (stats slabs lists them)"),
     _ErrorLine(b"CLIENT_ERROR bad token in command line format", ClientError, "bad token in command line format"),
     _ErrorLine(b"CLIENT_ERROR error decoding key", ClientError, "error decoding key (not padded base64)"),
     _ErrorLine(b"CLIENT_ERROR invalid or duplicate flag", ClientError, "invalid or duplicate flag"),
@@ -213,10 +229,39 @@ def _unknown_command(command: Command) -> Refusal:
     # ERROR: the line was consumed, but the data block of an ms was not.
     if command.is_admin:
         return Refusal(
-            ClientError(f"this server does not take {command.name!r} (a proxy, or another release)"), closes=False
+            ClientError(
+                f"this server does not take {command.name!r}, or not with this argument (a proxy, or another release)"
+            ),
+            closes=False,
         )
-    told = f"the server does not know {command.name!r}: memcached 1.6.18 or newer is needed"
-    return Refusal(ProtocolError(told), closes=True)
+    unknown = f"the server does not know {command.name!r}: memcached 1.6.18 or newer is needed"
+    return Refusal(ProtocolError(unknown), closes=True)
+
+
+# How servers of other protocols begin, before they are asked or when they do not understand. None begins like a reply.
+_FOREIGN: Final = (
+    (re.compile(rb"[\x14-\x17]\x03"), "TLS"),
+    (re.compile(rb"HTTP/|<!DOCTYPE|<html|<\?xml", re.IGNORECASE), "HTTP"),
+    (re.compile(rb"SSH-"), "SSH"),
+    (re.compile(rb"-[A-Z]{2,} |\+(?:OK|PONG)"), "Redis"),
+    (re.compile(rb"[1-5][0-9]{2}[ -]"), "SMTP or FTP"),
+    (re.compile(rb"\* (?:OK|BYE|BAD|PREAUTH)"), "IMAP"),
+    (re.compile(rb"RFB [0-9]"), "VNC"),
+    (re.compile(rb"AMQP"), "AMQP"),
+)
+
+
+def foreign(data: bytes, pos: int = 0) -> str | None:
+    """Return what to ask where the bytes at *pos* of *data* are those of another kind of server; None for others.
+
+    They may be part of a value: nothing of them is quoted.
+    """
+    name = next((name for pattern, name in _FOREIGN if pattern.match(data, pos)), None)
+    if name is None:
+        return None
+    return (
+        "does this port speak TLS? use memcacheds://" if name == "TLS" else f"{name} servers say so: is this memcached?"
+    )
 
 
 def strange(header: bytes, command: Command) -> ProtocolError:
@@ -225,7 +270,10 @@ def strange(header: bytes, command: Command) -> ProtocolError:
     It may be part of a value: only a status word is quoted.
     """
     seen = repr(header.decode()) if _is_status_word(header) else f"a line of {len(header)} bytes"
-    return ProtocolError(f"{seen} is no reply to {command.name}; the connection is closed")
+    hint = foreign(header)
+    return ProtocolError(
+        f"{seen} is no reply to {command.name}{f' ({hint})' if hint else ''}; the connection is closed"
+    )
 
 
 def parse_size(tokens: list[bytes], limit: int) -> int:

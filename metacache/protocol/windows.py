@@ -7,14 +7,18 @@ out before the end was seen, and every count, code and length agreed; a doubt is
 from __future__ import annotations
 
 import itertools
-from typing import final
+from typing import Final, final
 
 from metacache.errors import ConnectError, ConnectionLost, MetacacheError, ProtocolError
 from metacache.protocol.commands import Command
 from metacache.protocol.expectations import Answer, Single, wrong_opaque
 from metacache.protocol.replies import Opaque, Refusal, Reply, find_flag, known_sizes, return_flags, value_header
 
-__all__ = ["QuietWindow", "Replies", "Window", "closing_error"]
+__all__ = ["LONGEST_SPLIT", "QuietWindow", "Replies", "Window", "closing_error"]
+
+# Bytes that are split at CRLF in one go. More comes only with a data block that is longer still, whose length is known:
+# splitting such a block could take nine times its memory.
+LONGEST_SPLIT: Final = 1 << 18
 
 
 @final
@@ -79,7 +83,8 @@ class Window:
         headers = self.replies.headers
         while len(headers) < self._count:
             before = len(headers)
-            if self._can_split and 0 < before < self._count - 1:
+            splits = self._can_split and 0 < before < self._count - 1 and len(data) - pos <= LONGEST_SPLIT
+            if splits:
                 pos = self._parse_middle(data, pos, limit)
             if len(headers) == before:
                 single = Single(self.command, self._opaque_at(before))
@@ -87,6 +92,9 @@ class Window:
                 if single.answer is None:
                     self.needed = single.needed
                     return pos
+                # A reply that splitting did not explain holds a CRLF in its value: splitting again would cost more than
+                # it saves.
+                self._can_split = self._can_split and not splits
                 self._take(single.answer)
         self.needed = 0
         return pos
@@ -95,9 +103,6 @@ class Window:
         return self._first if index == 0 else self._last if index == self._count - 1 else None
 
     def _take(self, answer: Answer) -> None:
-        # A middle reply that had to be parsed alone holds a CRLF in its value: splitting again would cost more than
-        # it saves.
-        self._can_split = not self.replies.headers
         self.replies.add(answer)
         if isinstance(answer, Refusal) and answer.closes:
             self.closes = True

@@ -26,6 +26,7 @@ __all__ = [
     "IntSerializer",
     "JsonSerializer",
     "StrSerializer",
+    "is_own_int",
 ]
 
 T = TypeVar("T")
@@ -39,7 +40,7 @@ def _wrong(value: object, wanted: str) -> SerializationError:
 class BytesSerializer:
     """bytes as they are."""
 
-    wire_id = 1
+    wire_id = 32
     fingerprint = 0
 
     def dumps(self, value: bytes, /) -> bytes:
@@ -57,7 +58,7 @@ class BytesSerializer:
 class StrSerializer:
     """str as UTF-8."""
 
-    wire_id = 2
+    wire_id = 16
     fingerprint = 0
 
     def dumps(self, value: str, /) -> bytes:
@@ -75,7 +76,7 @@ class StrSerializer:
 class IntSerializer:
     """int as decimal text, which the server can increment."""
 
-    wire_id = 3
+    wire_id = 2  # other clients read a number
     fingerprint = 0
 
     def dumps(self, value: int, /) -> bytes:
@@ -91,6 +92,11 @@ class IntSerializer:
         raise SerializationError("not a decimal number")
 
 
+def is_own_int(serializer: object) -> bool:
+    """Return whether *serializer* is the one that may have the wire_id of numbers."""
+    return isinstance(serializer, IntSerializer)
+
+
 _is_decimal = re.compile(rb"-?[0-9]+ *").fullmatch
 
 
@@ -101,7 +107,7 @@ class JsonSerializer(Generic[T]):
     Of types made of None, bool, int, float, str, list, dict[str, …], Literal, TypedDict and unions.
     """
 
-    wire_id = 4
+    wire_id = 48
 
     def __init__(self, type_: TypeForm[T]) -> None:
         self._check: Check = json_check(type_)
@@ -148,9 +154,11 @@ class _Builtin(Generic[T]):
         """Tell whether *type_* is the class."""
         return type_ is self._class
 
-    def build(self, _: object, /) -> Any:  # Any: would be Serializer[T] of the class that `supports` has just compared
-        """Return the serializer."""
-        return self._serializer
+    def build(self, type_: object, /) -> Any:  # Any: would be Serializer[T] of the class, which has just been compared
+        """Return the serializer. Raises InvalidTypeError for any type but the class."""
+        if self.supports(type_):
+            return self._serializer
+        raise InvalidTypeError(f"it stores {self._class.__name__} and nothing else")
 
 
 @final
@@ -158,7 +166,7 @@ class _JsonPlugin:
     """The plugin ``json``."""
 
     api_version: Literal[1] = 1
-    wire_id = 4
+    wire_id = JsonSerializer.wire_id
 
     def supports(self, type_: object, /) -> bool:
         """Tell whether *type_* is made of JSON types only."""

@@ -10,10 +10,12 @@ from typing import Final, final
 
 import attrs
 
+from metacache.errors import SerializationError, ValueTooLargeError
+from metacache.interrupts import fails_again
 from metacache.serializers.protocols import Compressor
 from metacache.settings import between
 
-__all__ = ["ZLIB", "Zlib", "installed_compressor"]
+__all__ = ["ZLIB", "Zlib", "check_decompresses", "installed_compressor"]
 
 GROUP: Final = "metacache.compressors"
 MIB: Final = 1 << 20
@@ -26,8 +28,10 @@ class Zlib:
     """Compress with zlib.
 
     Args:
-        min_size: values below so many bytes are stored as they are.
-        max_decompressed_size: bytes at which inflating stops; what would become larger is undecodable.
+        min_size: values below this number of bytes are stored as they are.
+        max_decompressed_size: bytes at which inflating stops. A larger value that would be stored compressed is refused
+            (ValueTooLargeError); a stored one is undecodable. It is the limit of the client that reads, so give it to
+            every client; those without a `Zlib` of their own have the default.
         level: 1 (fast) to 9 (small).
 
     Raises InvalidArgumentError (InvalidTypeError for a wrong type) that names the field.
@@ -57,6 +61,43 @@ ZLIB: Final = Zlib()
 """What the entry point names: reads zlib values for clients that compress otherwise or not at all."""
 
 
+def check_decompresses(compressor: Compressor, data: bytes, small: bytes) -> None:
+    """Raise unless *compressor* makes *data* of *small*, which it made of *data*, so that what is stored can be read.
+
+    ValueTooLargeError if it refuses, or stops early, as at a limit; SerializationError if it returns something else.
+    """
+    # zlib returns what it was given, so only the limit decides; to decompress would cost 16 to 57 % of compressing.
+    if isinstance(compressor, Zlib):
+        if len(data) > compressor.max_decompressed_size:
+            raise _too_large(compressor, data)
+        return
+    again = _decompressed(compressor, data, small)
+    if type(again) is not bytes or (again != data and not data.startswith(again)):
+        raise SerializationError(f"{_name(compressor)}.decompress does not return what was compressed")
+    if again != data:
+        raise _too_large(compressor, data)
+
+
+def _decompressed(compressor: Compressor, data: bytes, small: bytes) -> bytes:
+    try:
+        return compressor.decompress(small)
+    except Exception as error:
+        if not fails_again(compressor.decompress, small, error):
+            raise
+        raise _too_large(compressor, data) from None
+
+
+def _too_large(compressor: Compressor, data: bytes) -> ValueTooLargeError:
+    return ValueTooLargeError(
+        f"{_name(compressor)} compresses these {len(data)} bytes but does not decompress them; store less, or raise "
+        "its limit (Zlib: max_decompressed_size) in all clients of the key"
+    )
+
+
+def _name(compressor: Compressor) -> str:
+    return type(compressor).__name__
+
+
 @functools.cache
 def installed_compressor(compressor_id: int) -> Compressor | None:
     """Return the compressor of that id among the installed ones, None when there is none."""
@@ -70,6 +111,8 @@ def _load(entry_point: EntryPoint) -> Compressor | None:
     try:
         compressor: Compressor = entry_point.load()
     except Exception as error:
+        if not fails_again(EntryPoint.load, entry_point, error):
+            raise
         logger.warning("compressor %r cannot be loaded (%s)", entry_point.name, type(error).__name__)
         return None
     return compressor

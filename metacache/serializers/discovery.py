@@ -1,57 +1,28 @@
-"""Serializer plugins found by entry point: listed without importing, loaded by name, and nothing but one that fits.
+"""`load_serializer`: from a name and a type to a serializer, or to an error that says why and what to use instead.
 
-Knows entry points and the plugin protocol; knows no particular plugin.
+Knows the wire_ids of the plugins in use in this process; knows no particular plugin.
 """
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint, entry_points
-from typing import Final, Generic, Literal, TypeVar, cast, final, overload
+from typing import Final, Generic, Literal, TypeVar, final, overload
 
-import attrs
 from typing_extensions import TypeForm
 
 from metacache.errors import InvalidArgumentError, InvalidTypeError, SerializerConflict, SerializerNotFound
-from metacache.serializers.protocols import Serializer, SerializerPlugin
+from metacache.serializers.fingerprints import fingerprint as plain_fingerprint
+from metacache.serializers.names import type_name
+from metacache.serializers.plugins import Plugin, Refused, SerializerInfo, available_serializers, find_plugin
+from metacache.serializers.protocols import Serializer
+from metacache.serializers.suggestions import suggestion
+from metacache.serializers.wire_ids import PRIVATE
 
 __all__ = ["SerializerInfo", "available_serializers", "load_serializer"]
 
 T = TypeVar("T")
 
-GROUP: Final = "metacache.serializers"
-API_VERSION: Final = 1
-
-# Which extra installs the serializers we know of.
-_EXTRAS: Final = {"msgspec": "msgspec", "msgspec-json": "msgspec", "orjson": "orjson", "attrs": "attrs"}
-
-# Who has which wire_id, of the plugins loaded in this process.
-_loaded: Final[dict[int, str]] = {}
-
-
-@final
-@attrs.frozen
-class SerializerInfo:
-    """An installed serializer: its name, the distribution that brings it, its version, and the object it names."""
-
-    name: str
-    distribution: str
-    version: str
-    target: str
-
-
-def available_serializers() -> tuple[SerializerInfo, ...]:
-    """Return the installed serializers by name. Imports none of them."""
-    return tuple(
-        sorted(
-            {_info(entry_point) for entry_point in entry_points(group=GROUP)}, key=lambda info: (info.name, info.target)
-        )
-    )
-
-
-def _info(entry_point: EntryPoint) -> SerializerInfo:
-    distribution = entry_point.dist
-    name, version = (distribution.name, distribution.version) if distribution else ("unknown", "unknown")
-    return SerializerInfo(entry_point.name, name, version, entry_point.value)
+# Which plugin has which wire_id, of those in use in this process.
+_in_use: Final[dict[int, str]] = {}
 
 
 @overload
@@ -70,55 +41,47 @@ def load_serializer(
     ``fingerprint="off"`` writes none, so that values survive a change of the type's shape as far as they still decode.
 
     Raises SerializerNotFound (SerializerConflict) when no plugin of that name can be used, InvalidTypeError when the
-    plugin does not serve *type_*.
+    plugin does not serve *type_*: the message says why, and which installed serializer would. InvalidArgumentError when
+    the serializer has a private wire_id and *fingerprint* is "off".
     """
     if fingerprint not in ("strict", "off"):
         raise InvalidArgumentError(f"fingerprint is 'strict' or 'off', not {fingerprint!r}")
-    plugin = _plugin(name)
-    if not plugin.supports(type_):
-        raise InvalidTypeError(f"serializer {name!r} does not serve {type_!r}")
-    serializer: Serializer[T] = plugin.build(type_)
-    return serializer if fingerprint == "strict" else _Unfingerprinted(serializer)
-
-
-def _plugin(name: str) -> SerializerPlugin:
-    if not isinstance(name, str):
-        raise InvalidTypeError(f"a serializer's name is a str, not {type(name).__name__}")
-    entry_point = _entry_point(name)
+    found = find_plugin(name)
     try:
-        loaded: object = entry_point.load()
-    except Exception as error:
-        raise SerializerNotFound(f"serializer {name!r} cannot be imported from {entry_point.value}: {error}") from error
-    version = getattr(loaded, "api_version", None)
-    if version != API_VERSION:
-        raise SerializerNotFound(f"serializer {name!r} has api_version {version!r}, this metacache takes {API_VERSION}")
-    plugin = cast("SerializerPlugin", loaded)  # the boundary: an entry point names any object
-    owner = f"{name!r} of {_info(entry_point).distribution}"
-    other = _loaded.setdefault(plugin.wire_id, owner)
-    if other != owner:
+        serializer: Serializer[T] = found.built(type_)
+    except Refused as refused:
+        told = f"serializer {name!r} does not serve {type_name(type_)}"
+        reason = f": {refused}" if str(refused) else ""
+        raise InvalidTypeError(f"{told}{reason}; {suggestion(type_, refused=name)}") from refused.__cause__
+    if serializer.wire_id in PRIVATE:
+        _check_private(name, serializer, type_, fingerprint)
+    else:
+        _claim(found)
+    return serializer if fingerprint == "strict" or serializer.fingerprint == 0 else _Unfingerprinted(serializer)
+
+
+def _claim(found: Plugin) -> None:
+    other = _in_use.setdefault(found.plugin.wire_id, found.owner)
+    if other != found.owner:
         raise SerializerConflict(
-            f"wire_id {plugin.wire_id} is claimed by {other} and by {owner}; uninstall one of them"
+            f"wire_id {found.plugin.wire_id} is claimed by {other} and by {found.owner}; uninstall one of them"
         )
-    return plugin
 
 
-def _entry_point(name: str) -> EntryPoint:
-    # A distribution on sys.path twice (an editable install and a wheel, say) counts once.
-    found = {(_info(entry_point), entry_point) for entry_point in entry_points(group=GROUP, name=name)}
-    by_owner = {(info.distribution, info.target): entry_point for info, entry_point in found}
-    if len(by_owner) > 1:
-        owners = " and ".join(sorted(f"{distribution} ({target})" for distribution, target in by_owner))
-        raise SerializerConflict(f"serializer {name!r} is offered by {owners}; uninstall one of them")
-    if not by_owner:
-        raise SerializerNotFound(_how_to_install(name))
-    return next(iter(by_owner.values()))
+def _check_private(name: str, serializer: Serializer[T], type_: object, fingerprint: str) -> None:
+    """Check that values of *serializer* are not taken for those of another one with the same wire_id."""
+    told = f"serializer {name!r} has the private wire_id {serializer.wire_id}, which others may have too"
+    if fingerprint == "off":
+        raise InvalidArgumentError(f"{told}: fingerprint='off' is not for it")
+    if serializer.fingerprint == 0 or serializer.fingerprint == _plain(type_):
+        raise SerializerNotFound(f"{told}: its fingerprint must be fingerprint(type_, serializer={name!r})")
 
 
-def _how_to_install(name: str) -> str:
-    if name in _EXTRAS:
-        return f"serializer {name!r} is not installed: pip install 'metacache[{_EXTRAS[name]}]'"
-    installed = ", ".join(dict.fromkeys(info.name for info in available_serializers())) or "none"
-    return f"no serializer is called {name!r}; installed are: {installed}"
+def _plain(type_: object) -> int | None:
+    try:
+        return plain_fingerprint(type_)
+    except InvalidTypeError:
+        return None
 
 
 @final

@@ -3,7 +3,7 @@
     31-28  0b1011, so that other clients' flags are told apart
     27-12  schema fingerprint, 0 = none
     11-8   compressor id, 0 = none
-    7-0    wire_id of the serializer
+    7-0    wire_id of the serializer, never with a bit that makes another client run the value as code
 
 Knows no key, no wire and no policy: what cannot be read raises `Undecodable`, and somebody else decides what that
 means.
@@ -14,9 +14,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Generic, Literal, TypeAlias, TypeVar, final
 
-from metacache.errors import InvalidTypeError, SerializationError
-from metacache.serializers.compression import installed_compressor
+from metacache.errors import InvalidArgumentError, InvalidTypeError, SerializationError
+from metacache.interrupts import fails_again
+from metacache.serializers.builtin import is_own_int
+from metacache.serializers.compression import check_decompresses, installed_compressor
 from metacache.serializers.protocols import Compressor, Serializer
+from metacache.serializers.wire_ids import INT, PRIVATE, RULE, is_wire_id
 from metacache.settings import check_whole
 
 __all__ = ["Cause", "Frame", "Undecodable"]
@@ -50,8 +53,9 @@ class Frame(Generic[T]):
         reads_plain: flags 0 (of other clients, and of items that the server created) are readable too.
 
     ``flags`` are the client flags of an uncompressed value, ``loads`` reads one. Raises InvalidArgumentError when the
-    serializer's wire_id or fingerprint, or the compressor's id, does not fit its bits, InvalidTypeError when one of
-    them is no int or the compressor none.
+    serializer's wire_id is not one that a serializer may have, when it is private and the fingerprint is 0, or when the
+    fingerprint or the compressor's id does not fit its bits; InvalidTypeError when one of them is not an int, or the
+    compressor is not a Compressor.
     """
 
     __slots__ = ("_find_compressor", "_reads_plain", "compressor", "dumps", "flags", "loads", "serializer")
@@ -64,8 +68,7 @@ class Frame(Generic[T]):
         find_compressor: Callable[[int], Compressor | None] = installed_compressor,
         reads_plain: bool = False,
     ) -> None:
-        check_whole("a serializer's wire_id", serializer.wire_id, 1, 255)
-        check_whole("a fingerprint", serializer.fingerprint, 0, 0xFFFF)
+        _check_ids(serializer)
         if compressor is not None:
             _check_compressor(compressor)
         self.serializer = serializer
@@ -77,10 +80,15 @@ class Frame(Generic[T]):
         self._reads_plain = reads_plain
 
     def encode(self, value: T) -> tuple[int, bytes]:
-        """Return the client flags and the bytes to store. Raises SerializationError."""
+        """Return the client flags and the bytes to store.
+
+        Raises SerializationError, and ValueTooLargeError if the compressor does not decompress what it has compressed.
+        """
         try:
             data = self.dumps(value)
         except Exception as error:
+            if not fails_again(self.dumps, value, error):
+                raise
             raise refused(value, error) from None  # the cause may quote the value
         if type(data) is not bytes:
             raise not_bytes(data)
@@ -92,37 +100,74 @@ class Frame(Generic[T]):
         try:
             small = compressor.compress(data)
         except Exception as error:
+            if not fails_again(compressor.compress, data, error):
+                raise
             raise SerializationError(f"the compressor failed ({type(error).__name__})") from None
-        return (self.flags | compressor.compressor_id << 8, small) if len(small) < len(data) else (self.flags, data)
+        if type(small) is not bytes:
+            raise SerializationError(f"the compressor made {type(small).__name__} of the value, not bytes")
+        if len(small) >= len(data):
+            return self.flags, data
+        check_decompresses(compressor, data, small)
+        return self.flags | compressor.compressor_id << 8, small
 
     def decode(self, flags: int, data: bytes) -> T:
         """Return the value that *data* is under the client flags *flags*. Raises Undecodable."""
         if flags == self.flags or (flags == 0 and self._reads_plain):
             return self._load(data)
+        compressor = self.compressor_of(flags)
+        return self._load(data if compressor is None else self._decompress(compressor, data))
+
+    def compressor_of(self, flags: int) -> Compressor | None:
+        """Return the compressor of values with the client flags *flags*; None if they are not compressed.
+
+        Raises Undecodable when this client cannot read values with these flags.
+        """
+        if flags == 0 and self._reads_plain:
+            return None
         if flags >> 28 != MAGIC >> 28 or flags > 0xFFFFFFFF:
             raise Undecodable("foreign_flags")
         wire_id, fingerprint, compressor_id = flags & 0xFF, flags >> 12 & 0xFFFF, flags >> 8 & 0xF
         if wire_id != self.serializer.wire_id:
             raise Undecodable("wire_id", wire_id, fingerprint)
-        if fingerprint and self.serializer.fingerprint and fingerprint != self.serializer.fingerprint:
+        if fingerprint != self.serializer.fingerprint and self._compares(fingerprint):
             raise Undecodable("fingerprint", wire_id, fingerprint)
-        return self._load(self._decompress(compressor_id, data) if compressor_id else data)
+        return self._compressor(compressor_id) if compressor_id else None
+
+    def check_plain(self, flags: int) -> None:
+        """Raise Undecodable unless values with the client flags *flags* are this client's and not compressed."""
+        if self.compressor_of(flags) is not None:
+            raise Undecodable("compressor", self.serializer.wire_id, self.serializer.fingerprint)
+
+    def _compares(self, fingerprint: int) -> bool:
+        """Tell whether the *fingerprint* of a stored value counts: both have one, or the wire_id is shared."""
+        return (fingerprint != 0 and self.serializer.fingerprint != 0) or self.serializer.wire_id in PRIVATE
 
     def _load(self, data: bytes) -> T:
         try:
             return self.loads(data)
-        except Exception:
-            raise Undecodable("decode", self.serializer.wire_id, self.serializer.fingerprint) from None
+        except Exception as error:
+            if not fails_again(self.loads, data, error):
+                raise
+            raise self.undecodable("decode") from None
 
-    def _decompress(self, compressor_id: int, data: bytes) -> bytes:
+    def undecodable(self, cause: Cause) -> Undecodable:
+        """Return what *cause* makes of a value with the flags of this client."""
+        return Undecodable(cause, self.serializer.wire_id, self.serializer.fingerprint)
+
+    def _compressor(self, compressor_id: int) -> Compressor:
         own = self.compressor is not None and self.compressor.compressor_id == compressor_id
         compressor = self.compressor if own else self._find_compressor(compressor_id)
         if compressor is None:
-            raise Undecodable("compressor", self.serializer.wire_id, self.serializer.fingerprint)
+            raise self.undecodable("compressor")
+        return compressor
+
+    def _decompress(self, compressor: Compressor, data: bytes) -> bytes:
         try:
             return compressor.decompress(data)
-        except Exception:
-            raise Undecodable("decompress", self.serializer.wire_id, self.serializer.fingerprint) from None
+        except Exception as error:
+            if not fails_again(compressor.decompress, data, error):
+                raise
+            raise self.undecodable("decompress") from None
 
 
 def refused(value: object, error: Exception) -> SerializationError:
@@ -137,6 +182,19 @@ def refused(value: object, error: Exception) -> SerializationError:
 def not_bytes(data: object) -> SerializationError:
     """Return the error for a serializer that made *data* of a value."""
     return SerializationError(f"the serializer made {type(data).__name__} of the value, not bytes")
+
+
+def _check_ids(serializer: Serializer[T]) -> None:
+    wire_id = serializer.wire_id
+    check_whole("a serializer's wire_id", wire_id, 1, 255)
+    check_whole("a fingerprint", serializer.fingerprint, 0, 0xFFFF)
+    if not is_wire_id(wire_id) and not (wire_id == INT and is_own_int(serializer)):
+        raise InvalidArgumentError(f"{type(serializer).__name__} has wire_id {wire_id}, but {RULE}")
+    if wire_id in PRIVATE and serializer.fingerprint == 0:
+        raise InvalidArgumentError(
+            f"{type(serializer).__name__} has the private wire_id {wire_id}, which other serializers may have too, "
+            "and no fingerprint: use fingerprint(type_, serializer=name)"
+        )
 
 
 def _check_compressor(compressor: Compressor) -> None:

@@ -16,15 +16,19 @@ class Serializer(Protocol[T]):
 
     @property
     def wire_id(self) -> int:
-        """1..255: says in every stored value who wrote it.
+        """Which serializer wrote a value, stored with each: 32, 64, … for a binary format, 16, 48, … for a text format.
 
-        1-31 core, 32-127 listed in README.md beside this file, 128-255 private.
+        README.md beside this file lists the ids in use. 224 (binary) and 240 (text) are private: other serializers may
+        have them too. Any other id is refused: other clients would take the value for a pickle, or for compressed.
         """
         ...
 
     @property
     def fingerprint(self) -> int:
-        """0..65535: changes when the shape of T changes; 0: none."""
+        """0..65535: changes when the shape of T changes. 0: none, which a private wire_id does not allow.
+
+        `metacache.serializers.fingerprint` makes one; with a private wire_id give it the serializer's name too.
+        """
         ...
 
     def dumps(self, value: T, /) -> bytes:
@@ -50,12 +54,16 @@ class SerializerPlugin(Protocol):
         ...
 
     def supports(self, type_: object, /) -> bool:
-        """Tell whether `build` can serve *type_*."""
+        """Return whether `build` can serve *type_*."""
         ...
 
     # No overload for classes: pyright would refuse a plugin that has this signature alone.
     def build(self, type_: TypeForm[T], /) -> Serializer[T]:
-        """Return the serializer of *type_*, of which `supports` has said yes."""
+        """Return the serializer of *type_*. Its wire_id is the plugin's.
+
+        Raise TypeError (or InvalidTypeError) with the reason when it cannot serve *type_*. It is also called after
+        `supports` has returned False, to ask for that reason; the message is shown, so it names types and no value.
+        """
         ...
 
 
@@ -73,7 +81,7 @@ class Compressor(Protocol):
         ...
 
     def compress(self, data: bytes, /) -> bytes:
-        """Return *data* compressed. The result is stored only if it is smaller."""
+        """Return *data* compressed. The result is stored only if it is smaller, and `decompress` makes *data* of it."""
         ...
 
     def decompress(self, data: bytes, /) -> bytes:

@@ -1,52 +1,47 @@
-"""The shape of a type expression: kinds, field names, constraints, and no class or module names.
+"""The shape of a type expression: kinds, field names, constraints, and no names of classes with fields.
 
 One walk over what `typing` offers on every Python from 3.11 on; the fingerprint and the JSON check are read off its
-result. A construct that it does not know is `UnknownShape`, never a guess.
+result. What has no shape raises `UnknownShape`, never a guess.
 """
 
 from __future__ import annotations
 
 import collections.abc
-import dataclasses
 import datetime
 import decimal
 import enum
-import re
+import sys
 import types
 import typing
 import uuid
-from typing import Any, Final, final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, TypeAlias, final
 
-import attrs
 import typing_extensions
 
-__all__ = ["Shape", "UnknownShape", "literal_text", "quoted", "required_keys", "shape_of", "unquoted"]
+from metacache.serializers.defaults import default_text
+from metacache.serializers.graphs import (
+    ALIAS,
+    Graph,
+    Shape,
+    UnknownShape,
+    quoted,
+    reference,
+    union_of,
+    unknown,
+    unquoted,
+)
+from metacache.serializers.literals import constraints, literal_text
+from metacache.serializers.names import class_name, is_standard, library_name, type_name
+from metacache.serializers.records import NO_DEFAULT, Field, Record, hints_of, original_bases, record_of, required_keys
 
-
-@final
-@attrs.frozen
-class Shape:
-    """One node: its kind, its labels (field names, literal values, constraints), its parts. Its text identifies it."""
-
-    kind: str
-    labels: tuple[str, ...] = ()
-    parts: tuple[Shape, ...] = ()
-
-    @property
-    def text(self) -> str:
-        """The canonical text: equal for equal shapes on every Python."""
-        if not self.labels and not self.parts:
-            return self.kind
-        return f"{self.kind}({','.join(self.labels)};{','.join(part.text for part in self.parts)})"
-
-
-@final
-class UnknownShape(Exception):
-    """The expression holds something whose shape cannot be told."""
-
+__all__ = ["Shape", "UnknownShape", "graph_of", "literal_text", "quoted", "required_keys", "shape_of", "unquoted"]
 
 # Any: a type expression is any object; typing gives no type for it that all its forms satisfy.
-_Type = Any
+_Type: TypeAlias = Any
+
+# What type variables, and Self, stand for at some place of the walk.
+_Scope: TypeAlias = Mapping[object, Shape]
 
 _SCALARS: Final[dict[object, str]] = {
     None: "none",
@@ -65,6 +60,9 @@ _SCALARS: Final[dict[object, str]] = {
     uuid.UUID: "uuid",
     decimal.Decimal: "decimal",
     Any: "any",
+    typing.LiteralString: "str",  # a str at run time
+    typing.Never: "never",
+    typing.NoReturn: "never",
 }
 
 _CONTAINERS: Final[dict[object, str]] = {
@@ -85,254 +83,289 @@ _CONTAINERS: Final[dict[object, str]] = {
 }
 _MAPPINGS: Final = frozenset(("dict", "ordereddict", "mapping", "mutablemapping"))
 
-# Wrappers that say something of a field or a name, not of its shape.
-_TRANSPARENT: Final = frozenset((typing.Final, typing_extensions.ReadOnly, typing.Required, typing.NotRequired))
+# A bound on time and memory: a generic class may hold ever larger types of itself.
+MAX_NODES: Final = 100_000
 
-# What msgspec.Meta and annotated_types call their constraints.
-_CONSTRAINTS: Final = ("gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length", "pattern", "tz")
-
-MAX_NODES: Final = 10_000
+_ANY: Final = Shape("any")
 
 
 def shape_of(type_: object) -> Shape:
-    """Return the shape of *type_*. Raises UnknownShape."""
-    return _Walk().of(type_, {})
+    """Return the shape of *type_* as a tree. Raises UnknownShape."""
+    return graph_of(type_).tree()
+
+
+def graph_of(type_: object) -> Graph:
+    """Return the shape of *type_* as a graph. Raises UnknownShape."""
+    try:
+        return _Walk().graph(type_)
+    except UnknownShape:
+        raise
+    except RecursionError:
+        raise UnknownShape("a type that is nested too deep") from None
+    except Exception as error:  # a metaclass is any code
+        raise unknown(error, "a class that cannot be looked at") from None
 
 
 @final
 class _Walk:
     """One walk.
 
-    It knows the records and aliases it is inside of, so that recursion becomes a number: how many of them up.
+    Classes with fields, and aliases, are definitions, which wait in line until the others before them are done. So
+    recursion ends, and a long chain of classes does not nest calls.
     """
 
     def __init__(self) -> None:
-        self._inside: list[object] = []
         self._nodes = 0
+        self._indexes: dict[object, int] = {}
+        self._definitions: list[Callable[[], Shape]] = []
 
-    def of(self, type_: _Type, bound: dict[object, _Type]) -> Shape:
+    def graph(self, type_: _Type) -> Graph:
+        root = self.of(type_, {})
+        return Graph(root, [define() for define in self._definitions])  # the list grows while it is read
+
+    def _defined(self, key: object, define: Callable[[Shape], Shape]) -> Shape:
+        """Return a reference to the definition *key*; *define*, which is given it, makes it if there is none yet."""
+        index = self._indexes.get(key)
+        if index is not None:
+            return reference(index)
+        index = self._indexes[key] = len(self._definitions)
+        self._definitions.append(lambda: define(reference(index)))
+        return reference(index)
+
+    def of(self, type_: _Type, scope: _Scope) -> Shape:
         self._nodes += 1
         if self._nodes > MAX_NODES:
-            raise UnknownShape("too large")
-        if not isinstance(type_, collections.abc.Hashable):
-            raise UnknownShape(type(type_).__name__)
-        if isinstance(type_, typing.TypeVar):
-            return self._of_variable(type_, bound)
+            raise UnknownShape(f"a type of more than {MAX_NODES:,} parts")
+        origin: _Type = typing.get_origin(type_)
+        if origin is not None and origin is not type_:  # Generic is its own origin
+            return _FORMS.get(origin, _Walk.of_generic)(self, type_, scope)
+        if isinstance(type_, typing.NewType):
+            return self.of(type_.__supertype__, scope)
+        return self._of_name(type_, scope)
+
+    def _of_name(self, type_: _Type, scope: _Scope) -> Shape:
+        """Return the shape of what has no arguments."""
+        if isinstance(type_, str | typing.ForwardRef):
+            raise UnknownShape("a type in quotes, which is not resolved here")
+        if not _is_hashable(type_):
+            raise UnknownShape(type_name(type_))
+        if type_ in scope:
+            return scope[type_]
         if type_ in _SCALARS:
             return Shape(_SCALARS[type_])
-        origin, arguments = typing.get_origin(type_), typing.get_args(type_)
-        if origin is not None:
-            return self._of_generic(origin, arguments, type_, bound)
-        if type_ in _CONTAINERS or type_ is tuple:
-            return self._of_container(type_, (Any, ...) if type_ is tuple else (), bound)
-        if isinstance(type_, typing.NewType):
-            return self.of(type_.__supertype__, bound)
+        if type_ in (tuple, typing.Tuple):  # noqa: UP006 - tuple[()] has no arguments either
+            return Shape("vartuple", parts=(_ANY,))
         if _is_alias(type_):
-            return self._of_alias(type_, type_, bound)
+            return self._of_alias(type_, None)
         if isinstance(type_, type):
-            return self._of_class(type_, bound)
-        raise UnknownShape(type(type_).__name__)
+            return self._of_class(type_, None)
+        if isinstance(type_, _VARIABLES):
+            raise UnknownShape(f"the type variable {type_.__name__}, which nothing here binds")
+        raise UnknownShape(type_name(type_))
 
-    def _of_variable(self, variable: typing.TypeVar, bound: dict[object, _Type]) -> Shape:
-        if variable in bound:
-            return self.of(bound[variable], {})
+    # --- type variables ----------------------------------------------------------------------------------------------
+
+    def _scope(self, parameters: Iterable[_Type], arguments: tuple[Shape, ...] | None) -> dict[object, Shape]:
+        """Return what *parameters* stand for; without *arguments* each stands for its default, or all it may be."""
+        scope: dict[object, Shape] = {}
+        given = list(arguments or ())
+        rest = list(parameters)
+        while rest:
+            parameter = rest.pop(0)
+            if arguments is not None and isinstance(parameter, _VARIADIC):
+                count = max(0, len(given) - len(rest))
+                scope[parameter] = Shape("unpack", parts=tuple(given[:count]))
+                del given[:count]
+            else:
+                scope[parameter] = given.pop(0) if given else self._of_unbound(parameter, scope)
+        return scope
+
+    def _of_unbound(self, variable: _Type, scope: _Scope) -> Shape:
+        default = getattr(variable, "__default__", typing_extensions.NoDefault)
+        scope = {**scope, variable: _ANY}  # its bound may name it
+        if default is not typing_extensions.NoDefault:
+            return self.of(default, scope)
+        if isinstance(variable, _VARIADIC):
+            return Shape("unpack", parts=(Shape("unpacked", parts=(Shape("vartuple", parts=(_ANY,)),)),))
+        if not isinstance(variable, typing.TypeVar):
+            return Shape("...")
         if variable.__constraints__:
-            return self._of_union(variable.__constraints__, bound)
-        return Shape("any") if variable.__bound__ is None else self.of(variable.__bound__, bound)
+            return union_of(self.of(each, scope) for each in variable.__constraints__)
+        return _ANY if variable.__bound__ is None else self.of(_evaluated(variable.__bound__, variable), scope)
 
-    def _of_generic(
-        self, origin: _Type, arguments: tuple[_Type, ...], type_: _Type, bound: dict[object, _Type]
-    ) -> Shape:
-        if origin in (typing.Union, types.UnionType):
-            return self._of_union(arguments, bound)
-        if origin in (typing.Literal, typing_extensions.Literal):
-            return Shape("literal", tuple(sorted({literal_text(value) for value in arguments})))
-        if origin is typing.Annotated:
-            return self._of_annotated(type_, bound)
-        if origin in _TRANSPARENT:
-            return self.of(arguments[0], bound)
-        arguments = tuple(
-            bound.get(argument, argument) if isinstance(argument, typing.TypeVar) else argument
-            for argument in arguments
-        )
-        if origin in _CONTAINERS or origin is tuple:
-            return self._of_container(origin, arguments, bound)
-        inner: dict[object, _Type] = dict(
-            zip(getattr(origin, "__parameters__", getattr(origin, "__type_params__", ())), arguments, strict=False)
-        )
+    def _parts(self, arguments: Iterable[_Type], scope: _Scope) -> tuple[Shape, ...]:
+        """Return the shapes of *arguments*; what a TypeVarTuple stands for takes its place."""
+        shapes = [self._of_argument(argument, scope) for argument in arguments]
+        return tuple(part for shape in shapes for part in (shape.parts if shape.kind == "unpack" else (shape,)))
+
+    def _of_argument(self, argument: _Type, scope: _Scope) -> Shape:
+        if argument is Ellipsis:
+            return Shape("...")
+        if type(argument) in (list, tuple):  # the parameters of a Callable, or of a ParamSpec
+            return Shape("parameters", parts=self._parts(argument, scope))
+        return self.of(argument, scope)
+
+    # --- forms of typing ---------------------------------------------------------------------------------------------
+
+    def of_union(self, type_: _Type, scope: _Scope) -> Shape:
+        return union_of(self.of(member, scope) for member in typing.get_args(type_))
+
+    def of_literal(self, type_: _Type, _: _Scope) -> Shape:
+        values = typing.get_args(type_)
+        plain = sorted({literal_text(value) for value in values if type(value) in _PLAIN})
+        others = (Shape("member", (literal_text(value),)) for value in values if type(value) not in _PLAIN)
+        return union_of((*((Shape("literal", tuple(plain)),) if plain else ()), *others))
+
+    def of_annotated(self, type_: _Type, scope: _Scope) -> Shape:
+        inner = self.of(type_.__origin__, scope)
+        labels: set[str] = set()
+        for meta in type_.__metadata__:
+            try:
+                labels.update(constraints(meta))
+            except (UnknownShape, RecursionError):
+                raise
+            except Exception as error:  # an iterator of grouped metadata is any code
+                raise unknown(error, f"metadata of class {type(meta).__qualname__} that cannot be read") from None
+        return Shape("constrained", tuple(sorted(labels)), (inner,)) if labels else inner
+
+    def of_wrapped(self, type_: _Type, scope: _Scope) -> Shape:
+        return self.of(typing.get_args(type_)[0], scope)
+
+    def of_unpacked(self, type_: _Type, scope: _Scope) -> Shape:
+        inner = self.of_wrapped(type_, scope)
+        return inner if inner.kind == "unpack" else Shape("unpacked", parts=(inner,))
+
+    def of_tuple(self, type_: _Type, scope: _Scope) -> Shape:
+        if type_ is typing.Tuple:  # noqa: UP006 - the old name, which has an origin and no arguments
+            return self._of_name(type_, scope)
+        arguments = typing.get_args(type_)
+        is_open = arguments[-1:] == (Ellipsis,)
+        parts = self._parts(arguments[:-1] if is_open else arguments, scope)
+        shape = Shape("vartuple" if is_open else "tuple", parts=parts)
+        return Shape("unpacked", parts=(shape,)) if getattr(type_, "__unpacked__", False) else shape
+
+    def of_generic(self, type_: _Type, scope: _Scope) -> Shape:
+        origin: _Type = typing.get_origin(type_)
+        # typing.List without arguments has an origin too.
+        arguments = self._parts(typing.get_args(type_), scope) if typing.get_args(type_) else None
         if _is_alias(origin):
-            return self._of_alias(type_, origin, inner)
-        return self._of_class(origin, inner)
+            return self._of_alias(origin, arguments)
+        if isinstance(origin, type):
+            return self._of_class(origin, arguments)
+        raise UnknownShape(f"{type_name(origin)}, which is not a type of values")
 
-    def _of_alias(self, key: _Type, alias: _Type, bound: dict[object, _Type]) -> Shape:
-        inner = self._inside_of(key, lambda: self.of(alias.__value__, bound))
-        # A name for something else is no shape of its own, unless it is what "up" points at.
-        return Shape("alias", parts=(inner,)) if "up(" in inner.text else inner
+    def _of_alias(self, alias: _Type, arguments: tuple[Shape, ...] | None) -> Shape:
+        def define(_: Shape) -> Shape:
+            scope = self._scope(alias.__type_params__, arguments)
+            return Shape(ALIAS, parts=(self.of(_value_of(alias), scope),))
 
-    def _of_union(self, members: tuple[_Type, ...], bound: dict[object, _Type]) -> Shape:
-        shapes = [self.of(member, bound) for member in members]
-        flat = [part for shape in shapes for part in (shape.parts if shape.kind == "union" else (shape,))]
-        # Sorted: typing keeps one object for unions that differ in order only, whichever was made first in the process.
-        unique = sorted({part.text: part for part in flat}.items())
-        return unique[0][1] if len(unique) == 1 else Shape("union", parts=tuple(part for _, part in unique))
+        return self._defined((alias, arguments), define)
 
-    def _of_annotated(self, type_: _Type, bound: dict[object, _Type]) -> Shape:
-        inner = self.of(type_.__origin__, bound)
-        labels = sorted(label for meta in type_.__metadata__ for label in _constraints(meta))
-        return Shape("constrained", tuple(labels), (inner,)) if labels else inner
+    # --- classes -----------------------------------------------------------------------------------------------------
 
-    def _of_container(self, origin: _Type, arguments: tuple[_Type, ...], bound: dict[object, _Type]) -> Shape:
-        if origin is tuple:
-            kind = "vartuple" if arguments[-1:] == (Ellipsis,) else "tuple"
-            return Shape(
-                kind, parts=tuple(self.of(argument, bound) for argument in arguments if argument is not Ellipsis)
-            )
-        kind = _CONTAINERS[origin]
-        # A bare container is one of Any.
-        arguments = arguments or ((Any, Any) if kind in _MAPPINGS else (Any,))
-        return Shape(kind, parts=tuple(self.of(argument, bound) for argument in arguments))
-
-    # --- records -----------------------------------------------------------------------------------------------------
-
-    def _of_class(self, class_: _Type, bound: dict[object, _Type]) -> Shape:
-        if _is_enum(class_):
-            return Shape("enum", tuple(sorted(literal_text(member.value) for member in class_)))
-        record = next((read for is_one, read in _RECORDS if is_one(class_)), None)
+    def _of_class(self, class_: _Type, arguments: tuple[Shape, ...] | None) -> Shape:
+        kind = _CONTAINERS.get(class_)
+        if kind is not None:
+            # A bare container is one of Any.
+            return Shape(kind, parts=arguments or ((_ANY, _ANY) if kind in _MAPPINGS else (_ANY,)))
+        kind = library_name(class_)
+        if kind is not None:
+            return Shape(kind, parts=arguments or ())
+        if is_standard(class_):
+            raise UnknownShape(f"class {type_name(class_)} of the standard library, which metacache does not know")
+        if issubclass(class_, enum.Enum):
+            return _of_enum(class_)
+        record = record_of(class_)
         if record is None:
-            raise UnknownShape(getattr(class_, "__name__", "a form unknown here"))
-        key = (class_, tuple(bound.items()))
-        return self._inside_of(key, lambda: self._of_fields(class_, record(class_), bound))
+            return Shape("class", (quoted(class_name(class_)),), arguments or ())
+        return self._defined((class_, arguments), lambda this: self._of_record(class_, record, arguments, this))
 
-    def _inside_of(self, key: object, walk: collections.abc.Callable[[], Shape]) -> Shape:
-        if key in self._inside:
-            # Counted from the innermost, so that a shape's text does not depend on where it stands.
-            return Shape("up", (str(len(self._inside) - self._inside.index(key)),))
-        self._inside.append(key)
-        try:
-            return walk()
-        finally:
-            self._inside.pop()
+    def _of_record(self, class_: _Type, record: Record, arguments: tuple[Shape, ...] | None, this: Shape) -> Shape:
+        scopes = self._scopes_of_bases(class_, arguments, this)
+        hints = hints_of(class_, scopes)
 
-    def _of_fields(self, class_: _Type, record: _Record, bound: dict[object, _Type]) -> Shape:
-        kind, names = record
-        try:
-            hints = typing_extensions.get_type_hints(class_, include_extras=True)
-        except Exception as error:  # a forward reference to what exists for type checkers only
-            raise UnknownShape(str(type(error).__name__)) from None
-        if not names.keys() <= hints.keys():
-            raise UnknownShape("a field without a type")
-        return Shape(kind, tuple(names.values()), tuple(self.of(hints[name], bound) for name in names))
+        def part(field: Field) -> Shape:
+            owner, hint = hints.get(field.name, (class_, field.type_))
+            return self.of(hint, scopes.get(owner) or {typing.Self: this})
 
+        labels = (*record.labels, *map(_label, record.fields))
+        return Shape(record.kind, labels, tuple(map(part, record.fields)))
 
-# The kind, and for each field its attribute name and its label.
-_Record: typing.TypeAlias = tuple[str, dict[str, str]]
-
-
-def _typed_dict(class_: _Type) -> _Record:
-    required = required_keys(class_)
-    names = typing_extensions.get_type_hints(class_)
-    return "typeddict", {name: quoted(name) + ("" if name in required else "?") for name in names}
+    def _scopes_of_bases(
+        self, class_: _Type, arguments: tuple[Shape, ...] | None, this: Shape
+    ) -> dict[_Type, dict[object, Shape]]:
+        """Return what the type variables of *class_* and of its bases stand for, each in its own class."""
+        scopes = {class_: self._scope(_parameters(class_), arguments) | {typing.Self: this}}
+        pending = [class_]
+        for owner in pending:  # which grows meanwhile
+            for base in original_bases(owner):
+                origin: _Type = typing.get_origin(base)
+                origin = base if origin is None else origin
+                if origin in scopes or not isinstance(origin, type):
+                    continue
+                given = self._parts(typing.get_args(base), scopes[owner]) if typing.get_args(base) else None
+                scopes[origin] = self._scope(_parameters(origin), given) | {typing.Self: this}
+                pending.append(origin)
+        return scopes
 
 
-def required_keys(class_: _Type) -> frozenset[str]:
-    """Return the keys that a TypedDict must have."""
-    hints = typing_extensions.get_type_hints(class_, include_extras=True)
-    return frozenset(name for name, hint in hints.items() if _is_required(hint, name in class_.__required_keys__))
+def _label(field: Field) -> str:
+    return field.label if field.default is NO_DEFAULT else f"{field.label}={default_text(field.default)}"
 
 
-def _is_required(hint: _Type, otherwise: bool) -> bool:
-    """Tell it by the annotation: __required_keys__ overlooks NotRequired where annotations are strings."""
-    origin: _Type = typing.get_origin(hint)
-    if origin in (typing.Required, typing.NotRequired):
-        return origin is typing.Required
-    if origin in (typing.Annotated, typing_extensions.ReadOnly):
-        return _is_required(typing.get_args(hint)[0], otherwise)
-    return otherwise
+def _of_enum(class_: _Type) -> Shape:
+    values = sorted(default_text(member.value) for member in class_)
+    # What becomes of bits that no member has; an Enum that is not a Flag has no boundary.
+    boundary: enum.FlagBoundary | None = getattr(class_, "_boundary_", None)
+    return Shape("enum", tuple(values)) if boundary is None else Shape("flag", (boundary.value, *values))
 
 
-def _is_enum(class_: _Type) -> bool:
-    return isinstance(class_, type) and issubclass(class_, enum.Enum)
+def _parameters(class_: _Type) -> tuple[_Type, ...]:
+    parameters: tuple[_Type, ...] = getattr(class_, "__parameters__", ())
+    return parameters
 
 
-def _is_named_tuple(class_: _Type) -> bool:
-    return hasattr(class_, "_fields") and isinstance(class_, type) and issubclass(class_, tuple)
+def _is_hashable(type_: object) -> bool:
+    try:
+        hash(type_)
+    except TypeError:
+        return False
+    return True
 
 
-def _named_tuple(class_: _Type) -> _Record:
-    return "namedtuple", {name: name for name in class_._fields}
-
-
-def _is_struct(class_: _Type) -> bool:
-    return hasattr(class_, "__struct_encode_fields__")
-
-
-def _struct(class_: _Type) -> _Record:
-    # msgspec.Struct, known by its attributes: the core does not import msgspec.
-    config = class_.__struct_config__
-    kind = "structarray" if config.array_like else "struct"
-    if config.tag is not None:
-        kind += f"[{quoted(config.tag_field or '')}={literal_text(config.tag)}]"
-    return kind, dict(zip(class_.__struct_fields__, map(quoted, class_.__struct_encode_fields__), strict=True))
-
-
-def _attrs(class_: _Type) -> _Record:
-    return "record", {field.name: field.name for field in attrs.fields(class_)}
-
-
-def _dataclass(class_: _Type) -> _Record:
-    return "record", {field.name: field.name for field in dataclasses.fields(class_)}
-
-
-_Asks: typing.TypeAlias = collections.abc.Callable[[_Type], bool]
-_Reads: typing.TypeAlias = collections.abc.Callable[[_Type], _Record]
-
-_RECORDS: Final[tuple[tuple[_Asks, _Reads], ...]] = (
-    (typing_extensions.is_typeddict, _typed_dict),
-    (_is_named_tuple, _named_tuple),
-    (_is_struct, _struct),
-    (attrs.has, _attrs),
-    (dataclasses.is_dataclass, _dataclass),
-)
-
-
-def _is_alias(type_: _Type) -> bool:
+def _is_alias(type_: object) -> bool:
     return isinstance(type_, typing_extensions.TypeAliasType) or type(type_).__name__ == "TypeAliasType"
 
 
-def _constraints(meta: _Type) -> list[str]:
-    if isinstance(meta, str):
-        return []  # documentation
-    known = [name for name in _CONSTRAINTS if hasattr(meta, name)]
-    if not known:
-        raise UnknownShape(type(meta).__name__)
-    return [f"{name}={literal_text(getattr(meta, name))}" for name in known if getattr(meta, name) is not None]
+def _value_of(alias: _Type) -> _Type:
+    try:
+        return _evaluated(alias.__value__, alias)
+    except Exception as error:  # it is any code, and is run now
+        raise unknown(error, f"the alias {alias.__name__}, which cannot be evaluated") from None
 
 
-def literal_text(value: object) -> str:
-    """Return a text that tells literals apart by type and value. Raises UnknownShape for what can be no literal."""
-    if isinstance(value, enum.Enum):
-        return literal_text(value.value)
-    if isinstance(value, re.Pattern):
-        # A str or bytes, which isinstance cannot tell.
-        return literal_text(value.pattern)  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
-    if isinstance(value, str):
-        return f"str:{quoted(value)}"
-    if isinstance(value, bytes):
-        return f"bytes:{value.hex()}"
-    if value is None or isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int):
-        return f"int:{value:d}"
-    if isinstance(value, float):
-        return f"float:{value.hex()}"
-    raise UnknownShape(type(value).__name__)
+def _evaluated(type_: _Type, holder: _Type) -> _Type:
+    """Return *type_* with the names that are texts resolved in the module of *holder*."""
+    module = sys.modules.get(holder.__module__)
+    namespace = types.SimpleNamespace(__annotations__={"value": type_})
+    hints = typing_extensions.get_type_hints(namespace, {} if module is None else vars(module), include_extras=True)
+    return hints["value"]
 
 
-def quoted(text: str) -> str:
-    """Escape what separates the parts of a shape's text."""
-    return re.sub(r"[\\,;()=?]", r"\\\g<0>", text)
+_PLAIN: Final = frozenset((type(None), bool, int, str))
+_VARIADIC: Final = (typing.TypeVarTuple, typing_extensions.TypeVarTuple)
+_VARIABLES: Final = (typing.TypeVar, typing.ParamSpec, typing_extensions.ParamSpec, *_VARIADIC)
 
-
-def unquoted(text: str) -> str:
-    """Undo `quoted`."""
-    return re.sub(r"\\(.)", r"\1", text, flags=re.DOTALL)
+# The wrappers say something of a field or a name, and nothing of its shape.
+_FORMS: Final[dict[object, Callable[[_Walk, _Type, _Scope], Shape]]] = {
+    **dict.fromkeys((typing.Union, types.UnionType), _Walk.of_union),
+    **dict.fromkeys((typing.Literal, typing_extensions.Literal), _Walk.of_literal),
+    **dict.fromkeys(
+        (typing.Final, typing.Required, typing.NotRequired, typing_extensions.ReadOnly, typing_extensions.Required)
+        + (typing_extensions.NotRequired,),
+        _Walk.of_wrapped,
+    ),
+    **dict.fromkeys((typing.Unpack, typing_extensions.Unpack), _Walk.of_unpacked),
+    typing.Annotated: _Walk.of_annotated,
+    tuple: _Walk.of_tuple,
+}

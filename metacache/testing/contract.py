@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypeVar
 
+from metacache.serializers.builtin import is_own_int
 from metacache.serializers.protocols import Serializer
+from metacache.serializers.wire_ids import PRIVATE, RULE, is_wire_id
 
 __all__ = ["check_serializer"]
 
@@ -24,8 +26,10 @@ def check_serializer(
     *values* come back equal and of the same class. *refused_bytes* must not load: bytes of another shape, where a
     coercion would make a wrong T. *refused_values* must not dump.
     """
-    assert 1 <= serializer.wire_id <= 255, f"wire_id {serializer.wire_id} is not between 1 and 255"
+    assert is_wire_id(serializer.wire_id) or is_own_int(serializer), f"wire_id is {serializer.wire_id}, but {RULE}"
     assert 0 <= serializer.fingerprint <= 0xFFFF, f"fingerprint {serializer.fingerprint} is not between 0 and 65535"
+    is_shared = serializer.wire_id in PRIVATE
+    assert serializer.fingerprint or not is_shared, f"wire_id {serializer.wire_id} is private and needs a fingerprint"
     for value in values:
         data = serializer.dumps(value)
         assert type(data) is bytes, f"dumps gave {type(data).__name__}, not bytes"

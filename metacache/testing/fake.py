@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import time
 from base64 import b64decode
 from collections.abc import Callable, Mapping
@@ -32,6 +33,7 @@ R = TypeVar("R")
 
 MAX_RELATIVE: Final = 60 * 60 * 24 * 30
 U64: Final = 2**64
+CHUNK: Final = 512 * 1024  # a server stores a larger item in several parts, and does not count with it
 
 
 @final
@@ -88,15 +90,14 @@ class FakeServer:
 
     def _mg(self, key: bytes, flags: _Flags, _: bytes, opaque: bytes) -> bytes:
         item = self._find(key)
-        if item is None and b"N" in flags:
+        if item is None and b"N" not in flags:
+            return b"EN" + opaque + b"\r\n"
+        state = b" W" if item is None else self._state(item)
+        if item is None:
             item = self._store(key, b"", 0, self._expiry(flags[b"N"]))
             item.won = True
-            return _reply(b"VA 0" if b"v" in flags else b"HD", self._told(item, flags) + opaque + b" W", item, flags)
-        if item is None:
-            return b"EN" + opaque + b"\r\n"
         if b"T" in flags:
             item.expires = self._expiry(flags[b"T"])
-        state = self._state(item)
         start = b"VA %d" % len(item.value) if b"v" in flags else b"HD"
         reply = _reply(start, self._told(item, flags) + opaque + state, item, flags)
         item.fetched, item.used = True, self._clock()
@@ -116,19 +117,21 @@ class FakeServer:
     def _ms(self, key: bytes, flags: _Flags, body: bytes, opaque: bytes) -> bytes:
         item = self._find(key)
         mode = flags.get(b"M", b"S")
-        code = self._refused(item, mode, flags)
-        if code is not None:
-            return code + opaque + b"\r\n"
-        if item is not None and mode in (b"A", b"P"):
-            body = item.value + body if mode == b"A" else body + item.value
         if len(body) > self._max_value_size:
             self._items.pop(key, None)
             return b"SERVER_ERROR object too large for cache\r\n"
-        if item is not None and mode in (b"A", b"P"):
-            self._store(key, body, item.flags, item.expires)
-        else:
+        code = self._refused(item, mode, flags) or self._put(key, item, mode, flags, body)
+        return code + opaque + b"\r\n"
+
+    def _put(self, key: bytes, item: _Item | None, mode: bytes, flags: _Flags, body: bytes) -> bytes:
+        if item is None or mode not in (b"A", b"P"):
             self._store(key, body, int(flags.get(b"F", b"0")), self._expiry(flags.get(b"T", b"0")))
-        return b"HD" + opaque + b"\r\n"
+            return b"HD"
+        grown = item.value + body if mode == b"A" else body + item.value
+        if len(grown) > self._max_value_size:
+            return b"NS"
+        self._store(key, grown, item.flags, item.expires)
+        return b"HD"
 
     def _refused(self, item: _Item | None, mode: bytes, flags: _Flags) -> bytes | None:
         if mode == b"E":
@@ -159,18 +162,19 @@ class FakeServer:
             item = self._store(key, flags.get(b"J", b"0"), 0, self._expiry(flags[b"N"]))
         elif item is None:
             return b"NF" + opaque + b"\r\n"
-        elif not item.value.strip().isdigit() or int(item.value) >= U64:
+        elif (number := _number_in(key, item)) is None:
             return b"CLIENT_ERROR cannot increment or decrement non-numeric value\r\n"
         else:
-            self._add(key, item, flags)
-        digits = self._items[key].value.strip()
+            self._add(key, item, number, flags)
+        item = self._items[key]
+        digits = item.value.strip()
         start = b"VA %d" % len(digits) if b"v" in flags else b"HD"
         return start + self._told(item, flags) + opaque + b"\r\n" + (digits + b"\r\n" if b"v" in flags else b"")
 
-    def _add(self, key: bytes, item: _Item, flags: _Flags) -> None:
+    def _add(self, key: bytes, item: _Item, old: int, flags: _Flags) -> None:
         delta = int(flags.get(b"D", b"1"))
         down = flags.get(b"M", b"I") in (b"D", b"-")
-        number = b"%d" % (max(int(item.value) - delta, 0) if down else (int(item.value) + delta) % U64)
+        number = b"%d" % (max(old - delta, 0) if down else (old + delta) % U64)
         if len(number) > len(item.value):
             self._store(key, number, item.flags, item.expires)  # a new item, which forgets T
             return
@@ -228,6 +232,31 @@ class FakeServer:
         return b"".join(b" %b%d" % (letter, told[letter]) for letter in flags if letter in told)
 
 
+def _number_in(key: bytes, item: _Item) -> int | None:
+    """Return the number that a server finds in an item by C's strtoull; None if it finds none.
+
+    White space and a sign may stand before it; it ends with the value, at white space or at a NUL.
+    """
+    found = _leading_number(item.value)
+    digits = found[2].lstrip(b"0") if found else b""
+    if not found or len(digits) > 20 or _size(key, item) > CHUNK:
+        return None
+    number = int(digits or b"0")
+    if number >= U64:
+        return None
+    number = -number % U64 if found[1] == b"-" else number
+    # Only of a number in the upper half does the server ask whether a minus stands anywhere before a NUL.
+    return None if number >= U64 // 2 and b"-" in item.value.partition(b"\0")[0] else number
+
+
+_leading_number = re.compile(rb"\s*([+-]?)(\d+)(?=[\s\0]|\Z)").match
+
+
+def _size(key: bytes, item: _Item) -> int:
+    """Return how many bytes an item takes in a server, header, key and CAS included."""
+    return 56 + len(key) + 1 + (4 if item.flags else 0) + len(item.value) + 2
+
+
 def _reply(start: bytes, flags: bytes, item: _Item, asked: _Flags) -> bytes:
     return start + flags + b"\r\n" + (item.value + b"\r\n" if b"v" in asked else b"")
 
@@ -268,8 +297,8 @@ class _FakeStream:
         arrived, self._arrived = self._arrived, b""
         return arrived or None
 
-    def failed(self, error: BaseException, /) -> BaseException:
-        return error
+    def failed(self, error: BaseException, /) -> MetacacheError | None:
+        return error if isinstance(error, MetacacheError) else None
 
     def close(self, _: Discard, /) -> None:
         pass

@@ -20,6 +20,7 @@ from typing import Final, Self, final
 
 from typing_extensions import override
 
+from metacache.copying import refuse_copy
 from metacache.nodes import Node
 
 __all__ = ["Memcached", "MemcachedNotFound"]
@@ -48,6 +49,8 @@ class Memcached:
 
     Raises MemcachedNotFound when there is none to start, RuntimeError when it does not start.
     """
+
+    __reduce_ex__ = refuse_copy
 
     def __init__(self, options: Sequence[str] = (), *, unix: bool = False, port: int = 0) -> None:
         self._options = list(options)

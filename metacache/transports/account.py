@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import weakref
 from typing import final
 
 import attrs
+
+from metacache.interrupts import ignoring
 
 __all__ = ["Age", "Discard", "Ledger", "Tally"]
 
@@ -82,7 +83,7 @@ class Ledger:
         for entry in tuple(self._entries):
             owner, tally = entry
             if owner is None or owner() is None:
-                with contextlib.suppress(ValueError):  # another thread was faster
+                with ignoring(ValueError):  # another thread was faster
                     self._entries.remove(entry)
                     gone.add(tally)
         self._entries.append((None, gone))

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, final
 
 from typing_extensions import override
 
+from metacache.copying import refuse_copy
 from metacache.errors import (
     ClosedError,
     ConnectError,
     ConnectionLost,
     MetacacheError,
     OperationTimeout,
+    ProtocolError,
     TransportError,
 )
 from metacache.interrupts import is_from_handler
@@ -77,6 +79,7 @@ class AsyncConnection:
     when it could not be dialled, minus infinity when it could; ``on_unreachable`` is called then.
     """
 
+    __reduce_ex__ = refuse_copy
     __slots__ = (
         "__weakref__",
         "_alarm",
@@ -344,6 +347,7 @@ class AsyncConnection:
 
     def _lost(self, link: Link, error: MetacacheError) -> None:
         """Fail what was in flight, but for reads that found the link stale: they are asked once more."""
+        link.advise(error)
         was_used = link is self._link
         is_event = bool(link.in_flight) or isinstance(error, ConnectError)
         is_local = isinstance(error, TransportError) and error.is_local
@@ -365,7 +369,8 @@ class AsyncConnection:
         if isinstance(error, ConnectError):
             self._unreachable(error)
         elif not link.was_asked and self._line.waiting and not is_local:
-            self._unreachable(ConnectError(CLOSED_AT_ONCE))  # to dial on and on would be a storm
+            # To dial on and on would be a storm.
+            self._unreachable(ConnectError(error.message if isinstance(error, ProtocolError) else CLOSED_AT_ONCE))
         else:
             self._flush_soon()
             if is_event:
@@ -426,4 +431,7 @@ class AsyncConnection:
             self._line.drop_abandoned()
         sent = () if self._link is None else self._link.in_flight
         late_ones = [place for place in (*sent, *self._line.awaited) if place.deadline <= now]
-        self._line.fail(late_ones, late_reply(late), sent=True)
+        lost = late_reply(late)
+        if self._link is not None:
+            self._link.advise(lost)
+        self._line.fail(late_ones, lost, sent=True)

@@ -5,7 +5,6 @@ Lends one stream to one thread at a time and drops it in a forked child. Moves n
 
 from __future__ import annotations
 
-import contextlib
 import math
 import select
 from functools import partial
@@ -14,8 +13,18 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar, final
 
 from typing_extensions import override
 
-from metacache.errors import ClosedError, InvalidArgumentError, MetacacheError, PoolTimeout, ValueTooLargeError
+from metacache.copying import refuse_copy
+from metacache.errors import (
+    ClosedError,
+    InvalidArgumentError,
+    MetacacheError,
+    OperationTimeout,
+    PoolTimeout,
+    ValueTooLargeError,
+)
+from metacache.interrupts import clear_frames, ignoring, is_injected, is_own
 from metacache.nodes import Node, check_node
+from metacache.protocol.connection import LARGE, pieces
 from metacache.protocol.replies import HD_REPLY, NO_OPAQUE, whole_reply
 from metacache.protocol.windows import Replies
 from metacache.settings import Settings, check_settings
@@ -58,6 +67,7 @@ class Connection:
     ``tally`` counts its sockets, as they are opened and closed.
     """
 
+    __reduce_ex__ = refuse_copy
     __slots__ = (
         "__weakref__",
         "_dialer",
@@ -99,12 +109,17 @@ class Connection:
             return "closed"
         if not self.is_connected:
             return "not connected"
-        return "idle" if self._idle else f"in use, {len(self._waiters)} waiting"
+        return "idle" if self._idle else f"in use, {self._lender.waiting} waiting"
 
     @property
     def is_connected(self) -> bool:
         """True while there is a socket, whether in use or not."""
         return bool([stream for stream in self._lender.all() if stream.is_open])  # no generator: as in `age`
+
+    @property
+    def dialled(self) -> float:
+        """When the last dial began (``time.monotonic()``), 0.0 when there was none."""
+        return max([stream.age.opened for stream in self._lender.all()], default=0.0)
 
     @property
     def age(self) -> Age | None:
@@ -126,16 +141,20 @@ class Connection:
         anything is sent; ConnectionLost, OperationTimeout and ProtocolError, which close the connection and tell by
         ``maybe_applied`` whether a write may have been done; ServerError and ClientError, which leave it open.
         """
-        now = monotonic()
+        stream: Stream | None
+        began = now = monotonic()
         seconds = self._timeout if deadline is None else deadline - now
         try:
             if self._max_body is not None and op.body is not None and len(op.body) > self._max_body:
                 raise too_large(len(op.body), self._max_body)
             try:
                 stream = self._idle.pop()
-            except IndexError:
-                stream = self._wait(now + seconds)
-                stream.armed = 0.0  # the wait was a part of the time: the socket has less than it was told
+            except IndexError as error:
+                if not is_own(error):
+                    raise
+                # No call between this and the `try`: an exception of a signal handler would lose the stream.
+                stream, now = self._wait(began + seconds)
+                seconds -= now - began
             try:
                 if now - stream.used > TRUST or seconds != stream.armed:
                     stream.make_ready(now + seconds)
@@ -145,26 +164,38 @@ class Connection:
                 next_opaque = stream.next_opaque
                 opaque = next_opaque() if command.echoes else NO_OPAQUE
                 body = op.body
-                wire = op.head + opaque[0] if body is None else b"".join((op.head, opaque[0], body, b"\r\n"))
+                if body is None:
+                    wire = op.head + opaque[0]
+                elif len(body) <= LARGE:
+                    wire = b"".join((op.head, opaque[0], body, b"\r\n"))
+                else:
+                    wire = b""  # `finish` sends it in pieces
                 reply = data = None
                 sent = 0
                 try:
-                    send, recv = stream.send, stream.recv
-                    sent = send(wire)
-                    if sent == len(wire):
-                        data = recv(command.receive)
-                        if data == opaque[2] and command.has_plain_hd:
-                            reply = HD_REPLY
-                        else:
-                            reply = whole_reply(data, opaque[0], command, self._max_reply)
+                    if wire:
+                        send, recv = stream.send, stream.recv
+                        sent = send(wire)
+                        if sent == len(wire):
+                            data = recv(command.receive)
+                            if data == opaque[2] and command.has_plain_hd:
+                                reply = HD_REPLY
+                            else:
+                                reply = whole_reply(data, opaque[0], command, self._max_reply)
                 except OSError as error:
-                    reply = stream.finish(op, Attempt(opaque, wire, sent, data, error), now, now + seconds)
+                    if not is_own(error):
+                        raise
+                    left = sent > 0 or stream.is_tls  # a failed TLS write may have sent a part of itself
+                    attempt = Attempt(opaque, pieces(op.head, opaque, body, sent), left, data, error)
+                    reply = stream.finish(op, attempt, now, now + seconds)
                 if reply is None:
-                    reply = stream.finish(op, Attempt(opaque, wire, sent, data, None), now, now + seconds)
-            except MetacacheError:
-                raise  # whoever raised it has closed what had to be
-            except BaseException:  # a signal's: how far the exchange has come is not known
-                stream.close(Discard.BROKEN)
+                    attempt = Attempt(opaque, pieces(op.head, opaque, body, sent), sent > 0, data)
+                    reply = stream.finish(op, attempt, now, now + seconds)
+            except BaseException as error:
+                # Code that raises an error of this package has closed the stream if it had to. Any other exception
+                # interrupted the exchange, and how far it has come is not known.
+                if not (isinstance(error, MetacacheError) and is_own(error)):
+                    stream.close(Discard.BROKEN)
                 raise
             finally:
                 self._idle.append(stream)
@@ -172,8 +203,13 @@ class Connection:
                     self._lender.serve()
             read = op.read
             return read(reply)
-        except MetacacheError as error:
-            error.locate(node=self.node.name, operation=op.verb.name, key=op.given)
+        except BaseException as error:
+            stream = None  # first, without a call: a caller may keep the error, and with it this frame
+            if isinstance(error, MetacacheError) and is_own(error):
+                error.locate(node=self.node.name, operation=op.verb.name, key=op.given)
+                if isinstance(error, OperationTimeout) and seconds < now - began:
+                    error.is_local = True  # the wait for the connection took more than half of the time
+            clear_frames(error)
             raise
 
     def begin(self, batch: Batch, /, *, deadline: float) -> Exchange:
@@ -199,9 +235,9 @@ class Connection:
             except BaseException:
                 self._lender.put_back(stream)
                 raise
-        except ClosedError:
-            raise
         except MetacacheError as error:
+            if isinstance(error, ClosedError) or not is_own(error):
+                raise
             return FailedExchange(batch, error.locate(node=self.node.name))
 
     def _put_back(self, stream: Stream, then: Callable[[Replies], object], replies: Replies) -> None:
@@ -215,7 +251,7 @@ class Connection:
 
     def discard(self, cause: Discard) -> None:
         """Close the socket if nobody uses it, and count that as *cause*. The next operation dials anew."""
-        with contextlib.suppress(IndexError):
+        with ignoring(IndexError):
             stream = self._idle.pop()
             stream.close(cause)
             self._lender.put_back(stream)
@@ -233,14 +269,16 @@ class Connection:
     def _take(self, deadline: float) -> Stream:
         try:
             return self._idle.pop()
-        except IndexError:
-            return self._wait(deadline)
+        except IndexError as error:
+            if not is_own(error):
+                raise
+            return self._wait(deadline)[0]
 
-    def _wait(self, deadline: float) -> Stream:
-        """Return the stream as soon as nobody uses it. Raises ClosedError, and PoolTimeout at *deadline*."""
+    def _wait(self, deadline: float) -> tuple[Stream, float]:
+        """Return the stream when it is free, and the time then. Raises ClosedError, and PoolTimeout at *deadline*."""
         stream = self._lender.take(deadline)
         if stream is not None:
-            return stream
+            return stream, monotonic()
         if self._lender.is_closed:
             raise ClosedError("the connection was closed", node=self.node.name)
         raise PoolTimeout("another thread kept the connection until the deadline; use a Pool under threads")
@@ -266,11 +304,19 @@ def run_batch(transport: Transport, batch: Batch, deadline: float) -> Replies:
     if not len(batch):
         return Replies()
     try:
-        exchange = transport.begin(batch, deadline=deadline)
-    except (ClosedError, ValueTooLargeError, InvalidArgumentError):
+        return _drive(transport, batch, deadline)
+    except BaseException as error:
+        clear_frames(error)
         raise
-    except MetacacheError as error:  # a transport that raises what should be an outcome
-        return FailedExchange(batch, error).outcomes()
+
+
+def _drive(transport: Transport, batch: Batch, deadline: float) -> Replies:
+    try:
+        exchange = transport.begin(batch, deadline=deadline)
+    except MetacacheError as error:
+        if isinstance(error, ClosedError | ValueTooLargeError | InvalidArgumentError) or is_injected(error):
+            raise
+        return FailedExchange(batch, error).outcomes()  # a transport that raises what should be an outcome
     try:
         now = monotonic()
         while not exchange.advance(now):

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import copy
 from collections import deque
+from operator import add
+from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol, final
 
 from typing_extensions import override
 
 from metacache.errors import ConnectError, ConnectionLost, MetacacheError
+from metacache.interrupts import is_own
 from metacache.protocol.windows import QuietWindow, Replies, Window, closing_error
 from metacache.transports.account import Discard
-from metacache.transports.failures import late_reply
+from metacache.transports.failures import MAX_LATE, advise, late_reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,8 +64,8 @@ class NonBlockingStream(Protocol):
         """Return bytes that are there (none at the end of the stream), None when there are none yet; raises OSError."""
         ...
 
-    def failed(self, error: BaseException, /) -> BaseException:
-        """Close after *error* and return what to raise for it."""
+    def failed(self, error: BaseException, /) -> MetacacheError | None:
+        """Close after *error* and return the error to raise for it; None if it interrupted the exchange."""
         ...
 
     def close(self, cause: Discard, /) -> None:
@@ -93,8 +96,8 @@ class Windows:
         start = self.next
         # Twice what fitted last time, then half of it until it fits: no window is measured far beyond the limit.
         count = min(MAX_REQUESTS, 2 * self._count, self._total - start)
-        while count > 1 and self._size(start, start + count) > self._limit:
-            count //= 2
+        if count > 1 and self._size(start, start + count) > self._limit:
+            count = self._fitting(start, count)
         self._count = count
         self.next = start + count
         return start, self.next
@@ -105,10 +108,21 @@ class Windows:
         return rest
 
     def _size(self, start: int, stop: int) -> int:
-        # Joining measures four times faster than adding up lengths.
+        # Joining small bodies is faster than adding up their lengths.
         bodies = self._batch.bodies
         size = len(b"".join(self._batch.heads[start:stop])) + MARGIN * (stop - start)
-        return size if bodies is None else size + len(b"".join(bodies[start:stop]))
+        if bodies is None:
+            return size
+        return self._limit + 1 if len(bodies[start]) > self._limit else size + len(b"".join(bodies[start:stop]))
+
+    def _fitting(self, start: int, count: int) -> int:
+        """Return how many of the *count* requests from *start* on fit into a window; copies no body."""
+        sizes = list(map(len, self._batch.heads[start : start + count]))
+        if self._batch.bodies is not None:
+            sizes = list(map(add, sizes, map(len, self._batch.bodies[start : start + count])))
+        while count > 1 and sum(sizes[:count]) + MARGIN * count > self._limit:
+            count //= 2
+        return count
 
 
 def send_window(
@@ -135,6 +149,7 @@ class StreamExchange:
         "_deadline",
         "_fresh",
         "_is_prepared",
+        "_late",
         "_left",
         "_node",
         "_out",
@@ -164,6 +179,7 @@ class StreamExchange:
         self._deadline = deadline
         self._fresh = False
         self._is_prepared = False
+        self._late = 0  # bytes that were read after the deadline
         self._replies = Replies(len(batch))
         self._start(stream)
 
@@ -223,6 +239,8 @@ class StreamExchange:
         try:
             self._fresh = stream.prepare((now + self._deadline) / 2)
         except MetacacheError as error:
+            if not is_own(error, type(stream).__module__):
+                raise
             self._refuse(error, stream)
             return False
         return True
@@ -238,6 +256,8 @@ class StreamExchange:
             if self.wants_write:
                 return
             self._out = self._out[taken:]
+            if monotonic() >= self._deadline:
+                break  # a server that takes bytes without a pause does not extend the time
         self.wants_write = False
 
     def _open_window(self, protocol: ProtocolConnection) -> bytes:
@@ -255,6 +275,7 @@ class StreamExchange:
             return False
         if not data:
             raise ConnectionLost("the server closed the connection before the last reply")
+        self._late += len(data) if monotonic() >= self._deadline else 0
         for _ in stream.protocol.receive(data):
             start, size, window = self._windows.popleft()
             self._replies.fill(start, window.replies)
@@ -263,6 +284,8 @@ class StreamExchange:
                 raise closing_error(window, is_first=start == 0)
         if stream.protocol.failure is not None:
             raise stream.protocol.failure
+        if self._late > MAX_LATE:
+            raise late_reply()
         return True
 
     # --- the end -----------------------------------------------------------------------------------------------------
@@ -279,15 +302,17 @@ class StreamExchange:
 
     def _fail(self, error: BaseException, stream: NonBlockingStream, *, final: bool = False) -> None:
         """Close the stream. Begin again if it was stale and the batch only reads; else fail what has no reply."""
-        failure: BaseException | None = stream.failed(error)
+        failure = stream.failed(error)
+        if failure is None:
+            raise error  # it interrupted the exchange, which `outcomes` ends
+        if self._fresh and not final and not stream.protocol.has_heard:
+            advise(failure, is_tls=stream.is_tls)
         answered = any(self._replies.headers) or bool(self._replies.errors)
         stale = isinstance(failure, ConnectionLost) and not self._fresh and not answered
         if stale and self._batch.is_read and not final:
             failure = self._restart(stream)
         if failure is None:
             return
-        if not isinstance(failure, MetacacheError):
-            raise failure
         is_unsent = self._batch.is_read or isinstance(failure, ConnectError)
         fail_rest(self._replies, failure, 0 if is_unsent else self._left)
         self._finish(stream)
@@ -297,13 +322,15 @@ class StreamExchange:
         fail_rest(self._replies, error, 0)
         self._finish(stream)
 
-    def _restart(self, stream: NonBlockingStream) -> BaseException | None:
-        """Dial and begin again; return what went wrong."""
+    def _restart(self, stream: NonBlockingStream) -> MetacacheError | None:
+        """Dial and begin again; return the error if that fails."""
         self._fresh = True
         self._start(stream)
         try:
             stream.prepare(self._deadline)
         except MetacacheError as error:
+            if not is_own(error, type(stream).__module__):
+                raise
             return error
         return None
 

@@ -7,12 +7,22 @@ from __future__ import annotations
 
 from typing import Final
 
-from metacache.errors import ConnectError, MetacacheError, OperationTimeout, PoolTimeout, TransportError
+from metacache.errors import (
+    ConnectError,
+    ConnectionLost,
+    MetacacheError,
+    OperationTimeout,
+    PoolTimeout,
+    TransportError,
+)
 
-__all__ = ["failed_dial", "had_no_time", "late_reply", "late_request"]
+__all__ = ["MAX_LATE", "advise", "failed_dial", "had_no_time", "late_reply", "late_request"]
 
 # A loop that runs a timer so many seconds late was held up: what it missed it says nothing of the node for.
 HELD_UP: Final = 0.05
+
+# Bytes that are read after the deadline at most: more than the system holds of what arrived before it.
+MAX_LATE: Final = 4 << 20
 
 
 def failed_dial(error: Exception, late: float) -> MetacacheError:
@@ -38,6 +48,17 @@ def late_request(in_flight: int | None, late: float) -> MetacacheError:
         return _held_up(ConnectError, "not connected within the deadline", late, "is the node reachable?")
     told = f"not sent within the deadline, {in_flight} requests are in flight"
     return _held_up(PoolTimeout, told, late, "raise max_in_flight, or look for what is slow")
+
+
+_ADVICE: Final = " (it never answered on this connection; does this port speak TLS? use memcacheds://)"
+_ADVISED: Final = (ConnectionLost, OperationTimeout)
+
+
+def advise(error: BaseException, *, is_tls: bool) -> None:
+    """Add to *error* what to check when a new connection brought no byte: a port that speaks TLS is so silent."""
+    if isinstance(error, _ADVISED) and not error.is_local and not is_tls and _ADVICE not in error.message:
+        error.message += _ADVICE
+        error.args = (error.message,)
 
 
 def had_no_time() -> MetacacheError:

@@ -15,8 +15,10 @@ from metacache import AsyncClient, AsyncConnection, OperationTimeout, ServerErro
 from metacache.operations import Operations
 from metacache.options import Options
 from metacache.policies import UndecodablePolicy
+from metacache.readers import Reader
 from metacache.serializers.builtin import BytesSerializer
 from metacache.serializers.frame import Frame
+from metacache.statistics import Counts
 from metacache.testing import Memcached
 from metacache.transports import Operation
 from tests.aio.conftest import new_uvloop
@@ -24,7 +26,9 @@ from tests.aio.rig import PATIENT, nothing_left
 from tests.scripted import Peer, Script, ScriptedServer, answering, silent
 
 OPERATIONS: Final = Operations(
-    Frame(BytesSerializer(), reads_plain=True), UndecodablePolicy(strict=False), Options(), lambda: 0.0
+    Reader(Frame(BytesSerializer(), reads_plain=True), UndecodablePolicy(strict=False), Counts()),
+    Options(),
+    lambda: 0.0,
 )
 
 

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import os
-from typing import Final
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
 
 import pytest
 
-from metacache import AsyncClient, SerializationError, StoreResult, Zlib
+from metacache import (
+    AsyncClient,
+    Compressor,
+    MetacacheError,
+    SerializationError,
+    StoreResult,
+    ValueTooLargeError,
+    Zlib,
+)
 from metacache.serializers import BytesSerializer, StrSerializer
 from tests.clients.rig import Clients
 
@@ -107,3 +116,114 @@ async def test_a_compressor_that_fails_is_an_error_before_anything_is_sent(clien
     assert clients.sent == []
     assert await broken.set(key, b"small")
     assert await broken.get(key) == b"small"
+
+
+def limited(data: bytes) -> bytes:
+    if len(data) > 500:
+        raise ValueError(data)
+    return data
+
+
+def given_back(change: Callable[[bytes], Any]) -> Compressor:
+    """Return a compressor that stores a prefix and gives back what *change* makes of the whole."""
+
+    class Changing:
+        compressor_id = 15
+        min_size = 100
+
+        def __init__(self) -> None:
+            self._whole = b""
+
+        def compress(self, data: bytes, /) -> bytes:
+            self._whole = data
+            return data[:50]
+
+        def decompress(self, _: bytes, /) -> bytes:
+            returned: bytes = change(self._whole)
+            return returned
+
+    return Changing()
+
+
+# What a compressor gives back of 10,000 bytes, and what the store raises.
+UNFAITHFUL: Final[Mapping[str, tuple[Compressor, type[MetacacheError]]]] = {
+    "Zlib with a limit": (Zlib(min_size=100, max_decompressed_size=9_999), ValueTooLargeError),
+    "refuses": (given_back(limited), ValueTooLargeError),
+    "stops early": (given_back(lambda data: data[:9_999]), ValueTooLargeError),
+    "gives nothing back": (given_back(lambda _: b""), ValueTooLargeError),
+    "adds a byte": (given_back(lambda data: data + b"!"), SerializationError),
+    "changes a byte": (given_back(lambda data: data[:-1] + b"!"), SerializationError),
+    "gives a bytearray": (given_back(bytearray), SerializationError),
+    "gives text": (given_back(bytes.decode), SerializationError),
+    "gives None": (given_back(lambda _: None), SerializationError),
+}
+STORES: Final[Mapping[str, Callable[[AsyncClient[bytes], str, bytes], Awaitable[object]]]] = {
+    "set": lambda client, key, value: client.set(key, value),
+    "add": lambda client, key, value: client.add(key, value, ttl=5),
+    "replace": lambda client, key, value: client.replace(key, value),
+    "compare_and_set": lambda client, key, value: client.compare_and_set(key, value, 1),
+    "set_many": lambda client, key, value: client.set_many({f"{key}:small": b"", key: value}),
+}
+
+
+@pytest.mark.parametrize("name", UNFAITHFUL)
+@pytest.mark.parametrize("on_error", ["raise", "ignore"])
+async def test_what_a_compressor_would_not_give_back_is_refused_before_anything_is_sent(
+    clients: Clients, key: str, name: str, on_error: Any
+) -> None:
+    compressor, kind = UNFAITHFUL[name]
+    client = clients.make(BytesSerializer(), compressor=compressor, on_error=on_error)
+    for verb, call in STORES.items():
+        with pytest.raises(kind) as raised:
+            await call(client, key, LARGE)
+        assert (type(raised.value), raised.value.operation, raised.value.key) == (kind, verb, key)
+        assert "metacache metacache" not in str(raised.value)
+    assert clients.sent == []
+    with pytest.raises(kind):
+        await client.update(key, lambda _: LARGE)
+    assert clients.sent == ["update"], "it has only read"
+
+
+@pytest.mark.parametrize("size", [9_998, 9_999, 10_000, 10_001])
+async def test_the_limit_of_zlib_is_the_largest_value_that_it_stores(clients: Clients, key: str, size: int) -> None:
+    client = clients.blobs(compressor=Zlib(min_size=100, max_decompressed_size=10_000))
+    value = b"a" * size
+    if size <= 10_000:
+        assert await client.set(key, value)
+        assert await client.get(key) == value
+        return
+    with pytest.raises(ValueTooLargeError, match="max_decompressed_size"):
+        await client.set(key, value)
+
+
+async def test_what_does_not_shrink_is_stored_beyond_the_limit_as_it_is(clients: Clients, key: str) -> None:
+    client = clients.blobs(compressor=Zlib(min_size=100, max_decompressed_size=1_000))
+    value = os.urandom(2_000)
+    assert await client.set(key, value)
+    assert await client.get(key) == value
+
+
+async def test_a_client_with_a_smaller_limit_misses_what_another_stored(clients: Clients, key: str) -> None:
+    large, small = (clients.blobs(compressor=Zlib(max_decompressed_size=limit)) for limit in (100_000, 5_000))
+    assert await large.set(key, LARGE)
+    assert await large.get(key) == LARGE
+    assert await small.get(key) is None
+    assert small.undecodable["decompress"] == 1
+
+
+async def test_a_compressor_that_makes_no_bytes_is_an_error(clients: Clients, key: str) -> None:
+    class Texts:
+        compressor_id = 15
+        min_size = 100
+
+        def compress(self, data: bytes, /) -> bytes:
+            made: Any = data[:50].decode()
+            shown: bytes = made
+            return shown
+
+        def decompress(self, data: bytes, /) -> bytes:
+            return data
+
+    with pytest.raises(SerializationError, match="the compressor made str of the value, not bytes"):
+        await clients.blobs(compressor=Texts()).set(key, LARGE)
+    assert clients.sent == []

@@ -56,6 +56,7 @@ READS: Final[Mapping[str, tuple[Call, object]]] = {
     "get with a default": (lambda client: client.get("k", b"default"), b"default"),
     "get_item": (lambda client: client.get_item("k"), None),
     "inspect": (lambda client: client.inspect("k"), None),
+    "exists": (lambda client: client.exists("k"), False),
     "get_many": (lambda client: client.get_many(["k"]), {}),
     "get_items": (lambda client: client.get_items(["k"]), {}),
 }

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
-from metacache import AsyncClient, Zlib
+from metacache import AsyncClient, InvalidArgumentError, InvalidTypeError, Zlib
 from metacache.arguments import DEFAULT
 from metacache.batches import Batches
 from metacache.operations import Operations
 from metacache.options import Options
 from metacache.policies import UndecodablePolicy
+from metacache.readers import Reader
 from metacache.serializers import BytesSerializer, IntSerializer
 from metacache.serializers.frame import Frame
+from metacache.statistics import Counts
 from tests.clients.rig import Clients
 
 DAY: Final = 24 * 60 * 60
@@ -89,7 +92,7 @@ async def test_numbers_live_beyond_thirty_days(clients: Clients, key: str) -> No
 def test_a_time_since_1970_is_worked_out_anew_for_every_store() -> None:
     now = 1_800_000_000.0
     options = Options(default_ttl=31 * DAY)
-    ops = Operations(Frame(BytesSerializer()), UndecodablePolicy(strict=False), options, lambda: now)
+    ops = Operations(Reader(Frame(BytesSerializer()), UndecodablePolicy(strict=False), Counts()), options, lambda: now)
 
     def ends() -> set[int]:
         heads = [ops.set("key", b"v", DEFAULT).head, *Batches(ops).set_many({"key": b"v"}, DEFAULT).batch.heads]
@@ -98,3 +101,40 @@ def test_a_time_since_1970_is_worked_out_anew_for_every_store() -> None:
     assert ends() == {1_800_000_000 + 31 * DAY}
     now += 5.0
     assert ends() == {1_800_000_005 + 31 * DAY}
+
+
+# Each way in which a time to live is given.
+GIVEN: Final[Mapping[str, Callable[[AsyncClient[bytes], Any], Awaitable[object]]]] = {  # Any: a wrong type too
+    "set": lambda client, ttl: client.set("key", b"v", ttl=ttl),
+    "add": lambda client, ttl: client.add("key", b"v", ttl=ttl),
+    "set_many": lambda client, ttl: client.set_many({"key": b"v"}, ttl=ttl),
+    "update": lambda client, ttl: client.update("key", lambda _: b"v", ttl=ttl),
+    "touch": lambda client, ttl: client.touch("key", ttl),
+    "get_and_touch": lambda client, ttl: client.get_and_touch("key", ttl),
+    "invalidate": lambda client, ttl: client.invalidate("key", stale_for=ttl),
+}
+
+
+@pytest.mark.parametrize("way", GIVEN)
+@pytest.mark.parametrize("scale", [1, 1_000, 1_000_000_000], ids=["s", "ms", "ns"])
+@pytest.mark.parametrize("ahead", [-60, 0, 60, 100 * DAY])
+async def test_a_timestamp_given_for_a_time_to_live_is_refused_with_the_reason(
+    clients: Clients, way: str, scale: int, ahead: int
+) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"(ttl|stale_for) is seconds from now, not a timestamp"):
+        await GIVEN[way](clients.blobs(), (int(time.time()) + ahead) * scale)
+    assert clients.sent == []
+
+
+@pytest.mark.parametrize("way", GIVEN)
+async def test_a_float_timestamp_and_a_long_timedelta_are_named_for_what_they_are(clients: Clients, way: str) -> None:
+    with pytest.raises(InvalidTypeError, match="an int of seconds from now, a timedelta or None, not float"):
+        await GIVEN[way](clients.blobs(), time.time() + 60)
+    with pytest.raises(InvalidArgumentError, match="ends after 2038-01-19, the last day that memcached can store"):
+        await GIVEN[way](clients.blobs(), timedelta(days=30_000))
+
+
+@pytest.mark.parametrize("scale", [1, 1_000, 1_000_000_000], ids=["s", "ms", "ns"])
+def test_a_timestamp_is_no_default_ttl(clients: Clients, scale: int) -> None:
+    with pytest.raises(InvalidArgumentError, match="default_ttl is seconds from now, not a timestamp"):
+        clients.blobs(default_ttl=(int(time.time()) - DAY) * scale)

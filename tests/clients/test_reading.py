@@ -6,7 +6,7 @@ from typing import Final
 
 import pytest
 
-from metacache import AsyncClient, InvalidKeyError, InvalidTypeError, Item
+from metacache import AsyncClient, InvalidKeyError, InvalidTypeError, Item, StoreResult
 from metacache.protocol import commands
 from metacache.serializers import BytesSerializer, StrSerializer
 from tests.clients.rig import Clients, ask, lease, store
@@ -205,6 +205,19 @@ async def test_a_lease_that_was_touched_is_removed(clients: Clients, key: str) -
         lease(clients.node, key)
         assert not await touched
         assert await blobs.inspect(key) is None
+
+
+async def test_a_lease_that_is_invalidated_is_still_no_value(clients: Clients, key: str) -> None:
+    blobs = clients.blobs()
+    lease(clients.node, key)
+    assert await blobs.invalidate(key, stale_for=60) is True
+    for _ in range(2):  # the first of them wins
+        assert await blobs.get_item(key) is None
+        assert await blobs.exists(key) is False
+    assert await blobs.inspect(key) is not None
+    assert await blobs.append(key, b"v") is StoreResult.NOT_STORED
+    assert await blobs.touch(key, 100) is False
+    assert await blobs.inspect(key) is None
 
 
 async def test_an_empty_value_is_no_lease(clients: Clients, key: str) -> None:

@@ -113,7 +113,7 @@ BAD: Final[tuple[dict[str, Any], ...]] = (
     {"default_ttl": True},
     {"default_ttl": 1.5},
     {"default_ttl": 2**31},
-    {"on_error": "ignore"},
+    {"on_error": "never"},
     {"timeout": 0},
     {"timeout": -1},
     {"timeout": float("nan")},

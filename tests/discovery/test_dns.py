@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 import threading
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Callable, Mapping, Set
+from typing import Any, Final
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from metacache import Client, ConnectError, Connection, InvalidArgumentError, InvalidTypeError, Node, Settings
+from metacache import (
+    AsyncCluster,
+    Client,
+    Cluster,
+    ConnectError,
+    Connection,
+    InvalidArgumentError,
+    InvalidTypeError,
+    Node,
+    Settings,
+    connect,
+    connect_async,
+)
 from metacache.discovery import DnsSource, load_node_source
 from metacache.discovery.dns.names import named_nodes
+from metacache.nodes import TcpAddress
 from metacache.testing import Memcached
+from tests.certificates import serving, trusting
+from tests.scripted import ScriptedServer, answering, silent
 
 AGAIN: Final = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 NO_NAME: Final = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
@@ -38,15 +56,71 @@ NO_NAME: Final = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         ({"10.0.0.1": "a b"}, [("10.0.0.1:7", "10.0.0.1:7")]),
         ({"10.0.0.1": "x@y:1"}, [("10.0.0.1:7", "10.0.0.1:7")]),
         ({"10.0.0.1": "."}, [("10.0.0.1:7", "10.0.0.1:7")]),
+        ({"10.0.0.1": "10.0.0.2", "10.0.0.2": None}, [("10.0.0.1:7", "10.0.0.1:7"), ("10.0.0.2:7", "10.0.0.2:7")]),
     ],
 )
 def test_a_node_is_its_name_at_its_address(names: Mapping[str, str | None], expected: list[tuple[str, str]]) -> None:
     assert [(node.name, str(node.address)) for node in named_nodes(names, 7)] == expected
 
 
-def test_for_tls_a_node_is_reached_by_its_name_where_it_has_one() -> None:
-    found = named_nodes({"10.0.0.1": "m-0", "10.0.0.2": None}, 7, weight=2.0, by_name=True)
-    assert found == (Node("m-0:7", weight=2.0), Node("10.0.0.2:7", weight=2.0))
+def test_the_name_in_the_certificate_is_the_one_given_for_all() -> None:
+    found = named_nodes({"10.0.0.1": "m-0", "10.0.0.2": None}, 7, weight=2.0, server_hostname="cache.svc")
+    assert found == (
+        Node(TcpAddress("10.0.0.1", 7, "cache.svc"), weight=2.0, name="m-0:7"),
+        Node(TcpAddress("10.0.0.2", 7, "cache.svc"), weight=2.0),
+    )
+
+
+def families(names: Mapping[str, str | None]) -> list[str]:
+    return [str(node.address).removesuffix(":7") for node in named_nodes(names, 7)]
+
+
+@pytest.mark.parametrize(
+    ("names", "dialled"),
+    [
+        # No names: nothing shows which addresses are one server's, so one family counts.
+        ({"10.0.0.1": None, "fd00::1": None}, ["10.0.0.1"]),
+        ({"10.0.0.1": None, "10.0.0.2": None, "fd00::1": None, "fd00::2": None}, ["10.0.0.1", "10.0.0.2"]),
+        ({"fd00::1": None, "fd00::2": None}, ["[fd00::1]", "[fd00::2]"]),
+        ({"fd00::1": None, "fd00::2": "m-2"}, ["[fd00::1]", "[fd00::2]"]),
+        # All have names: these show it.
+        ({"10.0.0.1": "m-1", "fd00::1": "m-1"}, ["10.0.0.1"]),
+        ({"10.0.0.1": "m-1", "fd00::2": "m-2"}, ["10.0.0.1", "[fd00::2]"]),
+        ({"10.0.0.1": "m-1", "fd00::1": "m-1", "fd00::2": "m-2"}, ["10.0.0.1", "[fd00::2]"]),
+        # Some have: an IPv6 address may be that of an IPv4 node.
+        ({"10.0.0.1": "m-1", "fd00::1": None}, ["10.0.0.1"]),
+        ({"10.0.0.1": None, "fd00::1": "m-1"}, ["10.0.0.1"]),
+        ({"10.0.0.1": "m-1", "10.0.0.2": None, "fd00::1": "m-1", "fd00::2": "m-2"}, ["10.0.0.1", "10.0.0.2"]),
+        ({"10.0.0.1": "a b", "fd00::1": "m-1"}, ["10.0.0.1"]),
+    ],
+)
+def test_no_server_with_addresses_of_both_families_counts_twice(
+    names: Mapping[str, str | None], dialled: list[str]
+) -> None:
+    assert families(names) == dialled
+    assert families({address: names[address] for address in reversed(list(names))}) == dialled, (
+        "the order of the resolver does not matter"
+    )
+
+
+@given(
+    st.dictionaries(st.integers(1, 6), st.tuples(st.booleans(), st.booleans()).filter(any), min_size=1),
+    st.sets(st.tuples(st.integers(1, 6), st.booleans())),
+)
+def test_no_server_counts_twice_whichever_of_its_addresses_have_names(
+    servers: Mapping[int, tuple[bool, bool]], unnamed: Set[tuple[int, bool]]
+) -> None:
+    """Server n has the addresses 10.0.0.n, fd00::n or both, and the name m-n where the resolver knows it."""
+    names = {
+        (f"fd00::{n}" if is_ipv6 else f"10.0.0.{n}"): None if (n, is_ipv6) in unnamed else f"m-{n}"
+        for n, has in servers.items()
+        for is_ipv6 in (False, True)
+        if has[is_ipv6]
+    }
+    found = [re.split("[.:]", address.strip("[]"))[-1] for address in families(names)]
+    assert len(set(found)) == len(found) > 0
+    if not unnamed:
+        assert sorted(found) == sorted(map(str, servers)), "where all have names no server is left out"
 
 
 # --- the resolver ------------------------------------------------------------------------------------------------
@@ -94,13 +168,22 @@ def test_a_pod_keeps_its_name_when_its_address_changes(monkeypatch: pytest.Monke
     assert polled(source) == [("m-1.svc:11211", "10.0.0.1:11211"), ("m-0.svc:11211", "10.0.0.7:11211")]
 
 
-@pytest.mark.parametrize(("tls", "address"), [(None, "10.0.0.1:7"), (ssl.create_default_context(), "m-0.svc:7")])
-def test_the_source_of_a_url_gives_names_for_addresses_where_tls_is_spoken(
-    tls: ssl.SSLContext | None, address: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("tls", [None, ssl.create_default_context()])
+def test_the_source_of_a_url_wants_certificates_of_the_name_in_the_url(
+    tls: ssl.SSLContext | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Resolver(monkeypatch, {"10.0.0.1": "m-0.svc"})
     (node,) = load_node_source("dns")("cache.svc", 7, settings=Settings(tls=tls)).poll()
-    assert (node.name, str(node.address)) == ("m-0.svc:7", address)
+    assert node == Node(TcpAddress("10.0.0.1", 7, "cache.svc"), name="m-0.svc:7")
+
+
+def test_a_zone_stays_with_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    def addresses(_: str, port: int, **__: object) -> list[tuple[int, int, int, str, tuple[str, int, int, int]]]:
+        return [(socket.AF_INET6, 1, 6, "", ("fe80::1", port, 0, 3))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", addresses)
+    (node,) = DnsSource("cache.svc", 7, naming_time=0.0).poll()
+    assert node.name == "[fe80::1%3]:7"
 
 
 @pytest.mark.parametrize("failure", [AGAIN, NO_NAME])
@@ -174,3 +257,96 @@ def test_a_server_behind_a_name_is_found_and_serves(host: str, shared_memcached:
     with Client(Connection(node)) as client:
         assert client.set("dns", b"found")
         assert client.get("dns") == b"found"
+
+
+def answer_for(monkeypatch: pytest.MonkeyPatch, names: Mapping[str, tuple[str, ...]], ptr: Mapping[str, str]) -> None:
+    """Stand in for the DNS: *names* have these addresses, and these (*ptr*) have names. Literals stay."""
+    real: Callable[..., Any] = socket.getaddrinfo  # Any: its own types, passed through
+
+    def addresses(host: str, port: int, **options: Any) -> list[Any]:  # Any: as above
+        return [found for each in names.get(host, (host,)) for found in real(each, port, **options)]
+
+    def name(address: tuple[str, int], _: int) -> tuple[str, str]:
+        if address[0] not in ptr:
+            raise NO_NAME
+        return ptr[address[0]], "0"
+
+    monkeypatch.setattr(socket, "getaddrinfo", addresses)
+    monkeypatch.setattr(socket, "getnameinfo", name)
+
+
+async def store_through(url: str, *, blocking: bool) -> None:
+    settings = Settings(tls=trusting(), timeout=5.0)
+    if blocking:
+        with connect(url, settings=settings) as client:
+            assert client.set("key", b"v")
+    else:
+        async with connect_async(url, settings=settings) as client:
+            assert await client.set("key", b"v")
+
+
+# What DNS answers for cache.svc, and which names its servers have there: PTR, none, one that is not in the DNS.
+ANSWERS: Final = [
+    {},
+    {"127.0.0.1": "m-0.cache.svc"},
+    {"127.0.0.1": "chosen.invalid"},
+    {"127.0.0.1": "chosen.invalid", "::1": "chosen.invalid"},
+    {"127.0.0.1": "cache.svc"},
+]
+CHOSEN: Final = ("m-0.cache.svc", "chosen.invalid", "127.0.0.1", "localhost", "svc")
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+@pytest.mark.parametrize("ptr", ANSWERS, ids=str)
+async def test_a_certificate_of_the_name_in_the_url_is_accepted(
+    monkeypatch: pytest.MonkeyPatch, ptr: Mapping[str, str], *, blocking: bool
+) -> None:
+    answer_for(monkeypatch, {"cache.svc": ("127.0.0.1",)}, ptr)
+    with ScriptedServer(answering((b"HD", None)), tls=serving("cache.svc")) as server:
+        await store_through(f"memcacheds+dns://cache.svc:{server.port}", blocking=blocking)
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+@pytest.mark.parametrize("ptr", ANSWERS, ids=str)
+@pytest.mark.parametrize("chosen", CHOSEN)
+async def test_a_certificate_of_a_name_that_only_dns_gave_is_refused(
+    monkeypatch: pytest.MonkeyPatch, ptr: Mapping[str, str], chosen: str, *, blocking: bool
+) -> None:
+    # Whoever answers for the DNS makes every name lead to a server of theirs, and has a certificate for one of them.
+    answer_for(monkeypatch, dict.fromkeys(("cache.svc", *CHOSEN), ("127.0.0.1",)), ptr)
+    server = ScriptedServer(silent, tls=serving(chosen))
+    with pytest.raises(ConnectError, match="certificate was not accepted"):
+        await store_through(f"memcacheds+dns://cache.svc:{server.port}", blocking=blocking)
+    with pytest.raises(ssl.SSLError):  # as the server saw it
+        server.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+async def test_a_url_that_names_an_address_wants_a_certificate_of_the_address(
+    monkeypatch: pytest.MonkeyPatch, *, blocking: bool
+) -> None:
+    answer_for(monkeypatch, {"chosen.invalid": ("127.0.0.1",)}, {"127.0.0.1": "chosen.invalid"})
+    with ScriptedServer(answering((b"HD", None)), tls=serving("127.0.0.1")) as server:
+        await store_through(f"memcacheds+dns://127.0.0.1:{server.port}", blocking=blocking)
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+@pytest.mark.parametrize("ptr", [{}, {"127.0.0.1": "m-0"}, {"127.0.0.1": "m-0", "::1": "m-0"}, {"::1": "m-0"}], ids=str)
+async def test_a_server_with_two_addresses_is_one_node(
+    monkeypatch: pytest.MonkeyPatch, ptr: Mapping[str, str], *, blocking: bool
+) -> None:
+    answer_for(monkeypatch, {"cache.svc": ("::1", "127.0.0.1")}, ptr)
+    with ScriptedServer(answering((b"HD", None), (b"VA 1 f0", b"v")), tls=None) as server:
+        url = f"memcached+dns://cache.svc:{server.port}"
+        if blocking:
+            with Cluster.from_url(url) as cluster:
+                client = cluster.client()
+                assert len(cluster.nodes) == 1
+                assert client.set("key", b"v")
+                assert client.get("key") == b"v"
+        else:
+            async with AsyncCluster.from_url(url) as nodes:
+                waiting = nodes.client()
+                assert await waiting.set("key", b"v")
+                assert await waiting.get("key") == b"v"
+                assert len(nodes.nodes) == 1

@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
+import ssl
 from typing import Final
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metacache import ClientError, ConnectError, Node, OperationTimeout, ProtocolError, Settings
+from metacache import ClientError, ConnectError, Node, OperationTimeout, ProtocolError, Settings, connect
 from metacache.discovery import ElastiCacheSource, load_node_source
 from metacache.discovery.elasticache.answers import ClusterConfig, parse_config, successor
+from metacache.nodes import TcpAddress
 from metacache.testing import Memcached
 from tests.certificates import serving, trusting
-from tests.scripted import Peer, Script, ScriptedServer, silent
+from tests.scripted import Peer, Script, ScriptedServer, answering, silent
 
 NODES: Final = b"c.0001.cache.amazonaws.com|10.82.235.120|11211 c.0002.cache.amazonaws.com|10.80.249.27|11212"
 FOUND: Final = (
-    Node("10.82.235.120:11211", name="c.0001.cache.amazonaws.com:11211"),
-    Node("10.80.249.27:11212", name="c.0002.cache.amazonaws.com:11212"),
+    Node(TcpAddress("10.82.235.120", 11211, "c.0001.cache.amazonaws.com"), name="c.0001.cache.amazonaws.com:11211"),
+    Node(TcpAddress("10.80.249.27", 11212, "c.0002.cache.amazonaws.com"), name="c.0002.cache.amazonaws.com:11212"),
 )
+
+
+def certified(name: str, *nodes: Node) -> tuple[Node, ...]:
+    """Return *nodes* whose certificates must have *name* instead."""
+    found: list[Node] = []
+    for node in nodes:
+        assert isinstance(node.address, TcpAddress)
+        found.append(Node(attrs.evolve(node.address, server_hostname=name), name=node.name))
+    return tuple(found)
+
+
+def node_of(address: str, host: str, port: int = 11211) -> Node:
+    return Node(TcpAddress(address, port, host), name=f"{host}:{port}")
 
 
 # --- bytes -------------------------------------------------------------------------------------------------------
@@ -31,21 +47,21 @@ FOUND: Final = (
         (b"12\n" + NODES + b"\n", 12, FOUND),
         (b"12\n" + NODES, 12, FOUND),
         (b"12\r\n" + NODES + b"\r\n\r\n", 12, FOUND),
-        (b"0\nh|10.0.0.1|11211", 0, (Node("10.0.0.1", name="h:11211"),)),
-        (b"1\nh||11211\n", 1, (Node("h"),)),
-        (b"1\nH.Example.|10.0.0.1|1\n", 1, (Node("10.0.0.1:1", name="h.example:1"),)),
-        (b"1\nh|fd00::A|11211\n", 1, (Node("[fd00::a]:11211", name="h:11211"),)),
-        (b"1\n10.0.0.1|10.0.0.1|11211\n", 1, (Node("10.0.0.1"),)),
-        (b"18446744073709551615\nh||11211\n", 2**64 - 1, (Node("h"),)),
+        (b"0\nh|10.0.0.1|11211", 0, (node_of("10.0.0.1", "h"),)),
+        (b"1\nh||11211\n", 1, (node_of("h", "h"),)),
+        (b"1\nH.Example.|10.0.0.1|1\n", 1, (node_of("10.0.0.1", "h.example", 1),)),
+        (b"1\nh|fd00::A|11211\n", 1, (node_of("fd00::a", "h"),)),
+        (b"1\n10.0.0.1|10.0.0.1|11211\n", 1, (node_of("10.0.0.1", "10.0.0.1"),)),
+        (b"18446744073709551615\nh||11211\n", 2**64 - 1, (node_of("h", "h"),)),
     ],
 )
 def test_an_answer_is_a_version_and_nodes(data: bytes, version: int, nodes: tuple[Node, ...]) -> None:
     assert parse_config(data) == ClusterConfig(version, nodes)
 
 
-def test_for_tls_the_nodes_are_reached_by_their_host_names() -> None:
-    nodes = parse_config(b"12\n" + NODES, by_name=True).nodes
-    assert nodes == (Node("c.0001.cache.amazonaws.com"), Node("c.0002.cache.amazonaws.com:11212"))
+def test_the_names_in_an_answer_of_an_unverified_server_are_in_no_certificate() -> None:
+    nodes = parse_config(b"12\n" + NODES, server_hostname="endpoint").nodes
+    assert nodes == certified("endpoint", *FOUND)
     assert [node.name for node in nodes] == [node.name for node in FOUND], "the identity does not depend on TLS"
 
 
@@ -123,26 +139,52 @@ def test_every_poll_asks_anew_and_the_last_good_list_outlives_a_bad_one() -> Non
     with ScriptedServer(*scripts) as server:
         source = ElastiCacheSource(server.node)
         assert repr(source) == f"<ElastiCacheSource {server.node}: not asked yet>"
-        assert source.poll() == (Node("10.0.0.1", name="h:11211"),)
-        assert source.poll() == FOUND
+        assert source.poll() == certified("127.0.0.1", node_of("10.0.0.1", "h"))
+        assert source.poll() == certified("127.0.0.1", *FOUND)
         for _ in range(3):
             with pytest.raises(ProtocolError) as refused:
                 source.poll()
             assert (refused.value.node, refused.value.operation) == (server.node.name, "config_get_cluster")
-        assert source.poll() == FOUND
-        assert source.poll() == (Node("z:1"),)
+        assert source.poll() == certified("127.0.0.1", *FOUND)
+        assert source.poll() == certified("127.0.0.1", node_of("z", "z", 1))
         assert repr(source) == f"<ElastiCacheSource {server.node}: version 3>"
 
 
 def test_an_answer_in_pieces_is_the_same() -> None:
     with ScriptedServer(saying(b"12\n" + NODES + b"\n", *range(1, 30), 120, 121, 122, 123, 124)) as server:
-        assert ElastiCacheSource(server.node).poll() == FOUND
+        assert ElastiCacheSource(server.node).poll() == certified("127.0.0.1", *FOUND)
 
 
-def test_over_tls_the_nodes_have_host_names_for_addresses() -> None:
+def test_over_verified_tls_the_certificates_of_the_nodes_have_the_names_in_the_answer() -> None:
     with ScriptedServer(saying(b"12\n" + NODES), tls=serving()) as server:
         source = load_node_source("elasticache")("127.0.0.1", server.port, settings=Settings(tls=trusting()))
-        assert [str(node.address) for node in source.poll()] == [node.name for node in FOUND]
+        assert source.poll() == FOUND
+
+
+def test_tls_that_checks_no_names_makes_no_answer_a_verified_one() -> None:
+    careless = trusting()
+    careless.check_hostname = False
+    with ScriptedServer(saying(b"12\n" + NODES), tls=serving("other.invalid")) as server:
+        source = ElastiCacheSource(server.node, settings=Settings(tls=careless))
+        assert source.poll() == certified("127.0.0.1", *FOUND)
+
+
+@pytest.mark.parametrize(("host", "is_served"), [("c.0001.invalid", True), ("other.invalid", False)])
+def test_a_node_serves_with_the_certificate_of_the_name_in_the_answer_only(host: str, is_served: bool) -> None:
+    node = ScriptedServer(answering((b"HD", None)) if is_served else silent, tls=serving(host))
+    answer = b"1\nc.0001.invalid|127.0.0.1|%d\n" % node.port
+    with ScriptedServer(saying(answer), tls=serving()) as endpoint:
+        url = f"memcacheds+elasticache://127.0.0.1:{endpoint.port}"
+        with connect(url, settings=Settings(tls=trusting(), timeout=5.0)) as client:
+            if is_served:
+                assert client.set("key", b"v")
+                client.close()
+                node.__exit__(None, None, None)
+                return
+            with pytest.raises(ConnectError, match="certificate was not accepted"):
+                client.set("key", b"v")
+    with pytest.raises(ssl.SSLError):  # as the server saw it
+        node.__exit__(None, None, None)
 
 
 def test_a_server_that_is_no_endpoint_is_told_so(shared_memcached: Memcached) -> None:

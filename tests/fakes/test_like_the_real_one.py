@@ -102,6 +102,25 @@ async def growing(blobs: Blobs, _: Numbers) -> list[object]:
     return [*before, *after, seen(await blobs.get_item("k"))]
 
 
+async def growing_what_must_not_grow(blobs: Blobs, numbers: Numbers) -> list[object]:
+    await numbers.set("n", 7)
+    foreign = [await blobs.append("n", b"8"), await numbers.get("n"), await told(blobs.prepend("n", TOO_LARGE))]
+    await blobs.set("k", b"old", ttl=1_000)
+    await blobs.invalidate("k", stale_for=30)
+    stale = [await blobs.append("k", b"+"), seen(await blobs.get_item("k")), await blobs.prepend("k", b"+")]
+    return [*foreign, *stale, seen(await blobs.get_item("k")), dict(blobs.undecodable)]
+
+
+async def existing(blobs: Blobs, numbers: Numbers) -> list[object]:
+    absent = await blobs.exists("k")
+    await blobs.set("k", b"")
+    await numbers.set("n", 7)
+    both = [await blobs.exists("k"), await blobs.exists("n"), await numbers.exists("n")]
+    await blobs.invalidate("k", stale_for=30)
+    stale = [await blobs.exists("k"), seen(await blobs.get_item("k"))]
+    return [absent, *both, *stale, dict(blobs.undecodable)]
+
+
 async def counting(blobs: Blobs, numbers: Numbers) -> list[object]:
     absent = [await numbers.increment("n"), await numbers.decrement("n"), await numbers.increment("n", initial=7)]
     present = [await numbers.increment("n", 5, initial=7), await numbers.decrement("n", 3), await numbers.get("n")]
@@ -117,7 +136,9 @@ async def counting(blobs: Blobs, numbers: Numbers) -> list[object]:
 async def counting_with_a_lifetime(_: Blobs, numbers: Numbers) -> list[object]:
     ttls: list[object] = []
     for call in (
-        numbers.increment("n", initial=1, ttl=1_000),
+        numbers.increment("n", initial=1, initial_ttl=1_000),
+        numbers.increment("n", initial=1, initial_ttl=50),
+        numbers.decrement("n", initial=1, ttl=3_000),
         numbers.increment("n"),
         numbers.increment("n", 100),
         numbers.decrement("n", ttl=2_000),
@@ -176,7 +197,12 @@ async def too_much(blobs: Blobs, _: Numbers) -> list[object]:
     refused = await told(blobs.set("k", TOO_LARGE))
     part = await blobs.set_many_outcomes({"a": b"1", "k": TOO_LARGE, "b": b"2"})
     causes = {key: (type(error), error.message, error.operation, error.key) for key, error in part.errors.items()}
-    return [refused, await blobs.get("k"), part.results, causes, await blobs.get_many(["a", "b", "k"])]
+    await blobs.set("half", b"x" * 600_000)
+    grown = [await blobs.append("half", b"y" * 600_000), len(await blobs.get("half", b""))]
+    gone = [await told(blobs.prepend("half", TOO_LARGE)), await blobs.get("half")]
+    absent = await told(blobs.add("none", TOO_LARGE))
+    both = await blobs.get_many(["a", "b", "k"])
+    return [refused, await blobs.get("k"), part.results, causes, both, grown, gone, absent]
 
 
 async def many_keys(blobs: Blobs, _: Numbers) -> list[object]:
@@ -198,6 +224,8 @@ SCRIPTS: Final[Mapping[str, Script]] = {
         keys_of_all_kinds,
         comparing,
         growing,
+        growing_what_must_not_grow,
+        existing,
         counting,
         counting_with_a_lifetime,
         going_stale,

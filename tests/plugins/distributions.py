@@ -11,17 +11,20 @@ from textwrap import dedent
 import pytest
 
 PLUGIN = """
+    from metacache.serializers import fingerprint
+
     class Text:
-        def __init__(self, wire_id):
-            self.wire_id, self.fingerprint = wire_id, 0
+        def __init__(self, wire_id, fingerprint):
+            self.wire_id, self.fingerprint = wire_id, fingerprint
         def dumps(self, value): return value.encode()
         def loads(self, data): return data.decode()
 
     class Plugin:
-        def __init__(self, wire_id, api_version=1):
+        def __init__(self, wire_id, api_version=1, fingerprint=0, built=None, served=str):
             self.wire_id, self.api_version = wire_id, api_version
-        def supports(self, type_): return type_ is str
-        def build(self, type_): return Text(self.wire_id)
+            self.fingerprint, self.built, self.served = fingerprint, built or wire_id, served
+        def supports(self, type_): return type_ is self.served
+        def build(self, type_): return Text(self.built, self.fingerprint)
 """
 
 

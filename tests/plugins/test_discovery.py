@@ -27,7 +27,12 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_plugin_of_a_stranger_is_found_by_its_name(directory: Path) -> None:
-    install(directory, "stranger", {"strange": "stranger:P"}, {"stranger": PLUGIN + "\n    P = Plugin(240)\n"})
+    install(
+        directory,
+        "stranger",
+        {"strange": "stranger:P"},
+        {"stranger": PLUGIN + "\n    P = Plugin(240, fingerprint=1)\n"},
+    )
     serializer = load_serializer("strange", str)
     assert serializer.wire_id == 240
     assert serializer.loads(serializer.dumps("Zoë")) == "Zoë"
@@ -80,28 +85,30 @@ def test_one_distribution_seen_twice_is_no_conflict(
 ) -> None:
     again = tmp_path_factory.mktemp("again")
     for where in (directory, again):
-        install(where, "twofold", {"twofold": "twofold:P"}, {"twofold": PLUGIN + "\n    P = Plugin(241)\n"})
+        install(
+            where, "twofold", {"twofold": "twofold:P"}, {"twofold": PLUGIN + "\n    P = Plugin(240, fingerprint=1)\n"}
+        )
     put_on_path(monkeypatch, again)
-    assert load_serializer("twofold", str).wire_id == 241
+    assert load_serializer("twofold", str).wire_id == 240
 
 
 def test_one_wire_id_of_two_loaded_plugins_names_both(directory: Path) -> None:
-    install(directory, "holder", {"holder": "holder:P"}, {"holder": PLUGIN + "\n    P = Plugin(242)\n"})
-    install(directory, "taker", {"taker": "taker:P"}, {"taker": PLUGIN + "\n    P = Plugin(242)\n"})
-    assert load_serializer("holder", str).wire_id == 242
+    install(directory, "holder", {"holder": "holder:P"}, {"holder": PLUGIN + "\n    P = Plugin(96)\n"})
+    install(directory, "taker", {"taker": "taker:P"}, {"taker": PLUGIN + "\n    P = Plugin(96)\n"})
+    assert load_serializer("holder", str).wire_id == 96
     for _ in range(2):
         with pytest.raises(SerializerConflict) as conflict:
             load_serializer("taker", str)
         assert str(conflict.value) == (
-            "wire_id 242 is claimed by 'holder' of holder and by 'taker' of taker; uninstall one of them"
+            "wire_id 96 is claimed by 'holder' of holder and by 'taker' of taker; uninstall one of them"
         )
-    assert load_serializer("holder", str).wire_id == 242
+    assert load_serializer("holder", str).wire_id == 96
 
 
 @pytest.mark.parametrize("version", ["2", "0", "None", "'1'"])
 def test_another_api_version_is_told_with_both_versions(version: str, directory: Path) -> None:
     module = f"newer_{version.strip(chr(39))}"
-    source = PLUGIN + f"\n    P = Plugin(243, {version})\n"
+    source = PLUGIN + f"\n    P = Plugin(96, {version})\n"
     install(directory, "newer", {"newer": f"{module}:P"}, {module: source})
     with pytest.raises(SerializerNotFound, match=f"'newer' has api_version {version}, this metacache takes 1"):
         load_serializer("newer", str)
@@ -120,7 +127,7 @@ def test_a_plugin_that_cannot_be_imported_is_told_with_the_reason(directory: Pat
 
 
 def test_a_type_that_the_plugin_does_not_serve_is_refused() -> None:
-    with pytest.raises(InvalidTypeError, match="serializer 'json' does not serve <class 'bytes'>"):
+    with pytest.raises(InvalidTypeError, match=r"serializer 'json' does not serve bytes: .*; give serializer='bytes'"):
         load_serializer("json", bytes)
 
 

@@ -404,11 +404,11 @@ def test_a_type_that_cannot_be_kept_is_not_served(type_: Any) -> None:
 )
 def test_the_attrs_plugin_serves_types_made_with_an_attrs_class(type_: Any, is_served: bool) -> None:
     if is_served:
-        assert load_serializer("attrs", type_).wire_id == 35
+        assert load_serializer("attrs", type_).wire_id == 144
     else:
         with pytest.raises(InvalidTypeError, match="'attrs' does not serve"):
             load_serializer("attrs", type_)
-    assert load_serializer("orjson", type_).wire_id == 34
+    assert load_serializer("orjson", type_).wire_id == 112
 
 
 JSON_VALUES: Final = st.recursive(

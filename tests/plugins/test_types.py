@@ -32,7 +32,7 @@ def test_every_plugin_is_one_without_inheriting() -> None:
         metacache_msgspec.JSON,
         metacache_plist.PLUGIN,
     ]
-    assert [plugin.wire_id for plugin in plugins] == [35, 34, 32, 33, 128]
+    assert [plugin.wire_id for plugin in plugins] == [144, 112, 64, 80, 224]
     assert {plugin.api_version for plugin in plugins} == {1}
     assert_type(plugins[0].build(User), Serializer[User])
     assert_type(plugins[0].build(User | None), Serializer[User | None])

@@ -20,49 +20,104 @@ import pytest
 import typing_extensions
 from typing_extensions import TypedDict
 
-from metacache.serializers import fingerprint, shapes
+from metacache import interrupts
+from metacache.serializers import defaults, fingerprint, graphs, literals, names, records, shapes
 from tests.serializers import golden_types
 from tests.serializers.golden_types import TYPES
 
 GOLDEN: Final = Path(__file__).with_name("fingerprints.json")
 
-# Loads two files by their paths: the metacache package needs what other Pythons do not have.
 TEXTS: Final = """
-import importlib.util, json, sys
+import json
+from tests.serializers.golden_types import TYPES
+from metacache.serializers.shapes import graph_of
+print(json.dumps({name: graph_of(type_).text() for name, type_ in TYPES.items()}))
+"""
 
-def load(name, path):
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+# Each type of the table in the syntax of Python 3.12, by the name of its old spelling.
+NEW_SYNTAX: Final = """
+import json
+from dataclasses import dataclass
+from metacache.serializers.shapes import graph_of
 
-shapes, types = load("shapes", sys.argv[1]), load("golden_types", sys.argv[2])
-print(json.dumps({name: shapes.shape_of(type_).text for name, type_ in types.TYPES.items()}))
+type Names = list[str]
+type Json = dict[str, Json] | list[Json] | str | int | float | bool | None
+type Nested[T] = list[Nested[T]] | T
+type Left = list[Right]
+type Right = dict[str, Left]
+
+@dataclass
+class Pair[K, V]:
+    first: K
+    second: list[V]
+
+@dataclass
+class Box[T]:
+    held: T
+
+@dataclass
+class Base[T]:
+    value: T
+
+@dataclass
+class Swapped[T, K](Base[list[T]]):
+    key: K
+    other: T
+
+@dataclass
+class Many[T, *Ts]:
+    first: T
+    rest: tuple[*Ts]
+
+TYPES = {
+    "alias": Names,
+    "recursive alias": Json,
+    "optional recursive alias": Json | None,
+    "recursive alias of a parameter": Nested[int],
+    "alias of an alias": Left,
+    "the other alias": Right,
+    "generic": Pair[str, int],
+    "box": Box[int],
+    "bare box": Box,
+    "box in a box": Box[list[Box[int]]],
+    "box of an alias": Box[Names],
+    "swapped": Swapped[int, str],
+    "swapped the other way": Swapped[str, int],
+    "many": Many[int, str, bytes],
+    "one of many": Many[int],
+    "bare many": Many,
+}
+print(json.dumps({name: graph_of(type_).text() for name, type_ in TYPES.items()}))
 """
 
 
 def texts() -> dict[str, str]:
-    return {name: shapes.shape_of(type_).text for name, type_ in TYPES.items()}
+    return {name: shapes.graph_of(type_).text() for name, type_ in TYPES.items()}
 
 
-def texts_of(python: str, path: Path, seed: str) -> object:
-    """Return the canonical texts as another process sees them."""
-    files = [str(module.__file__) for module in (shapes, golden_types)]
+def texts_of(python: str, path: Path, program: str, seed: str = "0") -> dict[str, str]:
+    """Return the canonical texts that *program* prints in another process."""
     environment = {**os.environ, "PYTHONPATH": str(path), "PYTHONHASHSEED": seed, "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [python, "-W", "error", "-c", TEXTS, *files]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    command = [python, "-W", "error", "-c", program]
+    done = subprocess.run(command, env=environment, cwd=path, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    found: dict[str, str] = json.loads(done.stdout)
+    return found
 
 
 @pytest.fixture(scope="module")
 def pure_packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with the packages that the shapes need, which are pure Python."""
+    """A directory with what the shapes need, all pure Python: other Pythons lack the rest of what metacache needs."""
     directory = tmp_path_factory.mktemp("pure")
-    for package in ("attr", "attrs"):
+    for package in ("attr", "attrs", "annotated_types"):
         source = Path(attrs.__file__).parent.parent / package
         shutil.copytree(source, directory / package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(str(typing_extensions.__file__), directory)
+    modules = [defaults, graphs, interrupts, literals, names, records, shapes, golden_types]
+    for name, file in ((module.__name__, str(module.__file__)) for module in modules):
+        target = directory.joinpath(*name.split(".")).with_suffix(".py")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, target)
     return directory
 
 
@@ -72,17 +127,30 @@ def test_fingerprints_are_the_ones_of_every_release() -> None:
 
 
 def test_the_golden_types_that_differ_have_different_fingerprints() -> None:
-    same = [{"int", "new type"}, {"optional", "optional, new spelling"}, {"union", "union, other order"}]
-    same += [{"literal", "literal, other order"}]
+    same = [
+        {"int", "new type", "new type of a new type", "final", "required", "annotated without a constraint"},
+        {"str", "literal str"},
+        {"list of int", "old list"},
+        {"row", "old row"},
+        {"optional", "optional, new spelling"},
+        {"union", "union, other order"},
+        {"literal", "literal, other order"},
+        {"annotated", "init var and class var"},
+        {"never", "no return"},
+        {"tuple", "old tuple"},
+        {"tuple with a tail", "tuple with a tail, new spelling"},
+        {"flag", "strict flag"},
+    ]
     shared: dict[int, set[str]] = {}
     for name, type_ in TYPES.items():
         shared.setdefault(fingerprint(type_), set()).add(name)
-    assert [names for names in shared.values() if len(names) > 1] == same
+    assert [found for found in shared.values() if len(found) > 1] == same
+    assert len(TYPES) >= 140
 
 
 @pytest.mark.parametrize("seed", ["0", "1", "4294967295"])
 def test_every_process_sees_the_same_shapes(seed: str, pure_packages: Path) -> None:
-    assert texts_of(sys.executable, pure_packages, seed) == texts()
+    assert texts_of(sys.executable, pure_packages, TEXTS, seed) == texts()
 
 
 def pythons(minor: int) -> Iterator[str]:
@@ -93,12 +161,24 @@ def pythons(minor: int) -> Iterator[str]:
         yield found
 
 
-@pytest.mark.parametrize("minor", [minor for minor in (11, 12, 13, 14) if minor != sys.version_info.minor])
-def test_every_python_sees_the_same_shapes(minor: int, pure_packages: Path) -> None:
+def python_of(minor: int) -> str:
+    """Return one of them; skip the test where there is none."""
     python = next(pythons(minor), None)
     if python is None:
         pytest.skip(f"there is no Python 3.{minor} on this machine")
-    assert texts_of(python, pure_packages, "0") == texts()
+    return python
+
+
+@pytest.mark.parametrize("minor", [minor for minor in (11, 12, 13, 14) if minor != sys.version_info.minor])
+def test_every_python_sees_the_same_shapes(minor: int, pure_packages: Path) -> None:
+    assert texts_of(python_of(minor), pure_packages, TEXTS) == texts()
+
+
+@pytest.mark.parametrize("minor", [12, 13, 14])
+def test_the_syntax_of_python_3_12_makes_the_same_shapes(minor: int, pure_packages: Path) -> None:
+    found = texts_of(python_of(minor), pure_packages, NEW_SYNTAX)
+    assert len(found) == 16
+    assert found == {name: text for name, text in texts().items() if name in found}
 
 
 # --- what changes it ---------------------------------------------------------------------------------------------
@@ -203,14 +283,3 @@ def test_what_a_struct_is_called_on_the_wire_changes_it() -> None:
         user_name: str
 
     assert len(set(map(fingerprint, (Plain, Renamed, Tagged, Row)))) == 4
-
-
-class Opaque:
-    pass
-
-
-@pytest.mark.parametrize(
-    "type_", [Opaque, list[Opaque], int | Opaque, data(a=Opaque), data(a="Missing"), 7, []], ids=repr
-)
-def test_an_unknown_construct_has_no_fingerprint(type_: object) -> None:
-    assert fingerprint(type_) == 0

@@ -92,5 +92,5 @@ def test_no_text_that_is_not_decimal_becomes_an_int() -> None:
 def test_bytes_take_any_bytes_but_none_under_flags_that_are_not_theirs() -> None:
     own = Frame(BytesSerializer()).flags
     others = [own ^ bit for bit in (1 << shift for shift in range(32)) if not 1 << 12 <= bit < 1 << 28]
-    wire_ids = [own - 1 + wire_id for wire_id in range(2, 256)]
+    wire_ids = [own ^ 32 | wire_id for wire_id in range(256) if wire_id != 32]
     check_all_undecodable(BytesSerializer(), [(flags, b"any") for flags in (*others, *wire_ids)])

@@ -7,7 +7,7 @@ from collections.abc import Generator
 
 import pytest
 
-from metacache import AuthenticationError, ConnectError, Settings, connect
+from metacache import AuthenticationError, ConnectError, Settings, connect, connect_async
 from metacache.testing import Memcached
 from tests.conftest import start
 from tests.scripted import Peer, ScriptedServer, in_turn
@@ -45,6 +45,34 @@ def test_without_the_right_password_nothing_is_done_and_no_credential_is_told(
         for word in filter(None, credentials.strip("@").split(":")):
             assert word not in repr(client)
             assert word not in caplog.text
+
+
+BOTH = pytest.mark.parametrize("blocking", [True, False])
+
+
+@BOTH
+async def test_without_credentials_the_error_says_where_to_put_them(
+    guarded_server: Memcached, *, blocking: bool
+) -> None:
+    error = await refusal(guarded_server.url, blocking=blocking)
+    assert "give Settings(username=..., password=...) or memcached://user:password@host" in str(error)
+
+
+@BOTH
+async def test_refused_credentials_are_not_in_the_servers_file(guarded_server: Memcached, *, blocking: bool) -> None:
+    error = await refusal(guarded_server.url.replace("//", "//gustav:hunter2@"), blocking=blocking)
+    assert "user or password refused: they are not in the server's file (-Y)" in str(error)
+
+
+async def refusal(url: str, *, blocking: bool) -> AuthenticationError:
+    if blocking:
+        with connect(url) as client, pytest.raises(AuthenticationError) as raised:
+            client.get("key")
+        return raised.value
+    async with connect_async(url) as waiting:
+        with pytest.raises(AuthenticationError) as refused:
+            await waiting.get("key")
+    return refused.value
 
 
 def test_a_refused_password_is_one_dial_a_call_and_no_loop() -> None:

@@ -40,7 +40,8 @@ OPERATIONS: Final[tuple[tuple[Callable[[Client[bytes]], object], bool], ...]] = 
     (lambda client: client.inspect("key"), False),
     (lambda client: client.set("key", b"v"), True),
     (lambda client: client.add("key", b"v"), True),
-    (lambda client: client.append("key", b"v"), True),
+    (lambda client: client.exists("key"), False),
+    (lambda client: client.append("key", b"v"), False),
     (lambda client: client.delete("key"), True),
     (lambda client: client.touch("key", 5), True),
 )

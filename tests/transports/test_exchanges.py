@@ -49,9 +49,9 @@ class Broken:
         self._at("read")
         return None
 
-    def failed(self, error: BaseException, /) -> BaseException:
+    def failed(self, error: BaseException, /) -> MetacacheError | None:
         self.is_closed = True
-        return error
+        return error if isinstance(error, MetacacheError) else None
 
     def close(self, _: Discard, /) -> None:
         self.is_closed = True

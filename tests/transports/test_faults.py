@@ -118,8 +118,6 @@ WRITES: Final[tuple[Verb, ...]] = (
     lambda client: client.set("a key", b"v"),
     lambda client: client.add("key", b"v"),
     lambda client: client.replace("key", b"v"),
-    lambda client: client.append("key", b"v"),
-    lambda client: client.prepend("key", b"v"),
     lambda client: client.compare_and_set("key", b"v", 5),
     lambda client: client.delete("key"),
     lambda client: client.invalidate("key", stale_for=5),
@@ -154,6 +152,46 @@ def test_a_write_that_is_answered_wrongly_says_that_it_may_have_been_applied(
 
 def _then_broken(script: Script) -> Script:
     return in_turn(lambda peer: peer.request().answer(*HIT), script)
+
+
+# Both look at the item first, with a request that changes nothing.
+GROWTHS: Final[tuple[Verb, ...]] = (
+    lambda client: client.append("key", b"v"),
+    lambda client: client.prepend("a key", b"v"),
+)
+
+
+def _after_a_look(script: Script) -> Script:
+    return in_turn(lambda peer: peer.request().answer(b"HD s3 f0 c7"), script)
+
+
+@pytest.mark.parametrize("grow", GROWTHS)
+@pytest.mark.parametrize(("reply", "end", "error"), UNSURE)
+def test_append_and_prepend_may_have_been_applied_only_after_the_look(
+    grow: Verb, reply: bytes, end: Callable[[Peer], None], error: type[MetacacheError]
+) -> None:
+    for script, is_unsure in ((_after_a_look(broken(reply, end)), True), (broken(reply, end), False)):
+        with ScriptedServer(script, answering(HIT)) as server, client_of(server) as client:
+            with pytest.raises(error) as raised:
+                grow(client)
+            assert raised.value.maybe_applied is is_unsure
+            assert client.get("key") == b"right"
+
+
+@pytest.mark.parametrize("grow", GROWTHS)
+def test_what_is_appended_is_never_sent_twice(grow: Verb) -> None:
+    with ScriptedServer(_after_a_look(broken(b"", Peer.fin)), answering(HIT)) as server, client_of(server) as client:
+        with pytest.raises(ConnectionLost):
+            grow(client)
+        assert client.get("key") == b"right"  # the only request of the second script
+
+
+@pytest.mark.parametrize("grow", GROWTHS)
+def test_a_look_on_a_connection_that_turns_out_stale_is_sent_again_on_a_new_one(grow: Verb) -> None:
+    stale = _then_broken(broken(b"", Peer.fin))
+    with ScriptedServer(stale, _after_a_look(answering((b"HD", None)))) as server, client_of(server) as client:
+        assert client.get("key") == b"right"
+        assert grow(client) is StoreResult.STORED
 
 
 @pytest.mark.parametrize("write", WRITES)

@@ -31,11 +31,11 @@ def set_key(client: Client[bytes]) -> StoreResult:
     return client.set("key", b"v")
 
 
-def append_key(client: Client[bytes]) -> StoreResult:
-    return client.append("key", b"v")
+def add_key(client: Client[bytes]) -> StoreResult:
+    return client.add("key", b"v")
 
 
-@pytest.mark.parametrize("verb", [set_key, append_key])
+@pytest.mark.parametrize("verb", [set_key, add_key])
 @pytest.mark.parametrize("end", [Peer.fin, Peer.rst])
 def test_an_idle_connection_that_the_server_closed_is_dialled_anew_before_a_write(
     verb: Callable[[Client[bytes]], StoreResult], end: Callable[[Peer], None]

@@ -15,6 +15,7 @@ from metacache import (
     AsyncPool,
     AsyncTransport,
     Client,
+    ClientStatistics,
     Cluster,
     Connection,
     Default,
@@ -47,7 +48,9 @@ def test_a_client_returns_its_type_and_keeps_that_of_keys() -> None:
     assert_type(users.get_many_outcomes(["k"]), Outcomes[str, User])
     assert_type(users.update("k", lambda user: user or User("Zoë")), User)
     assert_type(users.compare_and_set("k", User("Zoë"), 1), StoreResult)
-    assert_type(users.with_options(timeout=1.0), Client[User])
+    assert_type(users.with_options(timeout=1.0, on_error="ignore"), Client[User])
+    assert_type(users.statistics, ClientStatistics)
+    assert_type(users.statistics.hits, int)
     assert_type(Client(FakeTransport()), Client[bytes])
     assert_type(Client(FakeTransport(), load_serializer("msgspec", User | None)), Client[User | None])
 

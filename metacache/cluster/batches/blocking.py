@@ -5,8 +5,7 @@ Knows the exchanges of its parts and who serves them; moves no byte and routes n
 
 from __future__ import annotations
 
-import contextlib
-import selectors
+import select
 from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Final, final
@@ -16,6 +15,7 @@ from typing_extensions import override
 from metacache.cluster.keeper import verdict
 from metacache.cluster.table import fill_part, part_of
 from metacache.errors import ClosedError
+from metacache.interrupts import ignoring, is_own
 from metacache.protocol.windows import Replies
 from metacache.transports.exchange import FailedExchange
 from metacache.transports.waiting.blocking import ROUND, Bell
@@ -104,8 +104,7 @@ class ClusterExchange:
         self._fresh: list[_Part] = []  # those of them that were never advanced
         self._waiting: list[_Part] = []
         self._bell = Bell()
-        self._selector: selectors.BaseSelector | None = None
-        # A selector refers to itself: were the parts in it, a batch that is dropped would hold their places.
+        self._selector: select.epoll | select.poll | None = None
         self._watched: dict[int, _Part] = {}
         self.wants_write = False
 
@@ -175,7 +174,9 @@ class ClusterExchange:
             if not self._left and self._waiting:
                 self._bell.wait(min(ROUND, min(part.until for part in self._waiting) - monotonic()))
                 self._start_those_with_room()
-        except ClosedError:
+        except ClosedError as error:
+            if not is_own(error):
+                raise
             waiting, self._waiting = self._waiting, []
             for part in waiting:
                 self._fail(part, part.member.pool.closed(part.batch))
@@ -193,8 +194,8 @@ class ClusterExchange:
         """Start *part* if there is a connection for it; return whether it waits no longer. Raises ClosedError."""
         try:
             exchange = part.member.pool.try_begin(part.batch, part.waiter, deadline=self._deadline)
-        except ClosedError:
-            if self._table() is part.table:
+        except ClosedError as error:
+            if self._table() is part.table or not is_own(error):
                 raise
             self._waiting.remove(part)
             part.leave()
@@ -243,41 +244,49 @@ class ClusterExchange:
         if now >= self._deadline:
             return tuple(self._left)
         pause = min(PAUSE, self._deadline - now) if self._left and self.fileno() < 0 else 0
-        return [self._watched[key.fd] for key, _ in self._selector.select(pause)]
+        is_epoll = _descriptor(self._selector) >= 0
+        found = self._selector.poll(pause if is_epoll else pause * 1000)  # seconds, or milliseconds
+        return [self._watched[descriptor] for descriptor, _ in found]
 
     def _watch(self, part: _Part, before: int) -> None:
         # Always anew: a part that dialled again may have the same number for another socket.
         self._unwatch(before)
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if part.exchange.wants_write else 0)
+        # The values of poll; those of epoll are the same.
+        events = select.POLLIN | (select.POLLOUT if part.exchange.wants_write else 0)
         if self._selector is not None:
             descriptor = part.exchange.fileno()
             self._watched[descriptor] = part
             self._selector.register(descriptor, events)
 
     def _unwatch(self, descriptor: int) -> None:
-        if self._selector is not None:
-            with contextlib.suppress(KeyError, ValueError):  # not watched yet, or never connected
+        if self._selector is not None and self._watched.pop(descriptor, None) is not None:
+            with ignoring(OSError):  # it was closed, and so removed
                 self._selector.unregister(descriptor)
-                del self._watched[descriptor]
 
     def _close(self) -> None:
         selector, self._selector = self._selector, None
-        if selector is not None:
-            selector.close()
+        close = getattr(selector, "close", None)  # a poll object has none
+        if close is not None:
+            close()
 
 
 def _is_unconnected(part: _Part) -> bool:
     return part.exchange.fileno() < 0
 
 
-def _make_selector() -> selectors.BaseSelector:
+# Not `selectors`: its `unregister` hides every OSError, also one of a signal handler.
+def _make_selector() -> select.epoll | select.poll:
+    if not hasattr(select, "epoll"):
+        return select.poll()
     try:
-        return selectors.DefaultSelector()
-    except OSError:  # this process has no descriptor left, and this one needs none
-        return selectors.PollSelector()
+        return select.epoll()
+    except OSError as error:  # this process has no descriptor left, and this one needs none
+        if not is_own(error):
+            raise
+        return select.poll()
 
 
-def _descriptor(selector: selectors.BaseSelector) -> int:
-    """Return the descriptor of an epoll or kqueue selector, -1 for one without."""
+def _descriptor(selector: select.epoll | select.poll) -> int:
+    """Return the descriptor of an epoll object, -1 for a poll object."""
     fileno = getattr(selector, "fileno", None)
     return -1 if fileno is None else int(fileno())

@@ -1,4 +1,4 @@
-"""What an answer to ``config get cluster`` says, and whether it may follow the one before. Pure: bytes in, nodes out.
+"""The answer to ``config get cluster``: what it says, and whether it may follow the last. Pure: bytes in, nodes out.
 
 Two lines: a version, and the nodes as ``host|ip|port host|ip|port``.
 """
@@ -30,11 +30,13 @@ class ClusterConfig:
     nodes: tuple[Node, ...]
 
 
-def parse_config(data: bytes, *, by_name: bool = False) -> ClusterConfig:
+def parse_config(data: bytes, *, server_hostname: str | None = None) -> ClusterConfig:
     """Return what the data block of the answer says. A node's identity is its host name and port.
 
-    by_name: give the nodes their host names as addresses, which a certificate is checked against; else the IP address
-    where it is told.
+    A node is dialled at its IP address if the answer has it, else at its host name.
+
+    server_hostname: the name that the nodes' certificates must have. None: the host name of each, for an answer that
+    came from a verified server.
 
     Raises ProtocolError when the block is broken or lists no node. No byte of it is quoted.
     """
@@ -47,20 +49,21 @@ def parse_config(data: bytes, *, by_name: bool = False) -> ClusterConfig:
         _broken("it is not a line with a version and a line of nodes")
     if not nodes:
         _broken("it lists no node")
-    found = tuple(_node(place, entry, by_name=by_name) for place, entry in enumerate(nodes.split(), 1))
+    found = tuple(_node(place, entry, server_hostname) for place, entry in enumerate(nodes.split(), 1))
     if len({node.name for node in found}) < len(found):
         _broken("it lists a node twice")
     return ClusterConfig(int(version), found)
 
 
-def _node(place: int, entry: str, *, by_name: bool) -> Node:
+def _node(place: int, entry: str, server_hostname: str | None) -> Node:
     host, ip, port = parts if len(parts := entry.split("|")) == 3 else ("", "", "")
     if not host or not _is_port(port):
         _broken(f"its node {place} is not host|ip|port")
     host = host.rstrip(".")
     try:
-        address = tcp_address(host if by_name or not ip else str(ipaddress.ip_address(ip)), int(port))
-        return Node(address, name=str(tcp_address(host, int(port))))
+        named = tcp_address(host, int(port))
+        dialled = str(ipaddress.ip_address(ip)) if ip else host
+        return Node(tcp_address(dialled, int(port), server_hostname=server_hostname or named.host), name=str(named))
     except (ValueError, InvalidArgumentError):
         _broken(f"its node {place} has a malformed host, address or port")
 

@@ -8,10 +8,11 @@ from typing import Final, final
 
 from typing_extensions import override
 
+from metacache.copying import refuse_copy
 from metacache.discovery.elasticache.answers import ClusterConfig, parse_config, successor
 from metacache.discovery.hosts import tcp_address
 from metacache.errors import ClientError
-from metacache.nodes import Node
+from metacache.nodes import Node, UnixAddress
 from metacache.protocol import commands
 from metacache.protocol.replies import Reply
 from metacache.settings import Settings
@@ -28,17 +29,24 @@ CONFIG: Final = Verb("config_get_cluster", commands.CONFIG_GET_CLUSTER, is_read=
 class ElastiCacheSource:
     """What a discovery endpoint of ElastiCache or Memorystore answers to ``config get cluster``.
 
-    A node's identity is its host name and port. It is reached at the IP address that the endpoint tells, over TLS by
-    its host name. Every list has a version, which must not fall: an endpoint that is behind the others is not believed.
+    A node's identity is its host name and port. It is dialled at the IP address that the endpoint names. Over TLS its
+    certificate must have the host name that the endpoint names if the endpoint's own certificate was verified, else the
+    name of the endpoint: without that check, whoever answers in the endpoint's place could choose the name. Every list
+    has a version, which must not fall: an endpoint that is behind the others is not believed.
 
     Args:
         endpoint: the configuration endpoint, as the console of the provider shows it.
         settings: TLS, credentials and timeouts, as for the nodes.
     """
 
+    __reduce_ex__ = refuse_copy
+
     def __init__(self, endpoint: Node, *, settings: Settings = DEFAULTS) -> None:
         self._endpoint = endpoint
         self._settings = settings
+        is_verified = settings.tls is not None and settings.tls.check_hostname
+        address = endpoint.address
+        self._server_hostname = None if is_verified or isinstance(address, UnixAddress) else address.certificate_name
         self._last: ClusterConfig | None = None
 
     @override
@@ -59,8 +67,8 @@ class ElastiCacheSource:
             try:
                 config = connection.run(self._question(), deadline=deadline)
             except ClientError as error:
-                told = "it does not answer 'config get cluster': it is no discovery endpoint; name the nodes themselves"
-                raise ClientError(told, node=self._endpoint.name, operation=CONFIG.name) from error
+                why = "it does not answer 'config get cluster': it is no discovery endpoint; name the nodes themselves"
+                raise ClientError(why, node=self._endpoint.name, operation=CONFIG.name) from error
         self._last = config
         return config.nodes
 
@@ -73,7 +81,7 @@ class ElastiCacheSource:
 
     def _read(self, reply: Reply) -> ClusterConfig:
         _, data = reply
-        return successor(self._last, parse_config(data or b"", by_name=self._settings.tls is not None))
+        return successor(self._last, parse_config(data or b"", server_hostname=self._server_hostname))
 
 
 def elasticache_source(host: str, port: int, /, *, settings: Settings) -> ElastiCacheSource:

@@ -108,7 +108,7 @@ async def _open(node: Node, settings: Settings, sock: socket.socket, make: Calla
         name = None if settings.tls is None else ""
         await loop.create_unix_connection(make, sock=sock, ssl=settings.tls, server_hostname=name)
     else:
-        name = None if settings.tls is None else node.address.host
+        name = None if settings.tls is None else node.address.certificate_name
         await loop.create_connection(make, sock=sock, ssl=settings.tls, server_hostname=name)
 
 

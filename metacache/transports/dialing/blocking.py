@@ -6,6 +6,7 @@ Knows sockets, names and certificates; knows nothing of the protocol spoken afte
 from __future__ import annotations
 
 import errno
+import ipaddress
 import socket
 import ssl
 import threading
@@ -14,6 +15,7 @@ from time import monotonic
 from typing import Any, Final, TypeAlias, final
 
 from metacache.errors import ConnectError
+from metacache.interrupts import ignoring, is_own
 from metacache.nodes import Node, UnixAddress
 from metacache.settings import Settings
 
@@ -67,10 +69,9 @@ class Resolver:
         address = self._node.address
         if isinstance(address, UnixAddress):
             return ((socket.AF_UNIX, address.path),)
-        try:
-            return _addresses(address.host, address.port, socket.AI_NUMERICHOST)
-        except (OSError, UnicodeError):
-            pass  # a name
+        literal = _literal(address.host, address.port)
+        if literal is not None:
+            return (literal,)
         if self._asked is not None and self._asked.answered:
             self._take_in(self._asked)  # everybody had left; that it failed then tells nothing now
         return self._kept if self._kept and monotonic() - self._kept_at < KEEP_ANSWER else None
@@ -99,8 +100,9 @@ class Resolver:
             return self._kept
         if asked.error is not None and asked.error.errno in _LOCAL:
             raise dial_failed(self._node, (asked.error,)) from asked.error
-        told = "could not be resolved" if asked.answered else "was not resolved within the time to connect"
-        raise ConnectError(f"the name {asked.host!r} {told}", node=self._node.name) from asked.error
+        why = "could not be resolved" if asked.answered else "was not resolved within the time to connect"
+        hint = "; is there such a network interface here?" if "%" in asked.host else ""
+        raise ConnectError(f"the name {asked.host!r} {why}{hint}", node=self._node.name) from asked.error
 
     def _take_in(self, asked: Lookup) -> None:
         self._asked = None
@@ -127,13 +129,15 @@ class Lookup:
         try:
             threading.Thread(target=self._ask, args=(host, port), name="metacache-resolve", daemon=True).start()
         except RuntimeError as error:  # there is no thread left
+            if not is_own(error, threading.Thread.start.__module__):
+                raise
             self.error = OSError(errno.ENOMEM, str(error))
             self.answered = True
             self._running.release()
 
     def _ask(self, host: str, port: int) -> None:
         try:
-            self.targets = _addresses(host, port, 0)
+            self.targets = _addresses(host, port)
         except (OSError, UnicodeError) as error:  # UnicodeError: a label that IDNA refuses
             self.error = _lack() or (error if isinstance(error, OSError) else OSError(str(error)))
         finally:
@@ -185,6 +189,8 @@ class Dialer:
             try:
                 return self._connect(target, share)
             except OSError as error:
+                if not is_own(error):
+                    raise
                 failures.append(error)
         failed = dial_failed(self._node, failures)
         if not failed.is_local:
@@ -211,11 +217,12 @@ class Dialer:
             if self._settings.tls is None:
                 return sock
             sock.settimeout(max(seconds - (monotonic() - start), 0.001))
-            host = None if isinstance(self._node.address, UnixAddress) else self._node.address.host
-            return self._settings.tls.wrap_socket(sock, server_hostname=host)
+            name = None if isinstance(self._node.address, UnixAddress) else self._node.address.certificate_name
+            return self._settings.tls.wrap_socket(sock, server_hostname=name)
         except BaseException as error:
             sock.close()
-            if isinstance(error, ValueError) and not isinstance(error, OSError):  # a refused certificate is both
+            # A refused certificate is a ValueError and an OSError.
+            if isinstance(error, ValueError) and not isinstance(error, OSError) and is_own(error):
                 # The context wants a host name, a unix socket has none.
                 raise OSError(f"TLS is not possible here: {error}") from error
             raise
@@ -253,8 +260,21 @@ def _lack() -> OSError | None:
     return None
 
 
-def _addresses(host: str, port: int, flags: int) -> Sequence[Target]:
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
+def _literal(host: str, port: int) -> Target | None:
+    """Return the address that *host* is, None when it is a name or has a zone.
+
+    Not by getaddrinfo: its codec for names wraps an exception of a signal handler into another one.
+    """
+    with ignoring(ValueError):
+        ip = ipaddress.ip_address(host)
+        if ip.version == 4:
+            return socket.AF_INET, (host, port)
+        return (socket.AF_INET6, (host, port, 0, 0)) if ip.scope_id is None else None
+    return None
+
+
+def _addresses(host: str, port: int) -> Sequence[Target]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return tuple(dict.fromkeys((family, address) for family, _, _, _, address in found))
 
 

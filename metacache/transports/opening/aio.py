@@ -19,7 +19,7 @@ from metacache.transports import Operation, Verb
 from metacache.transports.account import Discard, Tally
 from metacache.transports.dialing.aio import dial
 from metacache.transports.dialing.blocking import Resolver
-from metacache.transports.failures import failed_dial
+from metacache.transports.failures import failed_dial, late_reply
 from metacache.transports.streams.aio import Link
 from metacache.transports.timing.aio import patience
 from metacache.transports.waiting.aio import Line, Place, throw
@@ -177,8 +177,10 @@ async def _authenticate(link: Link, line: Line, credentials: Operation[bool], de
     except (TimeoutError, ConnectionLost, ProtocolError) as error:
         if not is_own(error):
             raise
-        told = "connected, but the server did not answer the authentication"
-        failed = ConnectError(told, node=line.node.name)
+        failure = error if isinstance(error, MetacacheError) else late_reply()
+        link.advise(failure)
+        why = f"connected, but the server did not answer the authentication: {failure.message}"
+        failed = ConnectError(why, node=line.node.name)
         failed.is_local = isinstance(error, ConnectionLost) and error.is_local
         raise failed from error
 

@@ -22,8 +22,8 @@ from metacache.protocol.connection import ProtocolConnection, answer_of
 from metacache.protocol.expectations import Answer, Expectation
 from metacache.protocol.windows import QuietWindow, Window, closing_error
 from metacache.settings import Settings
-from metacache.transports import Operation
 from metacache.transports.exchange import fail_rest, send_window
+from metacache.transports.failures import advise
 from metacache.transports.waiting.aio import BatchWindow, Place, Work, throw, weight_of
 
 __all__ = ["Link", "interrupted"]
@@ -63,8 +63,8 @@ class Link(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_loop",
         "_in_doubt",
+        "_loop",
         "_max_in_flight",
         "_max_write",
         "_on_answers",
@@ -120,6 +120,11 @@ class Link(asyncio.Protocol):
         return f"<Link: {'lost' if self.is_lost else f'{self.requests} in flight'}>"
 
     # --- writing -----------------------------------------------------------------------------------------------------
+
+    def advise(self, error: MetacacheError) -> None:
+        """Add what to check to *error* if nothing ever came on this link."""
+        if not self._was_answered and not self._protocol.has_heard:
+            advise(error, is_tls=self._max_write == MAX_TLS_WRITE)
 
     @property
     def has_room(self) -> bool:

@@ -10,20 +10,21 @@ import contextlib
 import math
 import select
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import getrandbits
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 from metacache.errors import ConnectError, ConnectionLost, MetacacheError, OperationTimeout, ProtocolError
+from metacache.interrupts import is_own
 from metacache.nodes import Node
 from metacache.protocol import commands
-from metacache.protocol.connection import ProtocolConnection, frame
+from metacache.protocol.connection import ProtocolConnection, frame, pieces
 from metacache.protocol.replies import NO_OPAQUE, Opaque, Refusal, Reply, refusal
 from metacache.settings import Settings
 from metacache.transports.account import Age, Discard, Tally
 from metacache.transports.dialing.blocking import Dialer
-from metacache.transports.failures import had_no_time, late_reply
+from metacache.transports.failures import MAX_LATE, advise, had_no_time, late_reply
 
 if TYPE_CHECKING:
     import socket
@@ -48,10 +49,10 @@ class Attempt(NamedTuple):
     """How far an exchange got before it left the shortest path."""
 
     opaque: Opaque
-    wire: bytes
-    sent: int
-    data: bytes | None  # received and not parsed
-    failure: OSError | None
+    unsent: tuple[bytes | memoryview, ...]
+    may_be_sent: bool  # a byte may have left
+    data: bytes | None = None  # received and not parsed
+    failure: OSError | None = None
 
 
 @final
@@ -165,10 +166,10 @@ class Stream:
         self._set_timeout(0.0)
         try:
             self._sock.recv(1)
-        except _WOULD_BLOCK:
-            return True
-        except OSError:
-            return False
+        except OSError as error:
+            if not is_own(error):
+                raise
+            return isinstance(error, _WOULD_BLOCK)
         return False
 
     def _wait_until(self, deadline: float) -> None:
@@ -198,8 +199,11 @@ class Stream:
             self._authenticate(deadline)
         except BaseException as error:
             failure = self.failed(error)
+            if failure is None:
+                raise
             try:
                 if isinstance(failure, OperationTimeout | ConnectionLost | ProtocolError):
+                    self._advise(failure)
                     raise ConnectError(
                         f"connected, but the server did not answer the authentication: {failure.message}"
                     ) from error
@@ -212,7 +216,7 @@ class Stream:
         if username is None or password is None:
             return
         request = commands.authenticate(username, password)
-        self._send_all(frame(request.head, None, request.body), deadline)
+        self._send_all((frame(request.head, None, request.body),), deadline)
         answer = self._receive_answer(request.command, None, None, deadline)
         if isinstance(answer, Refusal):
             raise answer.error
@@ -227,24 +231,27 @@ class Stream:
         Raises the error that the reply is; or a TransportError or ProtocolError, and then the socket is closed, as it
         is after any other exception. A read that finds its connection stale is sent once more, on a new one.
         """
-        # A failed TLS write may have sent a part of itself.
-        left = attempt.sent > 0 or (self.is_tls and attempt.failure is not None)
+        left = attempt.may_be_sent
         try:
             if attempt.failure is not None and not isinstance(attempt.failure, _NOT_YET):
                 raise attempt.failure
-            if attempt.sent < len(attempt.wire):
+            if attempt.unsent:
                 left = True
-                self._send_all(attempt.wire[attempt.sent :], deadline)
+                self._send_all(attempt.unsent, deadline)
             command = op.verb.command
-            answer = self._receive_answer(command, attempt.opaque if command.echoes else None, attempt.data, deadline)
-        except BaseException as error:  # a signal's exception too: the stream position is no longer known
+            opaque = attempt.opaque if command.echoes else None
+            answer = self._receive_answer(command, opaque, attempt.data, deadline, op.head)
+        except BaseException as error:  # the stream position is no longer known
             failure = self.failed(error)
+            if failure is None:
+                raise
             try:
                 fresh = self._dialled >= began
                 if isinstance(failure, ConnectionLost) and not fresh and (op.is_read or not left):
                     return self.exchange(op, deadline)
-                if isinstance(failure, MetacacheError):
-                    failure.maybe_applied = left and not op.is_read
+                failure.maybe_applied = left and not op.is_read
+                if fresh:
+                    self._advise(failure)
                 raise failure from failure.__cause__
             finally:
                 del failure, attempt  # as in `_dial`
@@ -261,42 +268,53 @@ class Stream:
         self.make_ready(deadline)
         self.used = began
         opaque = self.next_opaque() if op.verb.command.echoes else NO_OPAQUE
-        wire = frame(op.head, opaque, op.body)
-        return self.finish(op, Attempt(opaque, wire, 0, None, None), began, deadline)
+        return self.finish(op, Attempt(opaque, pieces(op.head, opaque, op.body), may_be_sent=False), began, deadline)
 
-    def _send_all(self, data: bytes, deadline: float) -> None:
-        view = memoryview(data)
-        while view:
-            self._wait_until(deadline)
-            try:
-                view = view[self.send(view) :]
-            except _NOT_YET:
+    def _send_all(self, parts: Sequence[bytes | memoryview], deadline: float) -> None:
+        for part in parts:
+            view = memoryview(part)
+            while view:
+                self._wait_until(deadline)
+                try:
+                    view = view[self.send(view) :]
+                except _NOT_YET as error:
+                    if not is_own(error):
+                        raise
+                # A server that takes bytes without a pause does not extend the time.
                 _give_up_at(deadline)
 
-    def _receive_answer(self, command: Command, opaque: Opaque | None, data: bytes | None, deadline: float) -> Answer:
+    def _receive_answer(
+        self, command: Command, opaque: Opaque | None, data: bytes | None, deadline: float, head: bytes = b""
+    ) -> Answer:
         protocol = self.protocol
-        expectation = protocol.expect(command, opaque)
+        expectation = protocol.expect(command, opaque, head)
+        late = 0
         while expectation.answer is None:
             if data is None:
                 data = self._receive(deadline)
+                late += len(data) if monotonic() >= deadline else 0
             if data:
                 protocol.receive(data)
             elif not protocol.end_of_stream():
                 raise ConnectionLost("the server closed the connection before the reply was complete")
             if protocol.failure is not None and expectation.answer is None:
                 raise protocol.failure
+            if late > MAX_LATE and expectation.answer is None:
+                raise late_reply()
             data = None
         if protocol.must_close:
             self.close(Discard.BROKEN)
         return expectation.answer
 
     def _receive(self, deadline: float) -> bytes:
-        """Return the next bytes (none: the end). Past the deadline what has arrived is still read."""
+        """Return the next bytes (none: the end). After the deadline it returns bytes that have arrived already."""
         while True:
             self._wait_until(deadline)
             try:
                 return self.recv(RECEIVE)
-            except _NOT_YET:
+            except _NOT_YET as error:
+                if not is_own(error):
+                    raise
                 _give_up_at(deadline)
 
     # --- a batch -----------------------------------------------------------------------------------------------------
@@ -315,30 +333,45 @@ class Stream:
         """Return how many bytes of *data* were taken without waiting; raises OSError."""
         try:
             return self.send(data)
-        except _WOULD_BLOCK:
+        except _WOULD_BLOCK as error:
+            if not is_own(error):
+                raise
             return 0
 
     def read(self) -> bytes | None:
         """Return bytes that are there (none at the end of the stream), None when there are none yet; raises OSError."""
         try:
             return self.recv(RECEIVE)
-        except _WOULD_BLOCK:
+        except _WOULD_BLOCK as error:
+            if not is_own(error):
+                raise
             return None
 
     # --- what goes wrong ---------------------------------------------------------------------------------------------
 
-    def failed(self, error: BaseException, /) -> BaseException:
-        """Close after *error* and return what to raise: a typed error, or *error* itself if it is no I/O error."""
-        is_raw = isinstance(error, OSError) and not isinstance(error, MetacacheError)
+    def failed(self, error: BaseException, /) -> MetacacheError | None:
+        """Close after *error* and return the error to raise for it; None if it interrupted the exchange.
+
+        An interrupting exception is raised as it is.
+        """
+        own = is_own(error)
+        is_raw = own and isinstance(error, OSError) and not isinstance(error, MetacacheError)
         words = self._last_words() if is_raw else None
         self.close(Discard.BROKEN)
-        if not is_raw:
+        if own and isinstance(error, MetacacheError):
             return error
+        if not is_raw:
+            return None
         lost = words or ConnectionLost(
             f"the connection broke ({getattr(error, 'strerror', None) or type(error).__name__})"
         )
         lost.__cause__ = error
         return lost
+
+    def _advise(self, failure: MetacacheError) -> None:
+        """Add what to check to *failure* of a new connection if nothing ever came on it."""
+        if not self.protocol.has_heard:
+            advise(failure, is_tls=self.is_tls)
 
     def _last_words(self) -> MetacacheError | None:
         """Return the error line that the server sent before it broke the connection (full, out of memory), if any."""
@@ -347,7 +380,9 @@ class Stream:
         try:
             self._set_timeout(0.0)
             line = self._sock.recv(RECEIVE).partition(b"\r\n")[0]
-        except OSError:
+        except OSError as error:
+            if not is_own(error):
+                raise
             return None
         refused = refusal(line, commands.MN)
         return refused.error if refused is not None and refused.closes else None

@@ -6,13 +6,14 @@ lock, one a waiter, can not be lost.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Final, Generic, Protocol, TypeVar, final
+
+from metacache.interrupts import clear_frames, ignoring, is_own
 
 __all__ = ["ROUND", "Bell", "Lender", "Shelf", "Waiter"]
 
@@ -60,15 +61,15 @@ class _Retired(Generic[T]):
         self._known = known
 
     def pop(self) -> T:
-        raise IndexError
+        raise IndexError("closed")
 
     def append(self, lent: T, /) -> None:
         lent.close()
-        with contextlib.suppress(ValueError):  # not one that was admitted
+        with ignoring(ValueError):  # not one that was admitted
             self._known.remove(weakref.ref(lent))
 
     def remove(self, _: T, /) -> None:
-        raise ValueError
+        raise ValueError("closed")
 
     def __iter__(self) -> Iterator[T]:
         return iter(())
@@ -89,7 +90,7 @@ class Bell:
 
     def ring(self) -> None:
         """Wake who waits, or who will."""
-        with contextlib.suppress(RuntimeError):  # rung before
+        with ignoring(RuntimeError):  # rung before
             self._asleep.release()
 
     def wait(self, seconds: float) -> bool:
@@ -101,7 +102,7 @@ class Bell:
 class Waiter(Generic[T]):
     """A place in the line of a lender, since *began*. Who stands in several lines has one *bell* for all of them."""
 
-    __slots__ = ("_hand", "_has_left", "began", "bell")
+    __slots__ = ("__weakref__", "_hand", "_has_left", "began", "bell")
 
     def __init__(self, bell: Bell) -> None:
         self._hand: list[T] = []
@@ -118,7 +119,7 @@ class Waiter(Generic[T]):
 
     def receive(self) -> T | None:
         """Return what was handed over, if anything; to one alone, whoever asks at once."""
-        with contextlib.suppress(IndexError):
+        with ignoring(IndexError):
             return self._hand.pop()
         return None
 
@@ -157,7 +158,8 @@ class Lender(Generic[T]):
 
     def reset(self) -> None:
         """In a forked child: forget what is lent to threads that are not there, and locks that nobody will release."""
-        self.waiters: deque[Waiter[T]] = deque()
+        # Weak: a waiter that is dropped, with the batch that it waits for, gives up its place.
+        self.waiters: deque[weakref.ref[Waiter[T]]] = deque()
         self._aside: deque[T] = deque()
         self._known: list[weakref.ref[T]] = []
         self.shelf = _Retired(self._known) if self.is_closed else deque()
@@ -187,11 +189,15 @@ class Lender(Generic[T]):
 
         None at once when it is closed.
         """
-        while not self.is_closed:
-            taken = self._stand_in_line(until)
-            if taken is not None or monotonic() >= until:
-                return taken
-        return None
+        try:
+            while not self.is_closed:
+                taken = self._stand_in_line(until)
+                if taken is not None or monotonic() >= until:
+                    return taken
+            return None
+        except BaseException as error:
+            clear_frames(error)
+            raise
 
     def _stand_in_line(self, until: float) -> T | None:
         # First in line, then look: whatever is put back after the look is handed over.
@@ -205,7 +211,7 @@ class Lender(Generic[T]):
     def join(self, bell: Bell) -> Waiter[T]:
         """Stand in line, and have *bell* rung when something is handed over; `collect` it then, and `leave`."""
         waiter: Waiter[T] = Waiter(bell)
-        self.waiters.append(waiter)
+        self.waiters.append(weakref.ref(waiter))
         return waiter
 
     def collect(self, waiter: Waiter[T]) -> T | None:
@@ -215,8 +221,8 @@ class Lender(Generic[T]):
 
     def leave(self, waiter: Waiter[T]) -> None:
         """Leave the line; what was handed over and not collected is put back."""
-        with contextlib.suppress(ValueError):  # no longer in line: it was served
-            self.waiters.remove(waiter)
+        with ignoring(ValueError):  # no longer in line: it was served
+            self.waiters.remove(weakref.ref(waiter))
         given = waiter.leave()
         if given is not None:
             self.put_back(given)
@@ -230,21 +236,27 @@ class Lender(Generic[T]):
         return waiter.receive()
 
     def _has_turn(self, waiter: Waiter[T]) -> bool:
-        """Tell whether *waiter* is the first in line, or out of it: who took it out was struck then."""
-        try:
-            return self.waiters[0] is waiter or waiter not in self.waiters
-        except IndexError:
-            return True
+        """Tell whether *waiter* is the first in line, or out of it: an interrupted thread may have taken it out."""
+        line = self._line()
+        return waiter not in line or line[0] is waiter
+
+    def _line(self) -> list[Waiter[T]]:
+        return [waiter for ref in tuple(self.waiters) if (waiter := ref()) is not None]
+
+    @property
+    def waiting(self) -> int:
+        """How many wait in line."""
+        return len(self._line()) if self.waiters else 0
 
     def look(self) -> T | None:
         """Return an idle one, or a new one if one more is admitted, without waiting."""
-        with contextlib.suppress(IndexError):
+        with ignoring(IndexError):
             return self.shelf.pop()
         self._forget_the_lost()
         is_full = len(self._known) >= self._size
         if self.is_closed or (is_full and not self._aside) or not self._may_make():
             return None
-        with contextlib.suppress(IndexError):
+        with ignoring(IndexError):
             return self._aside.pop()
         return None if is_full else self._made()
 
@@ -259,7 +271,7 @@ class Lender(Generic[T]):
     def _forget_the_lost(self) -> None:
         for ref in tuple(self._known):
             if ref() is None:
-                with contextlib.suppress(ValueError):  # somebody else was faster
+                with ignoring(ValueError):  # somebody else was faster
                     self._known.remove(ref)
 
     def _is_admitted(self, ref: weakref.ref[T]) -> bool:
@@ -275,42 +287,46 @@ class Lender(Generic[T]):
         if self.waiters:
             self.serve()
 
-    def set_aside(self, lent: T) -> None:
-        """Take back what was lent and is of no use now; it is lent again, in place of a new one, if one may be made."""
-        if self.is_closed or (self.waiters and self._may_make()):
-            self.put_back(lent)  # who waits has nothing better to wait for
-        else:
-            self._aside.append(lent)
+    def shelf_of_failed(self) -> Shelf[T]:
+        """Return where to put one that is of no use now. It is lent again, in place of a new one, if one may be made.
+
+        That is the usual shelf when somebody waits and may make one, for there is nothing better to wait for.
+        """
+        return self.shelf if self.is_closed or (self.waiters and self._may_make()) else self._aside
 
     def serve(self) -> None:
-        """Give the first in line what is idle; nothing when nothing is, or nobody waits."""
+        """Give an idle one to the first in line; do nothing when none is idle or nothing waits."""
         while self.waiters:
             try:
                 given = self.shelf.pop()
-            except IndexError:
+            except IndexError as error:
+                if not is_own(error):
+                    raise
                 return
-            try:
-                waiter = self.waiters.popleft()
-            except IndexError:
-                self.shelf.append(given)
-                continue  # somebody may have come to stand in line meanwhile
-            missed = waiter.give(given)
+            missed = self._hand_over(given)
             if missed is None:
                 return
             self.shelf.append(missed)
 
+    def _hand_over(self, given: T) -> T | None:
+        """Give *given* to the first in line; return it when that one has left meanwhile."""
+        with ignoring(IndexError):  # another thread has served it
+            waiter = self.waiters.popleft()()
+            return given if waiter is None else waiter.give(given)
+        return given
+
     def _wake_all(self, _: object = None) -> None:
-        """Wake everybody, with nothing in hand: what they wait for has to be looked for anew."""
-        for waiter in tuple(self.waiters):
+        """Wake all waiters with nothing in hand: what they wait for may have changed."""
+        for waiter in self._line():
             waiter.bell.ring()
 
     def close(self) -> None:
         """Close what is idle, and what is lent as it comes back; who waits gets None. Closing twice is nothing."""
         shelf, self.shelf = self.shelf, _Retired(self._known)
-        with contextlib.suppress(IndexError):
+        with ignoring(IndexError):
             while True:
                 self.shelf.append(shelf.pop())  # closes it
-        with contextlib.suppress(IndexError):
+        with ignoring(IndexError):
             while True:
                 self.shelf.append(self._aside.pop())
         self._wake_all()

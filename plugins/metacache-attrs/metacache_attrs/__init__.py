@@ -12,6 +12,7 @@ from typing import Any, Final, Generic, Literal, TypeVar, final
 import attrs
 from typing_extensions import TypeForm
 
+from metacache.errors import InvalidTypeError
 from metacache.serializers import Serializer, fingerprint
 from metacache_attrs.converter import StrictConverter
 
@@ -24,7 +25,7 @@ T = TypeVar("T")
 class _Attrs(Generic[T]):
     """The serializer of one type."""
 
-    wire_id = 35
+    wire_id = 144
 
     def __init__(self, type_: TypeForm[T]) -> None:
         self.fingerprint: int = fingerprint(type_)
@@ -59,8 +60,11 @@ class _Plugin:
         return _holds_attrs(type_)
 
     def build(self, type_: TypeForm[T], /) -> Serializer[T]:
-        """Return the serializer of *type_*."""
-        return _Attrs(type_)
+        """Return the serializer of *type_*. Raises TypeError or InvalidTypeError with the reason when it has none."""
+        serializer: Serializer[T] = _Attrs(type_)
+        if not _holds_attrs(type_):
+            raise InvalidTypeError("it holds no attrs class")
+        return serializer
 
 
 def _holds_attrs(type_: Any) -> bool:  # Any: a type expression is any object

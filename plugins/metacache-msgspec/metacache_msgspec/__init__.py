@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, Generic, Literal, TypeVar, final
 
 import msgspec
 from typing_extensions import TypeForm
 
-from metacache.errors import SerializationError
+from metacache.errors import InvalidTypeError, SerializationError
+from metacache.interrupts import is_from_handler
 from metacache.serializers import Serializer, fingerprint, outer_check
+from metacache.serializers.shapes import graph_of
 
 __all__ = ["JSON", "MSGPACK"]
 
@@ -140,30 +142,53 @@ class _Plugin:
         self._module = module
 
     def supports(self, type_: object, /) -> bool:
-        """Tell whether msgspec takes *type_* without hooks."""
-        try:
-            return not _holds_custom(msgspec.inspect.type_info(type_), set())
-        except Exception:  # it raises as many kinds as there are ways to be no type
-            return False
+        """Return whether msgspec takes *type_* without hooks."""
+        return _refusal(type_) is None
 
     def build(self, type_: TypeForm[T], /) -> Serializer[T]:
-        """Return the serializer of *type_*."""
+        """Return the serializer of *type_*. Raises InvalidTypeError with the reason when msgspec does not take it."""
+        reason = _refusal(type_)
+        if reason is not None:
+            raise InvalidTypeError(reason)
         return _Msgspec(self.wire_id, type_, self._module)
 
 
+def _refusal(type_: object) -> str | None:
+    """Return why msgspec does not take *type_* without hooks, None when it does."""
+    try:
+        custom = next(_custom_classes(msgspec.inspect.type_info(type_), set()), None)
+        fingerprint(type_)  # which says best why it has none
+        kinds = graph_of(type_).kinds()
+    except TypeError as error:
+        return str(error)
+    except Exception as error:  # it raises as many kinds as there are ways to be no type
+        if is_from_handler(error):
+            raise
+        return f"msgspec raised {_kind(error)}: {error}"
+    if custom is not None:
+        return f"msgspec needs hooks for {custom.__qualname__}"
+    return "msgspec does not take apart an unpacked tuple" if "unpacked" in kinds else None
+
+
 # Any: a msgspec.inspect.Type, its fields, and what is in these.
-def _holds_custom(info: Any, seen: set[int]) -> bool:
-    """Tell whether a class that msgspec knows nothing of stands anywhere in what it says of a type."""
+def _custom_classes(info: Any, seen: set[int]) -> Iterator[type]:
+    """Yield each class that msgspec knows nothing of and that stands anywhere in what it says of a type."""
     if id(info) in seen:
-        return False
+        return
     seen.add(id(info))
     if isinstance(info, msgspec.inspect.CustomType):
-        return True
+        yield info.cls
+    for part in _parts_of(info):
+        yield from _custom_classes(part, seen)
+
+
+def _parts_of(info: Any) -> Iterable[Any]:
     if _kind(info) in ("tuple", "list"):
-        return any(_holds_custom(part, seen) for part in info)
+        parts: Iterable[Any] = info
+        return parts
     names = () if isinstance(info, type) else getattr(info, "__struct_fields__", ())
-    return any(_holds_custom(getattr(info, name), seen) for name in names)
+    return [getattr(info, name) for name in names]
 
 
-MSGPACK: Final = _Plugin(32, msgspec.msgpack)
-JSON: Final = _Plugin(33, msgspec.json)
+MSGPACK: Final = _Plugin(64, msgspec.msgpack)
+JSON: Final = _Plugin(80, msgspec.json)

@@ -22,7 +22,7 @@ T = TypeVar("T")
 class _Orjson(Generic[T]):
     """The serializer of one type."""
 
-    wire_id = 34
+    wire_id = 112
 
     def __init__(self, type_: TypeForm[T]) -> None:
         self.fingerprint: int = fingerprint(type_)
@@ -54,7 +54,7 @@ class _Plugin:
         return True
 
     def build(self, type_: TypeForm[T], /) -> Serializer[T]:
-        """Return the serializer of *type_*."""
+        """Return the serializer of *type_*. Raises TypeError or InvalidTypeError with the reason when it has none."""
         return _Orjson(type_)
 
 

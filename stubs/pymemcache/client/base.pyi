@@ -1,5 +1,7 @@
 from collections.abc import Iterable, Mapping
 
+from pymemcache.serde import CompressedSerde, PickleSerde
+
 class Client:
     def __init__(
         self,
@@ -9,6 +11,7 @@ class Client:
         timeout: float | None = None,
         no_delay: bool = False,
         default_noreply: bool = True,
+        serde: PickleSerde | CompressedSerde | None = None,
     ) -> None: ...
     def get(self, key: str | bytes) -> bytes | None: ...
     # None: the server said neither that it stored nor that it did not.

@@ -28,10 +28,11 @@ SERVED: Final[dict[object, type]] = {
 class PlistSerializer(Generic[T]):
     """Turns dicts of one type into bytes and back."""
 
-    wire_id = 128  # 128 to 255 are private; a published plugin takes one from metacache/serializers/README.md
+    wire_id = 224  # private, of a binary format; a published plugin takes one from metacache/serializers/README.md
 
     def __init__(self, type_: TypeForm[T]) -> None:
-        self.fingerprint: int = fingerprint(type_)  # tells values of another shape apart
+        # The shape of the type, and the name: others may have the private wire id too.
+        self.fingerprint: int = fingerprint(type_, serializer="plist")
         self._class = SERVED[type_]
 
     def dumps(self, value: T, /) -> bytes:
@@ -60,11 +61,13 @@ class PlistPlugin:
     wire_id = PlistSerializer.wire_id
 
     def supports(self, type_: object, /) -> bool:
-        """Tell whether `build` can serve *type_*."""
+        """Return whether `build` can serve *type_*."""
         return type_ in SERVED
 
     def build(self, type_: TypeForm[T], /) -> Serializer[T]:
-        """Return the serializer of *type_*."""
+        """Return the serializer of *type_*. Raises TypeError with the reason when it has none."""
+        if type_ not in SERVED:
+            raise TypeError("a property list here is a dict of str, int, float, bool or bytes by str")
         return PlistSerializer(type_)
 
 

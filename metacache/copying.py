@@ -1,0 +1,21 @@
+"""Copies and pickles of what owns connections: refused, with one clear error. Knows none of the classes that use it."""
+
+from __future__ import annotations
+
+from typing import NoReturn, SupportsIndex
+
+from metacache.errors import InvalidTypeError
+
+__all__ = ["refuse_copy"]
+
+
+def refuse_copy(self: object, _: SupportsIndex, /) -> NoReturn:
+    """Raise InvalidTypeError. A class assigns this to ``__reduce_ex__``, which `copy` and `pickle` call.
+
+    A copy would share sockets and locks with the original, and close them; a pickle would contain the credentials.
+    """
+    name = type(self).__name__
+    raise InvalidTypeError(
+        f"a {name} cannot be copied or pickled, because it owns connections or finds them, with their credentials; "
+        "threads may share a client, and each process makes its own from the URL: connect(url), Cluster.from_url(url)"
+    )

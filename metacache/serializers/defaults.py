@@ -1,0 +1,72 @@
+"""Texts of default values. Never by repr.
+
+Values that differ have different texts. Code does not count: a factory is a class of the library, or any factory.
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import typing
+import uuid
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any, Final
+
+from metacache.serializers.graphs import quoted
+from metacache.serializers.literals import literal_text, time_text
+from metacache.serializers.names import library_name
+from metacache.serializers.records import Factory, record_of
+
+__all__ = ["default_text"]
+
+# Any: a value of any class, which is looked at.
+_Value = Any
+
+
+def default_text(default: object) -> str:
+    """Return the text of *default*. Raises UnknownShape for a value of a class that has no text."""
+    if isinstance(default, Factory):
+        class_: Any = typing.get_origin(default.make)  # Any: of list[int] the list
+        return f"{library_name(default.make if class_ is None else class_) or 'factory'}()"
+    return _text(default)
+
+
+def _text(value: object) -> str:
+    class_ = type(value)
+    write = _TEXTS.get(class_)
+    if write is not None:
+        return f"{class_.__name__}:{write(value)}"
+    kind = library_name(class_)
+    if kind == "msgspec.UnsetType":
+        return "unset"
+    record = record_of(class_)
+    if record is None:
+        return literal_text(value)
+    fields = ",".join(f"{quoted(field.name)}={_text(getattr(value, field.name))}" for field in record.fields)
+    return f"{record.kind}({fields})"
+
+
+def _row(values: _Value) -> str:
+    return f"({','.join(map(_text, values))})"
+
+
+def _heap(values: _Value) -> str:
+    return f"({','.join(sorted(map(_text, values)))})"
+
+
+_TEXTS: Final[dict[type, Callable[[_Value], str]]] = {
+    datetime.datetime: time_text,
+    datetime.time: time_text,
+    datetime.date: datetime.date.isoformat,
+    datetime.timedelta: lambda value: str(value // datetime.timedelta(microseconds=1)),
+    decimal.Decimal: str,
+    Fraction: str,
+    uuid.UUID: str,
+    bytearray: bytearray.hex,
+    tuple: _row,
+    list: _row,
+    set: _heap,
+    frozenset: _heap,
+    dict: lambda value: _heap(value.items()),
+}

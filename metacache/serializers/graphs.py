@@ -1,0 +1,266 @@
+"""Shapes as a graph: nodes, references to definitions, and the two things that are read off it, a tree and a text.
+
+A class or an alias that is used twice, or within itself, is one definition, and each use is a reference to it. So a
+graph is as large as the classes it is made of. Pure; knows no type expression.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Final, final
+
+import attrs
+
+from metacache.interrupts import is_from_handler
+
+__all__ = [
+    "ALIAS",
+    "REFERENCE",
+    "Graph",
+    "Shape",
+    "UnknownShape",
+    "quoted",
+    "reference",
+    "union_of",
+    "unknown",
+    "unquoted",
+]
+
+REFERENCE: Final = "ref"
+ALIAS: Final = "alias"
+UNION: Final = "union"
+
+# Nodes of one tree. A tree repeats a definition at each of its uses, so it may be much larger than its graph.
+MAX_TREE: Final = 10_000
+
+
+@final
+@attrs.frozen
+class Shape:
+    """One node: its kind, its labels (field names, literal values, constraints), its parts. Its text identifies it."""
+
+    kind: str
+    labels: tuple[str, ...] = ()
+    parts: tuple[Shape, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The canonical text of a shape without references: equal for equal shapes on every Python."""
+        return _text(_ordered(self, {}), _bare)
+
+
+@final
+class UnknownShape(Exception):
+    """The expression holds something that has no shape. The message is a noun phrase that says what."""
+
+
+def unknown(error: Exception, what: str) -> Exception:
+    """Return what to raise for *error*, which code of a type has raised: UnknownShape that says *what* it holds.
+
+    What a signal's handler raised meanwhile is the caller's own.
+    """
+    return error if is_from_handler(error) else UnknownShape(f"{what} ({type(error).__name__}: {error})")
+
+
+def reference(index: int) -> Shape:
+    """Return a reference to the definition at *index*."""
+    return Shape(REFERENCE, (str(index),))
+
+
+def _index(shape: Shape) -> int:
+    return int(shape.labels[0])
+
+
+def union_of(members: Iterable[Shape]) -> Shape:
+    """Return the union of *members*, flat, each once; a single member is itself."""
+    flat = dict.fromkeys(part for member in members for part in (member.parts if member.kind == UNION else (member,)))
+    return next(iter(flat)) if len(flat) == 1 else Shape(UNION, parts=tuple(flat))
+
+
+def quoted(text: str) -> str:
+    """Escape what separates the parts of a shape's text."""
+    return re.sub(r"[\\,;()=?]", r"\\\g<0>", text)
+
+
+def unquoted(text: str) -> str:
+    """Undo `quoted`."""
+    return re.sub(r"\\(.)", r"\1", text, flags=re.DOTALL)
+
+
+def _text(shape: Shape, refer: Callable[[Shape], str]) -> str:
+    """Return the text of *shape*, in which *refer* writes each reference."""
+    if shape.kind == REFERENCE:
+        return refer(shape)
+    if not shape.labels and not shape.parts:
+        return shape.kind
+    return f"{shape.kind}({','.join(shape.labels)};{','.join(_text(part, refer) for part in shape.parts)})"
+
+
+def _bare(found: Shape) -> str:
+    return f"#{found.labels[0]}"
+
+
+def _ordered(shape: Shape, colors: Mapping[int, str]) -> Shape:
+    """Return *shape* with the members of each union in the order of their texts, where a reference is its color.
+
+    typing keeps one object for unions that differ in order only, and any of them may have come first in this process.
+    """
+    if not shape.parts:
+        return shape
+    parts = [_ordered(part, colors) for part in shape.parts]
+    if shape.kind == UNION:
+        parts.sort(key=lambda part: _text(part, lambda found: f"#{colors[_index(found)]}"))
+    return Shape(shape.kind, shape.labels, tuple(parts))
+
+
+def _replaced(shape: Shape, replace: Callable[[Shape], Shape]) -> Shape:
+    """Return *shape* with each reference replaced."""
+    if shape.kind == REFERENCE:
+        return replace(shape)
+    if not shape.parts:
+        return shape
+    parts = tuple(_replaced(part, replace) for part in shape.parts)
+    return union_of(parts) if shape.kind == UNION else Shape(shape.kind, shape.labels, parts)
+
+
+def _references(shape: Shape) -> Iterator[int]:
+    if shape.kind == REFERENCE:
+        yield _index(shape)
+    for part in shape.parts:
+        yield from _references(part)
+
+
+def _kinds(shape: Shape) -> Iterator[str]:
+    yield shape.kind
+    for part in shape.parts:
+        yield from _kinds(part)
+
+
+def _unguarded(shape: Shape) -> Iterator[int]:
+    """Yield the references that *shape* is, or may be, itself: those that no container and no record stands around."""
+    if shape.kind == REFERENCE:
+        yield _index(shape)
+    elif shape.kind in (UNION, ALIAS, "constrained"):
+        for part in shape.parts:
+            yield from _unguarded(part)
+
+
+@final
+class Graph:
+    """A root and the definitions that it and they refer to. Raises UnknownShape for an alias that is only itself."""
+
+    def __init__(self, root: Shape, definitions: Sequence[Shape]) -> None:
+        self._definitions = definitions
+        if any(self._reaches(index, _unguarded) for index in self._aliases()):
+            raise UnknownShape("an alias that stands for itself")
+        # An alias is another name for a shape and no shape of its own, unless it is used within itself.
+        self._recursive = {index for index in self._aliases() if self._reaches(index, self._aliases_in)}
+        self.root = self._inlined(root)
+        self._definitions = [self._inlined(definition) for definition in definitions]
+
+    def _aliases(self) -> list[int]:
+        return [index for index, definition in enumerate(self._definitions) if definition.kind == ALIAS]
+
+    def _aliases_in(self, shape: Shape) -> list[int]:
+        return [index for index in _references(shape) if self._definitions[index].kind == ALIAS]
+
+    def _reaches(self, start: int, steps: Callable[[Shape], Iterable[int]]) -> bool:
+        """Tell whether *steps* lead from the definition at *start* back to it."""
+        seen: set[int] = set()
+        pending = [start]
+        while pending:
+            for index in steps(self._definitions[pending.pop()]):
+                if index == start:
+                    return True
+                if index not in seen:
+                    seen.add(index)
+                    pending.append(index)
+        return False
+
+    def _inlined(self, shape: Shape) -> Shape:
+        def inline(found: Shape) -> Shape:
+            index = _index(found)
+            definition = self._definitions[index]
+            if definition.kind != ALIAS or index in self._recursive:
+                return found
+            return self._inlined(definition.parts[0])
+
+        return _replaced(shape, inline)
+
+    def kinds(self) -> frozenset[str]:
+        """Return the kinds of all nodes."""
+        shapes = (self.root, *(self._definitions[index] for index in self._reachable()))
+        return frozenset(kind for shape in shapes for kind in _kinds(shape))
+
+    def tree(self) -> Shape:
+        """Return the shape as a tree, in which recursion is a number: how many definitions up, from the innermost.
+
+        Raises UnknownShape when that is too large.
+        """
+        return _Tree(self._definitions).grown(self.root, ())
+
+    def text(self) -> str:
+        """Return the canonical text: equal for types of one shape, whatever the order in which they were walked."""
+        colors = self._colors()
+        numbers: dict[str, int] = {}
+        order: list[int] = []
+
+        def refer(found: Shape) -> str:
+            color = colors[_index(found)]
+            if color not in numbers:
+                numbers[color] = len(numbers)
+                order.append(_index(found))
+            return f"#{numbers[color]}"
+
+        texts = [_text(_ordered(self.root, colors), refer)]
+        for index in order:  # which grows meanwhile
+            texts.append(_text(_ordered(self._definitions[index], colors), refer))
+        return "|".join(texts)
+
+    def _colors(self) -> dict[int, str]:
+        """Return a color for each definition: the same for two that differ in nothing, however deep one looks.
+
+        A round tells two definitions apart when their parts had different colors in the round before. The first round
+        that finds no more colors is the last.
+        """
+        colors = dict.fromkeys(self._reachable(), "")
+        while True:
+            texts = {index: self._colored(index, colors) for index in colors}
+            ranks = {text: str(rank) for rank, text in enumerate(sorted(set(texts.values())))}
+            if len(ranks) == len(set(colors.values())):
+                return colors
+            colors = {index: ranks[text] for index, text in texts.items()}
+
+    def _colored(self, index: int, colors: Mapping[int, str]) -> str:
+        return _text(_ordered(self._definitions[index], colors), lambda found: f"#{colors[_index(found)]}")
+
+    def _reachable(self) -> list[int]:
+        found = dict.fromkeys(_references(self.root))
+        pending = list(found)
+        while pending:
+            new = [index for index in _references(self._definitions[pending.pop()]) if index not in found]
+            found.update(dict.fromkeys(new))
+            pending.extend(new)
+        return list(found)
+
+
+@final
+class _Tree:
+    """A graph's definitions, written out at each of their uses, within a limit."""
+
+    def __init__(self, definitions: Sequence[Shape]) -> None:
+        self._definitions = definitions
+        self._nodes = 0
+
+    def grown(self, shape: Shape, inside: tuple[int, ...]) -> Shape:
+        """Return *shape*, which stands inside of the definitions *inside*, as a tree."""
+        self._nodes += 1
+        if self._nodes > MAX_TREE:
+            raise UnknownShape(f"a type of more than {MAX_TREE:,} parts")
+        if shape.kind != REFERENCE:
+            return Shape(shape.kind, shape.labels, tuple(self.grown(part, inside) for part in shape.parts))
+        index = _index(shape)
+        if index in inside:
+            return Shape("up", (str(len(inside) - inside.index(index)),))
+        return self.grown(self._definitions[index], (*inside, index))

@@ -1,0 +1,102 @@
+"""Texts of literals and of constraints. Never by repr. Knows values and metadata; knows no type expression."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import enum
+import itertools
+import math
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any, Final
+
+from metacache.serializers.graphs import UnknownShape, quoted
+
+__all__ = ["constraints", "literal_text", "time_text"]
+
+# Any: a value of any class, which is looked at.
+_Value = Any
+
+
+def literal_text(value: object) -> str:
+    """Return a text that tells literals apart by type and value. Raises UnknownShape for what can be no literal."""
+    if isinstance(value, enum.Enum):
+        return f"member:{literal_text(value.value)}"
+    if isinstance(value, str):
+        return f"str:{quoted(value)}"
+    if isinstance(value, bytes):
+        return f"bytes:{value.hex()}"
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int):
+        return f"int:{value:d}"
+    if isinstance(value, float):
+        return f"float:{value.hex()}"
+    raise UnknownShape(f"a value of class {type(value).__qualname__}, which has no text")
+
+
+def time_text(value: datetime.datetime | datetime.time) -> str:
+    """Return the text of *value*: its fields, its fold and its zone. Raises UnknownShape for a zone without a name."""
+    return f"{quoted(value.replace(tzinfo=None).isoformat())} {value.fold} {zone_text(value.tzinfo)}"
+
+
+def zone_text(zone: _Value) -> str:
+    """Return the text of a time zone, or of what annotated_types takes for one. Raises UnknownShape."""
+    if zone is None or isinstance(zone, str | bool):
+        return literal_text(zone)
+    if zone is Ellipsis:
+        return "..."
+    if isinstance(zone, datetime.timezone):
+        return f"offset:{zone.utcoffset(None)}"
+    key = getattr(zone, "key", None)  # zoneinfo.ZoneInfo
+    if isinstance(key, str):
+        return f"zone:{quoted(key)}"
+    raise UnknownShape(f"a time zone of class {type(zone).__qualname__}, which has no text")
+
+
+# --- constraints ---------------------------------------------------------------------------------------------------
+
+# What msgspec.Meta and annotated_types call their constraints. Other metadata changes no bytes, and does not count.
+_CONSTRAINTS: Final = ("gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length", "pattern", "tz")
+_LIBRARIES: Final = frozenset(("msgspec", "annotated_types"))
+_GROUP: Final = "__is_annotated_types_grouped_metadata__"
+_ABSENT: Final = object()
+
+
+def constraints(meta: _Value) -> Iterator[str]:
+    """Yield the texts of the constraints that *meta*, which stands in an Annotated, makes; none for documentation."""
+    if _is_group(meta):
+        for part in itertools.islice(meta, 1000):  # its iterator is any code
+            yield from constraints(part)
+        return
+    libraries = _libraries(meta)
+    # msgspec.Meta has all of them, and None where none was given.
+    absent = None if "msgspec" in libraries else _ABSENT
+    for name in _CONSTRAINTS if libraries else ():
+        limit = getattr(meta, name, absent)
+        if limit is not absent:
+            yield f"{name}={zone_text(limit) if name == 'tz' else _limit_text(limit)}"
+
+
+def _is_group(meta: object) -> bool:
+    return hasattr(type(meta), _GROUP)
+
+
+def _libraries(meta: object) -> frozenset[str]:
+    return _LIBRARIES & {base.__module__.partition(".")[0] for base in type(meta).__mro__}
+
+
+def _limit_text(limit: object) -> str:
+    """Return one text for limits that are equal: typing keeps one object for types that are equal, 1 and 1.0 too."""
+    if isinstance(limit, int | float | decimal.Decimal | Fraction):
+        return f"number:{Fraction(limit) if math.isfinite(limit) else float(limit)}"
+    if isinstance(limit, datetime.datetime) and limit.utcoffset() is not None:
+        limit = limit.astimezone(datetime.UTC)
+    if isinstance(limit, datetime.datetime | datetime.time):
+        return time_text(limit)
+    if isinstance(limit, datetime.date):
+        return f"date:{limit.isoformat()}"
+    if isinstance(limit, datetime.timedelta):
+        return f"timedelta:{limit // datetime.timedelta(microseconds=1)}"
+    return literal_text(limit)

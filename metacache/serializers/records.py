@@ -1,0 +1,220 @@
+"""Classes with fields: which fields, under which names in the bytes, and which defaults reading may fill in.
+
+Reads TypedDict, NamedTuple, msgspec.Struct, attrs classes and dataclasses. Knows classes; knows no shape.
+
+A default belongs to a record's shape where the bytes may lack the field, for then the reader's default becomes part of
+the value: in a Struct with ``omit_defaults``, in a field whose default is UNSET, and in a field with ``init=False``,
+which converters leave out. Elsewhere the bytes of a shape have all its fields, and no default is ever used.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Any, Final, TypeAlias, final
+
+import attrs
+import typing_extensions
+
+from metacache.serializers.graphs import quoted, unknown
+from metacache.serializers.literals import literal_text
+
+__all__ = ["NO_DEFAULT", "Factory", "Field", "Record", "hints_of", "original_bases", "record_of", "required_keys"]
+
+# Any: a class, of which typing knows no more than that it is a type.
+_Class: TypeAlias = Any
+
+# Any: a type expression is any object.
+_Type: TypeAlias = Any
+
+NO_DEFAULT: Final = object()
+"""The default of a field that has none, or none that matters."""
+
+
+@final
+@attrs.frozen
+class Factory:
+    """A default that is made by a call of *make*."""
+
+    make: object
+
+
+@final
+@attrs.frozen
+class Field:
+    """A field: its attribute, its name in the bytes with a mark, a default that matters, its type if not annotated."""
+
+    name: str
+    label: str
+    default: object = NO_DEFAULT
+    type_: object = Any
+
+
+@final
+@attrs.frozen
+class Record:
+    """A class with fields: its kind, what else says how it is written, and its fields in order."""
+
+    kind: str
+    fields: tuple[Field, ...]
+    labels: tuple[str, ...] = ()
+
+
+def record_of(class_: _Class) -> Record | None:
+    """Return what kind of record *class_* is, None when it is none. Raises UnknownShape when it cannot be read."""
+    try:
+        return next((read(class_) for is_one, read in _RECORDS if is_one(class_)), None)
+    except Exception as error:  # an annotation that is a text may raise anything
+        raise unknown(error, f"class {class_.__qualname__}, whose fields cannot be read") from None
+
+
+def _typed_dict(class_: _Class) -> Record:
+    required = required_keys(class_)
+    names = typing_extensions.get_type_hints(class_)
+    return Record("typeddict", tuple(Field(name, quoted(name) + ("" if name in required else "?")) for name in names))
+
+
+def required_keys(class_: _Class) -> frozenset[str]:
+    """Return the keys that a TypedDict must have."""
+    hints = typing_extensions.get_type_hints(class_, include_extras=True)
+    return frozenset(name for name, hint in hints.items() if _is_required(hint, name in class_.__required_keys__))
+
+
+def _is_required(hint: _Type, otherwise: bool) -> bool:
+    """Tell it by the annotation: __required_keys__ overlooks NotRequired where annotations are strings."""
+    origin: _Type = typing.get_origin(hint)
+    if origin in (typing.Required, typing.NotRequired):
+        return origin is typing.Required
+    if origin in (typing.Annotated, typing_extensions.ReadOnly):
+        return _is_required(typing.get_args(hint)[0], otherwise)
+    return otherwise
+
+
+def _is_named_tuple(class_: _Class) -> bool:
+    return hasattr(class_, "_fields") and isinstance(class_, type) and issubclass(class_, tuple)
+
+
+def _named_tuple(class_: _Class) -> Record:
+    return Record("namedtuple", tuple(Field(name, name) for name in class_._fields))
+
+
+# --- msgspec -------------------------------------------------------------------------------------------------------
+
+# Known by their attributes and names: the core does not import msgspec.
+
+
+def _is_struct(class_: _Class) -> bool:
+    return hasattr(class_, "__struct_encode_fields__")
+
+
+def _struct(class_: _Class) -> Record:
+    config = class_.__struct_config__
+    names, defaults = class_.__struct_fields__, class_.__struct_defaults__
+    # The defaults are those of the last fields. A struct that is an array has all its fields in the bytes.
+    padded = (NO_DEFAULT,) * (len(names) - len(defaults)) + tuple(map(_struct_default, defaults))
+    omits = config.omit_defaults and not config.array_like
+    fields = (
+        Field(name, quoted(label), default if omits or _is_unset(default) else NO_DEFAULT)
+        for name, label, default in zip(names, class_.__struct_encode_fields__, padded, strict=True)
+    )
+    # No field's label begins so.
+    tag = () if config.tag is None else (f"?{quoted(config.tag_field)}={literal_text(config.tag)}",)
+    return Record("structarray" if config.array_like else "struct", tuple(fields), tag)
+
+
+def _struct_default(default: Any) -> object:  # Any: what msgspec keeps of a default
+    kind = _msgspec_name(default)
+    if kind == "NoDefaultType":
+        return NO_DEFAULT
+    return Factory(default.factory) if kind == "Factory" else default
+
+
+def _is_unset(default: object) -> bool:
+    return _msgspec_name(default) == "UnsetType"
+
+
+def _msgspec_name(value: object) -> str:
+    class_ = type(value)
+    return class_.__name__ if class_.__module__.partition(".")[0] == "msgspec" else ""
+
+
+# --- attrs and dataclasses -----------------------------------------------------------------------------------------
+
+
+def _attrs(class_: _Class) -> Record:
+    return Record("record", tuple(map(_attrs_field, attrs.fields(class_))))
+
+
+def _attrs_field(field: Any) -> Field:  # Any: an attrs.Attribute of any type
+    type_ = Any if field.type is None else field.type
+    return _field(field.name, field.init, _attrs_default(field.default), type_)
+
+
+def _attrs_default(default: Any) -> object:  # Any: a value of any class, NOTHING, or a Factory
+    if default is attrs.NOTHING:
+        return NO_DEFAULT
+    return Factory(default.factory) if hasattr(default, "takes_self") else default
+
+
+def _dataclass(class_: _Class) -> Record:
+    return Record("record", tuple(map(_dataclass_field, dataclasses.fields(class_))))
+
+
+def _dataclass_field(field: dataclasses.Field[Any]) -> Field:  # Any: a field of any type
+    if field.default_factory is not dataclasses.MISSING:
+        return _field(field.name, field.init, Factory(field.default_factory))
+    return _field(field.name, field.init, NO_DEFAULT if field.default is dataclasses.MISSING else field.default)
+
+
+def _field(name: str, is_given: bool, default: object, type_: object = Any) -> Field:
+    if is_given:
+        return Field(name, name, default if _is_unset(default) else NO_DEFAULT, type_)
+    return Field(name, f"{name}!", default, type_)
+
+
+_RECORDS: Final[tuple[tuple[Callable[[_Class], bool], Callable[[_Class], Record]], ...]] = (
+    (typing_extensions.is_typeddict, _typed_dict),
+    (_is_named_tuple, _named_tuple),
+    (_is_struct, _struct),
+    (attrs.has, _attrs),
+    (dataclasses.is_dataclass, _dataclass),
+)
+
+
+# --- types of fields -----------------------------------------------------------------------------------------------
+
+
+def original_bases(class_: _Class) -> tuple[_Class, ...]:
+    """Return the bases of *class_* as they are written, with their arguments."""
+    attributes: dict[str, Any] = class_.__dict__  # Any: the attributes of a class
+    bases: tuple[_Class, ...] = attributes.get("__orig_bases__", class_.__bases__)
+    return bases
+
+
+def hints_of(class_: _Class, owners: Iterable[_Class]) -> dict[str, tuple[_Class, _Type]]:
+    """Return, for each annotated field, the class that annotates it, and the type, which is in that class's terms.
+
+    *owners* are *class_* and its bases as written, *class_* first. Raises UnknownShape when a type cannot be found.
+    """
+    if not typing_extensions.is_typeddict(class_):
+        owners = [owner for owner in reversed(class_.__mro__) if _annotated_here(owner)]
+        return {name: (owner, hint) for owner in owners for name, hint in _own_hints(owner)}
+    # It has no bases at run time, and all keys of its bases itself: what a base has too comes from the base.
+    return {name: (owner, hint) for owner in owners for name, hint in _hints(owner).items()}
+
+
+def _own_hints(class_: _Class) -> Iterator[tuple[str, _Type]]:
+    own = _annotated_here(class_)
+    return ((name, hint) for name, hint in _hints(class_).items() if name in own)
+
+
+def _annotated_here(class_: _Class) -> Collection[str]:
+    return typing_extensions.get_annotations(class_, format=typing_extensions.Format.FORWARDREF)
+
+
+def _hints(class_: _Class) -> dict[str, _Type]:
+    try:
+        return typing_extensions.get_type_hints(class_, include_extras=True)
+    except Exception as error:  # an annotation that is a text may raise anything
+        raise unknown(error, f"a type in {class_.__qualname__} that cannot be found") from None

@@ -1,0 +1,84 @@
+"""How often a client's reads hit and missed, and its calls failed: the counters, and a frozen snapshot of them.
+
+Threads and signal handlers count without a lock, and no count is lost. ``counts.hits += 1`` loads and stores a slot
+with no call in between. CPython 3.11 to 3.14, with the GIL, lets another thread or a signal handler run only after a
+call, at the start of a function, and at a jump backwards. So compute what is added before the statement that adds it.
+With a lock, a handler that counts would wait for ever if it interrupted the thread that holds the lock.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar, final
+
+import attrs
+
+__all__ = ["ClientStatistics", "Counts", "count_one"]
+
+C = TypeVar("C", bound=str)
+
+
+@final
+@attrs.frozen(kw_only=True)
+class ClientStatistics:
+    """What a client has counted since it was made, together with its views. Two snapshots can be subtracted.
+
+    A read is a key of `get`, `get_item`, `get_many`, `get_items`, `get_many_outcomes`, `get_and_touch` or `exists`. The
+    exchanges with which `update`, `append` and `prepend` begin are not reads: what they find counts in ``undecodable``
+    only. A key that a batch names twice counts once.
+
+    Attributes:
+        hits: reads that returned a value, a stored None included, or True.
+        misses: reads that found no value: no item, or a lease placeholder.
+        stale: hits whose item was marked stale.
+        undecodable: stored values that could not be decoded, the sum of `Client.undecodable`. Such a read is neither a
+            hit nor a miss.
+        errors: calls, or keys of a batch, that a server, the network or a pool failed: TransportError, PoolTimeout,
+            ServerError, ClientError, ProtocolError, AuthenticationError. They count whether they were raised, were
+            turned into misses, or were ignored, and are no misses. Wrong arguments, refused values and closed clients
+            do not count.
+    """
+
+    hits: int
+    misses: int
+    stale: int
+    undecodable: int
+    errors: int
+
+    def __sub__(self, earlier: ClientStatistics) -> ClientStatistics:
+        """Return what was counted between *earlier* and this snapshot."""
+        mine, others = attrs.asdict(self), attrs.asdict(earlier)
+        return ClientStatistics(**{name: mine[name] - others[name] for name in mine})
+
+
+@final
+class Counts:
+    """The counters of one client and its views. The first lines of this module say why threads may share them."""
+
+    __slots__ = ("errors", "hits", "misses", "stale")
+
+    def __init__(self) -> None:
+        self.hits = 0
+        self.misses = 0
+        self.stale = 0
+        self.errors = 0
+
+    def add_reads(self, hits: int, misses: int) -> None:
+        """Count the reads of a batch."""
+        self.hits += hits
+        self.misses += misses
+
+    def add_errors(self, number: int) -> None:
+        """Count calls, or keys of a batch, that failed."""
+        self.errors += number
+
+    def snapshot(self, undecodable: int) -> ClientStatistics:
+        """Return the counters of one moment, beside that number of undecodable values."""
+        # Four loads with no call in between: no other thread counts meanwhile.
+        hits, misses, stale, errors = self.hits, self.misses, self.stale, self.errors
+        return ClientStatistics(hits=hits, misses=misses, stale=stale, undecodable=undecodable, errors=errors)
+
+
+def count_one(counts: dict[C, int], name: C) -> None:
+    """Add 1 to the count of *name*, exactly, as `Counts` does."""
+    counts.setdefault(name, 0)
+    counts[name] += 1

@@ -1,0 +1,395 @@
+"""An exception of a signal handler, or one injected by another thread, in the middle of an operation.
+
+It comes out unchanged, whatever its class. Nothing is sent again because of it, no node's health is charged, and a
+caller that keeps it keeps no connection.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import random
+import signal
+import ssl
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from time import monotonic
+from types import FrameType
+from typing import Any, Final
+
+import attrs
+import pytest
+
+import metacache
+from metacache import (
+    BatchError,
+    Client,
+    ClosedError,
+    Cluster,
+    ConnectError,
+    ConnectionLost,
+    MetacacheError,
+    NodeState,
+    OperationTimeout,
+    Pool,
+    PoolTimeout,
+    ProtocolError,
+    ServerError,
+    Settings,
+    Transport,
+)
+from metacache.serializers import IntSerializer
+from metacache.testing import Memcached
+from metacache.transports.blocking import Connection
+from tests.certificates import options_of_a_server, trusting
+from tests.conftest import start
+
+PACKAGE: Final = str(Path(metacache.__file__).parent)
+PATIENT: Final = Settings(timeout=5.0)
+
+Make = Callable[[], BaseException]
+
+CLASSES: Final[dict[str, Make]] = {
+    "TimeoutError": TimeoutError,
+    "TimeoutError with arguments": lambda: TimeoutError("timed out"),
+    "OSError": OSError,
+    "OSError with an errno": lambda: OSError(104, "Connection reset by peer"),
+    "BlockingIOError": lambda: BlockingIOError(11, "Resource temporarily unavailable"),
+    "InterruptedError": InterruptedError,
+    "ConnectionResetError": ConnectionResetError,
+    "BrokenPipeError": lambda: BrokenPipeError(32, "Broken pipe"),
+    "ssl.SSLError": lambda: ssl.SSLError(1, "a TLS error"),
+    "ssl.SSLWantReadError": lambda: ssl.SSLWantReadError(2, "more is needed"),
+    "Exception": lambda: Exception("SoftTimeLimitExceeded"),
+    "ValueError": lambda: ValueError("wrong"),
+    "TypeError": lambda: TypeError("wrong"),
+    "IndexError": lambda: IndexError("pop from an empty deque"),
+    "KeyError": lambda: KeyError("missing"),
+    "RuntimeError": lambda: RuntimeError("release unlocked lock"),
+    "KeyboardInterrupt": KeyboardInterrupt,
+    "ConnectError": lambda: ConnectError("refused"),
+    "ConnectionLost": lambda: ConnectionLost("lost"),
+    "OperationTimeout": lambda: OperationTimeout("late"),
+    "ProtocolError": lambda: ProtocolError("strange"),
+    "ServerError": lambda: ServerError("out of memory"),
+    "ClosedError": lambda: ClosedError("closed"),
+    "PoolTimeout": lambda: PoolTimeout("full"),
+}
+
+# Methods of sockets, of TLS and of poll, and whatever else asks the system.
+SYSTEM: Final = frozenset(
+    (
+        "send",
+        "recv",
+        "write",
+        "read",
+        "connect",
+        "poll",
+        "settimeout",
+        "close",
+        "do_handshake",
+        "setsockopt",
+        "register",
+    )
+)
+
+
+class Interruption:
+    """Raises at the *at*-th of the chosen places inside the package. It keeps what it raised.
+
+    The places: with *only* some calls, before and after each; else wherever CPython looks for signals: on entering a
+    function and after a call of C code, whose result is lost.
+    """
+
+    def __init__(self, at: int, make: Make, only: frozenset[str] | None = None) -> None:
+        self.left = at
+        self._make = make
+        self._only = only
+        self.raised: BaseException | None = None
+
+    def __call__(self, frame: FrameType, event: str, called: Any) -> None:  # Any: a function of C code
+        if not self._is_place(frame, event, called):
+            return
+        self.left -= 1
+        if self.left == 0:
+            sys.setprofile(None)
+            self.raised = self._make()
+            raise self.raised
+
+    def _is_place(self, frame: FrameType, event: str, called: Any) -> bool:  # Any: as above
+        if self._only is not None:
+            is_near = frame.f_code.co_filename.startswith(PACKAGE) or "/ssl.py" in frame.f_code.co_filename
+            return is_near and event in ("c_call", "c_return") and called.__name__ in self._only
+        # Python drops an exception in a finalizer.
+        is_dropped = "__del__" in (frame.f_code.co_name, frame.f_back and frame.f_back.f_code.co_name)
+        return event in ("call", "c_return") and frame.f_code.co_filename.startswith(PACKAGE) and not is_dropped
+
+
+def interrupted(operation: Callable[[], object], interruption: Interruption) -> BaseException | None:
+    """Run *operation* and return what it raised."""
+    sys.setprofile(interruption)
+    try:
+        operation()
+    except BaseException as error:
+        return error
+    finally:
+        sys.setprofile(None)
+    return None
+
+
+@pytest.fixture(autouse=True)
+def _collected() -> Generator[None]:
+    """Collect what the kept exceptions refer to while this test's filters of warnings hold."""
+    yield
+    gc.collect()
+
+
+# --- what is under test ----------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Subject:
+    """A client of numbers and what it stands on."""
+
+    client: Client[int]
+    transport: Transport
+    server: Memcached
+
+    def check_states(self) -> None:
+        if isinstance(self.transport, Cluster):
+            assert set(self.transport.states.values()) == {NodeState.UP}
+
+    def check_places(self) -> None:
+        """Every place of a pool is free."""
+        if isinstance(self.transport, Pool):
+            known = [self.transport.statistics]
+        elif isinstance(self.transport, Cluster):
+            known = [*self.transport.statistics.values()]
+        else:
+            return
+        assert [(each.in_use, each.waiting) for each in known] == [(0, 0)] * len(known)
+
+
+TRANSPORTS: Final[dict[str, Callable[[Memcached, Settings], Transport]]] = {
+    "connection": lambda server, settings: Connection(server.node, settings=settings),
+    "pool": lambda server, settings: Pool(server.node, settings=attrs.evolve(settings, pool_size=2)),
+    "cluster": lambda server, settings: Cluster(
+        [server.node], settings=attrs.evolve(settings, pool_size=1, on_node_down="next")
+    ),
+}
+
+
+@contextmanager
+def subject(server: Memcached, kind: str, settings: Settings = PATIENT) -> Generator[Subject]:
+    transport = TRANSPORTS[kind](server, settings)
+    with Client(transport, IntSerializer(), owns=True) as client:
+        yield Subject(client, transport, server)
+
+
+# Each adds one to the number, or to both of them.
+ONE: Final[dict[str, Callable[[Client[int]], object]]] = {
+    "increment": lambda client: client.increment("number"),
+    "get": lambda client: client.get("number"),
+    "get_many": lambda client: client.get_many(["number", "other"]),
+    "set_many": lambda client: client.set_many({"other": 5, "another": 6}),
+    "delete": lambda client: client.delete("absent"),
+}
+
+
+POSSIBLE: Final = {True: (10, 11), False: (10,)}
+
+
+def sweep(
+    server: Memcached, kind: str, name: str, make: Make, *, cold: bool, only: frozenset[str] | None, settings: Settings
+) -> int:
+    """Interrupt an operation at each place; return how many there were."""
+    operation = ONE[name]
+    kept: list[BaseException] = []
+    with subject(server, kind, settings) as reading:
+        for at in range(1, 2000):
+            reading.client.set_many({"number": 10, "other": 5})
+            with subject(server, kind, settings) as tested:
+                if not cold:
+                    assert tested.client.get("number") == 10
+                interruption = Interruption(at, make, only)
+                caught = interrupted(partial(operation, tested.client), interruption)
+                if interruption.raised is None or caught is None:
+                    assert caught is interruption.raised, f"at place {at}: the exception is lost"
+                    return at - 1
+                place = f"at place {at}"
+                assert caught is interruption.raised, f"{place}: {caught!r} came out"
+                kept.append(caught)
+                if isinstance(caught, MetacacheError):
+                    assert (caught.node, caught.maybe_applied) == (None, False), place
+                tested.check_states()
+                began = monotonic()
+                assert tested.client.get("number") in POSSIBLE[name == "increment"], place
+                assert tested.client.get_many(["other", "number"]).keys() == {"other", "number"}, place
+                assert monotonic() - began < PATIENT.timeout / 2, f"{place}: the caught exception keeps a connection"
+                # The server may see the interrupted request only now.
+                assert reading.client.get("number") in POSSIBLE[name == "increment"], place
+                tested.check_places()
+    raise AssertionError("the operation has no end")
+
+
+# An unowned socket is closed by its own end; Python drops an exception in a callback of the collector.
+LEFT: Final = pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::RuntimeWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+
+
+@LEFT
+@pytest.mark.parametrize("class_", CLASSES)
+@pytest.mark.parametrize("name", ["increment", "get", "set_many"])
+def test_before_and_after_each_system_call(shared_memcached: Memcached, name: str, class_: str) -> None:
+    for kind, cold in (("connection", False), ("cluster", False), ("pool", True)):
+        places = sweep(shared_memcached, kind, name, CLASSES[class_], cold=cold, only=SYSTEM, settings=PATIENT)
+        assert places >= (8 if cold else 4)
+
+
+@LEFT
+@pytest.mark.parametrize("turn", range(4))
+@pytest.mark.parametrize("name", ONE)
+@pytest.mark.parametrize("kind", TRANSPORTS)
+def test_wherever_python_looks_for_signals(shared_memcached: Memcached, kind: str, name: str, turn: int) -> None:
+    chosen = list(CLASSES.values())
+    number = iter(range(turn * 7, 10_000_000))
+    sweep(
+        shared_memcached,
+        kind,
+        name,
+        lambda: chosen[next(number) % len(chosen)](),
+        cold=bool(turn % 2),
+        only=None,
+        settings=PATIENT,
+    )
+
+
+@LEFT
+@pytest.mark.parametrize("class_", ["TimeoutError", "OSError with an errno", "ssl.SSLWantReadError", "ConnectError"])
+def test_over_tls(tmp_path: Path, class_: str) -> None:
+    with start(*options_of_a_server(tmp_path)) as server:
+        settings = attrs.evolve(PATIENT, tls=trusting())
+        for cold in (False, True):
+            assert sweep(server, "pool", "increment", CLASSES[class_], cold=cold, only=SYSTEM, settings=settings) > 4
+
+
+# --- real signals ----------------------------------------------------------------------------------------------------
+
+
+@attrs.define
+class Storm:
+    """Counts what a handler raised, and how much of it Python dropped because it came in a finalizer."""
+
+    make: Make
+    raised: int = 0
+    dropped: int = 0
+
+    def handle(self, _: int, __: FrameType | None) -> None:
+        self.raised += 1
+        raise self.make()
+
+    @contextmanager
+    def blowing(self) -> Generator[None]:
+        before, hook = signal.signal(signal.SIGALRM, self.handle), sys.unraisablehook
+
+        def drop(_: sys.UnraisableHookArgs) -> None:
+            self.dropped += 1
+
+        sys.unraisablehook = drop
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+            signal.signal(signal.SIGALRM, before)
+            sys.unraisablehook = hook
+
+
+STORMS: Final = ["TimeoutError", "BlockingIOError", "ConnectionResetError", "Exception", "OperationTimeout"]
+
+
+@LEFT
+@pytest.mark.parametrize("class_", STORMS)
+@pytest.mark.parametrize("kind", TRANSPORTS)
+def test_a_storm_of_alarms_doubles_nothing_and_every_alarm_comes_out(
+    shared_memcached: Memcached, kind: str, class_: str
+) -> None:
+    storm = Storm(CLASSES[class_])
+    chance = random.Random(1)
+    kept: list[BaseException] = []
+    done = began = 0
+    with subject(shared_memcached, kind) as tested:
+        tested.client.set("storm", 0)
+        with storm.blowing():
+            end = monotonic() + 0.7
+            while monotonic() < end:
+                began += 1
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.00002, 0.0006))
+                    tested.client.increment("storm")
+                    tested.client.get_many(["storm", "absent"])
+                    signal.setitimer(signal.ITIMER_REAL, 0.0)
+                    done += 1
+                except BaseException as error:
+                    kept.append(error)
+        number = tested.client.get("storm")
+        assert number is not None
+        assert done <= number <= began, "an increment was lost or doubled"
+        expected = storm.make()
+        assert {(type(error), error.args) for error in kept} == {(type(expected), expected.args)}
+        assert storm.raised > 100
+        assert storm.raised == len(kept) + storm.dropped, "an alarm was lost"
+        tested.check_states()
+        tested.check_places()
+        assert tested.client.get_many(["storm"]) == {"storm": number}
+
+
+@LEFT
+def test_exceptions_that_another_thread_injects_come_out(shared_memcached: Memcached) -> None:
+    kept: list[BaseException] = []
+    started, stopped = threading.Event(), threading.Event()
+    with subject(shared_memcached, "pool") as tested:
+        tested.client.set("injected", 0)
+
+        def work() -> None:
+            started.set()
+            while not stopped.is_set():
+                try:
+                    tested.client.increment("injected")
+                except TimeoutError as error:
+                    kept.append(error)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        started.wait()
+        for _ in range(300):
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                ctypes.c_ulong(thread.ident or 0), ctypes.py_object(TimeoutError)
+            )
+            time.sleep(0.001)
+        stopped.set()
+        thread.join()
+        assert kept
+        assert {type(error) for error in kept} == {TimeoutError}, "none is one of this package"
+        tested.check_places()
+
+
+# --- kept exceptions -------------------------------------------------------------------------------------------------
+
+
+def test_a_kept_error_of_this_package_keeps_no_connection(shared_memcached: Memcached) -> None:
+    with subject(shared_memcached, "pool", attrs.evolve(PATIENT, max_value_size=100)) as tested:
+        kept: list[BaseException] = []
+        for value in (10**200, 1):
+            try:
+                tested.client.set_many({"a": value, "b": value})
+                tested.client.set("a", value)
+            except (MetacacheError, BatchError) as error:
+                kept.append(error)
+        tested.check_places()
+        assert kept
