@@ -80,7 +80,7 @@ class Peer:
     def request(self) -> Asked:
         """Read one request, with its data block."""
         while b"\r\n" not in self._arrived:
-            self._more()
+            self._arrived += self._received()
         line, _, self._arrived = self._arrived.partition(b"\r\n")
         size = _size_of_ms(line)
         body = self._take(int(size[1]) + 2)[:-2] if size else None
@@ -97,15 +97,19 @@ class Peer:
             assert not rest, f"expected the end of the connection, the client sent {rest!r}"
 
     def _take(self, size: int) -> bytes:
-        while len(self._arrived) < size:
-            self._more()
-        data, self._arrived = self._arrived[:size], self._arrived[size:]
+        pieces = [self._arrived]
+        missing = size - len(self._arrived)
+        while missing > 0:
+            pieces.append(self._received())
+            missing -= len(pieces[-1])
+        arrived = b"".join(pieces)
+        data, self._arrived = arrived[:size], arrived[size:]
         return data
 
-    def _more(self) -> None:
+    def _received(self) -> bytes:
         data = self.sock.recv(65536)
         assert data, "the client ended the connection while the script waited for a request"
-        self._arrived += data
+        return data
 
     # --- what the server says --------------------------------------------------------------------------------------
 

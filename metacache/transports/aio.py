@@ -17,7 +17,16 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, final
 from typing_extensions import override
 
 from metacache.copying import refuse_copy
-from metacache.errors import ClosedError, ConnectError, ConnectionLost, MetacacheError, OperationTimeout, ProtocolError
+from metacache.errors import (
+    ClosedError,
+    ConnectError,
+    ConnectionLost,
+    MetacacheError,
+    OperationTimeout,
+    ProtocolError,
+    TransportError,
+)
+from metacache.interrupts import is_from_handler
 from metacache.nodes import Node, check_node
 from metacache.protocol.windows import Replies
 from metacache.settings import Settings, check_settings
@@ -27,8 +36,9 @@ from metacache.transports.batches.aio import run_windows
 from metacache.transports.failures import had_no_time, late_reply, late_request
 from metacache.transports.limits import check_bodies, too_large
 from metacache.transports.opening.aio import CLOSED_AT_ONCE, Dialler
-from metacache.transports.streams.aio import Link
-from metacache.transports.waiting.aio import Alarm, Line, Place, fail_places, is_stale_read, wake
+from metacache.transports.streams.aio import Link, interrupted
+from metacache.transports.timing.aio import Alarm
+from metacache.transports.waiting.aio import Line, Place, fail_places, is_stale_read
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -43,6 +53,9 @@ R = TypeVar("R")
 DEFAULTS: Final = Settings()
 
 _CLOSED: Final = "the connection was closed"
+
+# Seconds after which a flush that was expected, and did not come, is made up for.
+CHECK: Final = 0.02
 
 
 def _nobody(*_: object) -> None:
@@ -77,6 +90,7 @@ class AsyncConnection:
         "_line",
         "_link",
         "_max_body",
+        "_next_check",
         "_on_failure",
         "_settings",
         "_timeout",
@@ -109,6 +123,7 @@ class AsyncConnection:
         self._link: Link | None = None
         self._latest: Link | None = None
         self._flushing = False
+        self._next_check = -math.inf
         self._alarm = Alarm(self._tick)
         self._closed = False
 
@@ -244,11 +259,11 @@ class AsyncConnection:
         elif deadline < tick_at:
             tick_at = deadline
         place.line = line
-        place.get_loop = line.get_loop
         place.deadline = deadline
         place.asked = now
-        place.answer = place.wakeup = place._asyncio_future_blocking = None
-        if tick_at < self._alarm.at:
+        place.answer = place.waiter = None
+        # An alarm that is overdue may be lost to a signal's exception.
+        if not now <= self._alarm.at <= tick_at:
             if deadline <= now:
                 fail_places((place,), had_no_time(), sent=False)
                 return
@@ -257,22 +272,30 @@ class AsyncConnection:
         if not self._flushing:
             self._flushing = True
             loop.call_soon(self._flush)
+        elif now >= self._next_check:
+            # A flush is expected, and usually comes. It does not when a nested loop runs in a task that is being woken,
+            # or when a signal's exception hit it.
+            self._next_check = now + CHECK
+            loop.call_later(CHECK, self._flush)
 
     def _flush(self) -> None:
         self._flushing = False
-        link = self._link
+        line, link = self._line, self._link
+        if line.answered:  # a nested loop runs in a task that is being woken, or a signal's exception came
+            line.wake()
         if link is None or link.is_lost:
             self._dial_if_needed()
             return
-        waiting = self._line.waiting
-        link.write(waiting)
+        if not line.waiting:  # `_answered` has written them
+            return
+        link.write(line.waiting)
         self.in_flight = link.requests
-        if not waiting:  # nearly always
+        if not line.waiting:  # nearly always
             return
         if link.has_room:
             self._flush_soon()
         else:
-            self._line.thin_out()
+            line.thin_out()
 
     def _flush_soon(self) -> None:
         if not self._flushing and self._line.loop is not None:
@@ -284,14 +307,13 @@ class AsyncConnection:
             self._flush_soon()
 
     def _answered(self, link: Link, places: Sequence[Place[Any]]) -> None:  # Any: as in `_join`
-        """Wake who waits in *places*, and write at once what they ask for next."""
+        """Wake the tasks that wait in *places*, and write immediately what they ask for next."""
         if link is self._link:
             self.in_flight = link.requests
         was_flushing, self._flushing = self._flushing, True
-        try:
-            wake(places)
-        finally:
-            self._flushing = was_flushing
+        self._line.answered.extend(places)
+        self._line.wake()
+        self._flushing = was_flushing
         if self._closed:
             self._line.look_who_is_left()
         if self._line.waiting and not was_flushing:
@@ -301,7 +323,8 @@ class AsyncConnection:
 
     def _dial_if_needed(self) -> None:
         link, self._link = self._link, None
-        if link is not None and link.in_flight:  # something struck while it was lost
+        if link is not None:  # a signal's exception came while it was lost
+            link.close()
             self._line.fail(link.in_flight, ConnectionLost("the connection broke, and was left so"), sent=True)
         self._line.drop_abandoned()
         if self._line.waiting and self._line.loop is not None:
@@ -327,7 +350,8 @@ class AsyncConnection:
         link.advise(error)
         was_used = link is self._link
         is_event = bool(link.in_flight) or isinstance(error, ConnectError)
-        # Those in flight stay where a timer finds them until nobody waits: a signal's exception may strike anywhere.
+        is_local = isinstance(error, TransportError) and error.is_local
+        # Those in flight stay where a timer finds them until they are failed: a signal's exception may come anywhere.
         if isinstance(error, ConnectionLost):
             again = [place for place in link.in_flight if is_stale_read(place, link.dialled)]
             self._line.waiting[:0] = again
@@ -344,7 +368,7 @@ class AsyncConnection:
         self.in_flight = 0
         if isinstance(error, ConnectError):
             self._unreachable(error)
-        elif not link.was_asked and self._line.waiting:
+        elif not link.was_asked and self._line.waiting and not is_local:
             # To dial on and on would be a storm.
             self._unreachable(ConnectError(error.message if isinstance(error, ProtocolError) else CLOSED_AT_ONCE))
         else:
@@ -355,44 +379,59 @@ class AsyncConnection:
     def _tell(self, error: MetacacheError) -> None:
         try:
             self._on_failure(error)
-        except Exception:
+        except Exception as failure:
+            if is_from_handler(failure):
+                raise
             logger.exception("what is called when a connection failed has failed")
 
     # --- deadlines ---------------------------------------------------------------------------------------------------
 
     def _tick(self, now: float, late: float) -> None:
-        try:
-            link = self._link
-            if link is not None and link.is_silent(now, self._settings.timeout):
-                told = f"no byte came for {self._settings.timeout} seconds while requests waited; it is closed"
-                link.lose(OperationTimeout(told))
-            self._expire(now, late)
-        finally:  # also when something strikes
-            self._set_alarm(now)
-            self._flushing = False
-            if self._line.waiting:
-                self._flush_soon()
+        """End what is past its deadline. The alarm calls it again when a signal's exception comes out of it."""
+        link = self._link
+        if link is not None:
+            self._check(link, now)
+        self._expire(now, late)
+        self._line.wake_lost()
+        self._set_alarm(now)
+        self._flushing = False
+        if self._line.waiting:
+            self._flush_soon()
+
+    def _check(self, link: Link, now: float) -> None:
+        """Close *link* when nothing is received, or when a request that was given up blocks it."""
+        if link.is_broken and not link.is_lost:
+            link.lose(interrupted())
+        elif link.is_silent(now, self._timeout):
+            told = f"nothing was received for {self._timeout} seconds while requests waited; the connection is closed"
+            link.lose(OperationTimeout(told))
+        elif now >= link.clogged_until + self._timeout:
+            told = f"a large request that its caller gave up was not written within {self._timeout} seconds more"
+            clogged = ConnectionLost(f"{told}; the connection is closed")
+            clogged.is_local = True
+            link.lose(clogged)
 
     def _set_alarm(self, now: float) -> None:
         link = self._link
-        moments = [place.deadline for place in self._line.undone]
+        places = (*self._line.undone, *self._line.awaited)
+        moments = [place.deadline for place in places if place.answer is None]
         if link is not None and link.in_flight:
-            moments.append(link.heard + self._settings.timeout)
+            moments += link.heard + self._timeout, link.clogged_until + self._timeout
         if moments and self._line.loop is not None:
             self._alarm.set(self._line.loop, min(moments), now)
 
     def _expire(self, now: float, late: float) -> None:
-        """End what is past its deadline: those waiting leave, those in flight abandon their places.
+        """Fail the requests past their deadlines: those waiting leave, those in flight abandon their places.
 
         *late*: the seconds by which this comes too late, for the loop was held up.
         """
-        in_flight = () if self._link is None else self._link.in_flight
-        sent = [place for place in in_flight if place.deadline <= now]
-        lost = late_reply(late)
-        if self._link is not None:
-            self._link.advise(lost)
-        self._line.fail(sent, lost, sent=True)
         unsent = [place for place in self._line.waiting if place.deadline <= now]
         if unsent:
             self._line.fail(unsent, late_request(self._link and self._link.requests, late), sent=False)
             self._line.drop_abandoned()
+        sent = () if self._link is None else self._link.in_flight
+        late_ones = [place for place in (*sent, *self._line.awaited) if place.deadline <= now]
+        lost = late_reply(late)
+        if self._link is not None:
+            self._link.advise(lost)
+        self._line.fail(late_ones, lost, sent=True)

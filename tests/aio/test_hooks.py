@@ -52,7 +52,7 @@ async def test_a_hook_that_raises_harms_nobody_and_leaves_no_socket(caplog: pyte
 
 
 @pytest.mark.both_loops
-async def test_a_dial_that_fails_as_nobody_thought_is_one_dial_and_an_error(
+async def test_an_exception_of_somebody_else_in_a_dial_is_one_dial_and_a_local_error_and_reported_by_the_loop(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, shared_memcached: Memcached
 ) -> None:
     caplog.set_level(logging.CRITICAL)
@@ -63,12 +63,16 @@ async def test_a_dial_that_fails_as_nobody_thought_is_one_dial_and_an_error(
         raise RuntimeError("unexpected")
 
     loop = asyncio.get_running_loop()
+    reported: list[object] = []
     async with nothing_left(), AsyncClient(AsyncConnection(shared_memcached.node), owns=True) as client:
         with monkeypatch.context() as patched:
             patched.setattr(loop, "create_connection", broken)
+            patched.setattr(loop, "call_exception_handler", lambda context: reported.append(context["exception"]))
             with pytest.raises(ConnectError, match="RuntimeError") as raised:
                 await client.get("key")
-            assert isinstance(raised.value.__cause__, RuntimeError)
+            assert raised.value.is_local
+            await until(lambda: bool(reported))
+            assert reported == [raised.value.__cause__]
             assert len(dials) == 1
         assert await client.set("key", b"v")
 

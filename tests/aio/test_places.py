@@ -77,14 +77,13 @@ async def test_a_request_leaves_when_it_is_asked_for_and_may_be_awaited_when_it_
 
 
 @pytest.mark.both_loops
-async def test_a_cancelled_task_has_its_message_and_is_named_by_what_it_waits_for() -> None:
+async def test_a_cancelled_task_has_its_message() -> None:
     async with nothing_left():
         with ScriptedServer(silent) as server:
             async with AsyncClient(AsyncConnection(server.node, settings=PATIENT), owns=True) as client:
                 task = asyncio.ensure_future(client.get("key"))
                 while not server.accepted:
                     await asyncio.sleep(0.001)
-                assert f"<Place on {server.node.name}: waiting>" in repr(task)
                 task.cancel("the caller went away")
                 with pytest.raises(asyncio.CancelledError, match="the caller went away"):
                     await task

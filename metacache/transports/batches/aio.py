@@ -11,6 +11,7 @@ from operator import attrgetter
 from typing import Final
 
 from metacache.errors import ClosedError, MetacacheError
+from metacache.interrupts import is_own
 from metacache.protocol.windows import Replies
 from metacache.transports import Batch
 from metacache.transports.exchange import Windows
@@ -46,10 +47,12 @@ async def run_windows(batch: Batch, join: Callable[[Place[Replies]], None], *, i
             except ClosedError:
                 raise
             except MetacacheError as error:
+                if not is_own(error):
+                    raise
                 replies.errors.update(dict.fromkeys(range(start, stop), error))
                 replies.errors.update(dict.fromkeys(cuts.give_up(), unsent(error)))
             windows.popleft()
     finally:
         for _, _, place in windows:
-            place.cancel()
+            place.abandon()
     return replies

@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import TypeVar
 
+from metacache.interrupts import is_from_handler, is_own
 from metacache.nodes import Node, UnixAddress
 from metacache.settings import Settings
 from metacache.transports.dialing.blocking import Resolver, Target, dial_failed, set_tcp_options
-from metacache.transports.waiting.aio import patience
+from metacache.transports.timing.aio import patience
 
 __all__ = ["dial"]
 
@@ -38,6 +39,8 @@ async def dial(node: Node, settings: Settings, resolver: Resolver, deadline: flo
             async with patience(share):
                 return await _connect(node, settings, target, make)
         except OSError as error:
+            if not _is_of_network(error):
+                raise
             failures.append(error)
     failed = dial_failed(node, failures)
     if not failed.is_local:
@@ -63,41 +66,61 @@ async def _targets(resolver: Resolver, deadline: float) -> Sequence[Target]:
     try:
         async with patience(seconds):
             await answered.wait()
-    except TimeoutError:
-        pass  # the answer kept from before is still good
+    except TimeoutError as error:
+        if not is_own(error):
+            raise
+        # else the answer kept from before is still good
     return resolver.learn(asked)
 
 
 async def _connect(node: Node, settings: Settings, target: Target, make: Callable[[], L]) -> L:
-    sock = await _connected(target, settings)
     loop = asyncio.get_running_loop()
-    try:
-        if isinstance(node.address, UnixAddress):
-            # A unix socket has no host name that a certificate could be for.
-            name = None if settings.tls is None else ""
-            _, made = await loop.create_unix_connection(make, sock=sock, ssl=settings.tls, server_hostname=name)
-        else:
-            name = None if settings.tls is None else node.address.certificate_name
-            _, made = await loop.create_connection(make, sock=sock, ssl=settings.tls, server_hostname=name)
-    except OSError:  # also a refused certificate, which is a ValueError besides
-        raise
-    except ValueError as error:
-        sock.close()
-        raise OSError(f"TLS is not possible here: {error}") from error
-    except Exception:
-        sock.close()
-        raise
-    return made
+    is_theirs = False
+    made = make()
 
+    def hand_over() -> L:
+        nonlocal is_theirs
+        is_theirs = True
+        return made
 
-async def _connected(target: Target, settings: Settings) -> socket.socket:
     family, address = target
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.settimeout(0.0)
-        await asyncio.get_running_loop().sock_connect(sock, address)
+        await loop.sock_connect(sock, address)
         set_tcp_options(sock, settings)
-    except BaseException:
-        sock.close()
+        await _open(node, settings, sock, hand_over)
+    except BaseException as error:
+        # From `hand_over` on the loop closes the socket, but not after an error that it does not expect.
+        is_refused = isinstance(error, ValueError) and not isinstance(error, OSError)  # a refused certificate is both
+        if not is_theirs or is_refused or not isinstance(error, OSError | asyncio.CancelledError):
+            sock.close()
+        if is_refused and is_own(error):
+            raise OSError(f"TLS is not possible here: {error}") from error
         raise
-    return sock
+    return made
+
+
+async def _open(node: Node, settings: Settings, sock: socket.socket, make: Callable[[], asyncio.Protocol]) -> None:
+    loop = asyncio.get_running_loop()
+    if isinstance(node.address, UnixAddress):
+        # A unix socket has no host name that a certificate could be for.
+        name = None if settings.tls is None else ""
+        await loop.create_unix_connection(make, sock=sock, ssl=settings.tls, server_hostname=name)
+    else:
+        name = None if settings.tls is None else node.address.certificate_name
+        await loop.create_connection(make, sock=sock, ssl=settings.tls, server_hostname=name)
+
+
+def _is_of_network(error: OSError) -> bool:
+    """Tell whether *error* is of a system call or of asyncio, and not of a signal's handler.
+
+    Some of asyncio have no arguments: that of a TLS handshake which the server ends, for one.
+    """
+    if is_own(error):
+        return True
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    innermost = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__"))
+    return not error.args and innermost.partition(".")[0] in ("asyncio", "uvloop") and not is_from_handler(error)

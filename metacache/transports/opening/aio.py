@@ -12,6 +12,7 @@ from time import monotonic
 from typing import Final, final
 
 from metacache.errors import AuthenticationError, ConnectError, ConnectionLost, MetacacheError, ProtocolError
+from metacache.interrupts import is_own
 from metacache.protocol import commands
 from metacache.settings import Settings
 from metacache.transports import Operation, Verb
@@ -20,7 +21,8 @@ from metacache.transports.dialing.aio import dial
 from metacache.transports.dialing.blocking import Resolver
 from metacache.transports.failures import failed_dial, late_reply
 from metacache.transports.streams.aio import Link
-from metacache.transports.waiting.aio import Line, Place, patience
+from metacache.transports.timing.aio import patience
+from metacache.transports.waiting.aio import Line, Place, throw
 
 __all__ = ["CLOSED_AT_ONCE", "Dialler", "open_link"]
 
@@ -44,7 +46,18 @@ class Dialler:
         ended: called after either, and when it was cancelled.
     """
 
-    __slots__ = ("_ended", "_failed", "_line", "_make", "_opened", "_resolver", "_settings", "_tally", "_task")
+    __slots__ = (
+        "_ended",
+        "_failed",
+        "_line",
+        "_made",
+        "_make",
+        "_opened",
+        "_resolver",
+        "_settings",
+        "_tally",
+        "_task",
+    )
 
     def __init__(
         self,
@@ -65,10 +78,12 @@ class Dialler:
         self._ended = ended
         self._resolver = Resolver(line.node)
         self._task: asyncio.Task[None] | None = None
+        self._made: list[Link] = []  # in the dial that is under way
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Dial, unless that is under way."""
-        if self._task is None:
+        if self._task is None or self._task.done():
+            self._drop_made()
             self._task = loop.create_task(self._dial())
             # Not at the end of the task: one that is cancelled before its first step never comes there.
             self._task.add_done_callback(self._end)
@@ -76,13 +91,40 @@ class Dialler:
     async def _dial(self) -> None:
         deadline = monotonic() + self._settings.connect_timeout
         try:
-            self._opened(await open_link(self._line, self._settings, self._tally, self._resolver, deadline, self._make))
-        except Exception as error:  # whatever it is: nobody may wait for ever, and a further dial would be a storm
-            self._failed(failed_dial(error, monotonic() - deadline))
+            link = await open_link(
+                self._line, self._settings, self._tally, self._resolver, deadline, self._make_and_keep
+            )
+            self._opened(link)
+            self._made.clear()
+        except BaseException as error:  # no request may wait for ever, and a further dial would be a storm
+            self._drop_made()
+            if not isinstance(error, Exception):
+                raise
+            if is_own(error):
+                self._failed(failed_dial(error, monotonic() - deadline))
+                return
+            self._failed(_interrupted(error))
+            raise
 
-    def _end(self, _: asyncio.Task[None]) -> None:
-        self._task = None
+    def _make_and_keep(self) -> Link:
+        self._made.append(self._make())
+        return self._made[-1]
+
+    def _drop_made(self) -> None:
+        """Close the links that no connection uses. Idempotent: a signal's exception may come in between."""
+        for link in self._made:
+            link.close()
+        self._made.clear()
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        if self._task is task:  # else another dial was begun meanwhile
+            self._task = None
+            self._drop_made()
         self._ended()
+        error = None if task.cancelled() else task.exception()
+        # What a signal's handler raised is the loop's to report. These two have ended the loop already.
+        if error is not None and not isinstance(error, KeyboardInterrupt | SystemExit):
+            throw(error)
 
     def cancel(self) -> None:
         """Give up the dial that is under way, if any."""
@@ -94,6 +136,7 @@ class Dialler:
         self.cancel()
         if self._task is not None:
             await asyncio.wait((self._task,))
+        self._drop_made()
 
 
 async def open_link(
@@ -122,8 +165,8 @@ async def open_link(
 async def _authenticate(link: Link, line: Line, credentials: Operation[bool], deadline: float) -> None:
     place: Place[bool] = Place()
     place.line, place.work, place.plain, place.read = line, credentials, None, bool
-    place.deadline, place.asked, place.get_loop = math.inf, -math.inf, line.get_loop
-    place.answer = place.wakeup = place._asyncio_future_blocking = None
+    place.deadline, place.asked = math.inf, -math.inf
+    place.answer = place.waiter = None
     link.write([place])
     try:
         async with patience(deadline - monotonic()):
@@ -132,10 +175,22 @@ async def _authenticate(link: Link, line: Line, credentials: Operation[bool], de
         error.operation = None  # those who wait for the link have operations of their own
         raise
     except (TimeoutError, ConnectionLost, ProtocolError) as error:
+        if not is_own(error):
+            raise
         failure = error if isinstance(error, MetacacheError) else late_reply()
         link.advise(failure)
         why = f"connected, but the server did not answer the authentication: {failure.message}"
-        raise ConnectError(why, node=line.node.name) from error
+        failed = ConnectError(why, node=line.node.name)
+        failed.is_local = isinstance(error, ConnectionLost) and error.is_local
+        raise failed from error
+
+
+def _interrupted(error: Exception) -> ConnectError:
+    """Return the error for the requests that wait for a dial which a signal's handler ended with *error*."""
+    interrupted = ConnectError(f"the dial was interrupted by {type(error).__name__}; nothing was sent, try again")
+    interrupted.is_local = True
+    interrupted.__cause__ = error
+    return interrupted
 
 
 def _credentials(username: str, password: str) -> Operation[bool]:

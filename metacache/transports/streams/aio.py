@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from random import getrandbits
 from time import monotonic
@@ -16,22 +17,29 @@ from typing import Any, Final, TypeAlias, cast, final
 from typing_extensions import override
 
 from metacache.errors import ConnectError, ConnectionLost, MetacacheError
+from metacache.interrupts import is_own
 from metacache.protocol.connection import ProtocolConnection, answer_of
 from metacache.protocol.expectations import Answer, Expectation
 from metacache.protocol.windows import QuietWindow, Window, closing_error
 from metacache.settings import Settings
-from metacache.transports import Operation
 from metacache.transports.exchange import fail_rest, send_window
 from metacache.transports.failures import advise
-from metacache.transports.waiting.aio import BatchWindow, Place, Work, wake, weight_of
+from metacache.transports.waiting.aio import BatchWindow, Place, Work, throw, weight_of
 
-__all__ = ["Link"]
+__all__ = ["Link", "interrupted"]
+
+CRLF: Final = b"\r\n"
 
 # One write an event-loop turn takes so much at most, that a flood of small requests leaves while more are being made.
 MAX_REQUESTS: Final = 256
 MAX_WRITE: Final = 65536  # bytes
 # More of several commands in one TLS write makes the server sleep on bytes it has decrypted (memcached up to 1.6.45).
 MAX_TLS_WRITE: Final = 16384
+
+# A data block above MAX_WRITE is handed over in pieces, as the socket takes them: a transport that is given hundreds of
+# megabytes copies them, and holds up the loop for seconds. Bytes of one piece, and of those of one event-loop turn.
+PIECE: Final = 262_144
+MAX_TURN: Final = 1_048_576
 
 Places: TypeAlias = Sequence[Place[Any]]  # Any: whatever each waits for
 
@@ -49,9 +57,13 @@ class Link(asyncio.Protocol):
     ``in_flight`` are the places written and not answered, ``requests`` how many requests they are; ``heard``: when
     bytes came last, or some that were held back left, or the first of those in flight was written; ``when_closed`` is
     done when the socket is closed.
+
+    The rest of a large data block is written although its caller gave up: half a request cannot be taken back. Its
+    connection closes the link when that takes too long (`clogged_until`).
     """
 
     __slots__ = (
+        "_in_doubt",
         "_loop",
         "_max_in_flight",
         "_max_write",
@@ -59,7 +71,9 @@ class Link(asyncio.Protocol):
         "_on_lost",
         "_on_room",
         "_paused",
+        "_poured",
         "_protocol",
+        "_rest",
         "_transport",
         "_unwritten",
         "_was_answered",
@@ -88,10 +102,13 @@ class Link(asyncio.Protocol):
         self._on_room = on_room
         self._on_lost = on_lost
         self._paused = False
+        self._in_doubt = False  # True also while bytes are written or taken in, which a signal may interrupt
         self.is_lost = False
         self.was_asked = False
         self._was_answered = False
         self._unwritten = 0
+        self._rest = memoryview(b"")  # of a large data block
+        self._poured: Place[Any] | None = None  # Any: as below; the request that it is of
         self.in_flight: list[Place[Any]] = []  # Any: whatever each waits for
         self.requests = 0
         self.dialled = self.heard = monotonic()
@@ -112,18 +129,23 @@ class Link(asyncio.Protocol):
     @property
     def has_room(self) -> bool:
         """True when more may be written now."""
-        return not self._paused and not self.is_lost and self.requests < self._max_in_flight
+        return not (self._paused or self._poured or self.is_lost) and self.requests < self._max_in_flight
 
     def write(self, waiting: list[Place[Any]]) -> None:  # Any: whatever each waits for
-        """Write what of *waiting* may be written now, and move it in flight; forget who was abandoned.
+        """Write the requests of *waiting* that may be written now, and move them in flight; drop those given up.
 
         One write, or over TLS one for each pack that the server can take at once.
         """
+        if self._in_doubt:
+            self.lose(interrupted())
+            return
+        self._in_doubt = True
         try:
             self._write(waiting)
-        except BaseException:  # a signal's: what is expected may not be what is in flight any more
-            self.lose(_interrupted("writing"))
-            raise
+        except BaseException as error:
+            self._interrupt(error)
+            return
+        self._in_doubt = False
 
     def _write(self, waiting: list[Place[Any]]) -> None:  # Any: as above
         if not self.in_flight:
@@ -135,37 +157,85 @@ class Link(asyncio.Protocol):
         send_plain, put_in_flight = self._protocol.send_plain, self.in_flight.append
         frames: list[bytes] = []
         size = taken = 0
+        large: bytes | None = None
         for place in waiting:
             if room <= 0 or size >= MAX_WRITE:
                 break
             taken += 1
-            if place.answer is not None:
+            waiter = place.waiter
+            if place.answer is not None or (waiter is not None and waiter.future.cancelled()):
                 continue
             put_in_flight(place)
             plain = place.plain
             if plain is not None:
-                frame = send_plain(plain.verb.command, plain.head, plain.body)
+                body = plain.body
+                if body is not None and len(body) > MAX_WRITE:
+                    body, large = None, body
+                frame = send_plain(plain.verb.command, plain.head, body)
                 room -= 1
             else:
-                frame = self._frame(place.work)
+                frame, large = self._frame(place.work)
                 room -= weight_of(place.work)
             frames.append(frame)
             size += len(frame)
+            if large is not None:
+                self._poured, self._rest = place, memoryview(large)
+                break
         del waiting[:taken]  # in flight by now: whatever strikes, nobody is lost
         self.requests += room_before - room
         if frames:
             for pack in (b"".join(frames),) if size <= self._max_write else _packs(frames, self._max_write):
                 self._transport.write(pack)
             self._unwritten = self._transport.get_write_buffer_size()
+            if large is not None:
+                self._pour()
+                self._has_moved()
 
-    def _frame(self, work: Work) -> bytes:
-        """Return the bytes of *work*, whose replies are expected from now on."""
-        if isinstance(work, BatchWindow):
-            data, _ = send_window(self._protocol, *work)
-        else:
-            assert isinstance(work, Operation)
+    def _frame(self, work: Work) -> tuple[bytes, bytes | None]:
+        """Return the bytes of *work*, whose replies are expected from now on, and the large data block to follow."""
+        if not isinstance(work, BatchWindow):
             data, _ = self._protocol.send(work.verb.command, work.head, work.body)
-        return data
+            return data, None
+        batch, start, stop = work
+        bodies = batch.bodies
+        if bodies is None or stop - start > 1 or len(bodies[start]) <= MAX_WRITE or batch.quiet:
+            return send_window(self._protocol, *work)[0], None
+        data, _ = self._protocol.send_window(batch.verb.command, batch.heads[start:stop], None)
+        return data, bodies[start]
+
+    # --- large data blocks -------------------------------------------------------------------------------------------
+
+    def _pour(self) -> None:
+        """Write of the large data block what the socket takes, and no more than `MAX_TURN` bytes in one turn."""
+        try:
+            if self._poured is not None and self._pour_pieces():
+                self._poured = None
+        except BaseException as error:  # a piece may be lost
+            self._interrupt(error)
+            return
+        if self.has_room:
+            self._on_room(self)
+
+    def _pour_pieces(self) -> bool:
+        """Write pieces; return True when all are written."""
+        left = MAX_TURN
+        while not self._paused and not self.is_lost:
+            if left <= 0:
+                self._loop.call_soon(self._pour)
+                return False
+            piece, self._rest = self._rest[:PIECE], self._rest[PIECE:]
+            left -= PIECE
+            # A write over TLS ends where a command ends: the server sleeps on bytes of the next one that it decrypted.
+            self._transport.write(piece if self._rest else b"".join((piece, CRLF)))
+            if not self._rest:
+                return True
+        return False
+
+    @property
+    def clogged_until(self) -> float:
+        """The deadline of the large request that is being written though its caller gave up; else infinity."""
+        place = self._poured
+        return math.inf if place is None or place.answer is None else place.deadline
 
     def is_silent(self, now: float, seconds: float) -> bool:
         """Tell whether requests wait and for so many *seconds* no byte came, and none left that was held back."""
@@ -177,16 +247,18 @@ class Link(asyncio.Protocol):
 
     def _has_moved(self) -> bool:
         """Tell whether something of what was held back has left since the last look, or write."""
-        before, self._unwritten = self._unwritten, self._transport.get_write_buffer_size()
+        before, self._unwritten = self._unwritten, self._transport.get_write_buffer_size() + len(self._rest)
         return self._unwritten < before
 
     # --- what the loop calls -----------------------------------------------------------------------------------------
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
+        """Keep the transport; close it if its dial was given up meanwhile."""
         # The loop gives a TCP or unix socket's transport; uvloop's are no subclass of asyncio's, so no assert can tell.
         self._transport = cast("asyncio.Transport", transport)
+        if self.is_lost:
+            self._transport.abort()
 
     @override
     def pause_writing(self) -> None:
@@ -197,31 +269,42 @@ class Link(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Go on writing."""
         self._paused = False
-        self._on_room(self)
+        if self._poured is None:
+            self._on_room(self)
+        else:
+            self._pour()
 
     @override
     def data_received(self, data: bytes) -> None:
         """Give the replies that are complete to those who wait for them."""
         if self.is_lost:
-            return  # closing: what still comes is nobody's
+            return  # closing: the bytes that still come are dropped
+        if self._in_doubt:
+            self.lose(interrupted())
+            return
+        self._in_doubt = True
+        try:
+            done = self._receive(data)
+        except BaseException as error:
+            self._interrupt(error)
+            return
+        self._in_doubt = False
+        self._on_answers(self, done)  # last: tasks go on in there, and may do anything
+
+    def _receive(self, data: bytes) -> Places:
+        """Take *data* in; return the places that have their answers now."""
         self.heard = monotonic()
         protocol = self._protocol
         failure: MetacacheError | None = None
-        done: Places = ()
-        try:
-            answers = protocol.answers(data)
-            if protocol.must_close:
-                failure = protocol.failure or self._why_closed(answers)
-            done = self.in_flight[: len(answers)]
-            self._answer(done, answers, failure)
-            self._was_answered = True
-            if failure is not None:
-                self.lose(failure)
-            self._on_answers(self, done)  # last: tasks go on in there, and may do anything
-        except BaseException:  # a signal's: the answers in hand are gone, and those in flight would get others'
-            self._loop.call_soon(wake, done)
-            self.lose(_interrupted("reading"))
-            raise
+        answers = protocol.answers(data)
+        if protocol.must_close:
+            failure = protocol.failure or self._why_closed(answers)
+        done = self.in_flight[: len(answers)]
+        self._answer(done, answers, failure)
+        self._was_answered = True
+        if failure is not None:
+            self.lose(failure)
+        return done
 
     def _answer(
         self, places: Places, answers: Sequence[Answer | Expectation], failure: MetacacheError | None = None
@@ -241,15 +324,21 @@ class Link(asyncio.Protocol):
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell that the link is lost."""
+        was_lost, self.is_lost = self.is_lost, True
         if not self.when_closed.done():
             self.when_closed.set_result(None)
-        if self.is_lost:
+        is_of_signal = exc is not None and not is_own(exc)  # it came out of `data_received`
+        if exc is not None and is_of_signal:
+            self._loop.call_soon(throw, exc)
+        if was_lost:
             return
         answers = [answer_of(each) for each in self._protocol.end_of_stream()]
         done = self.in_flight[: len(answers)]
         self._answer(done, answers)
         told = "the server closed the connection" if exc is None else _told(exc)
-        self._lost(ConnectionLost(f"{told} before the reply was complete"))
+        error = ConnectionLost(f"{told} before the reply was complete")
+        error.is_local = is_of_signal
+        self._on_lost(self, error)
         self._on_answers(self, done)
 
     def _why_closed(self, answers: Sequence[Answer | Expectation]) -> MetacacheError:
@@ -258,6 +347,19 @@ class Link(asyncio.Protocol):
         return closing_error(answers[-1] if answers else None, is_first=is_first)
 
     # --- the end -----------------------------------------------------------------------------------------------------
+
+    @property
+    def is_broken(self) -> bool:
+        """True when a signal's exception hit it: its position is uncertain, or its end went unnoticed."""
+        return self._in_doubt or self._transport.is_closing()
+
+    def _interrupt(self, error: BaseException) -> None:
+        """Close after *error*, a signal's: the expected replies may not fit the requests. The loop reports *error*."""
+        self._loop.call_soon(throw, error)
+        try:
+            self.lose(interrupted())
+        except BaseException as another:
+            self._loop.call_soon(throw, another)
 
     def lose(self, error: MetacacheError) -> None:
         """Close at once because of *error*, and tell."""
@@ -270,12 +372,15 @@ class Link(asyncio.Protocol):
 
     def _lost(self, error: MetacacheError) -> None:
         self.is_lost = True
+        self._rest = memoryview(b"")  # it may be hundreds of megabytes
         self._on_lost(self, error)
 
     def close(self) -> None:
-        """Close without a word to anybody: nothing is in flight, or nobody waits for it."""
+        """Close without a word to anybody: nothing is in flight, or nobody waits for it. Idempotent."""
         self.is_lost = True
-        self._transport.abort()
+        self._rest = memoryview(b"")
+        if hasattr(self, "_transport"):  # else it is not connected; `connection_made` closes it
+            self._transport.abort()
 
     def drop(self) -> None:
         """Close now that the loop is closed: nothing can be scheduled, so nobody is told."""
@@ -316,8 +421,9 @@ def _complete(answer: object, work: BatchWindow, failure: MetacacheError) -> Non
     fail_rest(replies, failure, 0 if is_unsent else count)
 
 
-def _interrupted(what: str) -> ConnectionLost:
-    error = ConnectionLost(f"the {what} was interrupted; the connection is closed")
+def interrupted() -> ConnectionLost:
+    """Return the error for requests of which a signal's exception made the stream position uncertain."""
+    error = ConnectionLost("the exchange was interrupted by a signal; the connection is closed")
     error.is_local = True
     return error
 

@@ -1,18 +1,14 @@
 """Places: what tasks wait for on a shared connection, each with the work whose reply is to end the wait.
 
-Knows tasks, work, and a loop that was held up; knows no socket.
+Knows tasks and work; knows no socket and no timer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import copy
-import math
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable
-from contextlib import asynccontextmanager
-from contextvars import Context
-from itertools import repeat
-from time import monotonic
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
 from typing import Any, Final, Generic, NamedTuple, NoReturn, TypeAlias, TypeVar, final
 
 from typing_extensions import override
@@ -23,81 +19,25 @@ from metacache.protocol.replies import Refusal
 from metacache.transports import Batch, Operation
 
 __all__ = [
-    "Alarm",
     "BatchWindow",
     "Line",
     "Place",
+    "Waiter",
     "Work",
     "fail_places",
     "is_stale_read",
-    "patience",
+    "throw",
     "unsent",
-    "wake",
     "weight_of",
 ]
 
 R = TypeVar("R")
-
-# Seconds in which a loop that was held up reads what has arrived. Not 0: uvloop would not read in between.
-GRACE: Final = 0.001
 
 # The answer of a place that has raised what it was.
 _RAISED: Final = object()
 
 # Requests that may wait before those whose callers have gone are looked for.
 CROWD: Final = 64
-
-
-@final
-class Alarm:
-    """One timer for the earliest of many moments; of a loop that was held up it sees first what has arrived.
-
-    ``at`` is the moment (``time.monotonic()``) it is set for, infinity when for none. *ring* is called with the time
-    now and how late that is, in seconds; then it is set for none.
-    """
-
-    __slots__ = ("_ring", "_timer", "at")
-
-    def __init__(self, ring: Callable[[float, float], None]) -> None:
-        self._ring = ring
-        self._timer: asyncio.TimerHandle | None = None
-        self.at = math.inf
-
-    def set(self, loop: asyncio.AbstractEventLoop, at: float, now: float) -> None:
-        """Set it for *at*, and no longer for another moment."""
-        self.cancel()
-        self.at = at
-        self._timer = loop.call_later(max(at - now, 0.0), self._wait, loop)
-
-    def _wait(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._timer = loop.call_later(GRACE, self._go_off)
-
-    def _go_off(self) -> None:
-        now = monotonic()
-        late = now - self.at - GRACE
-        self._timer, self.at = None, math.inf
-        self._ring(now, late)
-
-    def cancel(self) -> None:
-        """Set it for no moment."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer, self.at = None, math.inf
-
-
-@asynccontextmanager
-async def patience(seconds: float) -> AsyncGenerator[None]:
-    """Raise TimeoutError when what is inside takes more than so many *seconds*.
-
-    As `asyncio.timeout`, but what had happened by then is seen first, when the loop was held up.
-    """
-    async with asyncio.timeout(None) as timeout:
-        loop = asyncio.get_running_loop()
-        timer = loop.call_later(max(seconds, 0.0), lambda: timeout.reschedule(loop.time() + GRACE))
-        try:
-            yield
-        finally:
-            timer.cancel()
 
 
 class BatchWindow(NamedTuple):
@@ -117,39 +57,39 @@ Work: TypeAlias = Operation[Any] | BatchWindow  # Any: whatever it is, its place
 
 
 @final
-class Place(Generic[R]):
-    """A request's place in the line of a connection: what the task that asked waits for, in place of a Future.
+class Waiter:
+    """What a task waits on, again and again for one request after the other; *place* is the request it waits for now.
 
-    A Future has its task called back through the loop, which costs as much as all else this client does with a reply;
-    of places one call wakes as many as got their replies together. It has as much of a Future as a Task asks for.
+    ``future`` is never done, unless its task is cancelled: `Line.wake` resumes the task directly. A Future would be
+    called back through the loop, which costs as much as the rest of a get. But asyncio registers the task with a Future
+    of its own in C, where no signal's handler can raise and lose the task.
+    """
+
+    __slots__ = ("future", "place")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.future: asyncio.Future[None] = asyncio.Future(loop=loop)
+        self.place: Place[Any] | None = None  # Any: whatever its task waits for
+
+
+@final
+class Place(Generic[R]):
+    """A request's place in the line of a connection. A task awaits it, once.
 
     Attributes:
         line: that of the connection.
         work: what is asked.
         plain: the same, when it is a plain request: one that echoes its opaque.
-        read: what makes the result of its answer.
+        read: makes the result of its answer.
         deadline: a ``time.monotonic()`` time.
         asked: when it was asked for; minus infinity when it was sent a second time.
-        answer: the answer, or what to raise; None while there is neither. A place that has one is done: what still
-            comes for it is dropped.
-        get_loop: returns the line's loop: a task of another is refused by asyncio.
-        wakeup: resumes the task, in ``context``; None when no task waits.
+        answer: the answer, or what to raise; None while there is neither. A place that has one is done: the reply that
+            still comes for it is dropped.
+        waiter: what its task waits on; None when no task waits.
     """
 
-    # No __init__: a call of one costs 1,400 instructions. Whoever makes one assigns all but the context.
-    __slots__ = (
-        "_asyncio_future_blocking",
-        "answer",
-        "asked",
-        "context",
-        "deadline",
-        "get_loop",
-        "line",
-        "plain",
-        "read",
-        "wakeup",
-        "work",
-    )
+    # No __init__: a call of one costs 1,400 instructions. Each caller assigns all of them.
+    __slots__ = ("answer", "asked", "deadline", "line", "plain", "read", "waiter", "work")
 
     line: Line
     work: Work
@@ -158,25 +98,27 @@ class Place(Generic[R]):
     deadline: float
     asked: float
     answer: object | None
-    get_loop: Callable[[], asyncio.AbstractEventLoop]
-    wakeup: Callable[[Place[Any]], object] | None  # Any: itself
-    context: Context
-    _asyncio_future_blocking: bool | None  # None: to `asyncio.ensure_future` it is an awaitable, and no Future
+    waiter: Waiter | None
 
-    # A task asks for it when it goes on: it may be anything that does not raise. In C, for it costs every request.
-    result = staticmethod(asyncio.get_running_loop)
-
-    def __await__(self) -> Generator[Place[R], None, R]:
+    def __await__(self) -> Generator[asyncio.Future[None], None, R]:
         """Wait for the answer; return what its reader makes of it, in the caller's task and context."""
-        if self.wakeup is not None or self._asyncio_future_blocking:
+        if self.waiter is not None:
             raise RuntimeError("another task awaits this request already")
-        # Until it is so: as with a condition variable, to be woken proves nothing.
-        while self.answer is None:
-            self._asyncio_future_blocking = True
-            try:
-                yield self
-            finally:
-                self.wakeup = self._asyncio_future_blocking = None
+        try:
+            # Until it is so: as with a condition variable, to be woken proves nothing.
+            while self.answer is None:
+                idle = self.line.idle
+                waiter = self.waiter = idle.pop() if idle else self.line.new_waiter()
+                waiter.place = self
+                waiter.future._asyncio_future_blocking = True
+                yield waiter.future
+                self.waiter = None
+        except GeneratorExit:  # the coroutine was closed; another task may await it
+            self.waiter = None
+            raise
+        except BaseException:
+            self.abandon()
+            raise
         answer = self.answer
         try:
             if type(answer) is tuple:  # nearly always
@@ -196,63 +138,68 @@ class Place(Generic[R]):
                 error.locate(node=self.line.node.name, operation=work.verb.name, key=work.given)
             raise
 
-    def add_done_callback(self, wakeup: Callable[[Place[Any]], object], *, context: Context) -> None:  # Any: itself
-        """Keep how to resume the task that waits."""
-        self._asyncio_future_blocking = None  # the task has made it False, which marks a Future
-        self.wakeup = wakeup
-        self.context = context
+    def abandon(self) -> None:
+        """Give it up: it is not sent any more, and a reply that still comes is dropped."""
+        self.waiter = None
+        if self.answer is None:
+            self.answer = _RAISED
+            self.line.look_soon()
 
-    def cancel(self, msg: object = None) -> bool:
-        """Abandon the place, for its task is cancelled; return False if it is done already."""
-        if self.answer is not None:
-            return False
-        self.line.abandon(self, asyncio.CancelledError() if msg is None else asyncio.CancelledError(msg))
-        return True
+    @property
+    def is_lost(self) -> bool:
+        """True when it is done and its task still waits: a signal's exception hit what was to wake it."""
+        waiter = self.waiter
+        return self.answer is not None and waiter is not None and _task_of(waiter) is not None
 
     @override
     def __repr__(self) -> str:
         return f"<Place on {self.line.node.name}: {'waiting' if self.answer is None else 'done'}>"
 
 
-def wake(places: Iterable[Place[Any]]) -> None:  # Any: whatever each waits for
-    """Resume the tasks that wait in *places*, all in this turn of the loop. Call it where no task runs."""
-    rest = iter(places)
-    place: Place[Any] | None = None  # Any: as above
-    try:
-        for place in rest:
-            if place.wakeup is not None:
-                place.context.run(place.wakeup, place)
-    except BaseException as error:  # a signal's, or what ends the loop: it is the loop's, and the others wait
-        left = [*rest] if place is None else [*rest, place]
-        loop = asyncio.get_running_loop()
-        loop.call_soon(_throw, error)
-        loop.call_soon(wake, left)
-
-
-def _throw(error: BaseException) -> NoReturn:
-    raise error
+def _task_of(waiter: Waiter) -> asyncio.Task[Any] | None:  # Any: whatever it returns
+    """Return the task that waits on *waiter* now."""
+    for wakeup, _ in waiter.future._callbacks or ():
+        task: asyncio.Task[Any] = wakeup.__self__  # type: ignore[attr-defined]  # the method of a task
+        if task._fut_waiter is waiter.future:
+            return task
+    return None
 
 
 @final
 class Line:
-    """Who waits on one connection, in the order asked.
+    """The places of one connection, in the order asked.
 
     Attributes:
-        node: whom errors name.
-        loop: the event loop of all tasks in it; None before the first. ``get_loop`` returns it.
+        node: named in errors.
+        loop: the event loop of all tasks in it; None before the first.
         waiting: the places whose requests are not yet written.
         in_flight: those whose requests are: the list that the link keeps.
+        answered: those whose tasks are to be woken.
+        waiters: what tasks wait on; *idle* are those that no task uses.
     """
 
-    __slots__ = ("_crowd", "_drained", "_will_look", "get_loop", "in_flight", "loop", "node", "waiting")
-
-    get_loop: Callable[[], asyncio.AbstractEventLoop]
+    __slots__ = (
+        "_crowd",
+        "_done",
+        "_drained",
+        "_will_look",
+        "answered",
+        "idle",
+        "in_flight",
+        "loop",
+        "node",
+        "waiters",
+        "waiting",
+    )
 
     def __init__(self, node: Node) -> None:
         self.node = node
         self.loop: asyncio.AbstractEventLoop | None = None
         self.waiting: list[Place[Any]] = []  # Any: whatever each waits for
         self.in_flight: list[Place[Any]] = []  # Any: as above
+        self.answered: deque[Place[Any]] = deque()  # Any: as above
+        self.waiters: list[Waiter] = []
+        self.idle: deque[Waiter] = deque()
         self._crowd = CROWD
         self._drained: asyncio.Future[None] | None = None
         self._will_look = False
@@ -263,32 +210,83 @@ class Line:
             raise InvalidArgumentError(
                 "this connection belongs to another event loop; make a client in each loop that uses one"
             )
-        self.get_loop = repeat(loop).__next__  # in C, for each task asks
         self.loop = loop
+        self._done: asyncio.Future[None] = asyncio.Future(loop=loop)  # what a task is given that may go on
+        self._done.set_result(None)
+
+    def new_waiter(self) -> Waiter:
+        """Return one more waiter."""
+        assert self.loop is not None, "a place is made where a loop runs"
+        waiter = Waiter(self.loop)
+        self.waiters.append(waiter)
+        return waiter
 
     @property
     def undone(self) -> list[Place[Any]]:  # Any: as above
-        """The places of those who still wait."""
+        """The places that have no answer and are waited for."""
         return [place for place in (*self.in_flight, *self.waiting) if place.answer is None]
+
+    @property
+    def awaited(self) -> list[Place[Any]]:  # Any: as above
+        """The places that tasks wait for: also those that are in no list, for a signal's exception hit there."""
+        both = [(waiter, waiter.place) for waiter in self.waiters]
+        return [place for waiter, place in both if place is not None and place.waiter is waiter]
+
+    # --- waking ------------------------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Resume the tasks of all places in ``answered``. Call it where no task runs.
+
+        A task may run the loop in there (nested loops do): then the rest is woken from within.
+        """
+        answered, idle, done = self.answered, self.idle, self._done
+        try:
+            while answered:
+                place = answered.popleft()
+                waiter = place.waiter
+                if waiter is None:
+                    continue
+                future = waiter.future
+                callbacks = future._callbacks
+                if not callbacks:  # its task was cancelled
+                    continue
+                wakeup, context = callbacks[0]
+                if wakeup.__self__._fut_waiter is future:  # type: ignore[attr-defined]  # the method of a task
+                    context.run(wakeup, done)
+                future.remove_done_callback(wakeup)
+                waiter.place = None
+                idle.append(waiter)
+        except BaseException as error:  # a signal's, or what ends the loop: it is the loop's, and the others wait
+            assert self.loop is not None, "a place has an answer"
+            self.loop.call_soon(self.wake)
+            self.loop.call_soon(throw, error)
+
+    def wake_lost(self) -> None:
+        """Wake the tasks whose places are done and that were not woken; forget the waiters that are of no use."""
+        self.answered.extend(place for place in self.awaited if place.is_lost)
+        self.wake()
+        self.waiters = [waiter for waiter in self.waiters if not waiter.future.done()]
+        if not self.awaited:
+            self.waiters.clear()
+            self.idle.clear()
 
     def fail(self, places: Iterable[Place[Any]], error: MetacacheError, *, sent: bool) -> None:  # Any: as above
         """Give those of *places* that are not done an error of their own; *sent*: a write may have been applied."""
         error.locate(node=self.node.name)
         failed = [place for place in places if place.answer is None]
-        if failed:
-            asyncio.get_running_loop().call_soon(wake, failed)  # first: whatever strikes, nobody waits for ever
+        if failed and self.loop is not None:
+            self.loop.call_soon(self.wake)
             fail_places(failed, error, sent=sent)
+            self.answered.extend(failed)
         self.look_who_is_left()
 
-    def abandon(self, place: Place[Any], error: asyncio.CancelledError) -> None:  # Any: as above
-        """Let whoever waits in *place* go, with *error*: its task was cancelled, perhaps by the end of the loop."""
-        if self.loop is not None:
-            if place.wakeup is not None:
-                self.loop.call_soon(wake, (place,))
-            if self._drained is not None and not self._will_look:  # once for all who are cancelled together
-                self._will_look = True
-                self.loop.call_soon(self.look_who_is_left)
-        place.answer = error
+    # --- those that are left -----------------------------------------------------------------------------------------
+
+    def look_soon(self) -> None:
+        """Look who is left, once for all that are given up together."""
+        if self._drained is not None and not self._will_look and self.loop is not None:
+            self._will_look = True
+            self.loop.call_soon(self.look_who_is_left)
 
     def drop_abandoned(self) -> None:
         """Forget those waiting whose callers have gone."""
@@ -301,18 +299,23 @@ class Line:
             self._crowd = 2 * len(self.waiting) + CROWD
 
     def look_who_is_left(self) -> None:
-        """Tell who waits for it when nobody is."""
+        """End the wait of `drain` when no place is left."""
         self._will_look = False
         if self._drained is not None and not self.undone:
             self._drained.set_result(None)
             self._drained = None
 
     async def drain(self, seconds: float) -> None:
-        """Wait until nobody waits any more; look again every so many *seconds*: what a signal struck tells nobody."""
+        """Wait until every place is done; look again every *seconds*, for a signal's exception may lose the news."""
         while self.undone:  # again and again: a batch asks for its next windows when it has some
             if self._drained is None:
                 self._drained = asyncio.get_running_loop().create_future()
             await asyncio.wait((self._drained,), timeout=seconds)
+
+
+def throw(error: BaseException) -> NoReturn:
+    """Raise *error*. As a callback of the loop: asyncio drops an OSError that comes out of a protocol's methods."""
+    raise error
 
 
 def weight_of(work: Work) -> int:

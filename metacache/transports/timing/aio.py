@@ -1,0 +1,94 @@
+"""Moments under an event loop: a timer for the earliest of many deadlines, and a time limit for a block of code.
+
+Knows clocks and a loop that was held up; knows no request and no socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from time import monotonic
+from typing import Final, final
+
+__all__ = ["Alarm", "patience"]
+
+# Seconds in which a loop that was held up reads what has arrived. Not 0: uvloop would not read in between.
+GRACE: Final = 0.001
+
+# A signal's handler may raise in a callback of a timer, and asyncio calls that one no more. So an alarm is several
+# timers, this many seconds apart; the first that goes through cancels the others.
+RINGS: Final = 4
+AGAIN: Final = 0.01
+_WAITS: Final = tuple(AGAIN * ring for ring in range(RINGS))
+
+
+@final
+class Alarm:
+    """One timer for the earliest of many moments. A loop that was held up first reads what has arrived.
+
+    ``at`` is the moment (``time.monotonic()``) it is set for, infinity when it is not set. A moment in the past means
+    that the loop is late, or that a signal's exception hit the alarm: set it once more.
+
+    Args:
+        ring: called with the time now and how late that is, in seconds. It sets the alarm for the next moment. If it
+            raises, it is called again.
+    """
+
+    __slots__ = ("_ring", "_timers", "at")
+
+    def __init__(self, ring: Callable[[float, float], None]) -> None:
+        self._ring = ring
+        self._timers: list[asyncio.TimerHandle] = []
+        self.at = math.inf
+
+    def set(self, loop: asyncio.AbstractEventLoop, at: float, now: float) -> None:
+        """Set it for *at*, and no longer for another moment in the future."""
+        delay = max(at - now, 0.0)
+        before, is_overdue = self._timers, self.at <= now
+        self._timers = [loop.call_later(delay + wait, self._wait, loop, at + wait) for wait in _WAITS]
+        self.at = at  # last: an alarm that says it is set must have its timers
+        if not is_overdue:  # an overdue one knows how late the loop is
+            _cancel(before)
+
+    def _wait(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
+        loop.call_later(GRACE, self._go_off, due)
+
+    def _go_off(self, due: float) -> None:
+        rings, now = self._timers, monotonic()
+        self._ring(now, now - due - GRACE)
+        _cancel(rings)
+        if self._timers is rings:
+            self._timers, self.at = [], math.inf
+
+    def cancel(self) -> None:
+        """Set it for no moment."""
+        _cancel(self._timers)
+        self._timers, self.at = [], math.inf
+
+
+def _cancel(timers: list[asyncio.TimerHandle]) -> None:
+    for timer in timers:
+        timer.cancel()
+
+
+@asynccontextmanager
+async def patience(seconds: float) -> AsyncGenerator[None]:
+    """Raise TimeoutError, with a message, when the code inside takes more than *seconds*.
+
+    As `asyncio.timeout`, but a loop that was held up first sees what has arrived. The TimeoutError of asyncio has no
+    arguments, and looks like one that another thread injected; this one does not (`interrupts.is_own`).
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(None) as timeout:
+            timer = loop.call_later(max(seconds, 0.0), lambda: timeout.reschedule(loop.time() + GRACE))
+            try:
+                yield
+            finally:
+                timer.cancel()
+    except TimeoutError as error:
+        if error.args or not isinstance(error.__cause__, asyncio.CancelledError):
+            raise
+        raise TimeoutError(f"it took longer than {seconds:.3f} seconds") from error
