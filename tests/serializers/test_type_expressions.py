@@ -360,7 +360,7 @@ def test_a_parameter_is_read_in_the_class_that_has_it() -> None:
 
 def test_a_recursive_alias_is_checked_at_every_depth() -> None:
     json: Any = load_serializer("json", Json)
-    value: object = {"a": [1, {"b": None, "c": [[], {"d": [True, "x", 1.5]}]}]}
+    value = {"a": [1, {"b": None, "c": [[0], {"d": [True, "x", 1.5]}]}]}
     assert json.loads(json.dumps(value)) == value
     with pytest.raises(SerializationError):
         json.dumps({"a": [{"b": [b"no JSON"]}]})
