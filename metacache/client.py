@@ -17,7 +17,7 @@ from metacache import recipes
 from metacache.arguments import DEFAULT, Default, Ttl
 from metacache.copying import refuse_copy
 from metacache.core import Core, check_transport
-from metacache.effects.blocking import BlockingEffects, Run
+from metacache.effects.blocking import BlockingEffects
 from metacache.errors import MetacacheError
 from metacache.operations import APPEND, DECREMENT, INCREMENT, PREPEND
 from metacache.options import ClientOptions, ViewOptions, options_of
@@ -59,9 +59,6 @@ class Client(Generic[T]):
 
     __reduce_ex__ = refuse_copy
     __slots__ = ("_core", "_effects", "_operations", "_owns", "_run", "_transport")
-
-    _run: Run
-    _transport: Transport
 
     @overload
     def __init__(
