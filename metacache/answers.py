@@ -60,7 +60,7 @@ def _by_code(keys: Collection[K], replies: Replies, results: Mapping[bytes, T]) 
 
 
 def read_done(reply: Reply) -> bool:
-    """Tell whether the item was there."""
+    """Return whether the item was there."""
     return reply[0][0] == b"HD"
 
 
@@ -78,23 +78,23 @@ def read_number(reply: Reply) -> int | None:
 
 
 def read_metadata(reply: Reply) -> Metadata | None:
-    """Return what ``me`` tells; None when there is no item."""
+    """Return what ``me`` reports; None when there is no item."""
     tokens, _ = reply
     if tokens[0] == b"EN":
         return None
     # A partition's first and third part are a pair, which pyright cannot count.
-    told = dict(  # pyright: ignore[reportCallIssue]
+    parts = dict(  # pyright: ignore[reportCallIssue]
         token.partition(b"=")[::2]  # pyright: ignore[reportArgumentType]
         for token in tokens[2:]
     )
-    numbers = [told.get(name, b"") for name in (b"la", b"cas", b"cls", b"size")]
+    numbers = [parts.get(name, b"") for name in (b"la", b"cas", b"cls", b"size")]
     if not all(number.isdigit() and len(number) <= 20 for number in numbers):
         raise ProtocolError("ME lacks a part, or a part is no number")
     idle_seconds, cas, slab_class, item_size = map(int, numbers)
     return Metadata(
         idle_seconds=idle_seconds,
         cas=cas,
-        fetched_before=told.get(b"fetch") == b"yes",
+        fetched_before=parts.get(b"fetch") == b"yes",
         slab_class=slab_class,
         item_size=item_size,
     )

@@ -132,7 +132,7 @@ class Client(Generic[T]):
 
     @property
     def undecodable(self) -> Mapping[Cause, int]:
-        """How many stored values were none of this client's type, by cause. Live."""
+        """How many stored values could not be decoded, by cause. Live."""
         return self._core.undecodable.counts
 
     @property

@@ -244,5 +244,6 @@ class BatchError(MetacacheError):
 def _summary(results: Mapping[str | bytes, object], errors: Mapping[str | bytes, MetacacheError]) -> str:
     causes = Counter((type(error).__name__, error.node) for error in errors.values())
     counts = ", ".join(f"{count} {name}" + (f" at {node}" if node else "") for (name, node), count in causes.items())
-    first = next((_said(error) for error in errors.values()), "None")
+    # No generator that is left half-way: Python drops an exception of a signal handler while it closes one.
+    first = _said(next(iter(errors.values()))) if errors else "None"
     return f"{len(errors)} of {len(errors) + len(results)} keys failed: {counts}; the first: {first}"

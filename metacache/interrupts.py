@@ -65,7 +65,7 @@ class ignoring:  # noqa: N801 - reads as a phrase: with ignoring(ValueError)
 
 
 def is_injected(error: BaseException) -> bool:
-    """Tell whether a signal handler or another thread raised *error*. Call it where *error* is caught.
+    """Return whether a signal handler or another thread raised *error*. Call it where *error* is caught.
 
     For errors of this package's classes, which only a ``raise`` statement raises. One that the user's own code raised,
     as a transport of the user, is neither `is_own` nor this.
@@ -76,7 +76,7 @@ def is_injected(error: BaseException) -> bool:
 
 
 def _is_raised_by_code(error: BaseException) -> bool:
-    """Tell whether a ``raise`` statement raised *error*."""
+    """Return whether a ``raise`` statement raised *error*."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -84,7 +84,7 @@ def _is_raised_by_code(error: BaseException) -> bool:
 
 
 def fails_again(call: Callable[[A], object], argument: A, error: Exception) -> bool:
-    """Tell whether *call*, which raised *error* for *argument*, fails in the same way when it is called again.
+    """Return whether *call*, which raised *error* for *argument*, fails in the same way when it is called again.
 
     If it does not, *error* interrupted the call. An exception that is known to come from a signal handler is not
     tried again. What interrupts the second call propagates.
@@ -111,7 +111,7 @@ def _failure(call: Callable[[A], object], argument: A) -> Exception | None:
 
 
 def _is_same(one: Exception | None, other: Exception) -> bool:
-    """Tell whether both are of one class and were raised in the same place."""
+    """Return whether both are of one class and were raised in the same place."""
     if one is None or type(one) is not type(other):
         return False
     # Where the stack or the memory ends depends on the caller.

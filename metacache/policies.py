@@ -74,7 +74,7 @@ class UndecodablePolicy:
             self._logged.add(writer)  # no other thread runs between the line above and this
             logger.warning("undecodable value (wire_id %d, fingerprint %d): %s", *writer, _REASONS[found.cause])
         if self._strict:
-            raise DecodeError(f"the stored value is none of this client's: {_REASONS[found.cause]}")
+            raise DecodeError(f"the stored value cannot be decoded: {_REASONS[found.cause]}")
         return MISS
 
 
@@ -123,7 +123,7 @@ class ErrorPolicy:
         return MappingProxyType(self._names)
 
     def forgives(self, kind: Kind, error: MetacacheError) -> bool:
-        """Count *error*, which ended a call; tell whether a verb of *kind* returns its fallback instead of raising it.
+        """Count *error*, which ended a call; return whether a verb of *kind* returns its fallback instead.
 
         What a signal handler or another thread raised is neither counted nor forgiven.
         """
@@ -143,7 +143,7 @@ class ErrorPolicy:
         self._counts.add_errors(number)
 
     def forgives_all(self, kind: Kind, errors: Collection[MetacacheError]) -> bool:
-        """Tell whether a verb of *kind* forgives all of *errors*; count them as forgiven if so."""
+        """Return whether a verb of *kind* forgives all of *errors*; count them as forgiven if so."""
         forgivable = [error for error in errors if isinstance(error, FORGIVABLE)]
         if kind not in self._forgiven or len(forgivable) < len(errors):
             return False

@@ -254,12 +254,12 @@ def test_an_error_that_the_users_code_raises_is_not_injected() -> None:
     def bare(_: bytes) -> None:
         raise OperationTimeout
 
-    def told(_: bytes) -> None:
+    def with_words(_: bytes) -> None:
         raise OperationTimeout("by a wrapper")
 
-    for call in (bare, told):
+    for call in (bare, with_words):
         assert not is_injected(caught_of(call))
-        assert not is_own(caught_of(call)) or call is told
+        assert not is_own(caught_of(call)) or call is with_words
 
 
 @pytest.mark.parametrize("class_", [OperationTimeout, ConnectError])

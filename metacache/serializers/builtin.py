@@ -151,7 +151,7 @@ class _Builtin(Generic[T]):
         self._serializer = serializer
 
     def supports(self, type_: object, /) -> bool:
-        """Tell whether *type_* is the class."""
+        """Return whether *type_* is the class."""
         return type_ is self._class
 
     def build(self, type_: object, /) -> Any:  # Any: would be Serializer[T] of the class, which has just been compared
@@ -169,7 +169,7 @@ class _JsonPlugin:
     wire_id = JsonSerializer.wire_id
 
     def supports(self, type_: object, /) -> bool:
-        """Tell whether *type_* is made of JSON types only."""
+        """Return whether *type_* is made of JSON types only."""
         try:
             json_check(type_)
         except InvalidTypeError:

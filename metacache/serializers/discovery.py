@@ -50,9 +50,9 @@ def load_serializer(
     try:
         serializer: Serializer[T] = found.built(type_)
     except Refused as refused:
-        told = f"serializer {name!r} does not serve {type_name(type_)}"
+        refusal = f"serializer {name!r} does not serve {type_name(type_)}"
         reason = f": {refused}" if str(refused) else ""
-        raise InvalidTypeError(f"{told}{reason}; {suggestion(type_, refused=name)}") from refused.__cause__
+        raise InvalidTypeError(f"{refusal}{reason}; {suggestion(type_, refused=name)}") from refused.__cause__
     if serializer.wire_id in PRIVATE:
         _check_private(name, serializer, type_, fingerprint)
     else:
@@ -70,11 +70,11 @@ def _claim(found: Plugin) -> None:
 
 def _check_private(name: str, serializer: Serializer[T], type_: object, fingerprint: str) -> None:
     """Check that values of *serializer* are not taken for those of another one with the same wire_id."""
-    told = f"serializer {name!r} has the private wire_id {serializer.wire_id}, which others may have too"
+    is_private = f"serializer {name!r} has the private wire_id {serializer.wire_id}, which others may have too"
     if fingerprint == "off":
-        raise InvalidArgumentError(f"{told}: fingerprint='off' is not for it")
+        raise InvalidArgumentError(f"{is_private}: fingerprint='off' is not for it")
     if serializer.fingerprint == 0 or serializer.fingerprint == _plain(type_):
-        raise SerializerNotFound(f"{told}: its fingerprint must be fingerprint(type_, serializer={name!r})")
+        raise SerializerNotFound(f"{is_private}: its fingerprint must be fingerprint(type_, serializer={name!r})")
 
 
 def _plain(type_: object) -> int | None:

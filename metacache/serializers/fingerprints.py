@@ -34,8 +34,8 @@ def fingerprint(type_: object, *, serializer: str = "") -> int:
         text = graph_of(type_).text()
     except UnknownShape as error:
         name = type_name(type_)
-        told = "it is not a type of values" if str(error) == name else f"it holds {error}"
-        raise InvalidTypeError(f"{name} has no fingerprint: {told}") from None
+        reason = "it is not a type of values" if str(error) == name else f"it holds {error}"
+        raise InvalidTypeError(f"{name} has no fingerprint: {reason}") from None
     plain = _digest(text)
     if not serializer:
         return plain

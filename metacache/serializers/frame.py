@@ -1,6 +1,6 @@
 """From a value to (client flags, bytes) and back: the 32 bits that say who wrote a value, and how.
 
-    31-28  0b1011, so that other clients' flags are told apart
+    31-28  0b1011, which distinguishes them from the flags of other clients
     27-12  schema fingerprint, 0 = none
     11-8   compressor id, 0 = none
     7-0    wire_id of the serializer, never with a bit that makes another client run the value as code
@@ -139,7 +139,7 @@ class Frame(Generic[T]):
             raise Undecodable("compressor", self.serializer.wire_id, self.serializer.fingerprint)
 
     def _compares(self, fingerprint: int) -> bool:
-        """Tell whether the *fingerprint* of a stored value counts: both have one, or the wire_id is shared."""
+        """Return whether the *fingerprint* of a stored value counts: both have one, or the wire_id is shared."""
         return (fingerprint != 0 and self.serializer.fingerprint != 0) or self.serializer.wire_id in PRIVATE
 
     def _load(self, data: bytes) -> T:
@@ -199,8 +199,8 @@ def _check_ids(serializer: Serializer[T]) -> None:
 
 def _check_compressor(compressor: Compressor) -> None:
     if isinstance(compressor, type) or not all(hasattr(compressor, name) for name in _COMPRESSOR):
-        told = "a class" if isinstance(compressor, type) else type(compressor).__name__
-        raise InvalidTypeError(f"compressor is a Compressor, as Zlib(), or None, not {told}")
+        given = "a class" if isinstance(compressor, type) else type(compressor).__name__
+        raise InvalidTypeError(f"compressor is a Compressor, as Zlib(), or None, not {given}")
     check_whole("a compressor_id", compressor.compressor_id, 1, 15)
     check_whole("a compressor's min_size", compressor.min_size, 0)
 

@@ -166,7 +166,7 @@ class Graph:
         return [index for index in _references(shape) if self._definitions[index].kind == ALIAS]
 
     def _reaches(self, start: int, steps: Callable[[Shape], Iterable[int]]) -> bool:
-        """Tell whether *steps* lead from the definition at *start* back to it."""
+        """Return whether *steps* lead from the definition at *start* back to it."""
         seen: set[int] = set()
         pending = [start]
         while pending:
@@ -221,7 +221,7 @@ class Graph:
     def _colors(self) -> dict[int, str]:
         """Return a color for each definition: the same for two that differ in nothing, however deep one looks.
 
-        A round tells two definitions apart when their parts had different colors in the round before. The first round
+        A round distinguishes two definitions when their parts had different colors in the round before. The first round
         that finds no more colors is the last.
         """
         colors = dict.fromkeys(self._reachable(), "")

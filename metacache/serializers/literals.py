@@ -20,7 +20,7 @@ _Value = Any
 
 
 def literal_text(value: object) -> str:
-    """Return a text that tells literals apart by type and value. Raises UnknownShape for what can be no literal."""
+    """Return a text that distinguishes literals by type and value. Raises UnknownShape for what can be no literal."""
     if isinstance(value, enum.Enum):
         return f"member:{literal_text(value.value)}"
     if isinstance(value, str):

@@ -77,7 +77,7 @@ def library_name(class_: object) -> str | None:
 
 
 def is_standard(class_: type) -> bool:
-    """Tell whether *class_* is of the standard library, known here or not."""
+    """Return whether *class_* is of the standard library, known here or not."""
     return str(class_.__module__).partition(".")[0] in _STANDARD and _is_found(class_)
 
 

@@ -1,4 +1,4 @@
-"""What a serializer, a serializer plugin and a compressor are. Nobody needs to inherit from these."""
+"""What a serializer, a serializer plugin and a compressor are. A plugin need not inherit from these."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Compressor(Protocol):
 
     @property
     def min_size(self) -> int:
-        """Values below so many bytes are stored as they are."""
+        """Values of fewer bytes are stored without compression."""
         ...
 
     def compress(self, data: bytes, /) -> bytes:

@@ -82,7 +82,7 @@ def required_keys(class_: _Class) -> frozenset[str]:
 
 
 def _is_required(hint: _Type, otherwise: bool) -> bool:
-    """Tell it by the annotation: __required_keys__ overlooks NotRequired where annotations are strings."""
+    """Decide by the annotation: __required_keys__ overlooks NotRequired where annotations are strings."""
     origin: _Type = typing.get_origin(hint)
     if origin in (typing.Required, typing.NotRequired):
         return origin is typing.Required

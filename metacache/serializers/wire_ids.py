@@ -23,5 +23,5 @@ RULE: Final = (
 
 
 def is_wire_id(wire_id: object) -> bool:
-    """Tell whether *wire_id* is one that a serializer may have; 2 is only for metacache's own int."""
+    """Return whether *wire_id* is one that a serializer may have; 2 is only for metacache's own int."""
     return type(wire_id) is int and 16 <= wire_id <= 240 and wire_id % 16 == 0

@@ -100,7 +100,7 @@ class Halved:
 
     def decompress(self, data: bytes, /) -> bytes:
         if data != b"11":
-            raise IndexError("none of its own")
+            raise IndexError("not compressed by this")
         return b"".join(bytes((byte, byte)) for byte in self._half(data * 2))
 
     def _half(self, data: bytes) -> bytes:

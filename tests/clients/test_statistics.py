@@ -267,7 +267,7 @@ class Counters:
         self.errors = ErrorPolicy("miss", self.counts, self.names)
         self._reader = Reader(Frame(BytesSerializer(), reads_plain=True), self.undecodable, self.counts)
         self._found = Undecodable("decode")
-        self._error = (OperationTimeout("as told"),)
+        self._error = (OperationTimeout("for the test"),)
         own = Frame(BytesSerializer()).flags
         self._hit: Reply = ([b"VA", b"1", b"f%d" % own], b"v")
         self._stale: Reply = ([b"VA", b"1", b"f%d" % own, b"X"], b"v")

@@ -12,6 +12,7 @@ import pytest
 
 from metacache import Client, DecodeError, InvalidArgumentError, SerializationError, Zlib
 from metacache.serializers.builtin import StrSerializer
+from metacache.serializers.compression import installed_compressor
 from metacache.serializers.frame import Frame, Undecodable
 from metacache.testing import FakeServer, FakeTransport
 from tests.plugins.distributions import install, put_on_path
@@ -131,7 +132,9 @@ def test_an_installed_compressor_is_found_by_its_id(tmp_path: Path, monkeypatch:
     """
     install(tmp_path, "metacache-reversed", {"reversed": "reversing:REVERSED"}, {"reversing": source}, "compressors")
     put_on_path(monkeypatch, tmp_path)
+    installed_compressor.cache_clear()  # another test may have asked for this id
     assert Frame(StrSerializer()).decode(PLAIN | 14 << 8, b"cba") == "!abc"
+    installed_compressor.cache_clear()
 
 
 def test_a_compressor_that_cannot_be_loaded_is_passed_over(

@@ -180,7 +180,7 @@ def test_a_key_that_may_be_missing_counts() -> None:
         assert read_by(Short, Total, {"a": 1}, serializer) is None
 
 
-# --- what else a Struct can be told -----------------------------------------------------------------------------------
+# --- the other options of a Struct ------------------------------------------------------------------------------------
 
 SAME: Final[Mapping[str, Mapping[str, Any]]] = {
     "plain": {},

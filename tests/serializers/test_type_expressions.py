@@ -19,11 +19,11 @@ import msgspec
 import pytest
 from typing_extensions import Doc, TypeAliasType, TypedDict, override
 
-from metacache import InvalidTypeError, connect, connect_async, load_serializer
+from metacache import InvalidTypeError, SerializationError, connect, connect_async, load_serializer
 from metacache.serializers import fingerprint
 from metacache.serializers.names import type_name
 from metacache.serializers.shapes import graph_of
-from tests.serializers.golden_types import TYPES, Box, Shop
+from tests.serializers.golden_types import TYPES, Box, Json, Shop
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -356,6 +356,14 @@ def test_a_parameter_is_read_in_the_class_that_has_it() -> None:
     assert graph_of(Last).text() == shared
     assert graph_of(KeyedToo).text() == "#0|typeddict(key,other;int,str)"
     assert graph_of(Box[list[Box[int]]]).text() == "#0|record(held;list(;#1))|record(held;int)"
+
+
+def test_a_recursive_alias_is_checked_at_every_depth() -> None:
+    json: Any = load_serializer("json", Json)
+    value = {"a": [1, {"b": None, "c": [[0], {"d": [True, "x", 1.5]}]}]}
+    assert json.loads(json.dumps(value)) == value
+    with pytest.raises(SerializationError):
+        json.dumps({"a": [{"b": [b"no JSON"]}]})
 
 
 # --- large and recursive types ---------------------------------------------------------------------------------------

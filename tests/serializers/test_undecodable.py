@@ -55,7 +55,7 @@ def test_a_strict_client_raises_an_error_that_tells_key_and_cause_but_no_value()
     with pytest.raises(DecodeError) as raised:
         client.get("k")
     assert str(raised.value) == (
-        "get 'k' on fake: the stored value is none of this client's: its bytes do not decode to the type"
+        "get 'k' on fake: the stored value cannot be decoded: its bytes do not decode to the type"
     )
     assert client.undecodable["decode"] == 1
     client.set("k", [2])
