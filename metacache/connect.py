@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final, TypeVar, overload
 
 from typing_extensions import TypeForm, Unpack
@@ -11,10 +12,12 @@ from metacache.aio import AsyncClient
 from metacache.client import Client
 from metacache.cluster.aio import AsyncCluster
 from metacache.cluster.blocking import Cluster
+from metacache.cluster.loops.aio import PerLoop
 from metacache.discovery import load_node_source
 from metacache.discovery.aio import AsyncWatch, poll
 from metacache.discovery.blocking import Watch
 from metacache.discovery.follower import ask, known_nodes
+from metacache.discovery.sources import NodeSource
 from metacache.errors import InvalidTypeError
 from metacache.nodes import Node
 from metacache.options import ClientOptions, options_of
@@ -140,7 +143,10 @@ def connect_async(
     """
     chosen = serializer_for(type_, serializer)
     options_of(options)  # before anything is opened
-    return AsyncClient(open_async_cluster(url, settings or Settings()), chosen, owns=True, **options)
+    where, make, complete = _async_clusters(url, settings or Settings())
+    owner = f"<AsyncClient prefix={options.get('prefix', '')!r} on {where}>"
+    transport = PerLoop(make, name=where, owner=owner, timeout=complete.timeout)
+    return AsyncClient(transport, chosen, owns=True, **options)
 
 
 # type and not isinstance: a subclass of int or str needs a serializer that makes it again.
@@ -174,14 +180,27 @@ def open_cluster(url: str, settings: Settings) -> Cluster:
 
 def open_async_cluster(url: str, settings: Settings) -> AsyncCluster:
     """Return the asyncio cluster of the nodes that *url* names; a source of nodes is first asked when it is used."""
+    _, make, _ = _async_clusters(url, settings)
+    return make()
+
+
+def _async_clusters(url: str, settings: Settings) -> tuple[str, Callable[[], AsyncCluster], Settings]:
+    """Return where *url* leads, without credentials, a maker of clusters of its nodes, and the complete settings."""
     place, complete = parse_url(url, settings)
     if not isinstance(place, SourceOfNodes):
-        return AsyncCluster(place, settings=complete)
-    source = load_node_source(place.name)(place.host, place.port, settings=complete)
+        nodes = tuple(place)
+        return ", ".join(node.name for node in nodes), partial(AsyncCluster, nodes, settings=complete), complete
+    open_source = partial(load_node_source(place.name), place.host, place.port, settings=complete)
+    open_source()  # a source that is not possible is an error here, and not when it is used
+    return f"{place.name}://{place.host}:{place.port}", partial(_watching_cluster, open_source, complete), complete
+
+
+def _watching_cluster(open_source: Callable[[], NodeSource], settings: Settings) -> AsyncCluster:
+    source = open_source()
 
     async def find(cluster: AsyncCluster) -> Sequence[Node]:
         first = await poll(source)
-        cluster.attach(AsyncWatch(source, cluster.set_nodes, settings=complete, first=first))
+        cluster.attach(AsyncWatch(source, cluster.set_nodes, settings=settings, first=first))
         return first
 
-    return AsyncCluster(find, settings=complete)
+    return AsyncCluster(find, settings=settings)

@@ -39,6 +39,7 @@ from metacache.routing import RendezvousRouter, Router
 from metacache.settings import Settings, check_settings
 from metacache.transports.aio import AsyncConnection
 from metacache.transports.limits import check_bodies
+from metacache.transports.loops.aio import is_running_here, running_loop
 from metacache.transports.waiting.aio import unsent
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ OTHER_LOOP: Final = "this cluster belongs to another event loop; make a client i
 
 class _Closeable(Protocol):
     def aclose(self) -> Awaitable[None]: ...
+    def cancel(self) -> None: ...
 
 
 @final
@@ -77,6 +79,9 @@ class AsyncCluster:
         settings: of every pool and connection, and ``on_node_down``.
         router: makes a Router of the nodes.
         on_state_change: called with (node, state before, state now); must not wait.
+
+    ``settled`` is the table by which a request may go straight to its pool, if that is healthy; None when the nodes are
+    not found yet, and where keys move.
 
     Raises InvalidArgumentError when the nodes are none or not distinct.
     """
@@ -94,6 +99,7 @@ class AsyncCluster:
         "_opening",
         "_settings",
         "_table",
+        "settled",
     )
 
     def __init__(
@@ -115,8 +121,14 @@ class AsyncCluster:
         self._opening: asyncio.Task[Exception | None] | None = None
         self._find = nodes if callable(nodes) else None
         self._table: Table[AsyncPool] = Table(UNOPENED, {}, moves=False)
+        self.settled: Table[AsyncPool] | None = None
         if not callable(nodes):
-            self._table = self._table_of(nodes_of(nodes), None)
+            self._settle(self._table_of(nodes_of(nodes), None))
+
+    def _settle(self, table: Table[AsyncPool]) -> None:
+        self._table = table
+        self._find = None  # they are known now
+        self.settled = None if self._moves else table
 
     def _table_of(self, nodes: Sequence[Node], known: Table[AsyncPool] | None) -> Table[AsyncPool]:
         members: dict[str, Member[AsyncPool]] = {} if known is None else dict(known.members)
@@ -149,28 +161,22 @@ class AsyncCluster:
         *deadline*: a ``time.monotonic()`` time; None: ``Settings.timeout`` from now. Raises NodeDownError when that
         node is down, and what `AsyncPool.run` raises.
         """
-        if self._find is not None:
-            return self._open_and_run(op, deadline)
-        table = self._table
-        member = table.members[table.pick(op.key).name]
-        if member.health is not HEALTHY or self._moves:
-            by = monotonic() + self._settings.timeout if deadline is None else deadline
-            return self._run_carefully(op, by)
-        return member.pool.run(op, deadline=deadline)
-
-    async def _open_and_run(self, op: Operation[R], deadline: float | None) -> R:
-        by = monotonic() + self._settings.timeout if deadline is None else deadline
-        await self._open(by)
-        return await self.run(op, deadline=by)
+        table = self.settled
+        if table is not None:
+            member = table.members[table.pick(op.key).name]
+            if member.health is HEALTHY:
+                return member.pool.run(op, deadline=deadline)
+        return self._run_carefully(op, monotonic() + self._settings.timeout if deadline is None else deadline)
 
     async def _open(self, deadline: float) -> None:
         """Find the nodes, once for all who wait for them. Raises ConnectError when they are not found in time."""
         if self._closed:
             raise ClosedError("the cluster was closed")
+        loop = running_loop()
         if self._opening is None or self._opening.done():
-            self._opening = asyncio.get_running_loop().create_task(self._find_nodes())
+            self._opening = loop.create_task(self._find_nodes())
         opening = self._opening
-        if opening.get_loop() is not asyncio.get_running_loop():
+        if opening.get_loop() is not loop:
             raise InvalidArgumentError(OTHER_LOOP)
         # Neither a cancelled caller nor a late one ends it for the others, and its end by `aclose` cancels nobody.
         await asyncio.wait((opening,), timeout=max(deadline - monotonic(), 0.0))
@@ -185,14 +191,15 @@ class AsyncCluster:
         try:
             found = () if self._find is None else tuple(await self._find(self))
             if self._find is not None:  # else nodes were set meanwhile
-                self._table = self._table_of(found, None)
-                self._find = None
+                self._settle(self._table_of(found, None))
         except Exception as error:
             return error
         return None
 
     async def _run_carefully(self, op: Operation[R], deadline: float) -> R:
         """Run *op* where not all is known to be well."""
+        if self._find is not None:
+            await self._open(deadline)
         if self._closed:
             raise ClosedError("the cluster was closed", operation=op.verb.name, key=op.given)
         table, member = await self._serving(op, deadline)
@@ -255,16 +262,32 @@ class AsyncCluster:
         return await run_parts(batch, lambda: self._table, self._keeper, deadline)
 
     async def aclose(self) -> None:
-        """Close all pools: what runs is let finish, what comes is refused with ClosedError. Twice is nothing."""
+        """Close all pools: what runs is let finish, what comes is refused with ClosedError. Idempotent."""
         self._closed = True
-        if self._opening is not None:
-            self._opening.cancel()
+        self._cancel_opening()
+        if self._opening is not None and is_running_here(self._opening.get_loop()):
             await asyncio.wait((self._opening,))
-        await asyncio.gather(
-            *(attached.aclose() for attached in self._attached),
-            *(member.pool.aclose() for member in self._table.members.values()),
-            *(pool.aclose() for pool in self._draining),
-        )
+        for attached in self._attached:
+            await attached.aclose()
+        for pool in self._pools():  # in turn: their requests end at the same time
+            await pool.aclose()
+
+    def drop(self) -> None:
+        """Close without waiting, in a callback of its loop, or where that does not run."""
+        self._closed = True
+        self._cancel_opening()
+        for attached in self._attached:
+            attached.cancel()
+        for pool in self._pools():
+            pool.drop()
+
+    def _pools(self) -> list[AsyncPool]:
+        return [*(member.pool for member in self._table.members.values()), *self._draining]
+
+    def _cancel_opening(self) -> None:
+        opening = self._opening
+        if opening is not None and not opening.get_loop().is_closed():
+            opening.get_loop().call_soon_threadsafe(opening.cancel)
 
     async def __aenter__(self) -> Self:
         return self
@@ -309,8 +332,7 @@ class AsyncCluster:
         except RuntimeError:
             raise InvalidArgumentError("nodes are set where an event loop runs", operation="set_nodes") from None
         before = self._table
-        self._table = self._table_of(nodes_of(nodes), before)
-        self._find = None  # they are known now
+        self._settle(self._table_of(nodes_of(nodes), before))
         for pool in before.pools_gone_in(self._table):
             self._drain(pool, loop)
 

@@ -48,7 +48,7 @@ class AsyncWatch:
     ) -> None:
         self._source = source
         self._loop = asyncio.get_running_loop()
-        self._follower = Follower(apply, self._end, settings=settings, first=first, now=monotonic())
+        self._follower = Follower(apply, self.cancel, settings=settings, first=first, now=monotonic())
         self._task = self._loop.create_task(self._follower.run(_Effects(source)), name="metacache-watch")
 
     @override
@@ -57,8 +57,8 @@ class AsyncWatch:
             return "<AsyncWatch: closed>"
         return f"<AsyncWatch of {self._source!r}: {self._follower.plan}>"
 
-    def _end(self) -> None:
-        # The garbage collector calls this, in any thread.
+    def cancel(self) -> None:
+        """End without waiting, in any thread, as the garbage collector calls it."""
         with contextlib.suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._task.cancel)
 

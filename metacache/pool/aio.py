@@ -6,7 +6,6 @@ it.
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -143,10 +142,18 @@ class AsyncPool:
         return self._choose(batch.verb.name, None, is_large=is_large).run_batch(batch, deadline=deadline)
 
     async def aclose(self) -> None:
-        """Close: what runs is let finish, what comes is refused with ClosedError. Closing twice is nothing."""
+        """Close: what runs is let finish, what comes is refused with ClosedError. Idempotent."""
         self._closed = True
         self._current = None
-        await asyncio.gather(*(connection.aclose() for connection in self._all()))
+        for connection in self._all():  # in turn: their requests end at the same time
+            await connection.aclose()
+
+    def drop(self) -> None:
+        """Close without waiting, in a callback of its loop, or where that does not run."""
+        self._closed = True
+        self._current = None
+        for connection in self._all():
+            connection.drop()
 
     async def __aenter__(self) -> Self:
         return self

@@ -32,9 +32,10 @@ from metacache.protocol.windows import Replies
 from metacache.settings import Settings, check_settings
 from metacache.transports import Operation
 from metacache.transports.account import Age, Discard, Tally
-from metacache.transports.batches.aio import run_windows
+from metacache.transports.batches.aio import BatchUnderWay
 from metacache.transports.failures import had_no_time, late_reply, late_request
 from metacache.transports.limits import check_bodies, too_large
+from metacache.transports.loops.aio import is_running_here, running_loop
 from metacache.transports.opening.aio import CLOSED_AT_ONCE, Dialler
 from metacache.transports.streams.aio import Link, interrupted
 from metacache.transports.timing.aio import Alarm
@@ -176,8 +177,8 @@ class AsyncConnection:
             error.locate(node=self.node.name, operation=op.verb.name, key=op.given)
             raise
 
-    async def run_batch(self, batch: Batch, /, *, deadline: float) -> Replies:
-        """Send *batch* in windows, wait for the replies and return a reply or an error for each request.
+    def run_batch(self, batch: Batch, /, *, deadline: float) -> Awaitable[Replies]:
+        """Send *batch* in windows, the first of them in this turn of the loop; awaited, return a reply or an error each.
 
         *deadline* as in `run`; ``math.inf``: ``Settings.timeout`` from now. Raises ClosedError and ValueTooLargeError;
         all else that goes wrong is in the outcomes.
@@ -186,19 +187,27 @@ class AsyncConnection:
             raise ClosedError(_CLOSED, node=self.node.name, operation=batch.verb.name)
         check_bodies(batch, self._settings.max_value_size)
         deadline = monotonic() + self._settings.timeout if deadline == math.inf else deadline
+        join = partial(self._join, deadline=deadline)
+        return self._finish(batch, BatchUnderWay(batch, join, is_tls=self._settings.tls is not None))
 
-        replies = await run_windows(
-            batch, partial(self._join, deadline=deadline), is_tls=self._settings.tls is not None
-        )
+    async def _finish(self, batch: Batch, under_way: BatchUnderWay) -> Replies:
+        replies = await under_way.replies()
         for failure in replies.errors.values():
             failure.locate(node=self.node.name, operation=batch.verb.name)
         return replies
 
     async def aclose(self) -> None:
-        """Close: what runs is let finish, what comes is refused with ClosedError. Closing twice is nothing."""
+        """Close: what runs is let finish, what comes is refused with ClosedError. Idempotent.
+
+        Where its event loop does not run, the connection is dropped: what runs gets a ClosedError.
+        """
         self._closed = True
-        if self._line.loop is None or self._line.loop.is_closed() or self._line.loop is not asyncio.get_running_loop():
-            self._abandon()
+        loop = self._line.loop
+        if loop is not None and not is_running_here(loop):
+            if loop.is_running():
+                loop.call_soon_threadsafe(self.drop)
+            else:
+                self.drop()
             return
         await self._line.drain(self._timeout)
         self._alarm.cancel()
@@ -208,25 +217,24 @@ class AsyncConnection:
             self._latest.close()
             await self._latest.when_closed  # also of one that was lost, or discarded, just before
 
-    def _abandon(self) -> None:
-        """Drop everything; the loop that could close it in order is gone, or is another one."""
-        if self._line.loop is not None and not self._line.loop.is_closed():
-            self._line.loop.call_soon_threadsafe(self._cut_off)
+    def drop(self) -> None:
+        """Close without waiting, in a callback of its loop, or where that does not run."""
+        self._closed = True
+        loop, link = self._line.loop, self._link
+        if loop is None:
             return
-        link, self._link = self._link, None
-        self._line.waiting.clear()
+        self._alarm.cancel()
+        if not loop.is_closed():
+            error = ClosedError("the connection was closed by another event loop", node=self.node.name)
+            self._dialler.cancel()
+            if link is not None:
+                link.lose(error)
+            self._line.fail(self._line.waiting, error, sent=False)
+        self._line.drop_abandoned()
+        self._link = None
         self.in_flight = 0
         if link is not None:
             link.drop()
-
-    def _cut_off(self) -> None:
-        error = ClosedError("the connection was closed by another event loop", node=self.node.name)
-        self._alarm.cancel()
-        self._dialler.cancel()
-        if self._link is not None:
-            self._link.lose(error)
-        self._line.fail(self._line.waiting, error, sent=False)
-        self._line.drop_abandoned()
 
     async def __aenter__(self) -> Self:
         return self
@@ -248,7 +256,10 @@ class AsyncConnection:
 
     def _join(self, place: Place[Any], deadline: float | None) -> None:  # Any: whatever it waits for
         """Put *place* in the line, to be written in this turn of the loop."""
-        loop = asyncio.get_running_loop()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            loop = running_loop()  # raises an error that says more
         line = self._line
         if loop is not line.loop:
             line.adopt(loop)

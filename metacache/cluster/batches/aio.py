@@ -6,7 +6,7 @@ Knows who serves which part; moves no byte and routes no key.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from metacache.transports.exchange import FailedExchange
 if TYPE_CHECKING:
     from metacache.cluster.keeper import Keeper
     from metacache.cluster.table import Assignment, Table
+    from metacache.errors import MetacacheError
     from metacache.pool.aio import AsyncPool
     from metacache.transports import Batch
 
@@ -35,7 +36,8 @@ async def run_parts(
     """
     table = table_now()
     assignments = table.assign(batch.keys)
-    parts = [_run_part(table, keeper, batch, assignment, deadline) for assignment in assignments]
+    # All begin now: a pool that is closed a moment later lets them finish.
+    parts = [_begin_part(table, keeper, batch, assignment, deadline) for assignment in assignments]
     answered = [await parts[0]] if len(parts) == 1 else await asyncio.gather(*parts)
     whole = Replies(len(batch))
     moved: list[int] = []
@@ -51,13 +53,23 @@ async def run_parts(
     return whole
 
 
-async def _run_part(
+def _begin_part(
     table: Table[AsyncPool], keeper: Keeper, batch: Batch, assignment: Assignment[AsyncPool], deadline: float
-) -> Replies:
-    member, part = assignment.member, part_of(batch, assignment.indices)
+) -> Awaitable[Replies]:
+    part = part_of(batch, assignment.indices)
     if assignment.error is not None:
-        return FailedExchange(part, assignment.error).outcomes()
-    replies = await member.pool.run_batch(part, deadline=deadline)
+        return _failed(part, assignment.error)
+    return _finish_part(table, keeper, assignment, assignment.member.pool.run_batch(part, deadline=deadline))
+
+
+async def _failed(part: Batch, error: MetacacheError) -> Replies:
+    return FailedExchange(part, error).outcomes()
+
+
+async def _finish_part(
+    table: Table[AsyncPool], keeper: Keeper, assignment: Assignment[AsyncPool], under_way: Awaitable[Replies]
+) -> Replies:
+    member, replies = assignment.member, await under_way
     if member.health is not HEALTHY and verdict(replies):
         keeper.succeeded(table, member, monotonic())
     return replies

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from operator import attrgetter
-from typing import Final
+from typing import Final, final
 
 from metacache.errors import ClosedError, MetacacheError
 from metacache.interrupts import is_own
@@ -17,7 +17,7 @@ from metacache.transports import Batch
 from metacache.transports.exchange import Windows
 from metacache.transports.waiting.aio import BatchWindow, Place, unsent
 
-__all__ = ["run_windows"]
+__all__ = ["BatchUnderWay"]
 
 # Windows of one batch that may be unanswered: a larger batch writes on as its replies come.
 MAX_WINDOWS: Final = 4
@@ -25,34 +25,54 @@ MAX_WINDOWS: Final = 4
 _replies_of = attrgetter("replies")
 
 
-async def run_windows(batch: Batch, join: Callable[[Place[Replies]], None], *, is_tls: bool) -> Replies:
-    """Return a reply or an error for each request of *batch*; *join* puts the place of a window in the line.
+@final
+class BatchUnderWay:
+    """A batch whose first windows are asked for when it is made; *join* puts the place of a window in the line.
 
-    After a failure of the connection what was not asked for yet has that error too, and surely nothing of it was sent.
+    So a connection that is closed knows of it, and lets it finish.
     """
-    replies = Replies(len(batch))
-    cuts = Windows(batch, is_tls=is_tls)
-    windows: deque[tuple[int, int, Place[Replies]]] = deque()
-    try:
-        while windows or not cuts.is_done:
-            while len(windows) < MAX_WINDOWS and not cuts.is_done:
-                start, stop = cuts.cut()
-                place: Place[Replies] = Place()
-                place.work, place.plain, place.read = BatchWindow(batch, start, stop), None, _replies_of
-                join(place)
-                windows.append((start, stop, place))
-            start, stop, place = windows[0]
-            try:
-                replies.fill(start, await place)
-            except ClosedError:
-                raise
-            except MetacacheError as error:
-                if not is_own(error):
+
+    __slots__ = ("_batch", "_cuts", "_join", "_windows")
+
+    def __init__(self, batch: Batch, join: Callable[[Place[Replies]], None], *, is_tls: bool) -> None:
+        self._batch = batch
+        self._join = join
+        self._cuts = Windows(batch, is_tls=is_tls)
+        self._windows: deque[tuple[int, int, Place[Replies]]] = deque()
+        self._ask()
+
+    def _ask(self) -> None:
+        """Ask for further windows, as far as these may be unanswered."""
+        while len(self._windows) < MAX_WINDOWS and not self._cuts.is_done:
+            start, stop = self._cuts.cut()
+            place: Place[Replies] = Place()
+            place.work, place.plain, place.read = BatchWindow(self._batch, start, stop), None, _replies_of
+            self._join(place)
+            self._windows.append((start, stop, place))
+
+    async def replies(self) -> Replies:
+        """Return a reply or an error for each request.
+
+        After a failure of the connection the requests that were not asked for yet have that error too, and nothing of
+        them was sent.
+        """
+        replies = Replies(len(self._batch))
+        windows = self._windows
+        try:
+            while windows:
+                start, stop, place = windows[0]
+                try:
+                    replies.fill(start, await place)
+                except ClosedError:
                     raise
-                replies.errors.update(dict.fromkeys(range(start, stop), error))
-                replies.errors.update(dict.fromkeys(cuts.give_up(), unsent(error)))
-            windows.popleft()
-    finally:
-        for _, _, place in windows:
-            place.abandon()
-    return replies
+                except MetacacheError as error:
+                    if not is_own(error):
+                        raise
+                    replies.errors.update(dict.fromkeys(range(start, stop), error))
+                    replies.errors.update(dict.fromkeys(self._cuts.give_up(), unsent(error)))
+                windows.popleft()
+                self._ask()
+        finally:
+            for _, _, place in windows:
+                place.abandon()
+        return replies

@@ -383,17 +383,27 @@ class Link(asyncio.Protocol):
             self._transport.abort()
 
     def drop(self) -> None:
-        """Close now that the loop is closed: nothing can be scheduled, so nobody is told."""
+        """Close without waiting. A loop that does not run cannot close the socket, so this does."""
         self.is_lost = True
-        # Over TLS there is one transport beneath another.
-        beneath = getattr(getattr(self._transport, "_ssl_protocol", None), "_transport", self._transport)
+        self._rest = memoryview(b"")
+        if not hasattr(self, "_transport"):  # `connection_made` closes it
+            return
         with contextlib.suppress(RuntimeError):  # the loop is closed
             self._transport.abort()
-        # What the loop would have called; a transport of asyncio warns when it is freed without it.
-        finish = getattr(beneath, "_call_connection_lost", None)
-        if finish is not None:
-            with contextlib.suppress(RuntimeError):  # as above
-                finish(None)
+        if self._loop.is_running():
+            return
+        # Over TLS there is one transport beneath another.
+        beneath = getattr(getattr(self._transport, "_ssl_protocol", None), "_transport", self._transport)
+        if self._loop.is_closed():
+            # What the loop would have called; a transport of asyncio warns when it is freed without it.
+            finish = getattr(beneath, "_call_connection_lost", None)
+            if finish is not None:
+                with contextlib.suppress(RuntimeError):  # as above
+                    finish(None)
+            return
+        sock = getattr(beneath.get_extra_info("socket"), "_sock", None)
+        if sock is not None:  # asyncio's; uvloop has closed it
+            sock.close()
 
 
 def _packs(frames: list[bytes], limit: int) -> Iterator[bytes]:

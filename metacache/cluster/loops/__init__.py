@@ -1,0 +1,1 @@
+"""A cluster for each event loop, behind one transport."""

@@ -1,0 +1,1 @@
+"""Event loops: the one that runs here."""
