@@ -45,8 +45,8 @@ class TcpAddress:
         host: a name or an IP literal: lower case, IPv6 without brackets; ``fe80::1%eth0`` has a zone.
         port: the TCP port.
         server_hostname: the name that the server's certificate must have, where that is not *host*; sent as SNI. It is
-            no part of a node's identity. Give one only if the user wrote it or a verified server sent it: whoever can
-            choose this name can pass for the server.
+            no part of a node's identity. Give one only if the user wrote it or a verified server sent it: an
+            attacker who can choose this name can pass for the server.
     """
 
     host: str

@@ -31,8 +31,8 @@ class ElastiCacheSource:
 
     A node's identity is its host name and port. It is dialled at the IP address that the endpoint names. Over TLS its
     certificate must have the host name that the endpoint names if the endpoint's own certificate was verified, else the
-    name of the endpoint: without that check, whoever answers in the endpoint's place could choose the name. Every list
-    has a version, which must not fall: an endpoint that is behind the others is not believed.
+    name of the endpoint: without that check, another server in its place could choose the name. Every list has a
+    version, which must not fall: an endpoint that is behind the others is not believed.
 
     Args:
         endpoint: the configuration endpoint, as the console of the provider shows it.
