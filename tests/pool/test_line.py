@@ -134,9 +134,9 @@ def test_no_wait_is_lost_from_the_counts(shared_memcached: Memcached, monkeypatc
 
 
 @pytest.mark.parametrize("settings", [ONE, Settings(timeout=PATIENCE, pool_size=3)])
-def test_closing_a_pool_lets_a_batch_under_way_come_to_its_end(shared_memcached: Memcached, settings: Settings) -> None:
+def test_closing_a_pool_lets_a_batch_under_way_come_to_its_end(memcached: Memcached, settings: Settings) -> None:
     items = {f"line:{number}": b"v" * 2000 for number in range(2000)}
-    with Pool(shared_memcached.node, settings=settings) as pool:
+    with Pool(memcached.node, settings=settings) as pool:
         client = Client(pool)
         client.set_many(items)
         closing = threading.Thread(target=pool.close)
