@@ -54,7 +54,7 @@ class AsyncClient(Generic[T]):
     ConnectionLost, ProtocolError (the connection is closed; ``maybe_applied`` tells whether a write may have been
     done), ServerError and ClientError (the connection goes on). ``on_error="miss"`` makes misses of the errors of
     servers and network in reads, ``"ignore"`` lets writes fail quietly too: see `ClientOptions`.
-    It belongs to the event loop that it is first used in.
+    A client of `connect_async` works in any event loop; over another transport it belongs to the loop of its first use.
     """
 
     __reduce_ex__ = refuse_copy
