@@ -97,13 +97,13 @@ def options_of(given: Mapping[str, Any]) -> Options:  # Any: options of every ty
 
 
 def refuse_unknown(given: Mapping[str, object]) -> None:
-    """Raise InvalidTypeError for the first name in *given* that is no option; it says where that name belongs."""
+    """Raise InvalidTypeError for the first name in *given* that is not an option; it says where that name belongs."""
     for name, value in given.items():
         if name not in ClientOptions.__annotations__:
             raise InvalidTypeError(f"there is no option {name!r}: {_where(name, value)}")
 
 
-# What other clients call it.
+# Names of these options in other clients.
 _OTHER_NAMES: Final = {
     **dict.fromkeys(("ttl", "default_timeout", "expire", "expires", "expiry", "exptime", "expiration"), "default_ttl"),
     **dict.fromkeys(("key_prefix", "namespace"), "prefix"),

@@ -272,7 +272,7 @@ def strange(header: bytes, command: Command) -> ProtocolError:
     seen = repr(header.decode()) if _is_status_word(header) else f"a line of {len(header)} bytes"
     hint = foreign(header)
     return ProtocolError(
-        f"{seen} is no reply to {command.name}{f' ({hint})' if hint else ''}; the connection is closed"
+        f"{seen} is not a reply to {command.name}{f' ({hint})' if hint else ''}; the connection is closed"
     )
 
 

@@ -106,7 +106,7 @@ MAX_LENGTH: Final = 200
 
 
 def type_name(type_: object) -> str:
-    """Return how *type_* is written, without what only documents it, and without what is no type."""
+    """Return *type_* as it is written, without documentation and without parts that are not types."""
     text = _written(type_) if is_type(type_) else _plain(type_)
     return text if len(text) <= MAX_LENGTH else f"{text[:MAX_LENGTH]}…"
 

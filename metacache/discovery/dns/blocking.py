@@ -32,7 +32,7 @@ class DnsSource:
     names: without names nothing shows which of them belong to one server, and no server may count twice.
 
     Nodes are dialled at their addresses. Over TLS each must have a certificate for *name*, which the user wrote. A
-    certificate for its own name is not enough: that name comes from DNS, and whoever answers for DNS could choose it.
+    certificate for its own name is not enough: that name comes from DNS, and an attacker of DNS could choose it.
 
     Args:
         name: the name to look up.

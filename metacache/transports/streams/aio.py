@@ -376,7 +376,7 @@ class Link(asyncio.Protocol):
         self._on_lost(self, error)
 
     def close(self) -> None:
-        """Close without a word to anybody: nothing is in flight, or nobody waits for it. Idempotent."""
+        """Close without calling *on_lost*: nothing is in flight, or no task waits for it. Idempotent."""
         self.is_lost = True
         self._rest = memoryview(b"")
         if hasattr(self, "_transport"):  # else it is not connected; `connection_made` closes it

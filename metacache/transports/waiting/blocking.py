@@ -236,7 +236,7 @@ class Lender(Generic[T]):
         return waiter.receive()
 
     def _has_turn(self, waiter: Waiter[T]) -> bool:
-        """Tell whether *waiter* is the first in line, or out of it: an interrupted thread may have taken it out."""
+        """Return whether *waiter* is the first in line, or out of it: an interrupted thread may have removed it."""
         line = self._line()
         return waiter not in line or line[0] is waiter
 
