@@ -147,7 +147,7 @@ def is_from_handler(error: BaseException) -> bool:
     return not codes.isdisjoint(map(_code_of, handlers))
 
 
-def _code_of(handler: Any) -> CodeType | None:  # Any: getsignal returns whatever callable was installed
+def _code_of(handler: Any) -> CodeType | None:  # Any: getsignal returns any callable
     function = getattr(handler, "func", handler)  # of a functools.partial
     function = getattr(function, "__func__", function)  # of a bound method
     call = function if hasattr(function, "__code__") else inspect.getattr_static(function, "__call__", None)

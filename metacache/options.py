@@ -64,8 +64,8 @@ def _timeout(_: Options, __: attrs.Attribute[float | None], value: object) -> No
         check_seconds("timeout", value, LONGEST_WAIT)
 
 
-# 2023-11-14, which no clock that runs this code shows again. What would end after 2038 from then on is refused when the
-# option is given, and not by every write: a timestamp, above all.
+# 2023-11-14, which no clock that runs this code shows again. A ttl that would end after 2038 even if counted from then
+# is refused when the option is given, and not by every write: a timestamp, above all.
 _IN_THE_PAST: Final = 1_700_000_000.0
 
 
@@ -90,7 +90,7 @@ class Options:
 def options_of(given: Mapping[str, Any]) -> Options:  # Any: options of every type, which Options checks
     """Return the Options of *given*, which a caller without a type checker may have named wrong.
 
-    Raises InvalidTypeError that says where an unknown name belongs, and what Options raises.
+    Raises InvalidTypeError that says where an unknown name belongs, and the errors of Options.
     """
     refuse_unknown(given)
     return Options(**given)

@@ -1,4 +1,4 @@
-"""Replies that hold values, read as values and items. Pure. What holds none is read in `answers`.
+"""Replies that hold values, read as values and items. Pure. Replies without values are read in `answers`.
 
 Knows return flags and the frame; knows no request. A placeholder of a lease (size 0, client flags 0, and W or Z) is
 never a value: somebody is still computing it.
@@ -264,7 +264,7 @@ class Reader(Generic[T]):
         return True
 
     def look(self, reply: Reply) -> Look | None:
-        """Return the look of append and prepend at an item; None when there is none. The reply is that of ``mg … s f c``.
+        """Return the look of append and prepend; None when there is no item. The reply is that of ``mg … s f c``.
 
         Raises ServerError if there is no CAS. If the look did not win, raises as `can_grow` does; if it did, the win
         is given back first.
@@ -307,7 +307,7 @@ def _is_leased(flags: list[bytes]) -> bool:
 
 def _require_cas(cas: int) -> None:
     if not cas:
-        raise ServerError("the server runs without CAS (-C), which this verb needs to guard what others store")
+        raise ServerError("the server runs without CAS (-C), which this verb needs to guard other writers' values")
 
 
 def read_held(reply: Reply) -> Held[None] | None:

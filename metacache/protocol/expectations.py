@@ -182,7 +182,7 @@ class KeyedReply:
 
 
 def _spellings(head: bytes) -> tuple[list[bytes], ...]:
-    """Return what may stand for the key of the request line *head*.
+    """Return the forms in which a reply may repeat the key of the request line *head*.
 
     The server repeats a key as the item was stored, plain or as base64, however the request wrote it.
     """

@@ -252,7 +252,7 @@ _FOREIGN: Final = (
 
 
 def foreign(data: bytes, pos: int = 0) -> str | None:
-    """Return what to ask where the bytes at *pos* of *data* are those of another kind of server; None for others.
+    """Return a question for the user if the bytes at *pos* of *data* are of another kind of server, else None.
 
     They may be part of a value: nothing of them is quoted.
     """

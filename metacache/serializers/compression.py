@@ -62,7 +62,7 @@ ZLIB: Final = Zlib()
 
 
 def check_decompresses(compressor: Compressor, data: bytes, small: bytes) -> None:
-    """Raise unless *compressor* decompresses *small*, which it made of *data*, to *data* again: else no client could read it.
+    """Raise unless *compressor* decompresses *small*, which it made of *data*, to *data* again.
 
     ValueTooLargeError if it refuses, or stops early, as at a limit; SerializationError if it returns something else.
     """
@@ -73,7 +73,7 @@ def check_decompresses(compressor: Compressor, data: bytes, small: bytes) -> Non
         return
     again = _decompressed(compressor, data, small)
     if type(again) is not bytes or (again != data and not data.startswith(again)):
-        raise SerializationError(f"{_name(compressor)}.decompress does not return what was compressed")
+        raise SerializationError(f"{_name(compressor)}.decompress does not return the compressed value")
     if again != data:
         raise _too_large(compressor, data)
 

@@ -1,4 +1,4 @@
-"""What classes and types are called: in shapes, where a name is an identity, and in messages. Never by repr."""
+"""Names of classes and types: in shapes, where a name is an identity, and in messages. Never by repr."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ _LIBRARY: Final[dict[str, tuple[str, ...]]] = {
 }
 
 
-# typing_extensions defines what a Python does not have yet; on others the same name is one of the standard library.
+# typing_extensions defines names that a Python does not have yet; on others they are of the standard library.
 _STANDARD: Final = sys.stdlib_module_names | {"typing_extensions"}
 
 

@@ -80,7 +80,7 @@ class DnsSource:
 
 
 def _literal(address: Sequence[object]) -> str:
-    """Return the IP literal of what the resolver answered, with the zone of an IPv6 address that has one."""
+    """Return the IP literal of an address that the resolver returned, with the zone of an IPv6 address that has one."""
     zone = address[3] if len(address) > 3 else 0
     return f"{address[0]}%{zone}" if zone and "%" not in str(address[0]) else str(address[0])
 

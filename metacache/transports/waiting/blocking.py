@@ -316,7 +316,7 @@ class Lender(Generic[T]):
         return given
 
     def _wake_all(self, _: object = None) -> None:
-        """Wake all waiters with nothing in hand: what they wait for may have changed."""
+        """Wake all waiters and give them nothing: the state that they wait for may have changed."""
         for waiter in self._line():
             waiter.bell.ring()
 
