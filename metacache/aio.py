@@ -54,7 +54,7 @@ class AsyncClient(Generic[T]):
     ConnectionLost, ProtocolError (the connection is closed; ``maybe_applied`` tells whether a write may have been
     done), ServerError and ClientError (the connection goes on). ``on_error="miss"`` makes misses of the errors of
     servers and network in reads, ``"ignore"`` lets writes fail quietly too: see `ClientOptions`.
-    It belongs to the event loop that it is first used in.
+    A client of `connect_async` works in any event loop; over another transport it belongs to the loop of its first use.
     """
 
     __reduce_ex__ = refuse_copy
@@ -193,7 +193,7 @@ class AsyncClient(Generic[T]):
     async def get_and_touch(self, key: Key, ttl: Ttl) -> T | None:
         """Return the value and give it *ttl* seconds to live from now; None for a miss.
 
-        What was there but could not be decoded is touched too. A lease is removed by a second exchange, for it would
+        An item that cannot be decoded is touched too. A lease is removed by a second exchange, because it would
         last too long. An error or a cancel before that leaves it with *ttl*. An error says by ``maybe_applied`` whether
         the item may have been touched.
         """
@@ -328,7 +328,7 @@ class AsyncClient(Generic[T]):
     async def update(
         self, key: Key, fn: Callable[[T | None], T], *, ttl: Ttl | Default = DEFAULT, attempts: int = 10
     ) -> T:
-        """Store ``fn(current value)``, again if another writer stores in between; return what was stored.
+        """Store ``fn(current value)``, again if another writer stores in between; return the stored value.
 
         *fn* gets None when there is no value (absent, being computed, undecodable) and may be called *attempts* times.
         Each exchange has its own timeout. *ttl* as in `set`: it restarts. Raises ConflictError when every attempt lost;

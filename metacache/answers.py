@@ -34,22 +34,22 @@ _DELETED: Final = {b"HD": DeleteResult.DELETED, b"NF": DeleteResult.NOT_FOUND, b
 
 
 def read_store(reply: Reply) -> StoreResult:
-    """Return what an ms came to."""
+    """Return the result of an ms."""
     return STORED if reply is HD_REPLY else _STORED[reply[0][0]]
 
 
 def read_delete(reply: Reply) -> DeleteResult:
-    """Return what an md came to."""
+    """Return the result of an md."""
     return _DELETED[reply[0][0]]
 
 
 def read_stores(keys: Collection[K], replies: Replies, _: object) -> dict[K, StoreResult]:
-    """Return what the ms of a batch came to, by key."""
+    """Return the results of the ms of a batch, by key."""
     return _by_code(keys, replies, _STORED)
 
 
 def read_deletes(keys: Collection[K], replies: Replies, _: object) -> dict[K, DeleteResult]:
-    """Return what the md of a batch came to, by key."""
+    """Return the results of the md of a batch, by key."""
     return _by_code(keys, replies, _DELETED)
 
 
@@ -73,12 +73,12 @@ def read_number(reply: Reply) -> int | None:
         return None
     digits = data.strip(b" ")
     if not digits.isdigit() or len(digits) > 20:
-        raise ProtocolError("the answer to an arithmetic command is no number")
+        raise ProtocolError("the answer to an arithmetic command is not a number")
     return int(digits)
 
 
 def read_metadata(reply: Reply) -> Metadata | None:
-    """Return what ``me`` reports; None when there is no item."""
+    """Return the metadata that ``me`` reports; None when there is no item."""
     tokens, _ = reply
     if tokens[0] == b"EN":
         return None
@@ -89,7 +89,7 @@ def read_metadata(reply: Reply) -> Metadata | None:
     )
     numbers = [parts.get(name, b"") for name in (b"la", b"cas", b"cls", b"size")]
     if not all(number.isdigit() and len(number) <= 20 for number in numbers):
-        raise ProtocolError("ME lacks a part, or a part is no number")
+        raise ProtocolError("ME lacks a part, or a part is not a number")
     idle_seconds, cas, slab_class, item_size = map(int, numbers)
     return Metadata(
         idle_seconds=idle_seconds,

@@ -189,7 +189,7 @@ class Client(Generic[T]):
     def get_and_touch(self, key: Key, ttl: Ttl) -> T | None:
         """Return the value and give it *ttl* seconds to live from now; None for a miss.
 
-        What was there but could not be decoded is touched too. A lease is removed by a second exchange, for it would
+        An item that cannot be decoded is touched too. A lease is removed by a second exchange, because it would
         last too long. An error or a cancel before that leaves it with *ttl*. An error says by ``maybe_applied`` whether
         the item may have been touched.
         """
@@ -321,7 +321,7 @@ class Client(Generic[T]):
         return self._effects.call(WRITE, self._operations.invalidate(key, stale_for), fallback=False)
 
     def update(self, key: Key, fn: Callable[[T | None], T], *, ttl: Ttl | Default = DEFAULT, attempts: int = 10) -> T:
-        """Store ``fn(current value)``, again if another writer stores in between; return what was stored.
+        """Store ``fn(current value)``, again if another writer stores in between; return the stored value.
 
         *fn* gets None when there is no value (absent, being computed, undecodable) and may be called *attempts* times.
         Each exchange has its own timeout. *ttl* as in `set`: it restarts. Raises ConflictError when every attempt lost;

@@ -1,4 +1,4 @@
-"""Copies and pickles of what owns connections: refused, with one clear error. Knows none of the classes that use it."""
+"""Refuses copies and pickles of objects that own connections, with one clear error. Does not know their classes."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ class Core(Generic[T]):
 
     @property
     def statistics(self) -> ClientStatistics:
-        """What was counted so far."""
+        """The counts so far."""
         return self._counts.snapshot(sum(self.undecodable.counts.values()))
 
 

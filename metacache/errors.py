@@ -123,7 +123,7 @@ class ValueTooLargeError(MetacacheError):
 
 @final
 class ConflictError(MetacacheError):
-    """`update`, `append` or `prepend` lost its race in every attempt. The item holds what another writer stored."""
+    """`update`, `append` or `prepend` lost its race in every attempt. The item holds another writer's value."""
 
 
 class SerializationError(MetacacheError):

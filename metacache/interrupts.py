@@ -1,8 +1,8 @@
-"""Tell the errors of this package and of its system calls from exceptions that interrupted them.
+"""Distinguish the errors of this package and its system calls from exceptions that interrupted them.
 
 A signal handler, or another thread (PyThreadState_SetAsyncExc), may raise between any two instructions. Such an
 exception belongs to the caller, whatever its class: TimeoutError and OSError are common in handlers, and this package's
-own errors are possible. Only tracebacks can tell the two apart. Reads them; catches nothing and raises nothing.
+own errors are possible. Only tracebacks distinguish the two. Reads them; catches nothing and raises nothing.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SIGNALS: Final = tuple(signal.valid_signals())
 
 
 def is_own(error: BaseException, *modules: str) -> bool:
-    """Tell whether *error* comes from this package or its system calls. Call it where *error* is caught.
+    """Return whether *error* comes from this package or its system calls. Call it where *error* is caught.
 
     *modules*: names of further modules whose code was called.
 
@@ -50,7 +50,7 @@ def _is_ours(error: BaseException, modules: tuple[str, ...] = ()) -> bool:
 
 @final
 class ignoring:  # noqa: N801 - reads as a phrase: with ignoring(ValueError)
-    """Ignore errors of *kinds* as `contextlib.suppress` does, but let pass what a signal handler raises."""
+    """Ignore errors of *kinds* as `contextlib.suppress` does, but not an exception of a signal handler."""
 
     __slots__ = ("_kinds",)
 
@@ -86,8 +86,8 @@ def _is_raised_by_code(error: BaseException) -> bool:
 def fails_again(call: Callable[[A], object], argument: A, error: Exception) -> bool:
     """Return whether *call*, which raised *error* for *argument*, fails in the same way when it is called again.
 
-    If it does not, *error* interrupted the call. An exception that is known to come from a signal handler is not
-    tried again. What interrupts the second call propagates.
+    If it does not, *error* interrupted the call. If *error* is known to come from a signal handler, there is no second
+    call. An exception that interrupts the second call propagates.
     """
     if is_from_handler(error):
         return False
@@ -114,14 +114,14 @@ def _is_same(one: Exception | None, other: Exception) -> bool:
     """Return whether both are of one class and were raised in the same place."""
     if one is None or type(one) is not type(other):
         return False
-    # Where the stack or the memory ends depends on the caller.
+    # The place where the stack or the memory ends depends on the caller.
     return isinstance(one, RecursionError | MemoryError) or _place(one) == _place(other)
 
 
 def call_each(call: Callable[[A], R], arguments: Iterable[A]) -> list[R] | None:
     """Return what *call* returns for each of *arguments*; None if it fails for one of them by itself.
 
-    What interrupts one of the calls propagates.
+    An exception that interrupts one of the calls propagates.
     """
     results: list[R] = []
     for argument in arguments:
@@ -140,14 +140,14 @@ def _place(error: Exception) -> list[tuple[CodeType, int]]:
 
 
 def is_from_handler(error: BaseException) -> bool:
-    """Tell whether the traceback of *error* passes through a signal handler that is installed now."""
+    """Return whether the traceback of *error* passes through a signal handler that is installed now."""
     codes = {frame.f_code for frame in _frames_behind(error)}
     # Few signals have a handler in Python: to look at the others would cost milliseconds.
     handlers = [handler for handler in map(signal.getsignal, _SIGNALS) if callable(handler)] if codes else []
     return not codes.isdisjoint(map(_code_of, handlers))
 
 
-def _code_of(handler: Any) -> CodeType | None:  # Any: getsignal returns whatever callable was installed
+def _code_of(handler: Any) -> CodeType | None:  # Any: getsignal returns any callable
     function = getattr(handler, "func", handler)  # of a functools.partial
     function = getattr(function, "__func__", function)  # of a bound method
     call = function if hasattr(function, "__code__") else inspect.getattr_static(function, "__call__", None)

@@ -32,7 +32,7 @@ DEFAULT_PORT: Final = 11211
 # unix(7): sun_path has 108 bytes, and the last one is NUL.
 LONGEST_PATH: Final = 107  # bytes
 
-# A lone surrogate is no character: UTF-8 cannot encode it. `os.environ` makes one of each byte that is not UTF-8.
+# A lone surrogate is not a character: UTF-8 cannot encode it. `os.environ` makes one of each byte that is not UTF-8.
 has_surrogate: Final = re.compile(r"[\ud800-\udfff]").search
 
 
@@ -44,9 +44,9 @@ class TcpAddress:
     Attributes:
         host: a name or an IP literal: lower case, IPv6 without brackets; ``fe80::1%eth0`` has a zone.
         port: the TCP port.
-        server_hostname: the name that the server's certificate must have, where that is not *host*; sent as SNI. It is
-            no part of a node's identity. Give one only if the user wrote it or a verified server sent it: an
-            attacker who can choose this name can pass for the server.
+        server_hostname: the name that the server's certificate must have, if that is not *host*; sent as SNI. It is
+            not part of a node's identity. Give one only if the user wrote it or a verified server sent it: an attacker
+            who chooses this name can impersonate the server.
     """
 
     host: str

@@ -56,7 +56,7 @@ def _beside(command: Command, *verbs: Verb, is_read: bool = False) -> dict[Verb,
     return {verb: Verb(verb.name, command, is_read=is_read) for verb in verbs}
 
 
-# What verbs of several exchanges send beside their own command.
+# Further commands of verbs of several exchanges.
 LOOKS: Final = _beside(commands.MG, APPEND, PREPEND, is_read=True)
 RENEWALS: Final = _beside(commands.MG, INCREMENT, DECREMENT)
 DELETES: Final = _beside(commands.MD, TOUCH, GET_AND_TOUCH, APPEND, PREPEND, *RENEWALS.values())
@@ -315,7 +315,7 @@ class Operations(Generic[T]):
         return TTL % number if number else b""
 
     def growth(self, verb: Verb, key: Key, value: T) -> Callable[[int], Operation[StoreResult]]:
-        """Return what makes ``ms key size MA C…`` of a CAS (MP for PREPEND). All arguments are checked here."""
+        """Return a function from a CAS to ``ms key size MA C…`` (MP for PREPEND). All arguments are checked here."""
         with located(verb, key):
             self._require(verb, "bytes or str", BytesSerializer, StrSerializer)
             raw, token, base64 = self.keys.encode(key)
@@ -355,9 +355,9 @@ class Operations(Generic[T]):
     ) -> Operation[int | None]:
         """ma key v D… [MD] [N… J…]; *verb* is INCREMENT or DECREMENT.
 
-        Never T: a server gives it to the item that it has, and forgets it where it puts a new item in its place: when
-        the number gains a digit, and whenever anything else, a reader for one, holds the item. The reply shows it all
-        the same.
+        Never T: the server applies it to the old item, and loses it when it replaces that item by a new one. It does so
+        when the number gains a digit, and whenever something else, such as a reader, holds the item. The reply shows
+        the T nevertheless.
         """
         with located(verb, key):
             self._require(verb, "int", IntSerializer)
@@ -373,7 +373,7 @@ class Operations(Generic[T]):
         if initial_ttl is DEFAULT:
             return exptime(self._options.default_ttl if ttl is DEFAULT else ttl, self._clock())
         if initial is None:
-            raise InvalidArgumentError("initial_ttl is the life of a number that is created: give initial too")
+            raise InvalidArgumentError("initial_ttl is the time to live of a number that is created: give initial too")
         if ttl is not DEFAULT:
             raise InvalidArgumentError("ttl renews every number, initial_ttl only begins one: give one of the two")
         return exptime(initial_ttl, self._clock(), "initial_ttl")

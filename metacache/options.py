@@ -64,8 +64,8 @@ def _timeout(_: Options, __: attrs.Attribute[float | None], value: object) -> No
         check_seconds("timeout", value, LONGEST_WAIT)
 
 
-# 2023-11-14, which no clock that runs this code shows again. What would end after 2038 from then on is refused when the
-# option is given, and not by every write: a timestamp, above all.
+# 2023-11-14, which no clock that runs this code shows again. A ttl that would end after 2038 even if counted from then
+# is refused when the option is given, and not by every write: a timestamp, above all.
 _IN_THE_PAST: Final = 1_700_000_000.0
 
 
@@ -90,20 +90,20 @@ class Options:
 def options_of(given: Mapping[str, Any]) -> Options:  # Any: options of every type, which Options checks
     """Return the Options of *given*, which a caller without a type checker may have named wrong.
 
-    Raises InvalidTypeError that says where an unknown name belongs, and what Options raises.
+    Raises InvalidTypeError that says where an unknown name belongs, and the errors of Options.
     """
     refuse_unknown(given)
     return Options(**given)
 
 
 def refuse_unknown(given: Mapping[str, object]) -> None:
-    """Raise InvalidTypeError for the first name in *given* that is no option; it says where that name belongs."""
+    """Raise InvalidTypeError for the first name in *given* that is not an option; it says where that name belongs."""
     for name, value in given.items():
         if name not in ClientOptions.__annotations__:
             raise InvalidTypeError(f"there is no option {name!r}: {_where(name, value)}")
 
 
-# What other clients call it.
+# Names of these options in other clients.
 _OTHER_NAMES: Final = {
     **dict.fromkeys(("ttl", "default_timeout", "expire", "expires", "expiry", "exptime", "expiration"), "default_ttl"),
     **dict.fromkeys(("key_prefix", "namespace"), "prefix"),

@@ -1,4 +1,4 @@
-"""What a client makes of trouble: undecodable values, and errors of servers, network and pools. Raised, or forgiven.
+"""Whether a client raises or forgives undecodable values, and errors of servers, network and pools.
 
 Knows causes and counts; never a key, never a value. Why no count is lost is written in `statistics`.
 """
@@ -86,7 +86,7 @@ FORGIVABLE: Final = (TransportError, PoolTimeout, ServerError, ProtocolError)
 
 @final
 class Kind(enum.Enum):
-    """What a verb is to `on_error`."""
+    """The kinds of verbs that `on_error` distinguishes."""
 
     READ = "read"
     WRITE = "write"
@@ -125,7 +125,7 @@ class ErrorPolicy:
     def forgives(self, kind: Kind, error: MetacacheError) -> bool:
         """Count *error*, which ended a call; return whether a verb of *kind* returns its fallback instead.
 
-        What a signal handler or another thread raised is neither counted nor forgiven.
+        An exception of a signal handler or another thread is neither counted nor forgiven.
         """
         if is_injected(error):
             return False

@@ -1,4 +1,4 @@
-"""Replies that hold values, read as values and items. Pure. What holds none is read in `answers`.
+"""Replies that hold values, read as values and items. Pure. Replies without values are read in `answers`.
 
 Knows return flags and the frame; knows no request. A placeholder of a lease (size 0, client flags 0, and W or Z) is
 never a value: somebody is still computing it.
@@ -47,7 +47,7 @@ class Held(NamedTuple, Generic[T]):
 
 @final
 class Look(NamedTuple):
-    """What append and prepend must know of an item before they change it.
+    """The facts about an item on which append and prepend decide.
 
     ``won``: this look consumed the win of a stale item. ``flags``: the return flags, for `Reader.can_grow`.
     """
@@ -178,7 +178,7 @@ class Reader(Generic[T]):
         return results
 
     def read(self, flags: list[bytes], data: bytes) -> T | Miss:
-        """Return what `decode` returns, and count it as a read."""
+        """Return the result of `decode`, and count it as a read."""
         value = self.decode(flags, data)
         if value is not MISS:
             self._count_hit(flags)
@@ -234,7 +234,7 @@ class Reader(Generic[T]):
         return Held(self.decode(flags, data), _number(flags, b"c"), is_placeholder(flags, data))
 
     def renewed(self, reply: Reply) -> Held[T] | None:
-        """Return what `held` returns, and count it as a read."""
+        """Return the result of `held`, and count it as a read."""
         tokens, data = reply
         if data is None:
             self._counts.misses += 1
@@ -243,7 +243,7 @@ class Reader(Generic[T]):
         return Held(self.read(flags, data), _number(flags, b"c"), is_placeholder(flags, data))
 
     def guarded(self, reply: Reply) -> Held[T] | None:
-        """Return what `held` returns, with a CAS that can guard a write. Raises ServerError if there is no CAS."""
+        """Return the result of `held`, with a CAS that can guard a write. Raises ServerError if there is no CAS."""
         found = self.held(reply)
         if found is not None:
             _require_cas(found.cas)
@@ -264,10 +264,10 @@ class Reader(Generic[T]):
         return True
 
     def look(self, reply: Reply) -> Look | None:
-        """Return what append and prepend must know; None when there is no item. The reply is that of ``mg … s f c``.
+        """Return the look of append and prepend; None when there is no item. The reply is that of ``mg … s f c``.
 
-        Raises ServerError if there is no CAS, and as `can_grow` where the look did not win. Where it did, the win is
-        given back first.
+        Raises ServerError if there is no CAS. If the look did not win, raises as `can_grow` does; if it did, the win
+        is given back first.
         """
         if reply[0][0] == b"EN":
             return None
@@ -296,7 +296,7 @@ class Reader(Generic[T]):
 
 
 def is_placeholder(flags: list[bytes], data: bytes) -> bool:
-    """Tell whether this is what ``mg N`` leaves while somebody computes the value."""
+    """Return whether this is the empty item that ``mg N`` leaves while a client computes the value."""
     return not data and (b"W" in flags or b"Z" in flags) and find_flag(flags, b"f") == b"0"
 
 
@@ -307,7 +307,7 @@ def _is_leased(flags: list[bytes]) -> bool:
 
 def _require_cas(cas: int) -> None:
     if not cas:
-        raise ServerError("the server runs without CAS (-C), which this verb needs to guard what others store")
+        raise ServerError("the server runs without CAS (-C), which this verb needs to guard other writers' values")
 
 
 def read_held(reply: Reply) -> Held[None] | None:

@@ -20,7 +20,7 @@ C = TypeVar("C", bound=str)
 @final
 @attrs.frozen(kw_only=True)
 class ClientStatistics:
-    """What a client has counted since it was made, together with its views. Two snapshots can be subtracted.
+    """The counts of a client and its views since it was made. Two snapshots can be subtracted.
 
     A read is a key of `get`, `get_item`, `get_many`, `get_items`, `get_many_outcomes`, `get_and_touch` or `exists`. The
     exchanges with which `update`, `append` and `prepend` begin are not reads: what they find counts in ``undecodable``
@@ -45,7 +45,7 @@ class ClientStatistics:
     errors: int
 
     def __sub__(self, earlier: ClientStatistics) -> ClientStatistics:
-        """Return what was counted between *earlier* and this snapshot."""
+        """Return the counts between *earlier* and this snapshot."""
         mine, others = attrs.asdict(self), attrs.asdict(earlier)
         return ClientStatistics(**{name: mine[name] - others[name] for name in mine})
 

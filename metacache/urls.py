@@ -43,7 +43,7 @@ _QUERY: Final[dict[str, Callable[[str], float | str]]] = {
     "change_interval": float,
 }
 
-# What else is not in the query, and where it belongs.
+# Further names that do not belong in the query, and where they belong.
 _OF_CLIENTS: Final = "it is a keyword of connect, connect_async and Cluster.client"
 _ELSEWHERE: Final[dict[str, str]] = {
     **dict.fromkeys(("serializer", *ClientOptions.__annotations__), _OF_CLIENTS),
@@ -59,7 +59,7 @@ _is_plain: Final = re.compile(r"[0-9+.eE-]+", re.ASCII).fullmatch
 _SCHEMES: Final = "memcached, memcacheds, memcached+unix or memcached+<source of nodes>"
 _FORM: Final = "scheme://[user:password@]host[:port]/?setting=value"
 
-# An error quotes only what cannot be a piece of a password: where / ? # or @ in one were not percent-encoded, the rest
+# An error quotes only parts that are not of a password: where / ? # or @ in one were not percent-encoded, the rest
 # of the password is read as a path, a query or a host.
 _is_known_scheme: Final = re.compile(
     r"memcacheds?(\+[a-z]+)?|rediss?|valkeys?|https?|tcp|tls|unix|file|memory", re.ASCII | re.IGNORECASE
@@ -120,7 +120,7 @@ def _parts(url: str) -> re.Match[str]:
 
 
 def _scheme(scheme: str) -> tuple[str, str]:
-    """Return what *scheme* says about the protocol, and what finds the nodes (empty: the URL names them)."""
+    """Return the protocol that *scheme* names, and the source of the nodes (empty: the URL names them)."""
     base, _, kind = scheme.partition("+")
     is_unix_over_tls = kind == "unix" and base == "memcacheds"
     if base in ("memcached", "memcacheds") and scheme == scheme.lower() and not is_unix_over_tls:

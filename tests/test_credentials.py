@@ -26,7 +26,7 @@ from metacache import (
 from metacache.protocol import commands
 from metacache.urls import parse_url
 
-HALVES: Final = ("canary", "yellow")  # lower case, as settings and hosts are written: the hardest to recognise
+HALVES: Final = ("canary", "yellow")  # lower case and digits, like settings and hosts: the hardest to recognise
 PLAIN: Final = Settings()
 
 # What may stand in the middle of a password that its owner forgot to encode.

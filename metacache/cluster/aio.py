@@ -262,7 +262,7 @@ class AsyncCluster:
         return await run_parts(batch, lambda: self._table, self._keeper, deadline)
 
     async def aclose(self) -> None:
-        """Close all pools: what runs is let finish, what comes is refused with ClosedError. Idempotent."""
+        """Close all pools: running requests finish, new ones are refused with ClosedError. Idempotent."""
         self._closed = True
         self._cancel_opening()
         if self._opening is not None and is_running_here(self._opening.get_loop()):

@@ -1,1 +1,1 @@
-"""How the verbs of a client run on its transport: operations, recipes, and what becomes of an error of theirs."""
+"""How the verbs of a client run on its transport: operations and recipes, and how their errors are handled."""

@@ -1,4 +1,4 @@
-"""Runs the verbs of an `AsyncClient`: operations, batches, recipes. The policy chooses what an error becomes."""
+"""Runs the verbs of an `AsyncClient`: operations, batches, recipes. The policy decides which errors are raised."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _run_within(transport: AsyncTransport, timeout: float) -> Run:
 
 @final
 class AsyncEffects:
-    """What the recipes of a client wait for, and how its verbs run."""
+    """The effects of a client's recipes, and how its verbs run."""
 
     __slots__ = ("_errors", "_timeout", "_transport", "run_now")
 
@@ -87,12 +87,12 @@ class AsyncEffects:
             return await self._transport.run_batch(batch, deadline=deadline)
         except (ClosedError, ValueTooLargeError, InvalidArgumentError):
             raise
-        except MetacacheError as error:  # a transport that raises what should be an outcome
+        except MetacacheError as error:  # a transport that raises instead of returning an outcome
             if is_injected(error):
                 raise
             return FailedExchange(batch, error).outcomes()
 
-    # Any: what a recipe yields and is sent is the loop's.
+    # Any: the loop chooses the values that a recipe yields and is sent.
     async def follow(self, recipe: Coroutine[Any, Any, R], *, fallback: R) -> R:
         """Run a recipe that writes; return *fallback* if it fails and the policy forgives that."""
         try:

@@ -1,4 +1,4 @@
-"""Runs the verbs of a `Client`: operations, batches, recipes in one go. The policy chooses what an error becomes."""
+"""Runs the verbs of a `Client`: operations, batches, recipes in one go. The policy decides which errors are raised."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _run_within(transport: Transport, timeout: float) -> Run:
 
 @final
 class BlockingEffects:
-    """What the recipes of a client wait for, and how its verbs run."""
+    """The effects of a client's recipes, and how its verbs run."""
 
     __slots__ = ("_errors", "_timeout", "_transport", "run_now")
 
@@ -81,7 +81,7 @@ class BlockingEffects:
         deadline = math.inf if self._timeout is None else time.monotonic() + self._timeout
         return run_batch(self._transport, batch, deadline)
 
-    # Any: what a recipe yields and is sent, which is nothing.
+    # Any: a recipe yields nothing and is sent nothing.
     def follow(self, recipe: Coroutine[Any, Any, R], *, fallback: R) -> R:
         """Run a recipe that writes; return *fallback* if it fails and the policy forgives that."""
         try:
@@ -105,5 +105,5 @@ def _result(recipe: Coroutine[Any, Any, R]) -> R:  # Any: as above
     try:
         recipe.send(None)
     except StopIteration as done:
-        return cast("R", done.value)  # typeshed cannot know what a StopIteration carries
+        return cast("R", done.value)  # typeshed cannot know the type of a StopIteration's value
     raise RuntimeError("a recipe waited for something other than its effects")

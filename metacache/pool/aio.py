@@ -142,7 +142,7 @@ class AsyncPool:
         return self._choose(batch.verb.name, None, is_large=is_large).run_batch(batch, deadline=deadline)
 
     async def aclose(self) -> None:
-        """Close: what runs is let finish, what comes is refused with ClosedError. Idempotent."""
+        """Close: running requests finish, new ones are refused with ClosedError. Idempotent."""
         self._closed = True
         self._current = None
         for connection in self._all():  # in turn: their requests end at the same time

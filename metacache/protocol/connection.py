@@ -29,7 +29,7 @@ LARGE: Final = 1 << 18  # bytes; above, a copy of the body costs more than two f
 _BLOCKS: Final = (Framing.STATS, Framing.CONFIG)
 
 One: TypeAlias = Single | KeyedReply | AdminBlock
-"""What is expected for one request."""
+"""The expectation of one request's reply."""
 
 _Plain: TypeAlias = tuple[Command, Opaque]
 """What is expected for a plain request: its command and opaque; a `Single` once it takes a closer look."""

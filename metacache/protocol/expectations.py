@@ -60,7 +60,7 @@ def _line_end(data: bytes, pos: int) -> int:
     """
     end = data.find(b"\r\n", pos, pos + MAX_HEADER + 2)
     if end < 0 and (hint := foreign(data, pos)) is not None:
-        raise ProtocolError(f"what came is no reply ({hint}); the connection is closed")
+        raise ProtocolError(f"the bytes received are not a reply ({hint}); the connection is closed")
     if end < 0 and len(data) - pos > MAX_HEADER + 1:  # one more may be the CR of a line that just fits
         raise ProtocolError(f"no end of line within {MAX_HEADER} bytes; the connection is closed")
     return end
@@ -182,7 +182,7 @@ class KeyedReply:
 
 
 def _spellings(head: bytes) -> tuple[list[bytes], ...]:
-    """Return what may stand for the key of the request line *head*.
+    """Return the forms in which a reply may repeat the key of the request line *head*.
 
     The server repeats a key as the item was stored, plain or as base64, however the request wrote it.
     """

@@ -252,7 +252,7 @@ _FOREIGN: Final = (
 
 
 def foreign(data: bytes, pos: int = 0) -> str | None:
-    """Return what to ask where the bytes at *pos* of *data* are those of another kind of server; None for others.
+    """Return a question for the user if the bytes at *pos* of *data* are of another kind of server, else None.
 
     They may be part of a value: nothing of them is quoted.
     """
@@ -272,7 +272,7 @@ def strange(header: bytes, command: Command) -> ProtocolError:
     seen = repr(header.decode()) if _is_status_word(header) else f"a line of {len(header)} bytes"
     hint = foreign(header)
     return ProtocolError(
-        f"{seen} is no reply to {command.name}{f' ({hint})' if hint else ''}; the connection is closed"
+        f"{seen} is not a reply to {command.name}{f' ({hint})' if hint else ''}; the connection is closed"
     )
 
 

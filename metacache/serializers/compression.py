@@ -62,18 +62,18 @@ ZLIB: Final = Zlib()
 
 
 def check_decompresses(compressor: Compressor, data: bytes, small: bytes) -> None:
-    """Raise unless *compressor* makes *data* of *small*, which it made of *data*, so that what is stored can be read.
+    """Raise unless *compressor* decompresses *small*, which it made of *data*, to *data* again.
 
     ValueTooLargeError if it refuses, or stops early, as at a limit; SerializationError if it returns something else.
     """
-    # zlib returns what it was given, so only the limit decides; to decompress would cost 16 to 57 % of compressing.
+    # zlib returns its input unchanged, so only the limit decides; to decompress would cost 16 to 57 % of compressing.
     if isinstance(compressor, Zlib):
         if len(data) > compressor.max_decompressed_size:
             raise _too_large(compressor, data)
         return
     again = _decompressed(compressor, data, small)
     if type(again) is not bytes or (again != data and not data.startswith(again)):
-        raise SerializationError(f"{_name(compressor)}.decompress does not return what was compressed")
+        raise SerializationError(f"{_name(compressor)}.decompress does not return the compressed value")
     if again != data:
         raise _too_large(compressor, data)
 

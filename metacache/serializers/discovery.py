@@ -1,4 +1,4 @@
-"""`load_serializer`: from a name and a type to a serializer, or to an error that says why and what to use instead.
+"""`load_serializer`: from a name and a type to a serializer, or to an error that says why and which to use instead.
 
 Knows the wire_ids of the plugins in use in this process; knows no particular plugin.
 """

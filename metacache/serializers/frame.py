@@ -82,7 +82,7 @@ class Frame(Generic[T]):
     def encode(self, value: T) -> tuple[int, bytes]:
         """Return the client flags and the bytes to store.
 
-        Raises SerializationError, and ValueTooLargeError if the compressor does not decompress what it has compressed.
+        Raises SerializationError, and ValueTooLargeError if the compressor does not decompress its own output.
         """
         try:
             data = self.dumps(value)
@@ -151,7 +151,7 @@ class Frame(Generic[T]):
             raise self.undecodable("decode") from None
 
     def undecodable(self, cause: Cause) -> Undecodable:
-        """Return what *cause* makes of a value with the flags of this client."""
+        """Return the Undecodable of a value with the flags of this client, for *cause*."""
         return Undecodable(cause, self.serializer.wire_id, self.serializer.fingerprint)
 
     def _compressor(self, compressor_id: int) -> Compressor:

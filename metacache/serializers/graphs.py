@@ -52,13 +52,13 @@ class Shape:
 
 @final
 class UnknownShape(Exception):
-    """The expression holds something that has no shape. The message is a noun phrase that says what."""
+    """The expression holds something that has no shape. The message is a noun phrase that names it."""
 
 
 def unknown(error: Exception, what: str) -> Exception:
-    """Return what to raise for *error*, which code of a type has raised: UnknownShape that says *what* it holds.
+    """Return the exception to raise for *error*, which code of a type raised: UnknownShape with the text *what*.
 
-    What a signal's handler raised meanwhile is the caller's own.
+    An exception that a signal handler raised meanwhile is returned unchanged.
     """
     return error if is_from_handler(error) else UnknownShape(f"{what} ({type(error).__name__}: {error})")
 
@@ -79,7 +79,7 @@ def union_of(members: Iterable[Shape]) -> Shape:
 
 
 def quoted(text: str) -> str:
-    """Escape what separates the parts of a shape's text."""
+    """Escape the characters that separate the parts of a shape's text."""
     return re.sub(r"[\\,;()=?]", r"\\\g<0>", text)
 
 

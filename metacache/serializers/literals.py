@@ -20,7 +20,7 @@ _Value = Any
 
 
 def literal_text(value: object) -> str:
-    """Return a text that distinguishes literals by type and value. Raises UnknownShape for what can be no literal."""
+    """Return a text that distinguishes literals by type and value. Raises UnknownShape if *value* cannot be one."""
     if isinstance(value, enum.Enum):
         return f"member:{literal_text(value.value)}"
     if isinstance(value, str):
@@ -42,7 +42,7 @@ def time_text(value: datetime.datetime | datetime.time) -> str:
 
 
 def zone_text(zone: _Value) -> str:
-    """Return the text of a time zone, or of what annotated_types takes for one. Raises UnknownShape."""
+    """Return the text of a time zone, or of another constraint in its place in annotated_types. Raises UnknownShape."""
     if zone is None or isinstance(zone, str | bool):
         return literal_text(zone)
     if zone is Ellipsis:
@@ -57,7 +57,7 @@ def zone_text(zone: _Value) -> str:
 
 # --- constraints ---------------------------------------------------------------------------------------------------
 
-# What msgspec.Meta and annotated_types call their constraints. Other metadata changes no bytes, and does not count.
+# The names of constraints in msgspec.Meta and annotated_types. Other metadata changes no bytes, and does not count.
 _CONSTRAINTS: Final = ("gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length", "pattern", "tz")
 _LIBRARIES: Final = frozenset(("msgspec", "annotated_types"))
 _GROUP: Final = "__is_annotated_types_grouped_metadata__"

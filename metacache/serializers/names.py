@@ -1,4 +1,4 @@
-"""What classes and types are called: in shapes, where a name is an identity, and in messages. Never by repr."""
+"""Names of classes and types: in shapes, where a name is an identity, and in messages. Never by repr."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ _LIBRARY: Final[dict[str, tuple[str, ...]]] = {
 }
 
 
-# typing_extensions defines what a Python does not have yet; on others the same name is one of the standard library.
+# typing_extensions defines names that a Python does not have yet; on others they are of the standard library.
 _STANDARD: Final = sys.stdlib_module_names | {"typing_extensions"}
 
 
@@ -106,7 +106,7 @@ MAX_LENGTH: Final = 200
 
 
 def type_name(type_: object) -> str:
-    """Return how *type_* is written, without what only documents it, and without what is no type."""
+    """Return *type_* as it is written, without documentation and without parts that are not types."""
     text = _written(type_) if is_type(type_) else _plain(type_)
     return text if len(text) <= MAX_LENGTH else f"{text[:MAX_LENGTH]}…"
 

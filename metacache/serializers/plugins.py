@@ -63,7 +63,7 @@ class Refused(Exception):
 @final
 @attrs.frozen
 class Plugin:
-    """An imported plugin: its name, the object itself, and who brings it."""
+    """An imported plugin: its name, the object itself, and its distribution."""
 
     name: str
     plugin: SerializerPlugin

@@ -54,7 +54,7 @@ class Field:
 @final
 @attrs.frozen
 class Record:
-    """A class with fields: its kind, what else says how it is written, and its fields in order."""
+    """A class with fields: its kind, further facts about how it is written, and its fields in order."""
 
     kind: str
     fields: tuple[Field, ...]
@@ -62,7 +62,7 @@ class Record:
 
 
 def record_of(class_: _Class) -> Record | None:
-    """Return what kind of record *class_* is, None when it is none. Raises UnknownShape when it cannot be read."""
+    """Return *class_* as a Record, None when it is not one. Raises UnknownShape when its fields cannot be read."""
     try:
         return next((read(class_) for is_one, read in _RECORDS if is_one(class_)), None)
     except Exception as error:  # an annotation that is a text may raise anything
@@ -123,7 +123,7 @@ def _struct(class_: _Class) -> Record:
     return Record("structarray" if config.array_like else "struct", tuple(fields), tag)
 
 
-def _struct_default(default: Any) -> object:  # Any: what msgspec keeps of a default
+def _struct_default(default: Any) -> object:  # Any: a default, as msgspec keeps it
     kind = _msgspec_name(default)
     if kind == "NoDefaultType":
         return NO_DEFAULT
@@ -200,7 +200,7 @@ def hints_of(class_: _Class, owners: Iterable[_Class]) -> dict[str, tuple[_Class
     if not typing_extensions.is_typeddict(class_):
         owners = [owner for owner in reversed(class_.__mro__) if _annotated_here(owner)]
         return {name: (owner, hint) for owner in owners for name, hint in _own_hints(owner)}
-    # It has no bases at run time, and all keys of its bases itself: what a base has too comes from the base.
+    # It has no bases at run time, and all keys of its bases itself: a key that a base has too comes from the base.
     return {name: (owner, hint) for owner in owners for name, hint in _hints(owner).items()}
 
 

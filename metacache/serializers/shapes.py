@@ -40,7 +40,7 @@ __all__ = ["Shape", "UnknownShape", "graph_of", "literal_text", "quoted", "requi
 # Any: a type expression is any object; typing gives no type for it that all its forms satisfy.
 _Type: TypeAlias = Any
 
-# What type variables, and Self, stand for at some place of the walk.
+# The types that type variables, and Self, stand for at some place of the walk.
 _Scope: TypeAlias = Mapping[object, Shape]
 
 _SCALARS: Final[dict[object, str]] = {
@@ -144,7 +144,7 @@ class _Walk:
         return self._of_name(type_, scope)
 
     def _of_name(self, type_: _Type, scope: _Scope) -> Shape:
-        """Return the shape of what has no arguments."""
+        """Return the shape of a type without arguments."""
         if isinstance(type_, str | typing.ForwardRef):
             raise UnknownShape("a type in quotes, which is not resolved here")
         if not _is_hashable(type_):
@@ -166,7 +166,7 @@ class _Walk:
     # --- type variables ----------------------------------------------------------------------------------------------
 
     def _scope(self, parameters: Iterable[_Type], arguments: tuple[Shape, ...] | None) -> dict[object, Shape]:
-        """Return what *parameters* stand for; without *arguments* each stands for its default, or all it may be."""
+        """Return the types of *parameters*; without *arguments* each stands for its default, or all it may be."""
         scope: dict[object, Shape] = {}
         given = list(arguments or ())
         rest = list(parameters)
@@ -194,7 +194,7 @@ class _Walk:
         return _ANY if variable.__bound__ is None else self.of(_evaluated(variable.__bound__, variable), scope)
 
     def _parts(self, arguments: Iterable[_Type], scope: _Scope) -> tuple[Shape, ...]:
-        """Return the shapes of *arguments*; what a TypeVarTuple stands for takes its place."""
+        """Return the shapes of *arguments*; the types that a TypeVarTuple stands for take its place."""
         shapes = [self._of_argument(argument, scope) for argument in arguments]
         return tuple(part for shape in shapes for part in (shape.parts if shape.kind == "unpack" else (shape,)))
 
@@ -294,7 +294,7 @@ class _Walk:
     def _scopes_of_bases(
         self, class_: _Type, arguments: tuple[Shape, ...] | None, this: Shape
     ) -> dict[_Type, dict[object, Shape]]:
-        """Return what the type variables of *class_* and of its bases stand for, each in its own class."""
+        """Return the types that the type variables of *class_* and its bases stand for, each in its own class."""
         scopes = {class_: self._scope(_parameters(class_), arguments) | {typing.Self: this}}
         pending = [class_]
         for owner in pending:  # which grows meanwhile
@@ -315,7 +315,7 @@ def _label(field: Field) -> str:
 
 def _of_enum(class_: _Type) -> Shape:
     values = sorted(default_text(member.value) for member in class_)
-    # What becomes of bits that no member has; an Enum that is not a Flag has no boundary.
+    # How bits that no member has are treated; an Enum that is not a Flag has no boundary.
     boundary: enum.FlagBoundary | None = getattr(class_, "_boundary_", None)
     return Shape("enum", tuple(values)) if boundary is None else Shape("flag", (boundary.value, *values))
 

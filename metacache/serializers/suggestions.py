@@ -21,7 +21,7 @@ _PREFERRED: Final = ("bytes", "str", "int", "msgspec", "orjson", "attrs", "json"
 
 
 def suggestion(type_: Any, *, refused: str | None = None) -> str:  # Any: a type expression
-    """Return what to do about *type_*, which has no serializer, or which the serializer *refused* does not serve."""
+    """Return advice about *type_*, which has no serializer, or which the serializer *refused* does not serve."""
     if not is_type(type_):
         return "give a class, or an expression as list[int]"
     among = installed()

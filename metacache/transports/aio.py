@@ -178,7 +178,7 @@ class AsyncConnection:
             raise
 
     def run_batch(self, batch: Batch, /, *, deadline: float) -> Awaitable[Replies]:
-        """Send *batch* in windows, the first of them in this turn of the loop; awaited, return a reply or an error each.
+        """Send *batch* in windows, the first in this turn of the loop; awaited, return a reply or an error each.
 
         *deadline* as in `run`; ``math.inf``: ``Settings.timeout`` from now. Raises ClosedError and ValueTooLargeError;
         all else that goes wrong is in the outcomes.
@@ -197,9 +197,9 @@ class AsyncConnection:
         return replies
 
     async def aclose(self) -> None:
-        """Close: what runs is let finish, what comes is refused with ClosedError. Idempotent.
+        """Close: running requests finish, new ones are refused with ClosedError. Idempotent.
 
-        Where its event loop does not run, the connection is dropped: what runs gets a ClosedError.
+        Where its event loop does not run, the connection is dropped: running requests get a ClosedError.
         """
         self._closed = True
         loop = self._line.loop
@@ -318,7 +318,7 @@ class AsyncConnection:
             self._flush_soon()
 
     def _answered(self, link: Link, places: Sequence[Place[Any]]) -> None:  # Any: as in `_join`
-        """Wake the tasks that wait in *places*, and write immediately what they ask for next."""
+        """Wake the tasks that wait in *places*, and write their next requests immediately."""
         if link is self._link:
             self.in_flight = link.requests
         was_flushing, self._flushing = self._flushing, True
@@ -398,7 +398,7 @@ class AsyncConnection:
     # --- deadlines ---------------------------------------------------------------------------------------------------
 
     def _tick(self, now: float, late: float) -> None:
-        """End what is past its deadline. The alarm calls it again when a signal's exception comes out of it."""
+        """End requests past their deadline. The alarm calls this again if a signal's exception comes out of it."""
         link = self._link
         if link is not None:
             self._check(link, now)

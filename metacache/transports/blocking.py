@@ -316,7 +316,7 @@ def _drive(transport: Transport, batch: Batch, deadline: float) -> Replies:
     except MetacacheError as error:
         if isinstance(error, ClosedError | ValueTooLargeError | InvalidArgumentError) or is_injected(error):
             raise
-        return FailedExchange(batch, error).outcomes()  # a transport that raises what should be an outcome
+        return FailedExchange(batch, error).outcomes()  # a transport that raises instead of returning an outcome
     try:
         now = monotonic()
         while not exchange.advance(now):

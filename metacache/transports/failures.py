@@ -55,7 +55,7 @@ _ADVISED: Final = (ConnectionLost, OperationTimeout)
 
 
 def advise(error: BaseException, *, is_tls: bool) -> None:
-    """Add to *error* what to check when a new connection brought no byte: a port that speaks TLS is so silent."""
+    """Add advice to *error* when a new connection brought no byte: a port that speaks TLS is so silent."""
     if isinstance(error, _ADVISED) and not error.is_local and not is_tls and _ADVICE not in error.message:
         error.message += _ADVICE
         error.args = (error.message,)

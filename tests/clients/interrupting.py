@@ -78,8 +78,8 @@ class Interrupter:
             signal.signal(signal.SIGALRM, before)
 
 
-def driven(coroutine: Coroutine[Any, Any, R]) -> R:  # Any: what it yields and is sent, which is nothing
-    """Run a coroutine that never waits, without an event loop: what is raised in it comes straight out."""
+def driven(coroutine: Coroutine[Any, Any, R]) -> R:  # Any: it yields nothing and is sent nothing
+    """Run a coroutine that never waits, without an event loop: exceptions propagate directly."""
     try:
         coroutine.send(None)
     except StopIteration as done:

@@ -51,7 +51,7 @@ def listening(serve: Callable[[socket.socket], None]) -> Generator[int]:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """What the standard library's server says to a line that is no request."""
+    """The standard library's server, which answers a line that is not a request."""
 
     error_content_type = SECRET
 

@@ -282,7 +282,7 @@ class Rivals:
     before: Held = None
 
     def act(self, number: int, is_done: bool) -> None:
-        """Do what the plan says before an exchange; after it look at what it did."""
+        """Follow the plan before an exchange; after it, check its effect."""
         if is_done:
             self.judge(number, held(self.server))
             return
@@ -318,7 +318,7 @@ def held(server: FakeServer) -> Held:
 
 
 def extended(item: Held) -> Held:
-    """Return what append makes of *item*: nothing of what it must not touch."""
+    """Return *item* after an append: unchanged if append must not touch it."""
     if item is None or item[1] not in (0, FLAGS["bytes"], FLAGS["bytes shaped"]) or item[3] or item[4]:
         return item
     return (item[0] + b"+", *item[1:])

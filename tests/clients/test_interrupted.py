@@ -156,7 +156,7 @@ class Bench:
             self.client = cast("AsyncClient[int]", Shaped(Client(quiet, serializer, **options)))
 
     def interrupted(self, verb: Call, interrupter: Interrupter) -> object:
-        """Run *verb*, interrupted; return what it returns or raises."""
+        """Run *verb*, interrupted; return its result or its exception."""
         self.quiet.interrupter = interrupter
         try:
             return interrupter.run(lambda: driven(verb(self.client)))

@@ -312,7 +312,7 @@ async def test_a_certificate_of_the_name_in_the_url_is_accepted(
 async def test_a_certificate_of_a_name_that_only_dns_gave_is_refused(
     monkeypatch: pytest.MonkeyPatch, ptr: Mapping[str, str], chosen: str, *, blocking: bool
 ) -> None:
-    # An attacker who answers for the DNS makes every name lead to one server, and has a certificate for one of them.
+    # An attacker of DNS makes every name lead to one server, and has a certificate for one of the names.
     answer_for(monkeypatch, dict.fromkeys(("cache.svc", *CHOSEN), ("127.0.0.1",)), ptr)
     server = ScriptedServer(silent, tls=serving(chosen))
     with pytest.raises(ConnectError, match="certificate was not accepted"):

@@ -149,7 +149,7 @@ RETURNED: Final = ("return_size", "return_client_flags", "return_cas", "return_t
 
 @st.composite
 def returned(draw: st.DrawFn) -> Flags:
-    """Flags that ask for parts of an item, in any order; never none, for a bare mg is no request of this client."""
+    """Flags that ask for parts of an item, in any order; at least one, because this client never sends a bare mg."""
     names = draw(st.lists(st.sampled_from((*RETURNED, "value")), min_size=1, unique=True))
     return dict.fromkeys(names, True)
 

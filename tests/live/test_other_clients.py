@@ -127,7 +127,7 @@ def readers(shared_memcached: Memcached) -> Iterator[Readers]:
 
 
 def check_safe(readers: Readers, key: str, data: bytes, allowed: tuple[type, ...]) -> None:
-    """Check that every other client reads *data*, what it says, or an error of decoding; and runs nothing."""
+    """Check that every other client reads *data*, the value that it encodes, or a decoding error, and runs no code."""
     for name, get in readers.items():
         try:
             found = get(key)

@@ -148,15 +148,15 @@ STRANGE: Final = (
 @pytest.mark.parametrize("line", STRANGE)
 @pytest.mark.parametrize("command", [GET, MG, SET, DELETE, ADD, MA, commands.MN])
 def test_a_line_of_no_known_code_is_refused(command: Command, line: bytes) -> None:
-    assert f"no reply to {command.name}" in failure(command, [line + b"\r\n"])
+    assert f"not a reply to {command.name}" in failure(command, [line + b"\r\n"])
 
 
 def test_a_strange_line_is_quoted_only_if_it_is_a_status_word() -> None:
-    assert failure(GET, [b"STORED\r\n"]).startswith("'STORED' is no reply to mg")
-    assert failure(commands.STATS, [b"NOT_FOUND\r\n"]).startswith("'NOT_FOUND' is no reply to stats")
+    assert failure(GET, [b"STORED\r\n"]).startswith("'STORED' is not a reply to mg")
+    assert failure(commands.STATS, [b"NOT_FOUND\r\n"]).startswith("'NOT_FOUND' is not a reply to stats")
     for line in (b"hunter2", b"SECRET VALUE", b"A" * 17, b"A", b"PASS1", b"\xff" * 8, b"SECRET\n"):
         told = failure(GET, [line + b"\r\n"])
-        assert told.startswith(f"a line of {len(line)} bytes is no reply")
+        assert told.startswith(f"a line of {len(line)} bytes is not a reply")
         assert line.decode(errors="replace").strip() not in told.split()
 
 

@@ -253,4 +253,4 @@ def test_the_table_of_opaques_is_written_as_the_wire_has_it() -> None:
 
 
 def test_a_reply_of_no_known_code_fails() -> None:
-    assert "'ZZ' is no reply to mg" in failure(MG, [b"ZZ\r\n"])
+    assert "'ZZ' is not a reply to mg" in failure(MG, [b"ZZ\r\n"])

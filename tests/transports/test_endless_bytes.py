@@ -20,7 +20,7 @@ from tests.pool.rig import until
 from tests.scripted import Peer, Script, ScriptedServer, in_turn
 
 SHORT: Final = 0.05
-GRACE: Final = 1.0  # seconds; a busy machine is slow, and all that must be told apart takes seconds
+GRACE: Final = 1.0  # seconds: a busy machine is slow, but a call that hangs takes longer
 SETTINGS: Final = Settings(timeout=SHORT, connect_timeout=5.0)
 CHUNK: Final = b"x" * 65536
 LARGE: Final = 100_000_000

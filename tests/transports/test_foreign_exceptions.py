@@ -100,7 +100,7 @@ SYSTEM: Final = frozenset(
 
 
 class Interruption:
-    """Raises at the *at*-th of the chosen places inside the package. It keeps what it raised.
+    """Raises at the *at*-th of the chosen places inside the package. It keeps its exception.
 
     The places: with *only* some calls, before and after each; else wherever CPython looks for signals: on entering a
     function and after a call of C code, whose result is lost.
@@ -134,7 +134,7 @@ class Interruption:
 
 
 def interrupted(operation: Callable[[], object], interruption: Interruption) -> BaseException | None:
-    """Run *operation* and return what it raised."""
+    """Run *operation*; return its exception, if any."""
     before = signal.signal(signal.SIGALRM, interruption.handle)
     sys.setprofile(interruption)
     try:
@@ -159,7 +159,7 @@ def _collected() -> Generator[None]:
 
 @attrs.frozen
 class Subject:
-    """A client of numbers and what it stands on."""
+    """A client of numbers and its transport."""
 
     client: Client[int]
     transport: Transport

@@ -22,7 +22,7 @@ R = TypeVar("R")
 def ask_each(
     members: Mapping[Node, Member[Pool]], operation: Callable[[], Operation[R]]
 ) -> dict[Node, R | MetacacheError]:
-    """Run what *operation* makes on each of *members*; return the result or the error of each."""
+    """Run an operation made by *operation* on each of *members*; return the result or the error of each."""
 
     def ask(member: Member[Pool]) -> R | MetacacheError:
         try:

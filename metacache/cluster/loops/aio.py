@@ -1,10 +1,10 @@
-"""`PerLoop`: one transport for any event loop. Each loop that uses it has a cluster of its own, with its own connections.
+"""`PerLoop`: one transport for any event loop. Each loop that uses it has its own cluster, with its own connections.
 
 A loop closes its cluster when it shuts down its async generators, as `asyncio.run` and `asyncio.Runner` have it do. It
 finds the generator that `_Branch` keeps suspended there. Moves no byte.
 
-It changes over time and is shared by threads. Its only state is a dict by loop, of which a thread adds, takes and removes
-one entry by a single call.
+It changes over time and is shared by threads. Its only state is a dict by loop. A thread adds, takes or removes an
+entry by a single call, so no lock guards it.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class PerLoop:
     async def aclose(self) -> None:
         """Close the clusters of all loops. Idempotent.
 
-        What runs is let finish, what comes is refused with ClosedError. A loop that runs in another thread closes its
+        Running requests finish, new ones are refused with ClosedError. A loop that runs in another thread closes its
         own cluster there; this waits for it no longer than *timeout*.
         """
         self._is_closed = True
@@ -118,7 +118,7 @@ class PerLoop:
         warnings.warn(f"unclosed {self._owner}: await its aclose(), or use async with", ResourceWarning, source=self)
 
     def leave_behind(self) -> None:
-        """Forget the loops of the parent, for a forked child: to close their sockets would touch those of the parent."""
+        """Forget the parent's loops, in a forked child: to close their sockets would touch those of the parent."""
         _left_behind.append(self._branches)
         self._branches = {}
         self._has_several = False
@@ -148,7 +148,8 @@ class PerLoop:
         self._has_several = len(self._branches) > 1
 
 
-# What children have left behind. To free it would close sockets, and take them out of the selector of the parent's loop.
+# The parent's clusters, kept in forked children. To free them would close sockets, and remove them from the selector of
+# the parent's loop.
 _left_behind: Final[list[object]] = []
 
 
@@ -156,7 +157,7 @@ _left_behind: Final[list[object]] = []
 class _Branch:
     """The cluster of one loop, and the suspended async generator by which that loop closes it.
 
-    Knows the dict that it is in, and not its `PerLoop`, which can be collected while a loop lives.
+    Knows the dict that it is in, but not its `PerLoop`, so that the `PerLoop` can be collected while a loop lives.
     """
 
     __slots__ = ("_branches", "_ended", "_guard", "cluster", "is_closed", "loop")
@@ -189,7 +190,7 @@ class _Branch:
             self._dismiss_guard()
 
     async def close_with_loop(self) -> None:
-        """Close, for the loop ends."""
+        """Close, because the loop ends."""
         self._ended.add(self.loop)
         await self._close()
 
@@ -243,7 +244,7 @@ def _step(awaitable: Awaitable[None]) -> None:
 
 
 def _close_elsewhere(branch: _Branch) -> asyncio.Future[None] | None:
-    """Close *branch*, whose loop is not the running one. Return what to wait for, if its loop runs in another thread."""
+    """Close *branch*, whose loop is not the running one. Return a future for it if its loop runs in another thread."""
     loop = branch.loop
     if not loop.is_running():
         branch.drop()

@@ -32,7 +32,7 @@ class DnsSource:
     names: without names nothing shows which of them belong to one server, and no server may count twice.
 
     Nodes are dialled at their addresses. Over TLS each must have a certificate for *name*, which the user wrote. A
-    certificate for its own name is not enough, because an attacker who answers for DNS could choose that name.
+    certificate for its own name is not enough: that name comes from DNS, and an attacker of DNS could choose it.
 
     Args:
         name: the name to look up.
@@ -80,7 +80,7 @@ class DnsSource:
 
 
 def _literal(address: Sequence[object]) -> str:
-    """Return the IP literal of what the resolver answered, with the zone of an IPv6 address that has one."""
+    """Return the IP literal of an address that the resolver returned, with the zone of an IPv6 address that has one."""
     zone = address[3] if len(address) > 3 else 0
     return f"{address[0]}%{zone}" if zone and "%" not in str(address[0]) else str(address[0])
 

@@ -51,9 +51,9 @@ def _may_be_counted(host: str, hosts: Mapping[str, str]) -> bool:
 
 
 def _host(name: str | None) -> str:
-    """Return *name* as hosts are written: lower case, without the dot of the root; nothing when it is no host's.
+    """Return *name* as hosts are written: lower case, without the dot of the root; "" when it is not a host name.
 
-    A name like 10.0.0.1 is none: it would be taken for another node's address.
+    A name like 10.0.0.1 does not count: it would be taken for another node's address.
     """
     host = (name or "").rstrip(".").lower()
     return host if _is_host(host) and not host.rpartition(".")[2].isdigit() else ""

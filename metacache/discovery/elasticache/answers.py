@@ -1,4 +1,4 @@
-"""The answer to ``config get cluster``: what it says, and whether it may follow the last. Pure: bytes in, nodes out.
+"""The answer to ``config get cluster``: its nodes and version, and whether it may follow the last. Pure.
 
 Two lines: a version, and the nodes as ``host|ip|port host|ip|port``.
 """

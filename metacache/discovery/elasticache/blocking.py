@@ -31,8 +31,8 @@ class ElastiCacheSource:
 
     A node's identity is its host name and port. It is dialled at the IP address that the endpoint names. Over TLS its
     certificate must have the host name that the endpoint names if the endpoint's own certificate was verified, else the
-    name of the endpoint: without that check, another server in its place could choose the name. Every list has a
-    version, which must not fall: an endpoint that is behind the others is not believed.
+    name of the endpoint: without that check, an attacker in the endpoint's place could choose the name. Every list
+    has a version, which must not fall: an endpoint that is behind the others is not believed.
 
     Args:
         endpoint: the configuration endpoint, as the console of the provider shows it.
@@ -57,7 +57,7 @@ class ElastiCacheSource:
     def poll(self) -> Sequence[Node]:
         """Return the nodes of the cluster now, within ``connect_timeout`` and ``timeout`` together.
 
-        Raises ClientError when the server is no discovery endpoint, ProtocolError for a list that is broken, empty or
+        Raises ClientError when the server is not a discovery endpoint, ProtocolError for a list that is broken, empty or
         out of date, and what a connection raises.
         """
         # A connection each time: the endpoint is a name that moves from node to node, and is asked twice a minute.
@@ -67,7 +67,7 @@ class ElastiCacheSource:
             try:
                 config = connection.run(self._question(), deadline=deadline)
             except ClientError as error:
-                why = "it does not answer 'config get cluster': it is no discovery endpoint; name the nodes themselves"
+                why = "it does not answer 'config get cluster': it is not a discovery endpoint; name the nodes themselves"
                 raise ClientError(why, node=self._endpoint.name, operation=CONFIG.name) from error
         self._last = config
         return config.nodes

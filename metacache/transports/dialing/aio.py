@@ -113,9 +113,9 @@ async def _open(node: Node, settings: Settings, sock: socket.socket, make: Calla
 
 
 def _is_of_network(error: OSError) -> bool:
-    """Tell whether *error* is of a system call or of asyncio, and not of a signal's handler.
+    """Return whether a system call or asyncio raised *error*, and not a signal handler.
 
-    Some of asyncio have no arguments: that of a TLS handshake which the server ends, for one.
+    Some errors of asyncio have no arguments, for example when the server ends a TLS handshake.
     """
     if is_own(error):
         return True

@@ -24,7 +24,7 @@ def running_loop() -> asyncio.AbstractEventLoop:
 
 
 def is_running_here(loop: asyncio.AbstractEventLoop) -> bool:
-    """Tell whether *loop* runs in this thread, now."""
+    """Return whether *loop* runs in this thread now."""
     try:
         return asyncio.get_running_loop() is loop
     except RuntimeError:

@@ -122,7 +122,7 @@ class Dialler:
             self._drop_made()
         self._ended()
         error = None if task.cancelled() else task.exception()
-        # What a signal's handler raised is the loop's to report. These two have ended the loop already.
+        # The loop reports an exception of a signal handler. These two have ended the loop already.
         if error is not None and not isinstance(error, KeyboardInterrupt | SystemExit):
             throw(error)
 

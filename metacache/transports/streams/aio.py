@@ -122,7 +122,7 @@ class Link(asyncio.Protocol):
     # --- writing -----------------------------------------------------------------------------------------------------
 
     def advise(self, error: MetacacheError) -> None:
-        """Add what to check to *error* if nothing ever came on this link."""
+        """Add advice to *error* if no byte ever came on this link."""
         if not self._was_answered and not self._protocol.has_heard:
             advise(error, is_tls=self._max_write == MAX_TLS_WRITE)
 
@@ -206,7 +206,7 @@ class Link(asyncio.Protocol):
     # --- large data blocks -------------------------------------------------------------------------------------------
 
     def _pour(self) -> None:
-        """Write of the large data block what the socket takes, and no more than `MAX_TURN` bytes in one turn."""
+        """Write as much of the large data block as the socket takes, at most `MAX_TURN` bytes in one turn."""
         try:
             if self._poured is not None and self._pour_pieces():
                 self._poured = None
@@ -376,7 +376,7 @@ class Link(asyncio.Protocol):
         self._on_lost(self, error)
 
     def close(self) -> None:
-        """Close without a word to anybody: nothing is in flight, or nobody waits for it. Idempotent."""
+        """Close without calling *on_lost*: nothing is in flight, or no task waits for it. Idempotent."""
         self.is_lost = True
         self._rest = memoryview(b"")
         if hasattr(self, "_transport"):  # else it is not connected; `connection_made` closes it
@@ -395,7 +395,7 @@ class Link(asyncio.Protocol):
         # Over TLS there is one transport beneath another.
         beneath = getattr(getattr(self._transport, "_ssl_protocol", None), "_transport", self._transport)
         if self._loop.is_closed():
-            # What the loop would have called; a transport of asyncio warns when it is freed without it.
+            # The loop would have called this; a transport of asyncio warns when it is freed without it.
             finish = getattr(beneath, "_call_connection_lost", None)
             if finish is not None:
                 with contextlib.suppress(RuntimeError):  # as above

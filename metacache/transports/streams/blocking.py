@@ -369,7 +369,7 @@ class Stream:
         return lost
 
     def _advise(self, failure: MetacacheError) -> None:
-        """Add what to check to *failure* of a new connection if nothing ever came on it."""
+        """Add advice to *failure* of a new connection if no byte ever came on it."""
         if not self.protocol.has_heard:
             advise(failure, is_tls=self.is_tls)
 

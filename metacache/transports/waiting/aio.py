@@ -58,7 +58,7 @@ Work: TypeAlias = Operation[Any] | BatchWindow  # Any: whatever it is, its place
 
 @final
 class Waiter:
-    """What a task waits on, again and again for one request after the other; *place* is the request it waits for now.
+    """Wakes a task, for one request after the other; *place* is the request that it waits for now.
 
     ``future`` is never done, unless its task is cancelled: `Line.wake` resumes the task directly. A Future would be
     called back through the loop, which costs as much as the rest of a get. But asyncio registers the task with a Future
@@ -69,7 +69,7 @@ class Waiter:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.future: asyncio.Future[None] = asyncio.Future(loop=loop)
-        self.place: Place[Any] | None = None  # Any: whatever its task waits for
+        self.place: Place[Any] | None = None  # Any: the result that its task waits for
 
 
 @final
@@ -147,7 +147,7 @@ class Place(Generic[R]):
 
     @property
     def is_lost(self) -> bool:
-        """True when it is done and its task still waits: a signal's exception hit what was to wake it."""
+        """True when it is done and its task still waits: a signal's exception interrupted the code that wakes it."""
         waiter = self.waiter
         return self.answer is not None and waiter is not None and _task_of(waiter) is not None
 
@@ -156,7 +156,7 @@ class Place(Generic[R]):
         return f"<Place on {self.line.node.name}: {'waiting' if self.answer is None else 'done'}>"
 
 
-def _task_of(waiter: Waiter) -> asyncio.Task[Any] | None:  # Any: whatever it returns
+def _task_of(waiter: Waiter) -> asyncio.Task[Any] | None:  # Any: the result of the task
     """Return the task that waits on *waiter* now."""
     for wakeup, _ in waiter.future._callbacks or ():
         task: asyncio.Task[Any] = wakeup.__self__  # type: ignore[attr-defined]  # the method of a task
@@ -211,7 +211,7 @@ class Line:
                 "this connection belongs to another event loop; make a client in each loop that uses one"
             )
         self.loop = loop
-        self._done: asyncio.Future[None] = asyncio.Future(loop=loop)  # what a task is given that may go on
+        self._done: asyncio.Future[None] = asyncio.Future(loop=loop)  # given to a task that may go on
         self._done.set_result(None)
 
     def new_waiter(self) -> Waiter:
@@ -256,7 +256,7 @@ class Line:
                 future.remove_done_callback(wakeup)
                 waiter.place = None
                 idle.append(waiter)
-        except BaseException as error:  # a signal's, or what ends the loop: it is the loop's, and the others wait
+        except BaseException as error:  # of a signal handler, or one that ends the loop: the loop handles it
             assert self.loop is not None, "a place has an answer"
             self.loop.call_soon(self.wake)
             self.loop.call_soon(throw, error)

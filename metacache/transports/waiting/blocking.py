@@ -236,7 +236,7 @@ class Lender(Generic[T]):
         return waiter.receive()
 
     def _has_turn(self, waiter: Waiter[T]) -> bool:
-        """Tell whether *waiter* is the first in line, or out of it: an interrupted thread may have taken it out."""
+        """Return whether *waiter* is the first in line, or out of it: an interrupted thread may have removed it."""
         line = self._line()
         return waiter not in line or line[0] is waiter
 
@@ -316,7 +316,7 @@ class Lender(Generic[T]):
         return given
 
     def _wake_all(self, _: object = None) -> None:
-        """Wake all waiters with nothing in hand: what they wait for may have changed."""
+        """Wake all waiters and give them nothing: the state that they wait for may have changed."""
         for waiter in self._line():
             waiter.bell.ring()
 
