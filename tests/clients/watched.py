@@ -31,7 +31,7 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 Hook: TypeAlias = Callable[[int, bool], None]
-"""Is called with the number of the operation, from 0, and whether it has been done; an exception of the hook ends the call."""
+"""Is called with the number of the operation, from 0, and whether it is done; its exception ends the call."""
 
 FAKES: Final[Mapping[str, Callable[[FakeServer], Transport | AsyncTransport]]] = {
     "FakeTransport": FakeTransport,

@@ -57,17 +57,17 @@ class ElastiCacheSource:
     def poll(self) -> Sequence[Node]:
         """Return the nodes of the cluster now, within ``connect_timeout`` and ``timeout`` together.
 
-        Raises ClientError when the server is not a discovery endpoint, ProtocolError for a list that is broken, empty or
-        out of date, and what a connection raises.
+        Raises ClientError when the server is not a discovery endpoint, ProtocolError for a list that is broken, empty
+        or out of date, and what a connection raises.
         """
         # A connection each time: the endpoint is a name that moves from node to node, and is asked twice a minute.
         with Connection(self._endpoint, settings=self._settings) as connection:
-            # Nobody waits for it, so that operations of a few milliseconds need not fail discovery.
+            # No caller waits for it, so a timeout of a few milliseconds need not fail discovery.
             deadline = monotonic() + self._settings.connect_timeout + self._settings.timeout
             try:
                 config = connection.run(self._question(), deadline=deadline)
             except ClientError as error:
-                why = "it does not answer 'config get cluster': it is not a discovery endpoint; name the nodes themselves"
+                why = "it does not answer 'config get cluster' as a discovery endpoint does; name the nodes themselves"
                 raise ClientError(why, node=self._endpoint.name, operation=CONFIG.name) from error
         self._last = config
         return config.nodes
