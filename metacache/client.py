@@ -359,7 +359,8 @@ class Client(Generic[T]):
         `touch` with a timeout of its own: after an error of that one (``maybe_applied``) the number has changed, its
         life perhaps not; the win of a stale item is consumed. Only for values of int with the built-in serializer and
         no compressor, else InvalidArgumentError, as for *initial_ttl* beside *ttl* or without *initial*; ClientError
-        when the stored value is not a number from 0 to 2**64-1.
+        when the stored value is not a number from 0 to 2**64-1. With ``on_error="ignore"`` a failure returns *initial*,
+        also when only the second exchange failed.
         """
         recipe = recipes.arithmetic(self._effects, self._operations, INCREMENT, key, delta, initial, initial_ttl, ttl)
         return self._effects.follow(recipe, fallback=initial)

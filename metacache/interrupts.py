@@ -37,10 +37,17 @@ def is_own(error: BaseException, *modules: str) -> bool:
     *modules*: names of further modules whose code was called.
 
     An exception of a signal handler has the handler's frame in its traceback. One that another thread injected has no
-    frame of its own, and no arguments, for Python makes it from its class alone. An error of a system call, and every
-    error of this package, says what went wrong.
+    frame of its own. Python makes it from its class alone: a class of Python or of this package then has no arguments,
+    and any other class is the user's. An error of a system call, and every error of this package, has arguments.
     """
-    return any(error.args) and _is_ours(error, modules)
+    return any(error.args) and _is_known(error, modules) and _is_ours(error, modules)
+
+
+def _is_known(error: BaseException, modules: tuple[str, ...] = ()) -> bool:
+    """Return whether the class of *error* is one of Python, of this package or of *modules*."""
+    module = type(error).__module__
+    package = module.partition(".")[0]
+    return package == "builtins" or package in _PACKAGES or module in modules
 
 
 def _is_ours(error: BaseException, modules: tuple[str, ...] = ()) -> bool:
@@ -70,7 +77,7 @@ def is_injected(error: BaseException) -> bool:
     For errors of this package's classes, which only a ``raise`` statement raises. One that the user's own code raised,
     as a transport of the user, is neither `is_own` nor this.
     """
-    if any(error.args):
+    if any(error.args) and _is_known(error):
         return not _is_ours(error) and is_from_handler(error)
     return is_from_handler(error) or not _is_raised_by_code(error)
 

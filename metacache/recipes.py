@@ -18,7 +18,7 @@ from metacache.errors import (
     InvalidTypeError,
     MetacacheError,
 )
-from metacache.interrupts import is_from_handler
+from metacache.interrupts import is_injected
 from metacache.operations import GET_AND_TOUCH, RENEWALS, TOUCH, UPDATE_STORE, Operations, located
 from metacache.policies import MISS
 from metacache.protocol.keys import Key
@@ -67,7 +67,7 @@ class _outcome:  # noqa: N801 - reads as a phrase: with _outcome(maybe_applied=T
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object, /) -> None:
         # An exception that a signal handler raised is the caller's, and comes out unchanged.
-        if isinstance(error, self._kind) and not is_from_handler(error):
+        if isinstance(error, self._kind) and not is_injected(error):
             error.maybe_applied = self._maybe_applied
 
 

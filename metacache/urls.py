@@ -20,7 +20,7 @@ from metacache.discovery import load_node_source
 from metacache.errors import InvalidArgumentError, InvalidTypeError
 from metacache.nodes import Node, UnixAddress, has_surrogate
 from metacache.options import ClientOptions
-from metacache.settings import OnNodeDown, Settings
+from metacache.settings import OnNodeDown, Settings, check_settings
 
 __all__ = ["Place", "SourceOfNodes", "parse_url"]
 
@@ -88,6 +88,7 @@ def parse_url(url: str, settings: Settings) -> tuple[Place, Settings]:
     """
     if not isinstance(url, str):
         raise InvalidTypeError(f"the URL is a str, not {type(url).__name__}")
+    check_settings(settings)
     match = _parts(url)
     base, kind = _scheme(match["scheme"])
     path, query = match["path"] or "", match["query"] or ""
@@ -131,8 +132,13 @@ def _scheme(scheme: str) -> tuple[str, str]:
     raise InvalidArgumentError(f"the URL's scheme is {_SCHEMES}{shown}")
 
 
+_has_broken_escape: Final = re.compile(r"%(?![0-9A-Fa-f]{2})").search
+
+
 def _decoded(text: str, part: str) -> str:
     """Return *text* with its percent-escapes replaced. Raises InvalidArgumentError that names *part* and no byte."""
+    if _has_broken_escape(text):
+        raise InvalidArgumentError(f"{part} of the URL has a % without two hexadecimal digits; write % as %25")
     try:
         return unquote(text, errors="strict")
     except UnicodeDecodeError:

@@ -16,7 +16,7 @@ from types import FrameType
 
 import pytest
 
-from metacache import ConnectError, Connection, Node, OperationTimeout, Settings
+from metacache import ConnectError, Connection, Node, OperationTimeout, ServerError, Settings
 from metacache.admin import ping
 from metacache.interrupts import (
     call_each,
@@ -82,7 +82,19 @@ def test_what_a_handler_raises_is_not_our_own(kind: str, class_: type[Exception]
         assert is_from_handler(caught)
 
 
-@pytest.mark.parametrize("class_", CLASSES)
+class JobTimeout(TimeoutError):
+    """A class with a message of its own, as job queues have: only a class can be injected."""
+
+    def __init__(self) -> None:
+        super().__init__("the job took too long")
+
+
+class JobServer(ServerError):
+    def __init__(self) -> None:
+        super().__init__("the job's own")
+
+
+@pytest.mark.parametrize("class_", [*CLASSES, JobTimeout, JobServer])
 def test_what_another_thread_injects_is_not_our_own(class_: type[Exception]) -> None:
     caught: list[Exception] = []
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from metacache import InvalidArgumentError, Node, Settings
@@ -106,3 +108,18 @@ def test_credentials_are_never_quoted(rest: str) -> None:
 def test_what_the_url_says_beats_the_settings() -> None:
     _, settings = parse_url("memcached://a/?timeout=0.5", Settings(timeout=3.0, pool_size=7))
     assert (settings.timeout, settings.pool_size) == (0.5, 7)
+
+
+@pytest.mark.parametrize("make", [connect, connect_async, Cluster.from_url, AsyncCluster.from_url])
+@pytest.mark.parametrize("settings", [{"timeout": 1}, 5, "timeout=1"])
+def test_wrong_settings_are_a_typed_error(make: Callable[..., object], settings: object) -> None:
+    with pytest.raises(InvalidTypeError, match="settings is a Settings"):
+        make("memcached://a", settings=settings)
+
+
+@pytest.mark.parametrize(
+    "url", ["memcached://u%zz:p@a", "memcached://u:p%@a", "memcached://u:%4@a", "memcached+unix:///%g0"]
+)
+def test_a_broken_percent_escape_is_refused(url: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="two hexadecimal digits"):
+        parse_url(url, PLAIN)

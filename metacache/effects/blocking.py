@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar, cast, final
 
 from metacache.batches import BatchOperation
 from metacache.errors import MetacacheError
+from metacache.interrupts import is_from_handler
 from metacache.policies import WRITE, ErrorPolicy, Kind
 from metacache.protocol.keys import K
 from metacache.protocol.windows import Replies
@@ -105,5 +106,16 @@ def _result(recipe: Coroutine[Any, Any, R]) -> R:  # Any: as above
     try:
         recipe.send(None)
     except StopIteration as done:
+        if is_from_handler(done):
+            raise
         return cast("R", done.value)  # typeshed cannot know the type of a StopIteration's value
-    raise RuntimeError("a recipe waited for something other than its effects")
+    except RuntimeError as error:
+        # PEP 479: a coroutine turns a StopIteration, here of a signal handler, into this error.
+        interruption = error.__cause__
+        if not isinstance(interruption, StopIteration):
+            raise
+    else:
+        raise RuntimeError("a recipe waited for something other than its effects")
+    finally:
+        recipe.close()  # one that was interrupted before it began
+    raise interruption

@@ -277,7 +277,8 @@ class Pool:
             opened=self._lender.opened,
             now=now,
             until=until,
-            connected=sum(connection.is_connected for connection in self._lender.all()),
+            # No generator: Python turns a StopIteration of a signal handler in one into another error.
+            connected=sum([connection.is_connected for connection in self._lender.all()]),
             failed_at=self._failed_at,
         )
 

@@ -55,7 +55,7 @@ class Replies:
             self.values.append(None)
         else:
             tokens, value = answer
-            self.headers.append(b" ".join(token for token in tokens if token[:1] != b"O"))
+            self.headers.append(b" ".join([token for token in tokens if token[:1] != b"O"]))
             self.values.append(value)
 
 

@@ -72,6 +72,7 @@ CLASSES: Final[dict[str, Make]] = {
     "KeyError": lambda: KeyError("missing"),
     "RuntimeError": lambda: RuntimeError("release unlocked lock"),
     "KeyboardInterrupt": KeyboardInterrupt,
+    "StopIteration": lambda: StopIteration("of the handler"),
     "ConnectError": lambda: ConnectError("refused"),
     "ConnectionLost": lambda: ConnectionLost("lost"),
     "OperationTimeout": lambda: OperationTimeout("late"),
@@ -352,8 +353,23 @@ def test_a_storm_of_alarms_doubles_nothing_and_every_alarm_comes_out(
         assert tested.client.get_many(["storm"]) == {"storm": number}
 
 
+class JobTimeout(TimeoutError):
+    """A class with a message of its own: only a class can be injected."""
+
+    def __init__(self) -> None:
+        super().__init__("the job took too long")
+
+
+class JobServer(ServerError):
+    def __init__(self) -> None:
+        super().__init__("the job's own")
+
+
 @LEFT
-def test_exceptions_that_another_thread_injects_come_out(shared_memcached: Memcached) -> None:
+@pytest.mark.parametrize("class_", [TimeoutError, ServerError, JobTimeout, JobServer])
+def test_exceptions_that_another_thread_injects_come_out(
+    shared_memcached: Memcached, class_: type[TimeoutError | ServerError]
+) -> None:
     kept: list[BaseException] = []
     started, stopped = threading.Event(), threading.Event()
     with subject(shared_memcached, "pool") as tested:
@@ -364,21 +380,19 @@ def test_exceptions_that_another_thread_injects_come_out(shared_memcached: Memca
             while not stopped.is_set():
                 try:
                     tested.client.increment("injected")
-                except TimeoutError as error:
+                except (MetacacheError, TimeoutError) as error:
                     kept.append(error)
 
         thread = threading.Thread(target=work)
         thread.start()
         started.wait()
         for _ in range(300):
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                ctypes.c_ulong(thread.ident or 0), ctypes.py_object(TimeoutError)
-            )
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(class_))
             time.sleep(0.001)
         stopped.set()
         thread.join()
         assert kept
-        assert {type(error) for error in kept} == {TimeoutError}, "none is one of this package"
+        assert {type(error) for error in kept} == {class_}
         tested.check_places()
 
 

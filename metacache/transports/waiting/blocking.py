@@ -171,7 +171,7 @@ class Lender(Generic[T]):
 
     def all(self) -> list[T]:
         """Return all that there are, idle or lent."""
-        living = [lent for lent in (ref() for ref in tuple(self._known)) if lent is not None]
+        living = [lent for ref in tuple(self._known) if (lent := ref()) is not None]
         return living[: self._size]  # those behind are not admitted
 
     def standing(self) -> tuple[tuple[T, ...], int]:
@@ -278,7 +278,7 @@ class Lender(Generic[T]):
         """Tell whether there is room for *ref*: fewer living ones than `size` were in the list before it."""
         known = tuple(self._known)
         before = known[: known.index(ref)]
-        return sum(other() is not None for other in before) < self._size
+        return len([other for other in before if other() is not None]) < self._size
 
     def put_back(self, lent: T) -> None:
         """Take back what was lent, and serve who waits."""
