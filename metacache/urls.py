@@ -166,8 +166,8 @@ def _place(kind: str, where: str, path: str) -> Place:
 
 def _node(number: int, host: str) -> Node:
     try:
-        # RFC 6874: the % before a zone is written %25.
-        return Node(_decoded(host, f"host number {number}") if host.startswith("[") else host)
+        # RFC 6874: the % before a zone is written %25; a bare % is taken too.
+        return Node(host.replace("%25", "%") if host.startswith("[") else host)
     except InvalidArgumentError:
         pass  # raised below instead of here, because this error quotes the host
     raise InvalidArgumentError(f"host number {number} of the URL {_fault(host)}")

@@ -6,7 +6,16 @@ from collections.abc import Callable
 
 import pytest
 
-from metacache import InvalidArgumentError, Node, Settings
+from metacache import (
+    AsyncCluster,
+    Cluster,
+    InvalidArgumentError,
+    InvalidTypeError,
+    Node,
+    Settings,
+    connect,
+    connect_async,
+)
 from metacache.urls import SourceOfNodes, parse_url
 
 PLAIN = Settings()
