@@ -139,6 +139,10 @@ def _decoded(text: str, part: str) -> str:
     """Return *text* with its percent-escapes replaced. Raises InvalidArgumentError that names *part* and no byte."""
     if _has_broken_escape(text):
         raise InvalidArgumentError(f"{part} of the URL has a % without two hexadecimal digits; write % as %25")
+    return _unescaped(text, part)
+
+
+def _unescaped(text: str, part: str) -> str:
     try:
         return unquote(text, errors="strict")
     except UnicodeDecodeError:
@@ -167,7 +171,7 @@ def _place(kind: str, where: str, path: str) -> Place:
 def _node(number: int, host: str) -> Node:
     try:
         # RFC 6874: the % before a zone is written %25; a bare % is taken too.
-        return Node(host.replace("%25", "%") if host.startswith("[") else host)
+        return Node(_unescaped(host, f"host number {number}") if host.startswith("[") else host)
     except InvalidArgumentError:
         pass  # raised below instead of here, because this error quotes the host
     raise InvalidArgumentError(f"host number {number} of the URL {_fault(host)}")
