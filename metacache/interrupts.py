@@ -142,8 +142,11 @@ def call_each(call: Callable[[A], R], arguments: Iterable[A]) -> list[R] | None:
 
 
 def _place(error: Exception) -> list[tuple[CodeType, int]]:
-    """Return where *error* was raised, as seen from the frame that caught it."""
-    return [(each.tb_frame.f_code, each.tb_lasti) for each in _behind(error)]
+    """Return where *error* was raised, as seen from the frame that caught it.
+
+    By lines: Python replaces an instruction by another one when it has run a few times, in 3.11 by one beside it.
+    """
+    return [(each.tb_frame.f_code, each.tb_lineno) for each in _behind(error)]
 
 
 def is_from_handler(error: BaseException) -> bool:

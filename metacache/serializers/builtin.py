@@ -8,14 +8,20 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable
 from typing import Any, Final, Generic, Literal, TypeVar, cast, final
 
 from typing_extensions import TypeForm
 
 from metacache.errors import InvalidTypeError, SerializationError
-from metacache.serializers.checks import Check, json_check
+from metacache.interrupts import fails_again
+from metacache.serializers.checks import json_form, widener
 from metacache.serializers.fingerprints import fingerprint
+from metacache.serializers.fits import Value, finder, json_value
+from metacache.serializers.forms import Type
 from metacache.serializers.protocols import Serializer
+from metacache.serializers.roundtrips import Refusals
+from metacache.serializers.sameness import Comparer
 
 __all__ = [
     "BYTES",
@@ -32,8 +38,8 @@ __all__ = [
 T = TypeVar("T")
 
 
-def _wrong(value: object, wanted: str) -> SerializationError:
-    return SerializationError(f"the value is {type(value).__name__}, this client stores {wanted}")
+def _refused(wanted: str, value: object) -> SerializationError:
+    return SerializationError(f"$: expected {wanted}, got {type(value).__name__}")
 
 
 @final
@@ -47,7 +53,7 @@ class BytesSerializer:
         """Return *value*; bytearray and memoryview are refused, for they may change while they are sent."""
         if type(value) is bytes:
             return value
-        raise _wrong(value, "bytes")
+        raise _refused("bytes", value)
 
     def loads(self, data: bytes, /) -> bytes:
         """Return *data*."""
@@ -64,8 +70,13 @@ class StrSerializer:
     def dumps(self, value: str, /) -> bytes:
         """Return *value* in UTF-8; a lone surrogate is refused."""
         if type(value) is str:
-            return value.encode()
-        raise _wrong(value, "str")
+            try:
+                return value.encode()
+            except UnicodeEncodeError as error:
+                if not fails_again(str.encode, value, error):
+                    raise
+            raise SerializationError("$: the str has a lone surrogate")
+        raise _refused("str", value)
 
     def loads(self, data: bytes, /) -> str:
         """Return the text; raises when *data* is not UTF-8."""
@@ -82,8 +93,13 @@ class IntSerializer:
     def dumps(self, value: int, /) -> bytes:
         """Return the digits of *value*; bool is refused."""
         if type(value) is int:
-            return b"%d" % value
-        raise _wrong(value, "int")
+            try:
+                return b"%d" % value
+            except ValueError as error:
+                if not fails_again(str, value, error):
+                    raise
+            raise SerializationError("$: the int has more digits than Python converts")
+        raise _refused("int", value)
 
     def loads(self, data: bytes, /) -> int:
         """Return the number. The server pads a decremented one with spaces on the right."""
@@ -104,28 +120,47 @@ _is_decimal = re.compile(rb"-?[0-9]+ *").fullmatch
 class JsonSerializer(Generic[T]):
     """JSON by the standard library.
 
-    Of types made of None, bool, int, float, str, list, dict[str, …], Literal, TypedDict and unions.
+    Of types made of None, bool, int, float, str, list, dict[str, …], Literal, TypedDict, unions and aliases.
     """
 
     wire_id = 48
 
     def __init__(self, type_: TypeForm[T]) -> None:
-        self._check: Check = json_check(type_)
+        form = json_form(type_)
         self.fingerprint: int = fingerprint(type_)
+        self._find = finder(form, untyped=json_value)
+        self._find_widened = finder(form, widen=True, untyped=json_value)
+        self._widen = widener(form)
+        self._refusals = Refusals(type_, Comparer(), untyped=json_value, probe=_probe)
 
     def dumps(self, value: T, /) -> bytes:
-        """Return *value* as JSON; raises when it is not of the type, or holds a NaN or an infinity."""
-        if not self._check(value):
-            raise SerializationError(f"the value ({type(value).__name__}) has not the type of this client")
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        """Return *value* as JSON.
+
+        Raises SerializationError, which names the part that is not of the type, or a NaN or infinity. An int where the
+        type says float is stored as the float that equals it.
+        """
+        return self._refusals.run(self._write, value)
+
+    def _write(self, value: Value) -> bytes:
+        # What fits comes back the same: JSON has these types, and nothing of a user's runs.
+        if self._find(value) is not None:
+            found = self._find_widened(value)
+            if found is not None:
+                raise found
+            value = self._widen(value)
+        return _ENCODE(value).encode()
 
     def loads(self, data: bytes, /) -> T:
         """Return the value; raises when *data* is no JSON or not of the type."""
         # Decoded here: json.loads would take UTF-16 and UTF-32 too.
-        value: object = json.loads(data.decode(), parse_constant=_refuse_constant, parse_float=_finite)
-        if not self._check(value):
+        value: object = _DECODE(data.decode())
+        if self._find(value) is not None:
             raise SerializationError("the JSON has not the type of this client")
-        return cast("T", value)  # the check has just seen that it is one
+        return cast("T", value)  # the finder has just seen that it is one
+
+
+def _probe(_: Type, part: Value) -> Value:
+    return _DECODE(_ENCODE(part).encode().decode())
 
 
 def _refuse_constant(name: str) -> object:
@@ -137,6 +172,11 @@ def _finite(text: str) -> float:
     if math.isinf(number):  # "1e999": a number that no float is near
         raise SerializationError("a number beyond the floats")
     return number
+
+
+_ENCODE: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+# Any: JSON of any type, until the finder has seen it.
+_DECODE: Final[Callable[[str], Any]] = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite).decode
 
 
 @final
@@ -171,7 +211,7 @@ class _JsonPlugin:
     def supports(self, type_: object, /) -> bool:
         """Return whether *type_* is made of JSON types only."""
         try:
-            json_check(type_)
+            json_form(type_)
         except InvalidTypeError:
             return False
         return True

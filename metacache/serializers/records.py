@@ -71,13 +71,13 @@ def record_of(class_: _Class) -> Record | None:
 
 def _typed_dict(class_: _Class) -> Record:
     required = required_keys(class_)
-    names = typing_extensions.get_type_hints(class_)
+    names = _evaluated(class_)
     return Record("typeddict", tuple(Field(name, quoted(name) + ("" if name in required else "?")) for name in names))
 
 
 def required_keys(class_: _Class) -> frozenset[str]:
     """Return the keys that a TypedDict must have."""
-    hints = typing_extensions.get_type_hints(class_, include_extras=True)
+    hints = _evaluated(class_)
     return frozenset(name for name, hint in hints.items() if _is_required(hint, name in class_.__required_keys__))
 
 
@@ -215,6 +215,17 @@ def _annotated_here(class_: _Class) -> Collection[str]:
 
 def _hints(class_: _Class) -> dict[str, _Type]:
     try:
-        return typing_extensions.get_type_hints(class_, include_extras=True)
+        return _evaluated(class_)
     except Exception as error:  # an annotation that is a text may raise anything
         raise unknown(error, f"a type in {class_.__qualname__} that cannot be found") from None
+
+
+def _evaluated(class_: _Class) -> dict[str, _Type]:
+    """Return the types of the fields of *class_* and its bases."""
+    bases: tuple[_Class, ...] = class_.__mro__
+    parameters: dict[str, _Class] = {
+        parameter.__name__: parameter for base in reversed(bases) for parameter in getattr(base, "__type_params__", ())
+    }
+    # Python 3.12 does not find the T of ``class Box[T]`` where annotations are texts.
+    names: dict[str, Any] | None = {**vars(class_), **parameters} if parameters else None  # Any: all that has a name
+    return typing_extensions.get_type_hints(class_, localns=names, include_extras=True)

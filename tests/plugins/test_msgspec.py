@@ -99,13 +99,13 @@ def test_an_int_in_a_float_field_is_stored_as_the_float_that_equals_it(name: str
     again = serializer.loads(serializer.dumps(Product("a", 5)))
     assert again == Product("a", 5.0)
     assert type(again.price) is float
-    with pytest.raises(SerializationError, match="int would come back as float"):
+    with pytest.raises(SerializationError, match=r"^\$.price: expected float, got an int that no float holds exactly$"):
         serializer.dumps(Product("a", 2**53 + 1))
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_subclass_is_refused_for_it_would_come_back_without_its_own_fields(name: str) -> None:
-    with pytest.raises(SerializationError, match="Special would come back as Product"):
+    with pytest.raises(SerializationError, match=r"^\$: expected Product, got Special$"):
         load_serializer(name, Product).dumps(Special("a", 1.0))
 
 
@@ -119,9 +119,9 @@ def test_without_fingerprints_a_new_field_with_a_default_is_filled_in(name: str)
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_json_refuses_what_it_would_write_as_null(value: float) -> None:
     for serializer in (load_serializer("msgspec-json", float), load_serializer("msgspec-json", float | None)):
-        with pytest.raises((SerializationError, msgspec.ValidationError)):
+        with pytest.raises(SerializationError, match=r"^\$: the format cannot hold NaN or an infinity$"):
             serializer.dumps(value)
-    with pytest.raises(SerializationError, match="float would come back as NoneType"):
+    with pytest.raises(SerializationError, match=r"^\$.values\(\)\[0\]\[1\]: the format cannot hold NaN or an infinity$"):
         load_serializer("msgspec-json", dict[str, list[float | None]]).dumps({"a": [None, value]})
     packed = load_serializer("msgspec", float)
     assert repr(packed.loads(packed.dumps(value))) == repr(value)

@@ -74,14 +74,14 @@ class Empty(msgspec.Struct, eq=False):
 
 # Any, here and below: values of wrong types are the point.
 UNFAITHFUL: Final[dict[str, tuple[Any, ...]]] = {
-    "whole": (True, 1.0, "1", None),
+    "whole": (True, 1.0, "1", None, Shade.RED),
     "real": ("1", True, 2**53 + 1),
     "text": (1, None),
     "row": ((1, 2), {1}, [True], ["1"], None, "12"),
-    "table": ({"a": 1.5}, {"a": True}, None, [("a", 1)]),
+    "table": ({"a": 1.5}, {"a": True}, None, [("a", 1)], OrderedDict(b=1, a=2)),
     "either": (1.5, True, (1,)),
     "moment": ("2020-01-01", datetime.date(2020, 1, 1)),
-    "group": ([1], (1, 2)),
+    "group": ([1], (1, 2), frozenset((1,))),
     "anything": ((1, 2), {1}, [(1,)], {"a": {1}}, datetime.date(2020, 1, 1), Struct()),
 }
 # JSON has no bytes, and no keys but text.
@@ -93,12 +93,12 @@ UNFAITHFUL_IN_JSON: Final[dict[str, tuple[Any, ...]]] = {
     "reals": ({"a": [math.nan]},),
 }
 FAITHFUL: Final[dict[str, tuple[Any, ...]]] = {
-    "whole": (Shade.RED, 2**63 - 1),
+    "whole": (2**63 - 1,),
     "real": (5, -0.0, 0.1),
-    "table": (OrderedDict(b=1, a=2),),
+    "table": ({"b": 1, "a": 2},),
     "either": ("1", 1, None),
     "moment": (datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone(datetime.timedelta(hours=2))),),
-    "group": ({1, 2, 1000}, set(map(str, ())), frozenset((1,))),
+    "group": ({1, 2, 1000}, set(map(str, ()))),
     "anything": (None, True, 1, [1, {"a": None}], "text"),
     "reals": ({"a": [1, 2.5]},),
 }
@@ -113,11 +113,9 @@ def serializer_of(name: str, type_: Any) -> Serializer[Any]:
 
 
 def check_refused(name: str, value: Any) -> None:
-    with pytest.raises((SerializationError, msgspec.ValidationError)) as raised:
+    with pytest.raises(SerializationError, match=r"^\$\.\w+[^ ]*: ") as raised:
         serializer_of(name, type(value)).dumps(value)
-    if isinstance(raised.value, SerializationError):
-        assert " would come back as " in str(raised.value)
-        assert SECRET.decode() not in str(raised.value)
+    assert SECRET.decode() not in str(raised.value)
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -165,7 +163,7 @@ def test_objects_that_equal_nothing_but_themselves_are_compared_by_their_fields(
     (again,) = serializer.loads(serializer.dumps([class_("a", {1.0, 2.5})]))
     assert (again.text, again.reals) == ("a", {1.0, 2.5})
     for wrong in (class_("a", [1.0]), class_("a", (1.0,)), class_(1)):
-        with pytest.raises((SerializationError, msgspec.ValidationError)):
+        with pytest.raises(SerializationError, match=r"^\$\[0\]\.\w+: "):
             serializer.dumps([wrong])
     nothing = serializer_of(name, Empty)
     assert isinstance(nothing.loads(nothing.dumps(Empty())), Empty)
@@ -179,11 +177,11 @@ def test_nan_in_a_set_is_nan() -> None:
 
 def test_the_error_names_the_types_and_the_key(shared_memcached: Memcached) -> None:
     wrong: Any = Data(text=SECRET)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # the point
-    told = "'writes': bytes would come back as str$"
+    reason = r"'writes': \$.text: expected str, got bytes$"
     with Client(Pool(shared_memcached.node), load_serializer("msgspec-json", Data), owns=True) as client:
-        with pytest.raises(SerializationError, match=f"^set {told}") as raised:
+        with pytest.raises(SerializationError, match=f"^set {reason}") as raised:
             client.set("writes", wrong)
         assert raised.value.__cause__ is None
-        with pytest.raises(SerializationError, match=f"^set_many {told}"):
+        with pytest.raises(SerializationError, match=f"^set_many {reason}"):
             client.set_many({"other": Data(), "writes": wrong})
         assert client.get_many(["writes", "other"]) == {}

@@ -1,19 +1,19 @@
-"""attrs classes for metacache, as JSON of the standard library by a strict cattrs converter. Never coerces.
+"""attrs classes for metacache, as JSON of the standard library by a strict converter. Never coerces.
 
-Knows JSON bytes and the plugin protocol; what values look like in JSON is for the converter.
+Knows JSON bytes and the plugin protocol; how values look in JSON is for the converter.
 """
 
 from __future__ import annotations
 
 import json
-import typing
-from typing import Any, Final, Generic, Literal, TypeVar, final
+from typing import Final, Generic, Literal, TypeVar, final
 
-import attrs
 from typing_extensions import TypeForm
 
 from metacache.errors import InvalidTypeError
-from metacache.serializers import Serializer, fingerprint
+from metacache.serializers import Form, RoundTrip, Serializer, fingerprint, resolve
+from metacache.serializers.fits import json_value
+from metacache.serializers.forms import walk
 from metacache_attrs.converter import StrictConverter
 
 __all__ = ["PLUGIN"]
@@ -27,18 +27,34 @@ class _Attrs(Generic[T]):
 
     wire_id = 144
 
-    def __init__(self, type_: TypeForm[T]) -> None:
+    def __init__(self, type_: TypeForm[T], form: Form) -> None:
+        self._converter = StrictConverter()
+        self._codec = self._converter.codec_of(form)
         self.fingerprint: int = fingerprint(type_)
-        self._codec = StrictConverter().codec(type_)
+        self._trip = RoundTrip(type_, self._encode, self._read_back, untyped=json_value, probe=self._probe)
 
     def dumps(self, value: T, /) -> bytes:
-        """Return *value* as JSON; raises when it is not of the type, within too."""
-        return _encode(self._codec.write(value)).encode()
+        """Return *value* as JSON. Raises SerializationError, which names the part that would not come back the same."""
+        (_, data), _ = self._trip(value)
+        return data
 
     def loads(self, data: bytes, /) -> T:
         """Return the value; raises when *data* is no JSON in UTF-8, or not exactly of the type."""
         value: T = self._codec.read(json.loads(data.decode()))
         return value
+
+    def _encode(self, value: T) -> tuple[object, bytes]:
+        written = self._codec.write(value)
+        return written, _encode(written).encode()
+
+    def _read_back(self, encoded: tuple[object, bytes]) -> T:
+        # JSON values come back from bytes as they are, so that the bytes need not be read.
+        value: T = self._codec.read(encoded[0])
+        return value
+
+    def _probe(self, class_: type, part: object) -> object:
+        codec = self._converter.codec_of_class(class_)
+        return codec.read(json.loads(_encode(codec.write(part)).encode().decode()))
 
 
 _encode: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
@@ -52,24 +68,23 @@ class _Plugin:
     wire_id = _Attrs.wire_id
 
     def supports(self, type_: object, /) -> bool:
-        """Tell whether *type_* is an attrs class, or made with one, of what the converter knows."""
+        """Return whether *type_* is an attrs class, or made with one, of types that the converter serves."""
         try:
-            StrictConverter().codec(type_)
-        except Exception:  # it raises as many kinds as there are ways to be no type
+            StrictConverter().codec_of(_form(type_))
+        except InvalidTypeError:
             return False
-        return _holds_attrs(type_)
+        return True
 
     def build(self, type_: TypeForm[T], /) -> Serializer[T]:
-        """Return the serializer of *type_*. Raises TypeError or InvalidTypeError with the reason when it has none."""
-        serializer: Serializer[T] = _Attrs(type_)
-        if not _holds_attrs(type_):
-            raise InvalidTypeError("it holds no attrs class")
-        return serializer
+        """Return the serializer of *type_*. Raises InvalidTypeError, which says which part of it is not served."""
+        return _Attrs(type_, _form(type_))
 
 
-def _holds_attrs(type_: Any) -> bool:  # Any: a type expression is any object
-    origin: Any = typing.get_origin(type_)
-    return attrs.has(type_ if origin is None else origin) or any(map(_holds_attrs, typing.get_args(type_)))
+def _form(type_: object) -> Form:
+    form = resolve(type_)
+    if any(each.kind == "attrs" for _, each in walk(form)):
+        return form
+    raise InvalidTypeError(form.reason or "it holds no attrs class")
 
 
 PLUGIN: Final = _Plugin()

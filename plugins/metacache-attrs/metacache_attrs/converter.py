@@ -1,4 +1,4 @@
-"""A strict cattrs converter between values and JSON values: it never coerces, and never stores what it could not read.
+"""A strict converter between values and JSON values: it never coerces, and never writes what it could not read.
 
     datetime, date, time, UUID, Decimal, bytes (base64)    strings in their one canonical form
     timedelta                                              microseconds
@@ -12,40 +12,35 @@
 A float is a number with a fraction or an exponent, an int one without; NaN and the infinities are refused. A float
 field may hold an int, as type checkers allow: it is written as the float that equals it, and refused when none does.
 
-Knows Python values and JSON values; knows no bytes, and of metacache only which keys a TypedDict must have.
+Knows Python values and JSON values; knows no bytes, and of metacache only what a type expression consists of.
 """
+
+# The class of a value is what this module looks at, and pyright calls the class of an Any unknown.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from __future__ import annotations
 
-import collections
-import collections.abc
-import dataclasses
-import datetime
 import enum
-import types
-import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, final
 
 import attrs
-import cattrs
-import typing_extensions
-from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn
 
-from metacache.serializers.shapes import required_keys
+from metacache.errors import InvalidTypeError
+from metacache.serializers import Form, resolve
+from metacache.serializers.fits import finder, json_value, outer_classes
+from metacache_attrs.records import record
 from metacache_attrs.values import (
     ANY,
-    ARRAY,
     FLOAT,
-    OBJECT,
-    STRINGS,
     TIMEDELTA,
     Codec,
-    Type,
     Value,
     choice,
     exact,
     exactly,
+    flag,
+    plain,
     string,
     wrong,
 )
@@ -54,73 +49,83 @@ __all__ = ["StrictConverter"]
 
 
 @final
-class StrictConverter(cattrs.Converter):
-    """cattrs' code for classes, over strict hooks for everything else. One thread at a time.
-
-    It chooses hooks by itself, because the dispatch of cattrs takes a subclass of str or int for a str or int. Hooks
-    raise TypeError, ValueError or KeyError for a value of a wrong type.
-    """
+class StrictConverter:
+    """Makes the codecs of types. Remembers those of classes."""
 
     def __init__(self) -> None:
-        super().__init__(detailed_validation=False, forbid_extra_keys=True)
-        self._codecs: dict[Type, Codec] = {}
+        self._of_classes: dict[type, Codec] = {}
 
-    @typing_extensions.override
-    def get_structure_hook(self, type: Type, cache_result: bool = True) -> Callable[[Value, Type], Value]:
-        read = self.codec(type).read
-        return lambda data, _: read(data)
+    def codec_of_class(self, class_: type) -> Codec:
+        """Return the codec of *class_*, made once. Raises InvalidTypeError as `codec` does."""
+        if class_ not in self._of_classes:
+            self._of_classes[class_] = self.codec(class_)
+        return self._of_classes[class_]
 
-    @typing_extensions.override
-    def get_unstructure_hook(self, type: Type, cache_result: bool = True) -> Callable[[Value], Value]:
-        return self.codec(type).write
+    # Any: a type expression is any object.
+    def codec(self, type_: Any) -> Codec:
+        """Return the codec of *type_*. Raises InvalidTypeError, which says which part of it cannot be kept and why."""
+        return self.codec_of(resolve(type_))
 
-    @typing_extensions.override
-    def structure(self, obj: Value, cl: Type) -> Value:
-        """Return the value of type *cl* that *obj* is in JSON."""
-        return self.codec(cl).read(obj)
+    def codec_of(self, form: Form) -> Codec:
+        """Return the codec of the type that *form* describes."""
+        try:
+            return _Maker().of(form)
+        except RecursionError:
+            raise InvalidTypeError(f"{form.name} is nested too deeply") from None
 
-    @typing_extensions.override
-    def unstructure(self, obj: Value, unstructure_as: Type = None) -> Value:
-        """Return *obj* in JSON; its type is its class unless told."""
-        return self.codec(type(obj) if unstructure_as is None else unstructure_as).write(obj)
 
-    def codec(self, type_: Type) -> Codec:
-        """Return the codec of *type_*. Raises TypeError when it, or a type within it, cannot be kept."""
-        known = self._codecs.get(type_)
-        if known is not None:
-            return known
-        make = next((make for is_one, make in _MAKERS if is_one(type_)), None)
+@final
+class _Maker:
+    """Makes the codecs of one type and of all types within it, each once."""
+
+    def __init__(self) -> None:
+        self._made: dict[int, Codec] = {}
+
+    def of(self, form: Form) -> Codec:
+        key = id(form)
+        if key not in self._made:
+            # A type within itself goes through this one.
+            self._made[key] = Codec(lambda value: self._made[key].write(value), lambda data: self._made[key].read(data))
+            self._made[key] = self._make(form)
+        return self._made[key]
+
+    def _make(self, form: Form) -> Codec:
+        make = _MAKERS.get(form.kind)
         if make is None:
-            raise TypeError(f"{type_!r} has no form in JSON")
-        if make is _record:  # a class may hold itself, and finds this one then
-            self._codecs[type_] = Codec(
-                OBJECT, lambda value: self._codecs[type_].write(value), lambda data: self._codecs[type_].read(data)
-            )
-        codec = self._codecs[type_] = make(self, type_)
-        return codec
+            raise InvalidTypeError(form.reason or f"{form.name} has no form in JSON")
+        try:
+            return make(self, form)
+        except InvalidTypeError:
+            raise
+        except TypeError as error:
+            raise InvalidTypeError(f"{form.name}: {error}") from None
+
+    def fields(self, form: Form) -> dict[str, Codec]:
+        """Return the codecs of the fields of *form*, in order."""
+        codecs: dict[str, Codec] = {}
+        for label, part in zip(form.labels, form.parts, strict=True):
+            try:
+                codecs[label] = self.of(part)
+            except InvalidTypeError as error:
+                raise InvalidTypeError(f"{form.name}.{label}: {error.message}") from None
+        return codecs
 
 
-# What an abstract collection is read as, and must be to be written.
-_COLLECTIONS: Final[dict[Type, type]] = {
-    **{class_: class_ for class_ in (list, set, frozenset, collections.deque)},
-    **dict.fromkeys((collections.abc.Sequence, collections.abc.MutableSequence), list),
-    **dict.fromkeys((collections.abc.Set, collections.abc.MutableSet), set),
-}
-_MAPPINGS: Final[dict[Type, type]] = {
-    **{class_: class_ for class_ in (dict, collections.OrderedDict)},
-    **dict.fromkeys((collections.abc.Mapping, collections.abc.MutableMapping), dict),
-}
+def _list(maker: _Maker, form: Form) -> Codec:
+    class_ = form.class_
+    part = maker.of(form.parts[0])
+    as_is = part.as_is
 
-
-def _collection(converter: StrictConverter, type_: Type) -> Codec:
-    class_ = _COLLECTIONS[_form(type_)]
-    part = converter.codec(*(typing.get_args(type_) or (Any,)))
+    def write(value: Value) -> Value:
+        exactly(value, class_)
+        return list(value if as_is.issuperset(map(type, value)) else map(part.write, value))
 
     def read(data: Value) -> Value:
-        value = class_(map(part.read, exactly(data, list)))
+        exactly(data, list)
+        value = class_(data if as_is.issuperset(map(type, data)) else map(part.read, data))
         return _as_long(value, data)
 
-    return Codec(ARRAY, lambda value: list(map(part.write, exactly(value, class_))), read)
+    return Codec(write, read)
 
 
 def _as_long(value: Value, data: Value) -> Value:
@@ -129,26 +134,16 @@ def _as_long(value: Value, data: Value) -> Value:
     return value
 
 
-def _tuple(converter: StrictConverter, type_: Type) -> Codec:
-    arguments = (Any, ...) if type_ is tuple else typing.get_args(type_)
-    if arguments[1:] != (Ellipsis,):
-        return _row(converter, tuple, arguments, tuple)
-    part = converter.codec(arguments[0])
-    return Codec(
-        ARRAY,
-        lambda value: list(map(part.write, exactly(value, tuple))),
-        lambda data: tuple(map(part.read, exactly(data, list))),
-    )
+def _tuple(maker: _Maker, form: Form) -> Codec:
+    return _row([maker.of(part) for part in form.parts], tuple, tuple)
 
 
-def _named_tuple(converter: StrictConverter, class_: Type) -> Codec:
-    hints = typing.get_type_hints(class_)
-    return _row(converter, class_, [hints[name] for name in class_._fields], class_._make)
+def _named_tuple(maker: _Maker, form: Form) -> Codec:
+    return _row([*maker.fields(form).values()], form.class_, form.class_._make)
 
 
-def _row(converter: StrictConverter, class_: type, parts: Iterable[Type], make: Callable[..., Value]) -> Codec:
-    """Return the codec of a tuple of so many parts."""
-    codecs = [converter.codec(part) for part in parts]
+def _row(codecs: Sequence[Codec], class_: type, make: Callable[..., Value]) -> Codec:
+    """Return the codec of a tuple that has a part for each of *codecs*."""
 
     def write(value: Value) -> Value:
         return [codec.write(part) for codec, part in zip(codecs, exactly(value, class_), strict=True)]
@@ -156,24 +151,25 @@ def _row(converter: StrictConverter, class_: type, parts: Iterable[Type], make: 
     def read(data: Value) -> Value:
         return make(codec.read(part) for codec, part in zip(codecs, exactly(data, list), strict=True))
 
-    return Codec(ARRAY, write, read)
+    return Codec(write, read)
 
 
-def _mapping(converter: StrictConverter, type_: Type) -> Codec:
-    class_ = _MAPPINGS[_form(type_)]
-    key, part = map(converter.codec, typing.get_args(type_) or (str, Any))
-    is_object = key.kinds == frozenset((str,))
-    form = dict if is_object else list
+def _mapping(maker: _Maker, form: Form) -> Codec:
+    class_, key_form = form.class_, form.parts[0]
+    key = exact(str) if "bare" in key_form.labels else maker.of(key_form)
+    part = maker.of(form.parts[1])
+    is_object = _is_text(key_form)
+    holder = dict if is_object else list
 
     def write(value: Value) -> Value:
         pairs = ((key.write(name), part.write(held)) for name, held in exactly(value, class_).items())
         return dict(pairs) if is_object else list(map(list, pairs))
 
     def read(data: Value) -> Value:
-        pairs = exactly(data, form).items() if is_object else map(_pair, exactly(data, form))
+        pairs = exactly(data, holder).items() if is_object else map(_pair, exactly(data, holder))
         return _as_long(class_((key.read(name), part.read(held)) for name, held in pairs), data)
 
-    return Codec(frozenset((form,)), write, read)
+    return Codec(write, read)
 
 
 def _pair(data: Value) -> Value:
@@ -182,123 +178,141 @@ def _pair(data: Value) -> Value:
     return data
 
 
-# --- records --------------------------------------------------------------------------------------------------------
-
-
-def _record(converter: StrictConverter, type_: Type) -> Codec:
-    class_ = _form(type_)
-    hints = typing.get_type_hints(class_)
-    if any(isinstance(hint, dataclasses.InitVar) for hint in hints.values()):
-        raise TypeError(f"{class_.__name__} takes what it does not keep (InitVar)")
-    if attrs.has(class_) and any(field.type is None for field in attrs.fields(class_)):
-        raise TypeError(f"{class_.__name__} has a field without a type")
-    to_object = make_dict_unstructure_fn(type_, converter)
-    of_object = make_dict_structure_fn(type_, converter)
-    return Codec(
-        OBJECT, lambda value: to_object(exactly(value, class_)), lambda data: of_object(exactly(data, dict), type_)
-    )
-
-
-def _typed_dict(converter: StrictConverter, class_: Type) -> Codec:
-    fields = {name: converter.codec(hint) for name, hint in typing_extensions.get_type_hints(class_).items()}
-    required = required_keys(class_)
+def _typed_dict(maker: _Maker, form: Form) -> Codec:
+    fields = maker.fields(form)
 
     def checked(value: Value) -> Value:
-        if required <= exactly(value, dict).keys() <= fields.keys():
+        if form.required <= exactly(value, dict).keys() <= fields.keys():
             return value
-        raise ValueError(f"a key of {class_.__name__} is missing, or unknown to it")
+        raise ValueError(f"a key of {form.name} is missing, or unknown to it")
 
     return Codec(
-        OBJECT,
         lambda value: {name: fields[name].write(held) for name, held in checked(value).items()},
         lambda data: {name: fields[name].read(held) for name, held in checked(data).items()},
     )
 
 
-# --- what stands for another type -----------------------------------------------------------------------------------
+def _enum(_: _Maker, form: Form) -> Codec:
+    return flag(form.class_) if issubclass(form.class_, enum.Flag) else choice(list(form.class_))
 
 
-def _union(converter: StrictConverter, type_: Type) -> Codec:
-    # float last: it takes an int too, which another member may take as what it is.
-    members = sorted(typing.get_args(type_), key=lambda member: member is float)
-    codecs = [converter.codec(member) for member in members]
-    kinds = frozenset[type]().union(*(codec.kinds for codec in codecs))
-    if len(kinds) == sum(len(codec.kinds) for codec in codecs):
-        by_kind = {kind: codec for codec in codecs for kind in codec.kinds}
-        return Codec(kinds, lambda value: _first(codecs, value)[1], lambda data: by_kind[type(data)].read(data))
-    names = [_name(member) for member in members]
-    by_name = dict(zip(names, codecs, strict=True))
-    if len(by_name) < len(codecs):
-        raise TypeError(f"{type_!r} has two members of one name")
+# --- unions -----------------------------------------------------------------------------------------------------------
 
+
+@final
+@attrs.frozen
+class _Member:
+    """One member of a union. It takes values of its classes (None: any class), and of these what fits."""
+
+    codec: Codec
+    name: str
+    classes: frozenset[type] | None
+    fits: Callable[[Value], object]
+
+
+def _union(maker: _Maker, form: Form) -> Codec:
+    # float last: it takes an int too, which another member may take as it is.
+    parts = sorted(form.parts, key=lambda part: part.kind == "float")
+    members = [
+        _Member(
+            maker.of(part), part.name, outer_classes(part, widen=True), finder(part, widen=True, untyped=json_value)
+        )
+        for part in parts
+    ]
+    kinds = [_kinds(part) for part in parts]
+    if len(frozenset[type]().union(*kinds)) == sum(map(len, kinds)):
+        by_kind = {kind: member.codec for kinds_, member in zip(kinds, members, strict=True) for kind in kinds_}
+        return Codec(
+            lambda value: _chosen(members, value).codec.write(value),
+            lambda data: by_kind[type(data)].read(data),
+            frozenset[type]().union(*(member.codec.as_is for member in members)),
+        )
+    by_name = {member.name: member.codec for member in members}
+    if len(by_name) < len(members):
+        raise TypeError("two members of the union have one name")
+    return _tagged(members, by_name)
+
+
+def _tagged(members: Sequence[_Member], by_name: Mapping[str, Codec]) -> Codec:
     def write(value: Value) -> Value:
-        index, written = _first(codecs, value)
-        return {"type": names[index], "value": written}
+        member = _chosen(members, value)
+        return {"type": member.name, "value": member.codec.write(value)}
 
     def read(data: Value) -> Value:
         if exactly(data, dict).keys() != {"type", "value"}:
             raise ValueError("no tagged member of a union")
         return by_name[data["type"]].read(data["value"])
 
-    return Codec(OBJECT, write, read)
+    return Codec(write, read)
 
 
-def _first(codecs: list[Codec], value: Value) -> tuple[int, Value]:
-    """Return the index of the first codec that takes *value*, and what it writes."""
-    for index, codec in enumerate(codecs):
-        try:
-            return index, codec.write(value)
-        except Exception:  # it raises as many kinds as there are ways not to be of a type
-            continue
-    raise wrong(value, "a member of the union")
+def _chosen(members: Sequence[_Member], value: Value) -> _Member:
+    """Return the first member that takes *value*."""
+    class_ = type(value)
+    fitting = [member for member in members if member.classes is None or class_ in member.classes]
+    if len(fitting) > 1:
+        fitting = [member for member in fitting if member.fits(value) is None]
+    if not fitting:
+        raise wrong(value, "a member of the union")
+    return fitting[0]
 
 
-def _name(type_: Type) -> str:
-    """Return what a member is called: User, list[int]. Never its module, which may move."""
-    if type_ in (None, type(None)):
-        return "None"
-    form = _form(type_)
-    name: str = getattr(form, "__name__", str(form))
-    if form in _LITERALS:
-        return str(sorted(map(repr, typing.get_args(type_))))
-    arguments = ["..." if part is Ellipsis else _name(part) for part in typing.get_args(type_)]
-    return f"{name}[{', '.join(arguments)}]" if arguments else name
+# --- which JSON values a type is written as ---------------------------------------------------------------------------
+
+_SCALARS: Final = frozenset[type]((type(None), bool, int, float, str))
+_OBJECT: Final = frozenset[type]((dict,))
+_ARRAY: Final = frozenset[type]((list,))
+
+_JSON_KINDS: Final[Mapping[str, frozenset[type]]] = {
+    **{kind: frozenset((class_,)) for kind, class_ in {"none": type(None), "bool": bool, "int": int}.items()},
+    **{kind: frozenset((class_,)) for kind, class_ in {"float": float, "timedelta": int}.items()},
+    **dict.fromkeys(("str", "bytes", "datetime", "date", "time", "uuid", "decimal"), frozenset[type]((str,))),
+    **dict.fromkeys(("list", "tuple", "vartuple", "namedtuple"), _ARRAY),
+    **dict.fromkeys(("attrs", "dataclass", "typeddict"), _OBJECT),
+    "any": _SCALARS | _OBJECT | _ARRAY,
+}
 
 
-# Any: special forms have no type in common.
-_LITERALS: Final[tuple[Any, ...]] = (typing.Literal, typing_extensions.Literal)
-_UNIONS: Final[tuple[Any, ...]] = (typing.Union, types.UnionType)
-_WRAPPERS: Final[tuple[Any, ...]] = (typing.Annotated, typing.Final)
+def _kinds(form: Form) -> frozenset[type]:
+    """Return the classes of the JSON values that values of *form* are written as."""
+    if form.kind == "literal":
+        return frozenset(type(plain(label)) for label in form.labels)
+    if form.kind == "enum":
+        return frozenset(type(plain(member)) for member in form.class_) or frozenset((int,))
+    if form.kind == "alias":
+        return _kinds(form.parts[0])
+    if form.kind == "dict":
+        return _OBJECT if _is_text(form.parts[0]) else _ARRAY
+    if form.kind != "union":
+        return _JSON_KINDS.get(form.kind, frozenset())
+    kinds = [_kinds(part) for part in form.parts]
+    together = frozenset[type]().union(*kinds)
+    return together if len(together) == sum(map(len, kinds)) else _OBJECT
 
 
-def _is_class(type_: Type, base: type) -> bool:
-    return isinstance(type_, type) and issubclass(type_, base)
+def _is_text(key: Form) -> bool:
+    """Return whether a dict's keys of *key* are written as strings, so that the dict is an object."""
+    if key.kind in ("dict", "list", "attrs", "dataclass"):
+        return False
+    return "bare" in key.labels or _kinds(key) == frozenset((str,))
 
 
-def _form(type_: Type) -> Type:
-    """Return what a subscripted type is made of (list for ``list[int]``), else the type itself."""
-    origin: Type = typing.get_origin(type_)
-    return type_ if origin is None else origin
-
-
-# Which types, and what makes their codec; the first row that fits.
-_MAKERS: Final[tuple[tuple[Callable[[Type], bool], Callable[[StrictConverter, Type], Codec]], ...]] = (
-    (lambda type_: type_ in (None, type(None)), lambda _, __: exact(type(None))),
-    (lambda type_: type_ in (bool, int, str), lambda _, type_: exact(type_)),
-    (lambda type_: type_ is float, lambda _, __: FLOAT),
-    (lambda type_: type_ is Any, lambda _, __: ANY),
-    (lambda type_: type_ in STRINGS, lambda _, type_: string(type_)),
-    (lambda type_: type_ is datetime.timedelta, lambda _, __: TIMEDELTA),
-    (lambda type_: _is_class(type_, enum.Enum), lambda _, type_: choice(list(type_))),
-    (lambda type_: _form(type_) in _LITERALS, lambda _, type_: choice(typing.get_args(type_))),
-    (lambda type_: _form(type_) in _UNIONS, _union),
-    (lambda type_: _form(type_) is tuple, _tuple),
-    (lambda type_: _is_class(type_, tuple) and hasattr(type_, "_fields"), _named_tuple),
-    (lambda type_: _form(type_) in _COLLECTIONS, _collection),
-    (lambda type_: _form(type_) in _MAPPINGS, _mapping),
-    (typing_extensions.is_typeddict, _typed_dict),
-    (lambda type_: attrs.has(_form(type_)) or dataclasses.is_dataclass(_form(type_)), _record),
-    (lambda type_: _form(type_) in _WRAPPERS, lambda converter, type_: converter.codec(typing.get_args(type_)[0])),
-    (lambda type_: hasattr(type_, "__supertype__"), lambda converter, type_: converter.codec(type_.__supertype__)),
-    (lambda type_: type(type_).__name__ == "TypeAliasType", lambda converter, type_: converter.codec(type_.__value__)),
-)
+_MAKERS: Final[Mapping[str, Callable[[_Maker, Form], Codec]]] = {
+    **dict.fromkeys(("none", "bool", "int", "str"), lambda _, form: exact(form.class_)),
+    **dict.fromkeys(("bytes", "datetime", "date", "time", "uuid", "decimal"), lambda _, form: string(form.class_)),
+    "float": lambda _, __: FLOAT,
+    "timedelta": lambda _, __: TIMEDELTA,
+    "any": lambda _, __: ANY,
+    "enum": _enum,
+    "literal": lambda _, form: choice(form.labels),
+    "union": _union,
+    "alias": lambda maker, form: maker.of(form.parts[0]),
+    "list": _list,
+    "vartuple": _list,
+    "tuple": _tuple,
+    "namedtuple": _named_tuple,
+    "dict": _mapping,
+    "typeddict": _typed_dict,
+    "attrs": lambda maker, form: record(form, maker.fields(form)),
+    "dataclass": lambda maker, form: record(form, maker.fields(form)),
+}

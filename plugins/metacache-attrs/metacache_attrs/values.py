@@ -1,6 +1,6 @@
 """What JSON has one value for: numbers, strings, moments, choices. Each codec takes exactly its type, both ways.
 
-Knows Python values and JSON values; knows nothing of cattrs and nothing of metacache.
+Knows Python values and JSON values; knows nothing of classes with fields and nothing of metacache.
 """
 
 from __future__ import annotations
@@ -11,46 +11,46 @@ import enum
 import math
 import uuid
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeAlias, final
 
 import attrs
 
 __all__ = [
     "ANY",
-    "ARRAY",
     "FLOAT",
-    "OBJECT",
-    "STRINGS",
     "TIMEDELTA",
     "Codec",
-    "Type",
     "Value",
     "choice",
     "exact",
     "exactly",
+    "flag",
+    "plain",
     "string",
     "wrong",
 ]
 
-# Any: a type expression is any object, and so is a value that still has to be checked.
-Type: TypeAlias = Any
+# Any: a value that still has to be checked.
 Value: TypeAlias = Any
 
 
 @final
 @attrs.frozen
 class Codec:
-    """Both directions of one type: the classes of the JSON values it makes, how it writes a value, how it reads one."""
+    """Both directions of one type: how a value is written in JSON, and how it is read. Either raises for another.
 
-    kinds: frozenset[type]
+    What is of one of the classes *as_is* is the same in JSON, so that neither need be called.
+    """
+
     write: Callable[[Value], Value]
     read: Callable[[Value], Value]
+    as_is: frozenset[type] = frozenset()
 
 
 def wrong(value: Value, wanted: str) -> TypeError:
     """Return the error for *value*; it names types only."""
-    return TypeError(f"{type(value).__name__} where {wanted} is wanted")
+    return TypeError(f"expected {wanted}, got {type(value).__name__}")
 
 
 def exactly(value: Value, class_: type) -> Value:
@@ -60,8 +60,6 @@ def exactly(value: Value, class_: type) -> Value:
     raise wrong(value, class_.__name__)
 
 
-OBJECT: Final = frozenset[type]((dict,))
-ARRAY: Final = frozenset[type]((list,))
 _SCALARS: Final = frozenset[type]((type(None), bool, int, float, str))
 
 
@@ -69,16 +67,20 @@ def exact(class_: type) -> Codec:
     """Return the codec of a class that JSON has: None, bool, int, str."""
 
     def same(value: Value) -> Value:
-        return exactly(value, class_)
+        if type(value) is class_:
+            return value
+        raise wrong(value, class_.__name__)
 
-    return Codec(frozenset((class_,)), same, same)
+    return Codec(same, same, frozenset((class_,)))
 
 
 def _write_float(value: Value) -> float:
-    number = float(value) if type(value) is int else value
+    if type(value) is not int:
+        return _finite(value)
+    number = float(value)
     if number != value:
-        raise ValueError("an int that no float equals, or NaN")
-    return _finite(number)
+        raise ValueError("no float holds the int exactly")
+    return number
 
 
 def _finite(value: Value) -> float:
@@ -88,7 +90,7 @@ def _finite(value: Value) -> float:
     return number
 
 
-FLOAT: Final = Codec(frozenset((float,)), _write_float, _finite)
+FLOAT: Final = Codec(_write_float, _finite)
 
 
 def _json(value: object) -> Value:
@@ -105,20 +107,16 @@ _JSON: Final[dict[type, Callable[[Value], Value]]] = {
     list: lambda value: [_json(part) for part in value],
     dict: lambda value: {exactly(key, str): _json(part) for key, part in value.items()},
 }
-ANY: Final = Codec(_SCALARS | OBJECT | ARRAY, _json, _json)
+ANY: Final = Codec(_json, _json)
 
 
 def _iso(value: Value) -> str:
-    if value.tzinfo is not None and value.utcoffset() is None:
-        raise ValueError("a time zone without an offset")
     text: str = value.isoformat()
     return text
 
 
-STRINGS: Final[dict[type, tuple[Callable[[Value], str], Callable[[str], Value]]]] = {
-    datetime.datetime: (_iso, datetime.datetime.fromisoformat),
-    datetime.date: (datetime.date.isoformat, datetime.date.fromisoformat),
-    datetime.time: (_iso, datetime.time.fromisoformat),
+_STRINGS: Final[Mapping[type, tuple[Callable[[Value], str], Callable[[str], Value]]]] = {
+    **{class_: (_iso, class_.fromisoformat) for class_ in (datetime.datetime, datetime.date, datetime.time)},
     uuid.UUID: (str, uuid.UUID),
     decimal.Decimal: (str, decimal.Decimal),
     bytes: (lambda value: b64encode(value).decode(), lambda text: b64decode(text, validate=True)),
@@ -127,7 +125,7 @@ STRINGS: Final[dict[type, tuple[Callable[[Value], str], Callable[[str], Value]]]
 
 def string(class_: type) -> Codec:
     """Return the codec of a class that is written as a string."""
-    to_text, of_text = STRINGS[class_]
+    to_text, of_text = _STRINGS[class_]
 
     def read(data: Value) -> Value:
         value = of_text(exactly(data, str))
@@ -135,26 +133,47 @@ def string(class_: type) -> Codec:
             raise ValueError(f"no {class_.__name__} in its canonical form")
         return value
 
-    return Codec(frozenset((str,)), lambda value: to_text(exactly(value, class_)), read)
+    def write(value: Value) -> str:
+        return to_text(exactly(value, class_))
+
+    return Codec(write, read)
 
 
 _MICROSECOND: Final = datetime.timedelta(microseconds=1)
 TIMEDELTA: Final = Codec(
-    frozenset((int,)),
     lambda value: exactly(value, datetime.timedelta) // _MICROSECOND,
     lambda data: exactly(data, int) * _MICROSECOND,
 )
 
 
+def plain(value: Value) -> Value:
+    """Return the JSON value of a choice: the value of an Enum's member, else *value* itself.
+
+    Raises TypeError when JSON has no such value.
+    """
+    written = value.value if isinstance(value, enum.Enum) else value
+    if type(written) not in _SCALARS:
+        raise wrong(written, "a JSON value as the value of an Enum or Literal")
+    return written
+
+
 def choice(values: Iterable[Value]) -> Codec:
     """Return the codec of one of *values*. They are kept by class and value: True is not 1."""
-    written: dict[tuple[type, Value], Value] = {
-        (type(value), value): value.value if isinstance(value, enum.Enum) else value for value in values
-    }
-    if not _SCALARS.issuperset(map(type, written.values())):
-        raise TypeError("an Enum or Literal with a value that JSON does not have")
+    written: dict[tuple[type, Value], Value] = {(type(value), value): plain(value) for value in values}
     read: dict[tuple[type, Value], Value] = {(type(data), data): value for (_, value), data in written.items()}
     if len(read) < len(written):
-        raise TypeError("a Literal with two members that are written alike")
-    kinds = frozenset(kind for kind, _ in read)
-    return Codec(kinds, lambda value: written[type(value), value], lambda data: read[type(data), data])
+        raise TypeError("two members of a Literal are written alike")
+    return Codec(lambda value: written[type(value), value], lambda data: read[type(data), data])
+
+
+def flag(class_: type[enum.Flag]) -> Codec:
+    """Return the codec of a Flag: any combination of its members, the empty one too."""
+
+    def read(data: Value) -> Value:
+        value = class_(exactly(data, int))
+        # A boundary may have dropped or mapped bits, or returned an int.
+        if type(value) is not class_ or value.value != data:
+            raise ValueError(f"no {class_.__name__} has this value")
+        return value
+
+    return Codec(lambda value: exactly(value, class_).value, read)
