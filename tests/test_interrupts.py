@@ -89,7 +89,7 @@ class JobTimeout(TimeoutError):
         super().__init__("the job took too long")
 
 
-class JobServer(ServerError):
+class JobServer(ServerError):  # type: ignore[misc]  # pyright: ignore[reportGeneralTypeIssues]  # only checkers refuse it
     def __init__(self) -> None:
         super().__init__("the job's own")
 

@@ -121,7 +121,9 @@ def test_json_refuses_what_it_would_write_as_null(value: float) -> None:
     for serializer in (load_serializer("msgspec-json", float), load_serializer("msgspec-json", float | None)):
         with pytest.raises(SerializationError, match=r"^\$: the format cannot hold NaN or an infinity$"):
             serializer.dumps(value)
-    with pytest.raises(SerializationError, match=r"^\$.values\(\)\[0\]\[1\]: the format cannot hold NaN or an infinity$"):
+    with pytest.raises(
+        SerializationError, match=r"^\$.values\(\)\[0\]\[1\]: the format cannot hold NaN or an infinity$"
+    ):
         load_serializer("msgspec-json", dict[str, list[float | None]]).dumps({"a": [None, value]})
     packed = load_serializer("msgspec", float)
     assert repr(packed.loads(packed.dumps(value))) == repr(value)
