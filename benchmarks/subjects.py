@@ -183,7 +183,7 @@ SUBJECTS: Final = (
     Subject(
         CONNECTION,
         over_connection,
-        {"get": 20_000, "set": 16_000, "get_many": 9_000, "set_many": 7_000},
+        {"get": 20_000, "set": 16_500, "get_many": 9_000, "set_many": 7_000},
     ),
     Subject("metacache, Pool", over_pool, above=(CONNECTION, 3_000)),
     Subject("metacache, Cluster", over_cluster, {"get": 26_000, "set": 22_000}),
