@@ -44,6 +44,7 @@ ONLY: Final = {
     "load",
     "is_connected",  # a loop's pool is told when a dial failed
     "dialled",  # threads dial at the same time, and all of their failures are one event
+    "drop",  # a loop may be gone, or not run, when its connections are to be closed
     "reap",  # called by clusters' threads; a loop's pool looks round by itself
 }
 TWINS: Final = {"aclose": "close", "run_batch": "begin"}

@@ -20,6 +20,7 @@ from metacache.cluster.admin.aio import ask_each
 from metacache.cluster.batches.aio import run_parts
 from metacache.cluster.health import HEALTHY, NodeState
 from metacache.cluster.keeper import Keeper, StateListener, is_event
+from metacache.cluster.opening.aio import Opening
 from metacache.cluster.table import Member, Table
 from metacache.cluster.unopened import UNOPENED, Find
 from metacache.copying import refuse_copy
@@ -27,11 +28,11 @@ from metacache.errors import (
     ClientError,
     ClosedError,
     ConnectError,
-    InvalidArgumentError,
     MetacacheError,
     NodeDownError,
     ServerError,
 )
+from metacache.interrupts import is_own
 from metacache.nodes import Node, nodes_of
 from metacache.pool.aio import AsyncPool
 from metacache.protocol.windows import Replies
@@ -39,8 +40,7 @@ from metacache.routing import RendezvousRouter, Router
 from metacache.settings import Settings, check_settings
 from metacache.transports.aio import AsyncConnection
 from metacache.transports.limits import check_bodies
-from metacache.transports.loops.aio import is_running_here, running_loop
-from metacache.transports.waiting.aio import unsent
+from metacache.transports.loops.aio import running_loop
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -58,7 +58,6 @@ R = TypeVar("R")
 T = TypeVar("T")
 Builtin = TypeVar("Builtin", bytes, str, int)  # the types that need no serializer
 DEFAULTS: Final = Settings()
-OTHER_LOOP: Final = "this cluster belongs to another event loop; make a client in each loop that uses one"
 
 
 class _Closeable(Protocol):
@@ -92,7 +91,7 @@ class AsyncCluster:
         "_attached",
         "_closed",
         "_draining",
-        "_find",
+        "_is_open",
         "_keeper",
         "_make_router",
         "_moves",
@@ -118,16 +117,20 @@ class AsyncCluster:
         self._draining: dict[AsyncPool, asyncio.Task[None]] = {}
         self._closed = False
         self._keeper = Keeper(nullcontext(), on_state_change)
-        self._opening: asyncio.Task[Exception | None] | None = None
-        self._find = nodes if callable(nodes) else None
+        self._is_open = False
         self._table: Table[AsyncPool] = Table(UNOPENED, {}, moves=False)
         self.settled: Table[AsyncPool] | None = None
+        self._opening = Opening(partial(nodes, self), self._found) if callable(nodes) else None
         if not callable(nodes):
+            self._found(nodes)
+
+    def _found(self, nodes: Iterable[Node]) -> None:
+        if not self._is_open:  # else nodes were set meanwhile
             self._settle(self._table_of(nodes_of(nodes), None))
 
     def _settle(self, table: Table[AsyncPool]) -> None:
         self._table = table
-        self._find = None  # they are known now
+        self._is_open = True
         self.settled = None if self._moves else table
 
     def _table_of(self, nodes: Sequence[Node], known: Table[AsyncPool] | None) -> Table[AsyncPool]:
@@ -169,49 +172,28 @@ class AsyncCluster:
         return self._run_carefully(op, monotonic() + self._settings.timeout if deadline is None else deadline)
 
     async def _open(self, deadline: float) -> None:
-        """Find the nodes, once for all who wait for them. Raises ConnectError when they are not found in time."""
+        """Find the nodes, if they are not known yet. Raises ConnectError when they are not found in time."""
         if self._closed:
             raise ClosedError("the cluster was closed")
-        loop = running_loop()
-        if self._opening is None or self._opening.done():
-            self._opening = loop.create_task(self._find_nodes())
-        opening = self._opening
-        if opening.get_loop() is not loop:
-            raise InvalidArgumentError(OTHER_LOOP)
-        # Neither a cancelled caller nor a late one ends it for the others, and its end by `aclose` cancels nobody.
-        await asyncio.wait((opening,), timeout=max(deadline - monotonic(), 0.0))
-        if not opening.done():
-            raise ConnectError("the nodes were not found within the deadline")
-        failure = ClosedError("the cluster was closed") if opening.cancelled() else opening.result()
-        if failure is not None:
-            raise unsent(failure) if isinstance(failure, MetacacheError) else failure
-
-    async def _find_nodes(self) -> Exception | None:
-        """Find the nodes; return what went wrong, for perhaps nobody waits for it any more."""
-        try:
-            found = () if self._find is None else tuple(await self._find(self))
-            if self._find is not None:  # else nodes were set meanwhile
-                self._settle(self._table_of(found, None))
-        except Exception as error:
-            return error
-        return None
+        if self._opening is not None and not self._is_open:
+            await self._opening.wait(deadline)
 
     async def _run_carefully(self, op: Operation[R], deadline: float) -> R:
         """Run *op* where not all is known to be well."""
-        if self._find is not None:
-            await self._open(deadline)
+        await self._open(deadline)
         if self._closed:
             raise ClosedError("the cluster was closed", operation=op.verb.name, key=op.given)
         table, member = await self._serving(op, deadline)
         try:
             result = await member.pool.run(op, deadline=deadline)
-        except ConnectError:
-            # Surely nothing was sent; if that was its end, the next node serves the key.
-            if self._moves and member.health.is_down:
+        except ConnectError as error:
+            # Nothing was sent; if the node is down now, the next one serves the key.
+            if self._moves and member.health.is_down and is_own(error):
                 return await self._run_carefully(op, deadline)
             raise
-        except (ServerError, ClientError):
-            self._keeper.succeeded(table, member, monotonic())  # it answered, whatever it said
+        except (ServerError, ClientError) as error:
+            if is_own(error):
+                self._keeper.succeeded(table, member, monotonic())  # it answered, whatever it said
             raise
         self._keeper.succeeded(table, member, monotonic())
         return result
@@ -240,6 +222,8 @@ class AsyncCluster:
             # Half of the time: the rest is for whoever serves the key instead.
             found = await member.pool.run(admin.probe(), deadline=(now + deadline) / 2)
         except MetacacheError as error:
+            if not is_own(error):
+                raise
             found = False if is_event(error) else None
         finally:
             self._keeper.end_probe(table, member, monotonic(), found)
@@ -255,8 +239,7 @@ class AsyncCluster:
             raise ClosedError("the cluster was closed", operation=batch.verb.name)
         check_bodies(batch, self._settings.max_value_size)  # the whole of it, before a part is sent
         deadline = monotonic() + self._settings.timeout if deadline == math.inf else deadline
-        if self._find is not None:
-            await self._open(deadline)
+        await self._open(deadline)
         if due := self._table.due(batch.keys, monotonic()):
             await asyncio.gather(*(self._probe(self._table, member, deadline) for member in due))
         return await run_parts(batch, lambda: self._table, self._keeper, deadline)
@@ -264,9 +247,8 @@ class AsyncCluster:
     async def aclose(self) -> None:
         """Close all pools: running requests finish, new ones are refused with ClosedError. Idempotent."""
         self._closed = True
-        self._cancel_opening()
-        if self._opening is not None and is_running_here(self._opening.get_loop()):
-            await asyncio.wait((self._opening,))
+        if self._opening is not None:
+            await self._opening.aclose()
         for attached in self._attached:
             await attached.aclose()
         for pool in self._pools():  # in turn: their requests end at the same time
@@ -275,7 +257,8 @@ class AsyncCluster:
     def drop(self) -> None:
         """Close without waiting, in a callback of its loop, or where that does not run."""
         self._closed = True
-        self._cancel_opening()
+        if self._opening is not None:
+            self._opening.cancel()
         for attached in self._attached:
             attached.cancel()
         for pool in self._pools():
@@ -283,11 +266,6 @@ class AsyncCluster:
 
     def _pools(self) -> list[AsyncPool]:
         return [*(member.pool for member in self._table.members.values()), *self._draining]
-
-    def _cancel_opening(self) -> None:
-        opening = self._opening
-        if opening is not None and not opening.get_loop().is_closed():
-            opening.get_loop().call_soon_threadsafe(opening.cancel)
 
     async def __aenter__(self) -> Self:
         return self
@@ -327,11 +305,7 @@ class AsyncCluster:
         """
         if self._closed:
             raise ClosedError("the cluster was closed", operation="set_nodes")
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            raise InvalidArgumentError("nodes are set where an event loop runs", operation="set_nodes") from None
-        before = self._table
+        loop, before = running_loop(), self._table
         self._settle(self._table_of(nodes_of(nodes), before))
         for pool in before.pools_gone_in(self._table):
             self._drain(pool, loop)
@@ -419,9 +393,8 @@ class AsyncCluster:
         return await self._each(partial(admin.verbosity, level))
 
     async def _each(self, operation: Callable[[], Operation[R]]) -> dict[Node, R | MetacacheError]:
-        operation()  # a bad argument is raised here
+        _ = running_loop(), operation()  # what is wrong is raised here
         if self._closed:
             raise ClosedError("the cluster was closed")
-        if self._find is not None:
-            await self._open(monotonic() + self._settings.timeout)
+        await self._open(monotonic() + self._settings.timeout)
         return await ask_each(self._table.by_node(), operation)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar, final
 from typing_extensions import override
 
 from metacache.copying import refuse_copy
-from metacache.errors import ClosedError, InvalidTypeError
+from metacache.errors import ClosedError, ConnectError, InvalidTypeError, MetacacheError
 from metacache.nodes import Node
 from metacache.pool.state import RETRY, Limits, Open, PoolStatistics
 from metacache.protocol.keys import Key
@@ -62,6 +62,7 @@ class AsyncPool:
         "_closed",
         "_connections",
         "_current",
+        "_failed_at",
         "_is_limited",
         "_lane",
         "_limits",
@@ -87,6 +88,7 @@ class AsyncPool:
         self._connections: list[AsyncConnection] = []
         self._lane: AsyncConnection | None = None
         self._current: AsyncConnection | None = None
+        self._failed_at = -math.inf
         self._closed = False
 
     def _of(self, node: Node, settings: Settings) -> Callable[[], AsyncConnection]:
@@ -103,7 +105,7 @@ class AsyncPool:
     @property
     def statistics(self) -> PoolStatistics:
         """What it has done and how it stands, as a frozen value."""
-        connections = self._all()
+        connections, now = self._all(), monotonic()
         return PoolStatistics(
             size=self._settings.pool_size,
             in_use=sum(connection.load > 0 for connection in connections),
@@ -111,8 +113,8 @@ class AsyncPool:
             waiting=sum(connection.waiting for connection in connections),
             created=sum(connection.tally.dialled for connection in connections),
             discarded={cause: sum(each.tally.discarded[cause] for each in connections) for cause in Discard},
-            waits=0,
-            wait_seconds=0.0,
+            waits=sum(connection.waits.count for connection in connections),
+            wait_seconds=sum(connection.waits.seconds(now) for connection in connections),
         )
 
     def _all(self) -> list[AsyncConnection]:
@@ -195,12 +197,17 @@ class AsyncPool:
 
     def _new(self) -> AsyncConnection:
         connection = self._make()
-        connection.on_unreachable = self._look_again
+        connection.on_unreachable = self._note_failed_dial
         self._name = connection.node.name
         return connection
 
-    def _look_again(self) -> None:
+    def _note_failed_dial(self, error: MetacacheError, began: float) -> None:
         self._current = None
+        if isinstance(error, ConnectError) and not error.is_local:
+            # Connections that are dialled at the same time to a full server, or to one that went away, all fail: that
+            # is one event.
+            error.is_local = began < self._failed_at
+            self._failed_at = monotonic()
 
     def _reap(self) -> None:
         now = monotonic()

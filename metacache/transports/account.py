@@ -10,7 +10,7 @@ import attrs
 
 from metacache.interrupts import ignoring
 
-__all__ = ["Age", "Discard", "Ledger", "Tally"]
+__all__ = ["Age", "Discard", "Ledger", "Tally", "Waits"]
 
 
 @final
@@ -51,6 +51,38 @@ class Tally:
         self.dialled += other.dialled
         for cause, count in other.discarded.items():
             self.discarded[cause] += count
+
+
+@final
+class Waits:
+    """How many requests had to wait because as many as may be were in flight, and for how many seconds in all.
+
+    ``held`` is how many of them wait now: the first in the line.
+    """
+
+    __slots__ = ("_seconds", "_since", "count", "held")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.held = 0
+        self._seconds = 0.0
+        self._since = 0.0
+
+    def update(self, now: float, *, taken: int, left: int, is_full: bool) -> None:
+        """Note that the first *taken* requests of the line were sent, and that *left* remain; *is_full*: for that."""
+        still = max(self.held - taken, 0)
+        if is_full:
+            self.count += left - still
+        self.keep(left if is_full else still, now)
+
+    def keep(self, held: int, now: float) -> None:
+        """Note that *held* requests of those that waited wait on."""
+        self._seconds, self._since = self.seconds(now), now
+        self.held = held
+
+    def seconds(self, now: float) -> float:
+        """Return how long they have waited in all."""
+        return self._seconds + self.held * (now - self._since)
 
 
 @final

@@ -17,15 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, final
 from typing_extensions import override
 
 from metacache.copying import refuse_copy
-from metacache.errors import (
-    ClosedError,
-    ConnectError,
-    ConnectionLost,
-    MetacacheError,
-    OperationTimeout,
-    ProtocolError,
-    TransportError,
-)
+from metacache.errors import ClosedError, ConnectError, ConnectionLost, MetacacheError, ProtocolError, TransportError
 from metacache.interrupts import is_from_handler
 from metacache.nodes import Node, check_node
 from metacache.protocol.windows import Replies
@@ -33,13 +25,13 @@ from metacache.settings import Settings, check_settings
 from metacache.transports import Operation
 from metacache.transports.account import Age, Discard, Tally
 from metacache.transports.batches.aio import BatchUnderWay
-from metacache.transports.failures import had_no_time, late_reply, late_request
+from metacache.transports.deadlines.aio import Deadlines
+from metacache.transports.failures import had_no_time
 from metacache.transports.limits import check_bodies, too_large
 from metacache.transports.loops.aio import is_running_here, running_loop
 from metacache.transports.opening.aio import CLOSED_AT_ONCE, Dialler
-from metacache.transports.streams.aio import Link, interrupted
-from metacache.transports.timing.aio import Alarm
-from metacache.transports.waiting.aio import Line, Place, fail_places, is_stale_read
+from metacache.transports.streams.aio import Link
+from metacache.transports.waiting.aio import Line, Place, fail_places
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -67,9 +59,9 @@ def _nobody(*_: object) -> None:
 class AsyncConnection:
     """One connection to one node, shared by any number of tasks of one event loop; dialled when needed.
 
-    The requests of all leave together once an event-loop turn, and their replies come back in order. A task that is
-    cancelled, or late, abandons its place: its reply is dropped, and nobody else notices. When requests wait and no
-    byte comes for ``Settings.timeout`` seconds, the connection is closed and fails all that wait on it.
+    Requests leave together once an event-loop turn, and their replies come back in order. A task that is cancelled, or
+    late, abandons its place: its reply is dropped, and no other task notices. When requests wait and nothing is
+    received for ``Settings.timeout`` seconds, the connection is closed and fails all that wait on it.
 
     Args:
         node: the server.
@@ -77,7 +69,8 @@ class AsyncConnection:
         on_failure: called once for each failed dial and each connection that broke, however many requests that failed.
 
     ``in_flight`` is how many requests were written and have no reply yet; ``tally`` counts its sockets. ``failed_at``:
-    when it could not be dialled, minus infinity when it could; ``on_unreachable`` is called then.
+    when it could not be dialled, minus infinity when it could; ``on_unreachable`` is called then with the error, which
+    it may mark as local, and the time when the dial began. ``waits`` counts the requests that had to wait.
     """
 
     __reduce_ex__ = refuse_copy
@@ -100,6 +93,7 @@ class AsyncConnection:
         "node",
         "on_unreachable",
         "tally",
+        "waits",
     )
 
     def __init__(
@@ -111,21 +105,21 @@ class AsyncConnection:
         self.tally = Tally()
         self.in_flight = 0
         self.failed_at = -math.inf
-        self.on_unreachable: Callable[[], object] = _nobody
+        self.on_unreachable: Callable[[MetacacheError, float], object] = _nobody
         self._settings = settings
         self._timeout = settings.timeout
         self._max_body = settings.max_value_size
         self._on_failure = on_failure
         self._line = Line(node)
+        self.waits = self._line.waits
         make = partial(Link, settings, self._answered, self._has_room, self._lost)
-        self._dialler = Dialler(
-            self._line, settings, self.tally, make, self._opened, self._unreachable, self._flush_soon
-        )
+        hooks = (self._opened, self._unreachable, self._flush_soon)
+        self._dialler = Dialler(self._line, settings, self.tally, make, *hooks)
         self._link: Link | None = None
         self._latest: Link | None = None
         self._flushing = False
         self._next_check = -math.inf
-        self._alarm = Alarm(self._tick)
+        self._alarm = Deadlines(self._line, settings.timeout, lambda: self._link, self._checked).alarm
         self._closed = False
 
     @override
@@ -178,7 +172,7 @@ class AsyncConnection:
             raise
 
     def run_batch(self, batch: Batch, /, *, deadline: float) -> Awaitable[Replies]:
-        """Send *batch* in windows, the first in this turn of the loop; awaited, return a reply or an error each.
+        """Send *batch* in windows, the first in this turn of the loop; awaited, return a reply or an error for each.
 
         *deadline* as in `run`; ``math.inf``: ``Settings.timeout`` from now. Raises ClosedError and ValueTooLargeError;
         all else that goes wrong is in the outcomes.
@@ -223,18 +217,16 @@ class AsyncConnection:
         loop, link = self._line.loop, self._link
         if loop is None:
             return
+        error = ClosedError("the connection was closed by another event loop", node=self.node.name)
         self._alarm.cancel()
         if not loop.is_closed():
-            error = ClosedError("the connection was closed by another event loop", node=self.node.name)
             self._dialler.cancel()
-            if link is not None:
-                link.lose(error)
             self._line.fail(self._line.waiting, error, sent=False)
+        if link is not None:
+            link.drop(error)
         self._line.drop_abandoned()
         self._link = None
         self.in_flight = 0
-        if link is not None:
-            link.drop()
 
     async def __aenter__(self) -> Self:
         return self
@@ -299,14 +291,23 @@ class AsyncConnection:
             return
         if not line.waiting:  # `_answered` has written them
             return
+        before = len(line.waiting)
         link.write(line.waiting)
         self.in_flight = link.requests
-        if not line.waiting:  # nearly always
+        if not line.waiting and not line.waits.held:  # nearly always
             return
+        left = len(line.waiting)
+        line.waits.update(monotonic(), taken=before - left, left=left, is_full=link.is_full)
         if link.has_room:
             self._flush_soon()
         else:
             line.thin_out()
+
+    def _checked(self) -> None:
+        """Go on after a check of the deadlines; a signal's exception may have hit a flush."""
+        self._flushing = False
+        if self._line.waiting:
+            self._flush_soon()
 
     def _flush_soon(self) -> None:
         if not self._flushing and self._line.loop is not None:
@@ -346,12 +347,12 @@ class AsyncConnection:
         self._link = self._latest = link
         self.failed_at = -math.inf
 
-    def _unreachable(self, error: MetacacheError) -> None:
-        """Tell all who wait, and who chooses connections, that there is none."""
+    def _unreachable(self, error: MetacacheError, began: float) -> None:
+        """Fail all that wait, for there is no connection: a dial that *began* then failed with *error*."""
         self.failed_at = monotonic()
+        self.on_unreachable(error, began)
         self._line.fail(self._line.waiting, error, sent=False)
         self._line.drop_abandoned()
-        self.on_unreachable()
         self._tell(error)
 
     # --- what goes wrong ---------------------------------------------------------------------------------------------
@@ -364,11 +365,7 @@ class AsyncConnection:
         is_local = isinstance(error, TransportError) and error.is_local
         # Those in flight stay where a timer finds them until they are failed: a signal's exception may come anywhere.
         if isinstance(error, ConnectionLost):
-            again = [place for place in link.in_flight if is_stale_read(place, link.dialled)]
-            self._line.waiting[:0] = again
-            link.in_flight[:] = [place for place in link.in_flight if not is_stale_read(place, link.dialled)]
-            for place in again:
-                place.asked = -math.inf
+            self._line.ask_again(link.in_flight, link.dialled)
         self._line.fail(link.in_flight, error, sent=not isinstance(error, ConnectError))
         link.in_flight.clear()
         self.tally.discarded[Discard.BROKEN if is_event else Discard.STALE] += 1
@@ -378,10 +375,11 @@ class AsyncConnection:
         self._link = None
         self.in_flight = 0
         if isinstance(error, ConnectError):
-            self._unreachable(error)
+            self._unreachable(error, link.dialled)
         elif not link.was_asked and self._line.waiting and not is_local:
             # To dial on and on would be a storm.
-            self._unreachable(ConnectError(error.message if isinstance(error, ProtocolError) else CLOSED_AT_ONCE))
+            why = error.message if isinstance(error, ProtocolError) else CLOSED_AT_ONCE
+            self._unreachable(ConnectError(why), link.dialled)
         else:
             self._flush_soon()
             if is_event:
@@ -394,55 +392,3 @@ class AsyncConnection:
             if is_from_handler(failure):
                 raise
             logger.exception("what is called when a connection failed has failed")
-
-    # --- deadlines ---------------------------------------------------------------------------------------------------
-
-    def _tick(self, now: float, late: float) -> None:
-        """End requests past their deadline. The alarm calls this again if a signal's exception comes out of it."""
-        link = self._link
-        if link is not None:
-            self._check(link, now)
-        self._expire(now, late)
-        self._line.wake_lost()
-        self._set_alarm(now)
-        self._flushing = False
-        if self._line.waiting:
-            self._flush_soon()
-
-    def _check(self, link: Link, now: float) -> None:
-        """Close *link* when nothing is received, or when a request that was given up blocks it."""
-        if link.is_broken and not link.is_lost:
-            link.lose(interrupted())
-        elif link.is_silent(now, self._timeout):
-            told = f"nothing was received for {self._timeout} seconds while requests waited; the connection is closed"
-            link.lose(OperationTimeout(told))
-        elif now >= link.clogged_until + self._timeout:
-            told = f"a large request that its caller gave up was not written within {self._timeout} seconds more"
-            clogged = ConnectionLost(f"{told}; the connection is closed")
-            clogged.is_local = True
-            link.lose(clogged)
-
-    def _set_alarm(self, now: float) -> None:
-        link = self._link
-        places = (*self._line.undone, *self._line.awaited)
-        moments = [place.deadline for place in places if place.answer is None]
-        if link is not None and link.in_flight:
-            moments += link.heard + self._timeout, link.clogged_until + self._timeout
-        if moments and self._line.loop is not None:
-            self._alarm.set(self._line.loop, min(moments), now)
-
-    def _expire(self, now: float, late: float) -> None:
-        """Fail the requests past their deadlines: those waiting leave, those in flight abandon their places.
-
-        *late*: the seconds by which this comes too late, for the loop was held up.
-        """
-        unsent = [place for place in self._line.waiting if place.deadline <= now]
-        if unsent:
-            self._line.fail(unsent, late_request(self._link and self._link.requests, late), sent=False)
-            self._line.drop_abandoned()
-        sent = () if self._link is None else self._link.in_flight
-        late_ones = [place for place in (*sent, *self._line.awaited) if place.deadline <= now]
-        lost = late_reply(late)
-        if self._link is not None:
-            self._link.advise(lost)
-        self._line.fail(late_ones, lost, sent=True)

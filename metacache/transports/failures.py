@@ -16,7 +16,7 @@ from metacache.errors import (
     TransportError,
 )
 
-__all__ = ["MAX_LATE", "advise", "failed_dial", "had_no_time", "late_reply", "late_request"]
+__all__ = ["MAX_LATE", "advise", "failed_dial", "had_no_time", "interrupted", "late_reply", "late_request"]
 
 # A loop that runs a timer so many seconds late was held up: what it missed it says nothing of the node for.
 HELD_UP: Final = 0.05
@@ -64,6 +64,13 @@ def advise(error: BaseException, *, is_tls: bool) -> None:
 def had_no_time() -> MetacacheError:
     """Return the error for one whose deadline was over when it was asked for."""
     error = OperationTimeout("the deadline passed before anything was sent; give a longer timeout")
+    error.is_local = True
+    return error
+
+
+def interrupted() -> ConnectionLost:
+    """Return the error for requests of which a signal's exception made the stream position uncertain."""
+    error = ConnectionLost("the exchange was interrupted by a signal; the connection is closed")
     error.is_local = True
     return error
 

@@ -6,17 +6,30 @@ import asyncio
 import contextlib
 import contextvars
 import gc
+import random
 import sys
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final, final
+from typing import Any, Final, TypeVar, final
 
 import pytest
 
 import metacache
-from metacache import AsyncClient, AsyncPool, MetacacheError, Settings
+from metacache import (
+    AsyncClient,
+    AsyncConnection,
+    AsyncPool,
+    ConnectError,
+    MetacacheError,
+    OperationTimeout,
+    Settings,
+)
+from metacache.cluster.keeper import is_event
 from metacache.testing import Memcached
-from tests.aio.rig import value_of
+from tests.aio.rig import sockets, value_of
+
+T = TypeVar("T")
 
 PACKAGE: Final = str(Path(metacache.__file__).parent)
 KEYS: Final = [f"strike:{number}" for number in range(30)]
@@ -28,58 +41,107 @@ class Strike(BaseException):
     """What the handler raises."""
 
 
+# Classes that handlers raise, and this package catches for itself.
+KINDS: Final = (Strike, RuntimeError, TimeoutError, OSError, ConnectionResetError, ConnectError, OperationTimeout)
+
+
 @final
 class Striker:
-    """Raises at the *at*-th line of this package that runs."""
+    """Raises *kind* at lines of this package that run: first at that of the first gap, then so many lines later.
 
-    def __init__(self, at: int) -> None:
-        self._left = at
-        self.struck = False
+    Python forgets a trace function that raises; the profile function, which it keeps, sets it again.
+    """
+
+    def __init__(self, gaps: Sequence[int], kind: type[BaseException]) -> None:
+        self._gaps = list(gaps)
+        self._left = self._gaps.pop(0)
+        self._kind = kind
+        self.raised: list[BaseException] = []
 
     def __enter__(self) -> None:
+        sys.setprofile(self._go_on)
         sys.settrace(self._enter)
 
     def __exit__(self, *_: object) -> None:
+        self._left = 0
         sys.settrace(None)
+        sys.setprofile(None)
 
     def _enter(self, frame: FrameType, _event: str, _: object) -> Any:  # Any: a trace function
         return self._step if frame.f_code.co_filename.startswith(PACKAGE) else None
 
+    def _go_on(self, frame: FrameType, _event: str, _: object) -> None:
+        if not self._left or not self.raised or sys.gettrace() is not None:
+            return
+        each: FrameType | None = frame
+        while each is not None:
+            each.f_trace = self._enter(each, "", None)
+            each = each.f_back
+        sys.settrace(self._enter)
+
     def _step(self, _: FrameType, event: str, __: object) -> Any:  # Any: as above
-        if event == "line" and not self.struck:
+        if event == "line" and self._left:
             self._left -= 1
-            if self._left == 0:
-                self.struck = True
-                raise Strike
+            if not self._left:
+                self._left = self._gaps.pop(0) if self._gaps else 0
+                self.raised.append(self._kind(f"strike {len(self.raised)}"))
+                raise self.raised[-1]
         return self._step
 
 
+class Loop:
+    """A loop, what it reports and what its runs end with."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.surfaced: list[BaseException] = []
+        loop.set_exception_handler(lambda _, context: self.surfaced.append(context.get("exception", Strike())))
+
+    def run(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:  # Any: what a coroutine yields is its loop's
+        """Run the coroutine, again and again until none of the strikes ends it."""
+        while True:
+            try:
+                return self._loop.run_until_complete(make())
+            except BaseException as failure:
+                if not is_strike(failure):
+                    raise
+                self.surfaced.append(failure)
+
+
+def is_strike(error: BaseException | None) -> bool:
+    """Tell whether *error* is a strike, or was raised because of one."""
+    return error is not None and ("strike" in str(error) or is_strike(error.__cause__) or is_strike(error.__context__))
+
+
 async def read_one(client: AsyncClient[bytes], key: str) -> None:
-    assert await client.get(key) == ITEMS[key]
+    found = await client.get(key)
+    assert found == ITEMS[key], "it is another's value"
 
 
 async def read_all(client: AsyncClient[bytes]) -> None:
-    assert await client.get_many(KEYS) == ITEMS
+    assert await client.get_many(KEYS) == ITEMS, "it is another's value"
 
 
-def strike_once(loop: asyncio.AbstractEventLoop, client: AsyncClient[bytes], striker: Striker) -> None:
-    """Read in several tasks while *striker* strikes; then every task ends, and the next reads are right."""
+def strike(loop: Loop, client: AsyncClient[bytes], striker: Striker) -> None:
+    """Read in several tasks while *striker* strikes; every task ends, and the next reads are right."""
 
     async def ask() -> list[asyncio.Task[None]]:
         calls = [read_one(client, key) for key in KEYS[:5]]
         return [asyncio.ensure_future(call) for call in (*calls, read_all(client))]
 
-    tasks = loop.run_until_complete(ask())
-    with striker, contextlib.suppress(Strike):
-        loop.run_until_complete(asyncio.wait(tasks, timeout=5.0))
-    while True:
-        with contextlib.suppress(Strike):
-            _, hanging = loop.run_until_complete(asyncio.wait(tasks, timeout=5.0))
-            break
-    assert not hanging
+    async def wait(seconds: float) -> set[asyncio.Task[None]]:
+        _, hanging = await asyncio.wait(tasks, timeout=seconds)
+        return hanging
+
+    tasks = loop.run(ask)
+    with striker, contextlib.suppress(*KINDS):
+        loop.run(lambda: wait(5.0))
+    assert not loop.run(lambda: wait(2.0 * SETTINGS.timeout + 0.5)), "a task waits beyond its deadline"
     for task in tasks:
         failure = task.exception()
-        assert failure is None or isinstance(failure, MetacacheError | Strike), repr(failure)
+        assert failure is None or isinstance(failure, MetacacheError) or is_strike(failure), repr(failure)
+        if failure is not None:
+            loop.surfaced.append(failure)
 
     async def ask_again() -> None:
         async with asyncio.timeout(5.0):
@@ -87,43 +149,56 @@ def strike_once(loop: asyncio.AbstractEventLoop, client: AsyncClient[bytes], str
                 await read_one(client, KEYS[0])
             await read_all(client)
 
-    loop.run_until_complete(ask_again())
-
-
-def say_nothing(_: asyncio.AbstractEventLoop, __: dict[str, Any]) -> None:  # Any: as asyncio has it
-    """Take no notice of the strikes that hit a callback of the loop."""
+    loop.run(ask_again)
 
 
 # A strike while asyncio makes a transport leaves that to the garbage collector, which says so.
 LEFT: Final = pytest.mark.filterwarnings("ignore:.*unclosed", "ignore:Exception ignored in")
+# Lines between two strikes.
+GAPS: Final = (1, 1, 1, 2, 2, 3, 4, 5, 8, 13, 30)
 
 
-@pytest.mark.parametrize("is_cold", [False, pytest.param(True, marks=LEFT)])
-def test_a_strike_anywhere_leaves_nobody_waiting_and_gives_nobody_another_s_value(
-    shared_memcached: Memcached, *, is_cold: bool
+@LEFT
+@pytest.mark.parametrize("strikes", [1, 2, 3])
+@pytest.mark.parametrize("is_cold", [False, True])
+def test_strikes_anywhere_leave_no_task_waiting_give_no_task_another_s_value_and_charge_no_node(
+    shared_memcached: Memcached, *, is_cold: bool, strikes: int
 ) -> None:
+    chance = random.Random(strikes)
+    failures: list[MetacacheError] = []
+
+    def make() -> AsyncConnection:
+        return AsyncConnection(shared_memcached.node, settings=SETTINGS, on_failure=failures.append)
+
+    async def open_client() -> AsyncClient[bytes]:
+        client = AsyncClient(AsyncPool(make, settings=SETTINGS), owns=True)
+        if not is_cold:
+            await client.set_many(ITEMS)
+        return client
+
+    async def store() -> None:
+        async with AsyncClient(AsyncPool(shared_memcached.node), owns=True) as client:
+            await client.set_many(ITEMS)
+
     with asyncio.Runner() as runner:
-        loop = runner.get_loop()
-        loop.set_exception_handler(say_nothing)
-        at, struck = 1, True
-        while struck and at < 700:
-
-            async def open_client() -> AsyncClient[bytes]:
-                client = AsyncClient(AsyncPool(shared_memcached.node, settings=SETTINGS), owns=True)
-                if not is_cold:
-                    await client.set_many(ITEMS)
-                return client
-
-            client = loop.run_until_complete(open_client())
-            if is_cold and at == 1:
-                loop.run_until_complete(client.set_many(ITEMS))
-            striker = Striker(at)
-            strike_once(loop, client, striker)
-            loop.run_until_complete(client.aclose())
-            struck = striker.struck
-            at += 5 if is_cold else 1
+        runner.run(store())
+        before, at, striker = sockets(), 1, None
+        while at < 700 and (striker is None or striker.raised):
+            loop = Loop(runner.get_loop())
+            client = loop.run(open_client)
+            striker = Striker([at, *chance.choices(GAPS, k=strikes - 1)], chance.choice(KINDS))
+            strike(loop, client, striker)
+            loop.run(client.aclose)
+            assert not [failure for failure in failures if is_event(failure)], f"at {at}"
+            if strikes == 1 and striker.raised:
+                assert any(map(is_strike, loop.surfaced)), f"{striker.raised} was swallowed at {at}"
+            failures.clear()
+            del loop, client
+            at += 5 if strikes == 1 else 7
+        gc.collect()
+        runner.run(asyncio.sleep(0.01))
         assert at > 100, "there was something to strike"
-    gc.collect()
+        assert sockets() <= before + 1
 
 
 tenant: Final = contextvars.ContextVar("tenant", default="nobody")

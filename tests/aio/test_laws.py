@@ -6,6 +6,7 @@ import asyncio
 import socket
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +15,9 @@ import pytest
 
 from metacache import (
     AsyncClient,
+    AsyncCluster,
     AsyncConnection,
+    AsyncPool,
     ClosedError,
     ConnectError,
     ConnectionLost,
@@ -24,7 +27,6 @@ from metacache import (
     OperationTimeout,
     PoolTimeout,
     ProtocolError,
-    connect_async,
 )
 from metacache.testing import Memcached
 from tests.aio.rig import HIT, PATIENT, SHORT, client_of, nothing_left, run_alone, settled, until
@@ -237,8 +239,11 @@ async def test_a_loop_that_was_held_up_reads_what_has_come_before_anybody_is_lat
         assert await task == b"right"
 
 
-def test_a_second_event_loop_is_refused_with_a_typed_error(shared_memcached: Memcached) -> None:
-    client = connect_async(shared_memcached.url)
+@pytest.mark.parametrize("make", [AsyncConnection, AsyncPool, lambda node: AsyncCluster([node])])
+def test_a_transport_made_by_hand_refuses_a_second_event_loop(
+    shared_memcached: Memcached, make: Callable[[Node], AsyncConnection]
+) -> None:
+    client = AsyncClient(make(shared_memcached.node), owns=True)
 
     async def use() -> None:
         await client.get("key")

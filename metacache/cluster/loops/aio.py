@@ -1,10 +1,10 @@
-"""`PerLoop`: one transport for any event loop. Each loop that uses it has its own cluster, with its own connections.
+"""`PerLoop`: one transport for any event loop. Each loop that uses it has a cluster, and so connections, of its own.
 
 A loop closes its cluster when it shuts down its async generators, as `asyncio.run` and `asyncio.Runner` have it do. It
 finds the generator that `_Branch` keeps suspended there. Moves no byte.
 
-It changes over time and is shared by threads. Its only state is a dict by loop. A thread adds, takes or removes an
-entry by a single call, so no lock guards it.
+It changes over time and is shared by threads. Its only state is a dict by loop, of which a thread adds, takes and
+removes one entry by a single call.
 """
 
 from __future__ import annotations
@@ -50,7 +50,17 @@ class PerLoop:
     """
 
     __reduce_ex__ = refuse_copy
-    __slots__ = ("__weakref__", "_branches", "_ended", "_has_several", "_is_closed", "_make", "_name", "_owner", "_timeout")
+    __slots__ = (
+        "__weakref__",
+        "_branches",
+        "_ended",
+        "_has_several",
+        "_is_closed",
+        "_make",
+        "_name",
+        "_owner",
+        "_timeout",
+    )
 
     def __init__(self, make: Callable[[], AsyncCluster], *, name: str, owner: str, timeout: float) -> None:
         self._branches: _Branches = {}
@@ -76,9 +86,9 @@ class PerLoop:
         if self._has_several:
             self._drop_those_of_closed_loops()
         try:
-            cluster = self._branches[get_running_loop()].cluster
+            cluster: AsyncCluster | _Parting = self._branches[get_running_loop()].cluster
         except (KeyError, RuntimeError):
-            cluster = self._open(op.verb.name, op.given).cluster
+            cluster = self._open(op.verb.name, op.given)
         # As AsyncCluster.run does: a further call would be a twentieth of a get.
         table = cluster.settled
         if table is None:
@@ -90,8 +100,9 @@ class PerLoop:
 
     def run_batch(self, batch: Batch, /, *, deadline: float) -> Awaitable[Replies]:
         """Run *batch*, as `run` does."""
-        branch = self._branches.get(running_loop()) or self._open(batch.verb.name, None)
-        return branch.cluster.run_batch(batch, deadline=deadline)
+        branch = self._branches.get(running_loop())
+        cluster = self._open(batch.verb.name, None) if branch is None else branch.cluster
+        return cluster.run_batch(batch, deadline=deadline)
 
     async def aclose(self) -> None:
         """Close the clusters of all loops. Idempotent.
@@ -115,23 +126,26 @@ class PerLoop:
             return
         for branch in tuple(branches.values()):
             branch.drop_soon()
-        warnings.warn(f"unclosed {self._owner}: await its aclose(), or use async with", ResourceWarning, source=self)
+        why = f"unclosed {self._owner}: await its aclose(), or use async with"
+        warnings.warn(why, ResourceWarning, stacklevel=2, source=self)
 
     def leave_behind(self) -> None:
-        """Forget the parent's loops, in a forked child: to close their sockets would touch those of the parent."""
+        """Forget the loops of the parent, in a forked child: to close their sockets would touch those of the parent."""
         _left_behind.append(self._branches)
         self._branches = {}
         self._has_several = False
 
     # --- loops -------------------------------------------------------------------------------------------------------
 
-    def _open(self, operation: str, key: Key | None) -> _Branch:
-        """Return the branch of the running loop, which has none yet."""
+    def _open(self, operation: str, key: Key | None) -> AsyncCluster | _Parting:
+        """Return the cluster of the running loop, which has none yet."""
         try:
             loop = running_loop()
         except InvalidArgumentError as error:
             raise error.locate(operation=operation, key=key)  # noqa: B904 - it is the same error
         self._drop_those_of_closed_loops()
+        if loop in self._ended and not self._is_closed:
+            return _Parting(self._make)
         branch = _Branch(loop, self._make(), self._branches, self._ended)
         self._branches[loop] = branch
         self._has_several = len(self._branches) > 1
@@ -139,7 +153,7 @@ class PerLoop:
             branch.drop()
             raise ClosedError("the client was closed", operation=operation, key=key)
         branch.end_with_loop()
-        return branch
+        return branch.cluster
 
     def _drop_those_of_closed_loops(self) -> None:
         for loop in tuple(self._branches):
@@ -148,8 +162,7 @@ class PerLoop:
         self._has_several = len(self._branches) > 1
 
 
-# The parent's clusters, kept in forked children. To free them would close sockets, and remove them from the selector of
-# the parent's loop.
+# What children left behind. To free it would close sockets, and take them out of the selector of the parent's loop.
 _left_behind: Final[list[object]] = []
 
 
@@ -177,10 +190,9 @@ class _Branch:
         self._guard: AsyncGenerator[None, None] | None = None
 
     def end_with_loop(self) -> None:
-        """Have the loop close this when it shuts down its async generators; not if it has done so already."""
-        if self.loop not in self._ended:
-            self._guard = _suspended(self)
-            _step(self._guard.asend(None))
+        """Have the loop close this when it shuts down its async generators."""
+        self._guard = _suspended(self)
+        _step(self._guard.asend(None))
 
     async def aclose(self) -> None:
         """Close, in its loop."""
@@ -229,6 +241,29 @@ class _Branch:
                 _step(guard.aclose())
 
 
+@final
+class _Parting:
+    """Serves a loop that has shut down its async generators, whose own code may still use a client in that moment.
+
+    Nothing would close a connection that is kept: each operation has connections of its own, which are closed after it.
+    """
+
+    __slots__ = ("_make",)
+
+    settled: None = None
+
+    def __init__(self, make: Callable[[], AsyncCluster]) -> None:
+        self._make = make
+
+    async def run(self, op: Operation[R], /, *, deadline: float | None = None) -> R:
+        async with self._make() as cluster:
+            return await cluster.run(op, deadline=deadline)
+
+    async def run_batch(self, batch: Batch, /, *, deadline: float) -> Replies:
+        async with self._make() as cluster:
+            return await cluster.run_batch(batch, deadline=deadline)
+
+
 async def _suspended(branch: _Branch) -> AsyncGenerator[None, None]:
     try:
         yield
@@ -244,7 +279,7 @@ def _step(awaitable: Awaitable[None]) -> None:
 
 
 def _close_elsewhere(branch: _Branch) -> asyncio.Future[None] | None:
-    """Close *branch*, whose loop is not the running one. Return a future for it if its loop runs in another thread."""
+    """Close *branch*, whose loop is another one. Return what to wait for, if that runs in another thread."""
     loop = branch.loop
     if not loop.is_running():
         branch.drop()

@@ -10,14 +10,14 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import Final, final
 
-from metacache.errors import ClosedError, MetacacheError
+from metacache.errors import ClosedError, ConnectError, MetacacheError
 from metacache.interrupts import is_own
-from metacache.protocol.windows import Replies
+from metacache.protocol.windows import QuietWindow, Replies, Window
 from metacache.transports import Batch
-from metacache.transports.exchange import Windows
-from metacache.transports.waiting.aio import BatchWindow, Place, unsent
+from metacache.transports.exchange import Windows, fail_rest
+from metacache.transports.waiting.aio import BatchWindow, Place, unsent, weight_of
 
-__all__ = ["BatchUnderWay"]
+__all__ = ["BatchUnderWay", "complete"]
 
 # Windows of one batch that may be unanswered: a larger batch writes on as its replies come.
 MAX_WINDOWS: Final = 4
@@ -76,3 +76,15 @@ class BatchUnderWay:
             for _, _, place in windows:
                 place.abandon()
         return replies
+
+
+def complete(answer: object, work: BatchWindow, failure: MetacacheError) -> None:
+    """Give *failure* to what has no reply in a window that an error line cut short."""
+    if not isinstance(answer, Window | QuietWindow):
+        return
+    replies, count = answer.replies, weight_of(work)
+    missing = count - len(replies.headers)
+    replies.headers += [b""] * missing
+    replies.values += [None] * missing
+    is_unsent = work.batch.is_read or isinstance(failure, ConnectError)
+    fail_rest(replies, failure, 0 if is_unsent else count)

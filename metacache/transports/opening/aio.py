@@ -42,7 +42,7 @@ class Dialler:
         tally: what counts them.
         make: makes a link.
         opened: called with each link that is ready.
-        failed: called with the error when there is none.
+        failed: called with the error when there is none, and with the time when the dial began.
         ended: called after either, and when it was cancelled.
     """
 
@@ -66,7 +66,7 @@ class Dialler:
         tally: Tally,
         make: Callable[[], Link],
         opened: Callable[[Link], None],
-        failed: Callable[[MetacacheError], None],
+        failed: Callable[[MetacacheError, float], None],
         ended: Callable[[], None],
     ) -> None:
         self._line = line
@@ -89,7 +89,8 @@ class Dialler:
             self._task.add_done_callback(self._end)
 
     async def _dial(self) -> None:
-        deadline = monotonic() + self._settings.connect_timeout
+        began = monotonic()
+        deadline = began + self._settings.connect_timeout
         try:
             link = await open_link(
                 self._line, self._settings, self._tally, self._resolver, deadline, self._make_and_keep
@@ -101,9 +102,9 @@ class Dialler:
             if not isinstance(error, Exception):
                 raise
             if is_own(error):
-                self._failed(failed_dial(error, monotonic() - deadline))
+                self._failed(failed_dial(error, monotonic() - deadline), began)
                 return
-            self._failed(_interrupted(error))
+            self._failed(_interrupted(error), began)
             raise
 
     def _make_and_keep(self) -> Link:

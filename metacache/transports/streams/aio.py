@@ -9,37 +9,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from random import getrandbits
 from time import monotonic
 from typing import Any, Final, TypeAlias, cast, final
 
 from typing_extensions import override
 
-from metacache.errors import ConnectError, ConnectionLost, MetacacheError
+from metacache.errors import ConnectionLost, MetacacheError
 from metacache.interrupts import is_own
 from metacache.protocol.connection import ProtocolConnection, answer_of
 from metacache.protocol.expectations import Answer, Expectation
-from metacache.protocol.windows import QuietWindow, Window, closing_error
+from metacache.protocol.windows import closing_error
 from metacache.settings import Settings
-from metacache.transports.exchange import fail_rest, send_window
-from metacache.transports.failures import advise
+from metacache.transports.batches.aio import complete
+from metacache.transports.exchange import send_window
+from metacache.transports.failures import advise, interrupted
+from metacache.transports.streams.pieces import Outlet, packs
 from metacache.transports.waiting.aio import BatchWindow, Place, Work, throw, weight_of
 
-__all__ = ["Link", "interrupted"]
-
-CRLF: Final = b"\r\n"
+__all__ = ["Link"]
 
 # One write an event-loop turn takes so much at most, that a flood of small requests leaves while more are being made.
 MAX_REQUESTS: Final = 256
 MAX_WRITE: Final = 65536  # bytes
 # More of several commands in one TLS write makes the server sleep on bytes it has decrypted (memcached up to 1.6.45).
 MAX_TLS_WRITE: Final = 16384
-
-# A data block above MAX_WRITE is handed over in pieces, as the socket takes them: a transport that is given hundreds of
-# megabytes copies them, and holds up the loop for seconds. Bytes of one piece, and of those of one event-loop turn.
-PIECE: Final = 262_144
-MAX_TURN: Final = 1_048_576
 
 Places: TypeAlias = Sequence[Place[Any]]  # Any: whatever each waits for
 
@@ -70,10 +65,9 @@ class Link(asyncio.Protocol):
         "_on_answers",
         "_on_lost",
         "_on_room",
+        "_outlet",
         "_paused",
-        "_poured",
         "_protocol",
-        "_rest",
         "_transport",
         "_unwritten",
         "_was_answered",
@@ -107,8 +101,7 @@ class Link(asyncio.Protocol):
         self.was_asked = False
         self._was_answered = False
         self._unwritten = 0
-        self._rest = memoryview(b"")  # of a large data block
-        self._poured: Place[Any] | None = None  # Any: as below; the request that it is of
+        self._outlet: Outlet[Place[Any]] = Outlet()  # Any: as below
         self.in_flight: list[Place[Any]] = []  # Any: whatever each waits for
         self.requests = 0
         self.dialled = self.heard = monotonic()
@@ -127,9 +120,14 @@ class Link(asyncio.Protocol):
             advise(error, is_tls=self._max_write == MAX_TLS_WRITE)
 
     @property
+    def is_full(self) -> bool:
+        """True when as many requests are in flight as may be."""
+        return self.requests >= self._max_in_flight
+
+    @property
     def has_room(self) -> bool:
         """True when more may be written now."""
-        return not (self._paused or self._poured or self.is_lost) and self.requests < self._max_in_flight
+        return not (self._paused or self._outlet.place or self.is_lost) and self.requests < self._max_in_flight
 
     def write(self, waiting: list[Place[Any]]) -> None:  # Any: whatever each waits for
         """Write the requests of *waiting* that may be written now, and move them in flight; drop those given up.
@@ -179,12 +177,12 @@ class Link(asyncio.Protocol):
             frames.append(frame)
             size += len(frame)
             if large is not None:
-                self._poured, self._rest = place, memoryview(large)
+                self._outlet.fill(large, place)
                 break
         del waiting[:taken]  # in flight by now: whatever strikes, nobody is lost
         self.requests += room_before - room
         if frames:
-            for pack in (b"".join(frames),) if size <= self._max_write else _packs(frames, self._max_write):
+            for pack in (b"".join(frames),) if size <= self._max_write else packs(frames, self._max_write):
                 self._transport.write(pack)
             self._unwritten = self._transport.get_write_buffer_size()
             if large is not None:
@@ -206,35 +204,23 @@ class Link(asyncio.Protocol):
     # --- large data blocks -------------------------------------------------------------------------------------------
 
     def _pour(self) -> None:
-        """Write as much of the large data block as the socket takes, at most `MAX_TURN` bytes in one turn."""
+        """Write of the large data block what the socket takes, in pieces and turns."""
         try:
-            if self._poured is not None and self._pour_pieces():
-                self._poured = None
+            if self._outlet.pour(self._transport.write, self._may_write):
+                self._loop.call_soon(self._pour)
         except BaseException as error:  # a piece may be lost
             self._interrupt(error)
             return
         if self.has_room:
             self._on_room(self)
 
-    def _pour_pieces(self) -> bool:
-        """Write pieces; return True when all are written."""
-        left = MAX_TURN
-        while not self._paused and not self.is_lost:
-            if left <= 0:
-                self._loop.call_soon(self._pour)
-                return False
-            piece, self._rest = self._rest[:PIECE], self._rest[PIECE:]
-            left -= PIECE
-            # A write over TLS ends where a command ends: the server sleeps on bytes of the next one that it decrypted.
-            self._transport.write(piece if self._rest else b"".join((piece, CRLF)))
-            if not self._rest:
-                return True
-        return False
+    def _may_write(self) -> bool:
+        return not self._paused and not self.is_lost
 
     @property
     def clogged_until(self) -> float:
         """The deadline of the large request that is being written though its caller gave up; else infinity."""
-        place = self._poured
+        place = self._outlet.place
         return math.inf if place is None or place.answer is None else place.deadline
 
     def is_silent(self, now: float, seconds: float) -> bool:
@@ -247,7 +233,7 @@ class Link(asyncio.Protocol):
 
     def _has_moved(self) -> bool:
         """Tell whether something of what was held back has left since the last look, or write."""
-        before, self._unwritten = self._unwritten, self._transport.get_write_buffer_size() + len(self._rest)
+        before, self._unwritten = self._unwritten, self._transport.get_write_buffer_size() + len(self._outlet)
         return self._unwritten < before
 
     # --- what the loop calls -----------------------------------------------------------------------------------------
@@ -269,7 +255,7 @@ class Link(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Go on writing."""
         self._paused = False
-        if self._poured is None:
+        if self._outlet.place is None:
             self._on_room(self)
         else:
             self._pour()
@@ -315,7 +301,7 @@ class Link(asyncio.Protocol):
             if place.plain is None and type(work := place.work) is BatchWindow:
                 requests += weight_of(work) - 1
                 if failure is not None:
-                    _complete(answer, work, failure)
+                    complete(answer, work, failure)
             if place.answer is None:  # else it was abandoned
                 place.answer = answer
         self.requests -= requests
@@ -372,70 +358,36 @@ class Link(asyncio.Protocol):
 
     def _lost(self, error: MetacacheError) -> None:
         self.is_lost = True
-        self._rest = memoryview(b"")  # it may be hundreds of megabytes
+        self._outlet.drop()
         self._on_lost(self, error)
 
     def close(self) -> None:
         """Close without calling *on_lost*: nothing is in flight, or no task waits for it. Idempotent."""
         self.is_lost = True
-        self._rest = memoryview(b"")
+        self._outlet.drop()
         if hasattr(self, "_transport"):  # else it is not connected; `connection_made` closes it
             self._transport.abort()
 
-    def drop(self) -> None:
-        """Close without waiting. A loop that does not run cannot close the socket, so this does."""
+    def drop(self, error: MetacacheError) -> None:
+        """Close because of *error*, in a callback of the loop, or where it does not run and cannot close the socket."""
+        if not self.is_lost and not self._loop.is_closed():
+            self._lost(error)
         self.is_lost = True
-        self._rest = memoryview(b"")
-        if not hasattr(self, "_transport"):  # `connection_made` closes it
+        if self._loop.is_running() or not hasattr(self, "_transport"):
+            self.close()
             return
-        with contextlib.suppress(RuntimeError):  # the loop is closed
-            self._transport.abort()
-        if self._loop.is_running():
-            return
+        transport = self._transport
+        del self._transport  # this is the last that is done with it
         # Over TLS there is one transport beneath another.
-        beneath = getattr(getattr(self._transport, "_ssl_protocol", None), "_transport", self._transport)
-        if self._loop.is_closed():
-            # The loop would have called this; a transport of asyncio warns when it is freed without it.
-            finish = getattr(beneath, "_call_connection_lost", None)
-            if finish is not None:
-                with contextlib.suppress(RuntimeError):  # as above
-                    finish(None)
-            return
-        sock = getattr(beneath.get_extra_info("socket"), "_sock", None)
-        if sock is not None:  # asyncio's; uvloop has closed it
-            sock.close()
-
-
-def _packs(frames: list[bytes], limit: int) -> Iterator[bytes]:
-    """Yield *frames* joined to packs of *limit* bytes at most, or of a single larger one."""
-    pack: list[bytes] = []
-    room = limit
-    for frame in frames:
-        if len(frame) > room and pack:
-            yield b"".join(pack)
-            pack, room = [], limit
-        pack.append(frame)
-        room -= len(frame)
-    yield b"".join(pack)
-
-
-def _complete(answer: object, work: BatchWindow, failure: MetacacheError) -> None:
-    """Give *failure* to what has no reply in a window that an error line cut short."""
-    if not isinstance(answer, Window | QuietWindow):
-        return
-    replies, count = answer.replies, weight_of(work)
-    missing = count - len(replies.headers)
-    replies.headers += [b""] * missing
-    replies.values += [None] * missing
-    is_unsent = work.batch.is_read or isinstance(failure, ConnectError)
-    fail_rest(replies, failure, 0 if is_unsent else count)
-
-
-def interrupted() -> ConnectionLost:
-    """Return the error for requests of which a signal's exception made the stream position uncertain."""
-    error = ConnectionLost("the exchange was interrupted by a signal; the connection is closed")
-    error.is_local = True
-    return error
+        beneath = getattr(getattr(transport, "_ssl_protocol", None), "_transport", transport)
+        # asyncio's loop calls it in the end; a transport that is freed without it warns. uvloop needs no such call.
+        finish = getattr(beneath, "_call_connection_lost", None)
+        is_idle = finish is not None and not transport.is_closing() and not beneath.get_write_buffer_size()
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            beneath.pause_reading() if is_idle else transport.abort()
+        if finish is not None and (is_idle or self._loop.is_closed()):
+            with contextlib.suppress(RuntimeError):  # as above
+                finish(None)
 
 
 def _told(error: Exception) -> str:

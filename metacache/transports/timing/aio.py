@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from time import monotonic
+from types import TracebackType
 from typing import Final, final
 
 __all__ = ["Alarm", "patience"]
@@ -73,22 +73,37 @@ def _cancel(timers: list[asyncio.TimerHandle]) -> None:
         timer.cancel()
 
 
-@asynccontextmanager
-async def patience(seconds: float) -> AsyncGenerator[None]:
+@final
+class patience:  # noqa: N801 - reads as a phrase: async with patience(seconds)
     """Raise TimeoutError, with a message, when the code inside takes more than *seconds*.
 
     As `asyncio.timeout`, but a loop that was held up first sees what has arrived. The TimeoutError of asyncio has no
-    arguments, and looks like one that another thread injected; this one does not (`interrupts.is_own`).
+    arguments, and looks like one that another thread injected; this one does not (`interrupts.is_own`). No async
+    generator: a loop that ends complains of those that begin then.
     """
-    loop = asyncio.get_running_loop()
-    try:
-        async with asyncio.timeout(None) as timeout:
-            timer = loop.call_later(max(seconds, 0.0), lambda: timeout.reschedule(loop.time() + GRACE))
-            try:
-                yield
-            finally:
-                timer.cancel()
-    except TimeoutError as error:
-        if error.args or not isinstance(error.__cause__, asyncio.CancelledError):
-            raise
-        raise TimeoutError(f"it took longer than {seconds:.3f} seconds") from error
+
+    __slots__ = ("_seconds", "_timeout", "_timer")
+
+    _timer: asyncio.TimerHandle
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = max(seconds, 0.0)
+        self._timeout = asyncio.timeout(None)
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+        self._timer = asyncio.get_running_loop().call_later(self._seconds, self._end_soon)
+
+    def _end_soon(self) -> None:
+        self._timeout.reschedule(asyncio.get_running_loop().time() + GRACE)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self._timer.cancel()
+        try:
+            await self._timeout.__aexit__(kind, error, trace)
+        except TimeoutError as late:
+            if late.args or not isinstance(late.__cause__, asyncio.CancelledError):
+                raise
+            raise TimeoutError(f"it took longer than {self._seconds:.3f} seconds") from late

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
+from contextvars import Context
+from time import monotonic
 from typing import Any, Final, Generic, NamedTuple, NoReturn, TypeAlias, TypeVar, final
 
 from typing_extensions import override
@@ -17,6 +20,7 @@ from metacache.errors import InvalidArgumentError, MetacacheError
 from metacache.nodes import Node
 from metacache.protocol.replies import Refusal
 from metacache.transports import Batch, Operation
+from metacache.transports.account import Waits
 
 __all__ = [
     "BatchWindow",
@@ -25,13 +29,15 @@ __all__ = [
     "Waiter",
     "Work",
     "fail_places",
-    "is_stale_read",
     "throw",
     "unsent",
     "weight_of",
 ]
 
 R = TypeVar("R")
+
+_Callbacks: TypeAlias = list[tuple[Any, Context]] | None
+"""What a Future calls when it is done. Any: the method of a Task, of which no stub knows ``__self__._fut_waiter``."""
 
 # The answer of a place that has raised what it was.
 _RAISED: Final = object()
@@ -158,11 +164,9 @@ class Place(Generic[R]):
 
 def _task_of(waiter: Waiter) -> asyncio.Task[Any] | None:  # Any: the result of the task
     """Return the task that waits on *waiter* now."""
-    for wakeup, _ in waiter.future._callbacks or ():
-        task: asyncio.Task[Any] = wakeup.__self__  # type: ignore[attr-defined]  # the method of a task
-        if task._fut_waiter is waiter.future:
-            return task
-    return None
+    callbacks: _Callbacks = waiter.future._callbacks
+    tasks = [wakeup.__self__ for wakeup, _ in callbacks or ()]
+    return next((task for task in tasks if task._fut_waiter is waiter.future), None)
 
 
 @final
@@ -176,6 +180,7 @@ class Line:
         in_flight: those whose requests are: the list that the link keeps.
         answered: those whose tasks are to be woken.
         waiters: what tasks wait on; *idle* are those that no task uses.
+        waits: counts the requests that had to wait for room.
     """
 
     __slots__ = (
@@ -190,6 +195,7 @@ class Line:
         "node",
         "waiters",
         "waiting",
+        "waits",
     )
 
     def __init__(self, node: Node) -> None:
@@ -200,6 +206,7 @@ class Line:
         self.answered: deque[Place[Any]] = deque()  # Any: as above
         self.waiters: list[Waiter] = []
         self.idle: deque[Waiter] = deque()
+        self.waits = Waits()
         self._crowd = CROWD
         self._drained: asyncio.Future[None] | None = None
         self._will_look = False
@@ -247,11 +254,11 @@ class Line:
                 if waiter is None:
                     continue
                 future = waiter.future
-                callbacks = future._callbacks
+                callbacks: _Callbacks = future._callbacks
                 if not callbacks:  # its task was cancelled
                     continue
                 wakeup, context = callbacks[0]
-                if wakeup.__self__._fut_waiter is future:  # type: ignore[attr-defined]  # the method of a task
+                if wakeup.__self__._fut_waiter is future:
                     context.run(wakeup, done)
                 future.remove_done_callback(wakeup)
                 waiter.place = None
@@ -280,6 +287,15 @@ class Line:
             self.answered.extend(failed)
         self.look_who_is_left()
 
+    def ask_again(self, in_flight: list[Place[Any]], dialled: float) -> None:  # Any: as above
+        """Move back the reads of *in_flight* that found their connection stale: one *dialled* before they came."""
+        again = [place for place in in_flight if _is_stale_read(place, dialled)]
+        behind = self.waits.held
+        self.waiting[behind:behind] = again
+        in_flight[:] = [place for place in in_flight if not _is_stale_read(place, dialled)]
+        for place in again:
+            place.asked = -math.inf
+
     # --- those that are left -----------------------------------------------------------------------------------------
 
     def look_soon(self) -> None:
@@ -290,6 +306,9 @@ class Line:
 
     def drop_abandoned(self) -> None:
         """Forget those waiting whose callers have gone."""
+        held = self.waits.held
+        if held:
+            self.waits.keep(sum(place.answer is None for place in self.waiting[:held]), monotonic())
         self.waiting = [place for place in self.waiting if place.answer is None]
 
     def thin_out(self) -> None:
@@ -323,7 +342,7 @@ def weight_of(work: Work) -> int:
     return work.stop - work.start if type(work) is BatchWindow else 1
 
 
-def is_stale_read(place: Place[Any], dialled: float) -> bool:  # Any: whatever it waits for
+def _is_stale_read(place: Place[Any], dialled: float) -> bool:  # Any: whatever it waits for
     """Tell whether *place* is a read that found its connection stale: one *dialled* before it was asked for."""
     return place.answer is None and place.work.is_read and dialled < place.asked
 

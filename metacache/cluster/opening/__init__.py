@@ -1,0 +1,1 @@
+"""Finding the nodes of a cluster when it is first used."""

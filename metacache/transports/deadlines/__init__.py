@@ -1,0 +1,1 @@
+"""Deadlines of the requests on one connection."""
