@@ -239,7 +239,11 @@ async def test_a_loop_that_was_held_up_reads_what_has_come_before_anybody_is_lat
         assert await task == b"right"
 
 
-@pytest.mark.parametrize("make", [AsyncConnection, AsyncPool, lambda node: AsyncCluster([node])])
+def cluster_of(node: Node) -> AsyncCluster:
+    return AsyncCluster([node])
+
+
+@pytest.mark.parametrize("make", [AsyncConnection, AsyncPool, cluster_of])
 def test_a_transport_made_by_hand_refuses_a_second_event_loop(
     shared_memcached: Memcached, make: Callable[[Node], AsyncConnection]
 ) -> None:

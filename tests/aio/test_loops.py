@@ -45,8 +45,8 @@ def new_loop(request: pytest.FixtureRequest) -> Loops:
     return LOOPS[request.param]
 
 
-@pytest.fixture
-def client(shared_memcached: Memcached) -> Iterator[Client]:
+@pytest.fixture(name="client")
+def closed_client(shared_memcached: Memcached) -> Iterator[Client]:
     """A client that is closed in the end; no socket is left then."""
     before = sockets()
     client = connect_async(shared_memcached.url, settings=SETTINGS)
@@ -439,7 +439,7 @@ def test_without_a_running_loop_a_verb_says_what_is_missing(kind: str, verb: str
     client = CLIENTS[kind]()
     call = VERBS[verb](client).__await__()
     with pytest.raises(InvalidArgumentError, match=r"needs a running asyncio event loop.*under trio"):
-        call.send(None)  # type: ignore[attr-defined]  # it is a generator
+        call.send(None)
     with pytest.raises(StopIteration):
         client.aclose().send(None)
 

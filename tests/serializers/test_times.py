@@ -139,11 +139,11 @@ def test_times_are_so_as_keys_and_elements_too(name: str) -> None:
     for zone in KEPT_ZONES:
         check_kept(keyed, {TURN.replace(tzinfo=zone): 1})
         check_kept(group, {TURN.replace(tzinfo=zone).timetz()})
-    for zone in REFUSED_ZONES:
+    for refused in REFUSED_ZONES:
         with pytest.raises(SerializationError, match=r"^\$\.keys\(\)\[0\]: "):
-            keyed.dumps({TURN.replace(tzinfo=zone): 1})
+            keyed.dumps({TURN.replace(tzinfo=refused): 1})
         with pytest.raises(SerializationError, match=r"^\$\[\*\]: "):
-            group.dumps({TURN.replace(tzinfo=zone).timetz()})
+            group.dumps({TURN.replace(tzinfo=refused).timetz()})
 
 
 @pytest.mark.parametrize("name", ["msgspec", "msgspec-json", "orjson"])
