@@ -204,7 +204,7 @@ class Link(asyncio.Protocol):
     # --- large data blocks -------------------------------------------------------------------------------------------
 
     def _pour(self) -> None:
-        """Write of the large data block what the socket takes, in pieces and turns."""
+        """Write as much of the large data block as the socket takes, with a limit for each turn of the loop."""
         try:
             if self._outlet.pour(self._transport.write, self._may_write):
                 self._loop.call_soon(self._pour)

@@ -36,8 +36,9 @@ __all__ = [
 
 R = TypeVar("R")
 
+# Any: a method of a Task, of which no stub knows ``__self__._fut_waiter``.
 _Callbacks: TypeAlias = list[tuple[Any, Context]] | None
-"""What a Future calls when it is done. Any: the method of a Task, of which no stub knows ``__self__._fut_waiter``."""
+"""The functions that a Future calls when it is done."""
 
 # The answer of a place that has raised what it was.
 _RAISED: Final = object()
