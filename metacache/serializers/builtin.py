@@ -131,7 +131,7 @@ class JsonSerializer(Generic[T]):
         self._find = finder(form, untyped=json_value)
         self._find_widened = finder(form, widen=True, untyped=json_value)
         self._widen = widener(form)
-        self._refusals = Refusals(type_, Comparer(), untyped=json_value, probe=_probe)
+        self._refusals = Refusals(form, Comparer(), untyped=json_value, probe=_probe)
 
     def dumps(self, value: T, /) -> bytes:
         """Return *value* as JSON.

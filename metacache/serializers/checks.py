@@ -87,7 +87,10 @@ def _union(maker: _Maker, form: Form) -> Widen:
     widened = [(finder(part, widen=True), maker.of(part)) for part in form.parts]
 
     def widen(value: Value) -> Value:
-        return next(widen(value) for find, widen in (*as_it_is, *widened) if find(value) is None)
+        for find, widen in (*as_it_is, *widened):
+            if find(value) is None:
+                return widen(value)
+        raise AssertionError("the value was looked at before")
 
     return widen
 

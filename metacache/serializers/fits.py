@@ -1,6 +1,7 @@
 """Is a value of a type, exactly and at every depth? If not, where is the first part that is not?
 
-Knows values and forms; knows no bytes. A finder never converts: True is no int here, and 1 a float only on request.
+Knows values and forms; knows no bytes. A finder never converts: True is no int here, and 1 a float only on request. It
+runs no generator that may stay unfinished: what a signal handler raises while one is closed would be swallowed.
 """
 
 # The class of a value is what this module looks at, and pyright calls the class of an Any unknown.
@@ -8,7 +9,7 @@ Knows values and forms; knows no bytes. A finder never converts: True is no int 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeAlias, final
 
 from metacache.serializers.forms import Form
@@ -195,17 +196,13 @@ def _row(maker: _Maker, form: Form) -> Finder:
             return expected(class_.__name__, value)
         if len(value) != len(parts):
             return Mismatch(f"expected {form.name}, got a tuple of {len(value)}")
-        return _first_field(zip(steps, parts, value, strict=True))
+        for step, part, each in zip(steps, parts, value, strict=True):
+            found = part(each)
+            if found is not None:
+                return found.within(step)
+        return None
 
     return find
-
-
-def _first_field(fields: Iterator[tuple[str, Finder, Value]]) -> Mismatch | None:
-    for step, find, part in fields:
-        found = find(part)
-        if found is not None:
-            return found.within(step)
-    return None
 
 
 def _dict(maker: _Maker, form: Form) -> Finder:
@@ -224,7 +221,7 @@ def _dict(maker: _Maker, form: Form) -> Finder:
 
 
 def _typed_dict(maker: _Maker, form: Form) -> Finder:
-    fields = dict(zip(form.labels, map(maker.of, form.parts), strict=True))
+    fields: dict[str, Finder] = dict(zip(form.labels, map(maker.of, form.parts), strict=True))
     required = form.required
 
     def find(value: Value) -> Mismatch | None:
@@ -232,24 +229,32 @@ def _typed_dict(maker: _Maker, form: Form) -> Finder:
             return expected(form.name, value)
         held: dict[str, Value] = value
         if not required <= held.keys():
-            missing = next(name for name in fields if name in required and name not in held)
-            return Mismatch(f"expected {form.name}, got a dict without the key {missing}")
+            missing = [name for name in fields if name in required and name not in held]
+            return Mismatch(f"expected {form.name}, got a dict without the key {missing[0]}")
         if not held.keys() <= fields.keys():
             return Mismatch(f"expected {form.name}, got a dict with other keys")
-        return _first_field((f".{name}", fields[name], part) for name, part in held.items())
+        for name, part in held.items():
+            found = fields[name](part)
+            if found is not None:
+                return found.within(f".{name}")
+        return None
 
     return find
 
 
 def _record(maker: _Maker, form: Form) -> Finder:
     class_ = form.class_
-    fields = [(f".{name}", name, maker.of(part)) for name, part in zip(form.labels, form.parts, strict=True)]
+    fields = [(name, maker.of(part)) for name, part in zip(form.labels, form.parts, strict=True)]
 
     def find(value: Value) -> Mismatch | None:
         if type(value) is not class_:
             return expected(form.name, value)
-        # A field that was never set is for those who need it.
-        return _first_field((step, find, getattr(value, name)) for step, name, find in fields if hasattr(value, name))
+        for name, part in fields:
+            # A field that was never set is a fault only for those who need it.
+            found = part(getattr(value, name)) if hasattr(value, name) else None
+            if found is not None:
+                return found.within(f".{name}")
+        return None
 
     return find
 

@@ -50,7 +50,7 @@ def _places(key: _Key, parts: Sequence[Value], rest: Sequence[Value]) -> list[in
     for index, each in enumerate(rest):
         waiting.setdefault(key(each), []).append(index)
     keys = list(map(key, parts))
-    if any(len(waiting.get(each, ())) < count for each, count in collections.Counter(keys).items()):
+    if [each for each, count in collections.Counter(keys).items() if len(waiting.get(each, ())) < count]:
         raise Mismatch("it would come back with other keys or elements")
     return [waiting[each].pop() for each in keys]
 
@@ -140,8 +140,8 @@ _CONTAINERS: Final[Mapping[type, Kind]] = {
 }
 
 
-def kind_of(class_: type) -> Kind:
-    """Return how the values of *class_* are taken apart."""
+def kind_of(class_: type, form: Form | None = None) -> Kind:
+    """Return how the values of *class_* are taken apart. *form* is that of the class, if it is known."""
     known = _CONTAINERS.get(class_)
     if known is not None:
         return known
@@ -150,18 +150,19 @@ def kind_of(class_: type) -> Kind:
     if issubclass(class_, type | FunctionType | BuiltinFunctionType):
         return Kind(lambda value: (id(value),))
     names = _field_names(class_)
-    contents = next((contents for base, contents in _BASES if issubclass(class_, base)), None)
-    if names is None and contents is not None:
-        return Kind(lambda value: (contents(value), getattr(value, "__dict__", None)), floats=NONE)
+    contents = [contents for base, contents in _BASES if issubclass(class_, base)][:1]
+    if names is None and contents:
+        return Kind(lambda value: (contents[0](value), getattr(value, "__dict__", None)), floats=NONE)
     if names is None:
         return Kind(_reduced, floats=NONE)
-    kind = partial(Kind, show=_field, floats=_floats(class_), is_record=not getattr(class_, "__parameters__", ()))
+    floats = _floats(resolve(class_) if form is None else form)
+    kind = partial(Kind, show=_field, floats=floats, is_record=not getattr(class_, "__parameters__", ()))
     if issubclass(class_, tuple):
         return kind(lambda value: tuple[Value, ...].__getitem__(value, slice(None)), steps=names)
     parts = _getter(class_, names)
-    if contents is None:
+    if not contents:
         return kind(parts, steps=names)
-    return kind(lambda value: (*parts(value), contents(value)), steps=(*names, "contents"))
+    return kind(lambda value: (*parts(value), contents[0](value)), steps=(*names, "contents"))
 
 
 # What a record holds beside its fields if it has such a base. No method of its own class is called.
@@ -201,15 +202,14 @@ def _getter(class_: Any, names: tuple[str, ...]) -> _Parts:  # Any: as above
     ) or (  # Any: attrs and dataclasses have other fields
         dataclasses.fields(class_) if dataclasses.is_dataclass(class_) else ()
     )
-    if len(names) > 1 and all(field.init for field in fields):
+    if len(names) > 1 and not [field for field in fields if not field.init]:
         return attrgetter(*names)
     # A field that `__init__` does not set may be unset.
     return lambda value: tuple([getattr(value, name, _Unset.UNSET) for name in names])
 
 
-def _floats(class_: type) -> Container[object]:
-    """Return the fields of *class_* whose type holds a float, or may: a type variable, a name that is not found."""
-    form = resolve(class_)
+def _floats(form: Form) -> Container[object]:
+    """Return the fields of a class whose type holds a float, or may: a type variable, a name that is not found."""
     if form.kind == "unknown":
         return EVERY
     return frozenset(name for name, part in zip(form.labels, form.parts, strict=True) if _holds_float(part))

@@ -16,7 +16,7 @@ from typing import Final, Generic, TypeAlias, TypeVar, final
 from metacache.errors import InvalidTypeError, SerializationError
 from metacache.interrupts import fails_again
 from metacache.serializers.fits import Finder, Mismatch, Value, anything, finder
-from metacache.serializers.forms import Type, resolve
+from metacache.serializers.forms import Form, Type, resolve
 from metacache.serializers.sameness import Comparer, Token
 
 __all__ = ["Probe", "Refusals", "RoundTrip", "difference"]
@@ -67,8 +67,9 @@ class RoundTrip(Generic[T, E]):
     ) -> None:
         self._encode = encode
         self._decode = decode
-        self._comparer = Comparer(tokens)
-        self._refusals = Refusals(type_, self._comparer, untyped=untyped, probe=probe)
+        form = resolve(type_)
+        self._comparer = Comparer(form, tokens)
+        self._refusals = Refusals(form, self._comparer, untyped=untyped, probe=probe)
 
     def __call__(self, value: T, /) -> tuple[E, T]:
         """Return *value* encoded, and decoded again.
@@ -89,11 +90,10 @@ class Refusals:
     """Finds out why a serializer refuses a value of one type. Messages have paths and types, and never a value."""
 
     def __init__(
-        self, type_: Type, comparer: Comparer, *, untyped: Finder = anything, probe: Probe | None = None
+        self, form: Form, comparer: Comparer, *, untyped: Finder = anything, probe: Probe | None = None
     ) -> None:
-        self._type = type_
+        self._find = finder(form, widen=True, untyped=untyped)
         self._comparer = comparer
-        self._untyped = untyped
         self._probe = probe
 
     def run(self, attempt: Callable[[T], R], value: T, /) -> R:
@@ -124,8 +124,7 @@ class Refusals:
 
     def _explain(self, value: Value) -> Mismatch | None:
         # The type says best what was expected, and after it the part that cannot be kept alone.
-        find = finder(resolve(self._type), widen=True, untyped=self._untyped)
-        return find(value) or self._search(value, _DEEPEST)
+        return self._find(value) or self._search(value, _DEEPEST)
 
     def _search(self, value: Value, depth: int) -> Mismatch | None:
         """Return the innermost part of *value* that cannot be kept; None if each part alone can."""

@@ -23,12 +23,13 @@ from __future__ import annotations
 import datetime
 import decimal
 import uuid
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from operator import is_
 from types import MappingProxyType, NoneType
 from typing import Final, TypeAlias, final
 
 from metacache.serializers.fits import Mismatch, Value, holds
+from metacache.serializers.forms import RECORDS, Form, walk
 from metacache.serializers.parts import EVERY, NONE, Kind, kind_of
 
 __all__ = ["Comparer", "Token"]
@@ -81,12 +82,18 @@ class Comparer:
     """Compares values with what is read back for them. Remembers the classes it has met.
 
     Args:
+        form: the type of the values, if it is known; its classes are learned before the first comparison.
         tokens: what identifies the values of classes whose parts Python cannot see.
     """
 
-    def __init__(self, tokens: Mapping[type, Token] = MappingProxyType({})) -> None:
+    def __init__(self, form: Form | None = None, tokens: Mapping[type, Token] = MappingProxyType({})) -> None:
         self._tokens: dict[type, Token] = {**_TOKENS, **tokens}
         self._kinds: dict[type, Kind] = {}
+        for _, each in () if form is None else walk(form):
+            if each.kind in RECORDS and each.class_ is not dict:
+                # Of a generic class the form has the fields of one parametrisation.
+                is_generic = bool(getattr(each.class_, "__parameters__", ()))
+                self._kinds[each.class_] = kind_of(each.class_, None if is_generic else each)
 
     def check(self, value: Value, again: Value) -> None:
         """Raise Mismatch where *again*, which was read back, is not the same as *value*."""
@@ -99,14 +106,14 @@ class Comparer:
         else:  # a record: the usual case, one level less
             self._row(kind, kind.apart(value), kind.apart(again), kind.floats)
 
-    def parts(self, value: Value) -> Iterable[tuple[str, Value]]:
-        """Yield the parts of *value*, each with the step to it."""
+    def parts(self, value: Value) -> list[tuple[str, Value]]:
+        """Return the parts of *value*, each with the step to it."""
         class_ = type(value)
-        if class_ not in _PLAIN and class_ not in self._tokens:
-            kind = self._kind(class_)
-            parts = kind.apart(value)
-            for step, part in zip(kind.steps, parts, strict=False):
-                yield kind.show(step, len(parts)), part
+        if class_ in _PLAIN or class_ in self._tokens:
+            return []
+        kind = self._kind(class_)
+        parts = kind.apart(value)
+        return [(kind.show(step, len(parts)), part) for step, part in zip(kind.steps, parts, strict=False)]
 
     def identify(self, value: Value) -> None:
         """Raise Mismatch if *value* is one that no format keeps."""

@@ -68,7 +68,7 @@ TURN: Final = datetime.datetime(2026, 10, 25, 2, 30)  # the hour that Berlin has
 NAMED: Final = timezone(timedelta(hours=1), "CET")
 SECONDS: Final = timezone(timedelta(hours=1, seconds=30))
 
-KEPT_ZONES: Final = [
+KEPT_ZONES: Final[list[timezone | None]] = [
     None, UTC, timezone(timedelta(hours=2)), timezone(timedelta(hours=-5, minutes=-30)),
     timezone(timedelta(hours=23, minutes=59)), timezone(timedelta(0)), timezone(timedelta(0), "UTC"),
 ]  # fmt: skip
@@ -139,11 +139,11 @@ def test_times_are_so_as_keys_and_elements_too(name: str) -> None:
     for zone in KEPT_ZONES:
         check_kept(keyed, {TURN.replace(tzinfo=zone): 1})
         check_kept(group, {TURN.replace(tzinfo=zone).timetz()})
-    for refused in REFUSED_ZONES:
+    for other in REFUSED_ZONES:
         with pytest.raises(SerializationError, match=r"^\$\.keys\(\)\[0\]: "):
-            keyed.dumps({TURN.replace(tzinfo=refused): 1})
+            keyed.dumps({TURN.replace(tzinfo=other): 1})
         with pytest.raises(SerializationError, match=r"^\$\[\*\]: "):
-            group.dumps({TURN.replace(tzinfo=refused).timetz()})
+            group.dumps({TURN.replace(tzinfo=other).timetz()})
 
 
 @pytest.mark.parametrize("name", ["msgspec", "msgspec-json", "orjson"])

@@ -47,7 +47,7 @@ class _Msgspec(Generic[T]):
         if module is msgspec.msgpack and any(form.kind == "datetime" for _, form in walk(resolve(type_))):
             self._encoders.append(_encode_moments_as_text)
         self._trips = [
-            RoundTrip(type_, encode, self._decode, probe=partial(_probe, module, encode), tokens=_TOKENS)
+            RoundTrip(type_, encode, self._read, probe=partial(_probe, module, encode), tokens=_TOKENS)
             for encode in self._encoders
         ]
 
@@ -72,10 +72,24 @@ class _Msgspec(Generic[T]):
 
     def loads(self, data: bytes, /) -> T:
         """Return the value; raises when *data* is not exactly of the type."""
-        value: T = self._decode(data)
-        if not any(self._is_written_by(encode, value, data) for encode in self._encoders):
-            raise ValueError("msgspec had to coerce or to drop something")
-        return value
+        value = self._read(data)
+        for encode in self._encoders:
+            if self._is_written_by(encode, value, data):
+                return value
+        raise ValueError("msgspec had to coerce or to drop something")
+
+    def _read(self, data: bytes) -> T:
+        interrupted: BaseException | None = None
+        try:
+            value: T = self._decode(data)
+        except msgspec.ValidationError as error:
+            # msgspec wraps what a class raises as it is made, and so what a signal handler raises meanwhile.
+            if error.__cause__ is None or fails_again(self._decode, data, error):
+                raise
+            interrupted = error.__cause__
+        else:
+            return value
+        raise interrupted
 
     def _is_written_by(self, encode: Callable[[T], bytes], value: T, data: bytes) -> bool:
         """Return whether *encode* writes *value* as *data*, but for what does not matter.
@@ -109,7 +123,9 @@ def _agree(data: Any, again: Any) -> bool:
         return False
     if kind == "dict":
         kept = {(_kind(key), key) for key in again}
-        return all((_kind(key), key) in kept and _agree(part, again[key]) for key, part in data.items())
+        if kept.issuperset([(_kind(key), key) for key in data]):
+            return all(map(_agree, data.values(), map(again.get, data)))
+        return False
     if kind != "list":
         return True
     if len(data) <= len(again) and all(map(_agree, data, again)):
