@@ -64,10 +64,14 @@ async def test_an_exception_of_somebody_else_in_a_dial_is_one_dial_and_a_local_e
 
     loop = asyncio.get_running_loop()
     reported: list[object] = []
+
+    def report(context: dict[str, object]) -> None:
+        reported.append(context["exception"])
+
     async with nothing_left(), AsyncClient(AsyncConnection(shared_memcached.node), owns=True) as client:
         with monkeypatch.context() as patched:
             patched.setattr(loop, "create_connection", broken)
-            patched.setattr(loop, "call_exception_handler", lambda context: reported.append(context["exception"]))
+            patched.setattr(loop, "call_exception_handler", report)
             with pytest.raises(ConnectError, match="RuntimeError") as raised:
                 await client.get("key")
             assert raised.value.is_local
