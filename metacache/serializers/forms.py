@@ -91,9 +91,13 @@ _TRANSPARENT: Final = (typing.Final, typing.ClassVar, typing.Required, typing.No
 def resolve(type_: Type) -> Form:
     """Return the form of *type_*. A part that has no form is of the kind "unknown" and says why."""
     try:
-        return _Resolver().of(type_, {})
+        form = _Resolver().of(type_, {})
     except RecursionError:
         return _unknown(type_, "the type is nested too deeply")
+    for _, each in walk(form):
+        if each.kind == "alias" and _is_only_itself(each):
+            each.kind, each.reason = "unknown", f"the alias {each.name} stands for itself"
+    return form
 
 
 def walk(form: Form) -> Iterator[tuple[str, Form]]:
@@ -107,6 +111,20 @@ def walk(form: Form) -> Iterator[tuple[str, Form]]:
         inner = [(step, part) for step, part in zip(steps, each.parts, strict=False) if id(part) not in found]
         found.update(id(part) for _, part in inner)
         ahead.extend(reversed(inner))
+
+
+def _is_only_itself(alias: Form) -> bool:
+    """Return whether a value of *alias* would have to be one already: no class stands between it and itself."""
+    seen: set[int] = set()
+    ahead = list(alias.parts)
+    while ahead:
+        each = ahead.pop()
+        if each is alias:
+            return True
+        if each.kind in ("union", "alias") and id(each) not in seen:
+            seen.add(id(each))
+            ahead.extend(each.parts)
+    return False
 
 
 def _unknown(type_: Type, reason: str) -> Form:
@@ -170,8 +188,6 @@ class _Resolver:
 
     def _union(self, members: tuple[Type, ...], scope: _Scope) -> Form:
         forms = [self.of(member, scope) for member in members]
-        if any(form.kind == "alias" and not form.parts for form in forms):  # the alias that this union is the value of
-            return _unknown(members[0], "an alias stands for itself")
         flat = [part for form in forms for part in (form.parts if form.kind == "union" else (form,))]
         unique = tuple({id(part): part for part in flat}.values())
         name = " | ".join(part.name for part in unique)
@@ -223,8 +239,6 @@ class _Resolver:
         except Exception as error:  # it runs annotations, which may raise anything
             return _unknown(alias, f"its value cannot be read ({type(error).__name__})")
         inner = self.of(value, self._bound(alias.__type_params__, arguments))
-        if inner is form:
-            return _unknown(alias, f"the alias {alias.__name__} stands for itself")
         form.parts = (inner,)
         self._known[key] = inner  # only what is recursive has to go through the alias
         return inner
