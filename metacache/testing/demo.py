@@ -53,7 +53,7 @@ class Order:
 @final
 @attrs.frozen
 class Profile:
-    """An attrs class with a date in it, stored by cattrs."""
+    """An attrs class with a date in it, stored as JSON."""
 
     name: str
     born: date

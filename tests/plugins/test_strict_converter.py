@@ -84,7 +84,7 @@ class Tree:
 
 @attrs.define
 class Fields:
-    """Fields with names that matter to cattrs or to attrs."""
+    """Fields with names that matter to attrs or to the converter."""
 
     _private: int
     converter: str
