@@ -85,7 +85,7 @@ def test_a_number_is_read_without_its_padding(data: bytes, number: int) -> None:
 def test_what_is_no_number_is_a_protocol_error(data: bytes) -> None:
     reply = (b"VA %d" % len(data), data)
     with ScriptedServer(answering(reply)) as server, Connection(server.node, settings=PATIENT) as connection:
-        with pytest.raises(ProtocolError, match="no number"):
+        with pytest.raises(ProtocolError, match="not a number"):
             Client(connection, IntSerializer()).increment("key")
         assert "idle" in repr(connection), "the reply was whole"
 
