@@ -24,9 +24,9 @@ def check_serializer(
 ) -> None:
     """Check that *serializer* keeps the contract; raises AssertionError that says where it does not.
 
-    *values* come back the same: each part equal and of the same class, whatever ``==`` says, but that a float may come
-    back for an int that it holds exactly. *refused_bytes* must not load: bytes of another shape, where a
-    coercion would make a wrong T. *refused_values* must not dump.
+    *values* come back the same: each part is equal and of the same class. Parts are compared field by field, not by
+    ``==`` of their own classes. A float may come back for an int that it holds exactly. *refused_bytes* must not load:
+    bytes of another shape, where a coercion would make a wrong T. *refused_values* must not dump.
     """
     assert is_wire_id(serializer.wire_id) or is_own_int(serializer), f"wire_id is {serializer.wire_id}, but {RULE}"
     assert 0 <= serializer.fingerprint <= 0xFFFF, f"fingerprint {serializer.fingerprint} is not between 0 and 65535"

@@ -50,7 +50,7 @@ class Dog(msgspec.Struct, tag=True):
 
 
 def is_refused(name: str, type_: Any, document: object) -> bool:
-    """Tell whether the serializer refuses what msgspec encodes *document* as."""
+    """Return whether the serializer refuses what msgspec encodes *document* as."""
     try:
         load_serializer(name, type_).loads(FORMATS[name].encode(document))
     except Exception:

@@ -1,4 +1,4 @@
-"""Two values are the same if their parts are: of equal classes and equal, whatever a class's own ``==`` says."""
+"""Two values are the same if their parts are equal and of equal classes. A class's own ``==`` is never asked."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@
     tuple, set, frozenset, deque, NamedTuple               lists
     Enum, Literal                                          the value
     a mapping whose keys are not written as strings        a list of pairs
-    a union whose members JSON tells apart                 the member
+    a union whose members differ in their JSON classes     the member
     any other union                                        {"type": name, "value": member}
 
 A float is a number with a fraction or an exponent, an int one without; NaN and the infinities are refused. A float
