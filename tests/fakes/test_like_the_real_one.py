@@ -1,4 +1,4 @@
-"""The fakes against the original: what a client is told by one of them, a memcached tells it too.
+"""The fakes against the original: a client sees the same with a fake as with a memcached.
 
 Each script runs over a real memcached and over both fakes, and what it saw is compared. No script says what is right.
 """
@@ -35,7 +35,7 @@ Numbers: TypeAlias = AsyncClient[int]
 Script: TypeAlias = Callable[[Blobs, Numbers], Awaitable[list[object]]]
 
 
-async def told(asked: Awaitable[object]) -> object:
+async def outcome_of(asked: Awaitable[object]) -> object:
     """Return the result, or of an error what does not depend on the node."""
     try:
         return await asked
@@ -104,7 +104,7 @@ async def growing(blobs: Blobs, _: Numbers) -> list[object]:
 
 async def growing_what_must_not_grow(blobs: Blobs, numbers: Numbers) -> list[object]:
     await numbers.set("n", 7)
-    foreign = [await blobs.append("n", b"8"), await numbers.get("n"), await told(blobs.prepend("n", TOO_LARGE))]
+    foreign = [await blobs.append("n", b"8"), await numbers.get("n"), await outcome_of(blobs.prepend("n", TOO_LARGE))]
     await blobs.set("k", b"old", ttl=1_000)
     await blobs.invalidate("k", stale_for=30)
     stale = [await blobs.append("k", b"+"), seen(await blobs.get_item("k")), await blobs.prepend("k", b"+")]
@@ -128,9 +128,9 @@ async def counting(blobs: Blobs, numbers: Numbers) -> list[object]:
     await numbers.set("n", U64 - 1)
     wrapped = [await numbers.increment("n", 2), await numbers.get("n")]
     await numbers.set("n", -1)
-    negative = [await told(numbers.increment("n")), await numbers.get("n")]
+    negative = [await outcome_of(numbers.increment("n")), await numbers.get("n")]
     await blobs.set("text", b"12a")
-    return [*absent, *present, *floor, *wrapped, *negative, await told(numbers.increment("text"))]
+    return [*absent, *present, *floor, *wrapped, *negative, await outcome_of(numbers.increment("text"))]
 
 
 async def counting_with_a_lifetime(_: Blobs, numbers: Numbers) -> list[object]:
@@ -194,13 +194,13 @@ async def inspecting(blobs: Blobs, _: Numbers) -> list[object]:
 
 async def too_much(blobs: Blobs, _: Numbers) -> list[object]:
     await blobs.set("k", b"old")
-    refused = await told(blobs.set("k", TOO_LARGE))
+    refused = await outcome_of(blobs.set("k", TOO_LARGE))
     part = await blobs.set_many_outcomes({"a": b"1", "k": TOO_LARGE, "b": b"2"})
     causes = {key: (type(error), error.message, error.operation, error.key) for key, error in part.errors.items()}
     await blobs.set("half", b"x" * 600_000)
     grown = [await blobs.append("half", b"y" * 600_000), len(await blobs.get("half", b""))]
-    gone = [await told(blobs.prepend("half", TOO_LARGE)), await blobs.get("half")]
-    absent = await told(blobs.add("none", TOO_LARGE))
+    gone = [await outcome_of(blobs.prepend("half", TOO_LARGE)), await blobs.get("half")]
+    absent = await outcome_of(blobs.add("none", TOO_LARGE))
     both = await blobs.get_many(["a", "b", "k"])
     return [refused, await blobs.get("k"), part.results, causes, both, grown, gone, absent]
 

@@ -155,9 +155,9 @@ def test_a_strange_line_is_quoted_only_if_it_is_a_status_word() -> None:
     assert failure(GET, [b"STORED\r\n"]).startswith("'STORED' is not a reply to mg")
     assert failure(commands.STATS, [b"NOT_FOUND\r\n"]).startswith("'NOT_FOUND' is not a reply to stats")
     for line in (b"hunter2", b"SECRET VALUE", b"A" * 17, b"A", b"PASS1", b"\xff" * 8, b"SECRET\n"):
-        told = failure(GET, [line + b"\r\n"])
-        assert told.startswith(f"a line of {len(line)} bytes is not a reply")
-        assert line.decode(errors="replace").strip() not in told.split()
+        message = failure(GET, [line + b"\r\n"])
+        assert message.startswith(f"a line of {len(line)} bytes is not a reply")
+        assert line.decode(errors="replace").strip() not in message.split()
 
 
 # --- the wrong reply -----------------------------------------------------------------------------------------------

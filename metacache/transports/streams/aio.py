@@ -321,8 +321,8 @@ class Link(asyncio.Protocol):
         answers = [answer_of(each) for each in self._protocol.end_of_stream()]
         done = self.in_flight[: len(answers)]
         self._answer(done, answers)
-        told = "the server closed the connection" if exc is None else _told(exc)
-        error = ConnectionLost(f"{told} before the reply was complete")
+        why = "the server closed the connection" if exc is None else _reason_of(exc)
+        error = ConnectionLost(f"{why} before the reply was complete")
         error.is_local = is_of_signal
         self._on_lost(self, error)
         self._on_answers(self, done)
@@ -390,6 +390,6 @@ class Link(asyncio.Protocol):
                 finish(None)
 
 
-def _told(error: Exception) -> str:
+def _reason_of(error: Exception) -> str:
     strerror = error.strerror if isinstance(error, OSError) else None
     return f"the connection broke ({strerror or type(error).__name__})"
