@@ -58,9 +58,12 @@ class UnknownShape(Exception):
 def unknown(error: Exception, what: str) -> Exception:
     """Return the exception to raise for *error*, which code of a type raised: UnknownShape with the text *what*.
 
-    An exception that a signal handler raised meanwhile is returned unchanged.
+    An exception that a signal handler raised meanwhile is returned unchanged. So is a RecursionError: the place where
+    the stack ends is not the reason.
     """
-    return error if is_from_handler(error) else UnknownShape(f"{what} ({type(error).__name__}: {error})")
+    if isinstance(error, RecursionError) or is_from_handler(error):
+        return error
+    return UnknownShape(f"{what} ({type(error).__name__}: {error})")
 
 
 def reference(index: int) -> Shape:
