@@ -19,7 +19,7 @@ import pytest
 
 from metacache import AsyncClient, Client, Cluster, InvalidArgumentError, Settings, __version__, errors
 from metacache.cluster.health import NodeState
-from metacache.options import Options, ViewOptions
+from metacache.operations.options import Options, ViewOptions
 from metacache.testing import Memcached
 from tests.docs.readme import README, ROOT, Block, blocks, examples, table
 
