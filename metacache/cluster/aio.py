@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     from metacache.client.aio import AsyncClient
     from metacache.operations.options import ClientOptions
-    from metacache.pool.state import PoolStatistics
+    from metacache.pool.statistics import PoolStatistics
     from metacache.serializers.interfaces import Serializer
     from metacache.transports.base import Batch, Operation
 

@@ -18,11 +18,12 @@ from typing_extensions import override
 from metacache.copying import refuse_copy
 from metacache.errors import ClosedError, ConnectError, InvalidTypeError, MetacacheError
 from metacache.nodes import Node
-from metacache.pool.state import RETRY, Limits, Open, PoolStatistics
+from metacache.pool.statistics import PoolStatistics
 from metacache.protocol.keys import Key
 from metacache.settings import Settings, check_settings
 from metacache.transports.aio.connection import AsyncConnection
 from metacache.transports.counters import CloseReason, IdleTimes
+from metacache.transports.limits import RETRY, Limits
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -69,7 +70,7 @@ class AsyncPool:
         "_make",
         "_max_pipeline",
         "_name",
-        "_round_at",
+        "_review_at",
         "_settings",
     )
 
@@ -83,8 +84,8 @@ class AsyncPool:
         # A single connection takes all there is: nobody need ask for another.
         self._max_pipeline = settings.max_pipeline if settings.pool_size > 1 else settings.max_in_flight
         self._limits = Limits.of(settings, spare=1 if settings.pool_size > 1 else 0)
-        self._round_at = self._limits.next_round(monotonic())
-        self._is_limited = self._round_at != math.inf
+        self._review_at = self._limits.next_review(monotonic())
+        self._is_limited = self._review_at != math.inf
         self._connections: list[AsyncConnection] = []
         self._lane: AsyncConnection | None = None
         self._current: AsyncConnection | None = None
@@ -190,7 +191,7 @@ class AsyncPool:
                 return connection
         if failed:  # the node takes no more connections, or none
             return min((each for each in connections if each not in failed), key=_load_of, default=failed[0])
-        if isinstance(self._limits.checkout(opened=len(connections), now=0.0, until=0.0), Open):
+        if self._limits.may_open(len(connections)):
             connections.append(self._new())
             return connections[-1]
         return min(connections, key=_load_of)
@@ -211,9 +212,9 @@ class AsyncPool:
 
     def _reap(self) -> None:
         now = monotonic()
-        if now < self._round_at:
+        if now < self._review_at:
             return
-        self._round_at = self._limits.next_round(now)
+        self._review_at = self._limits.next_review(now)
         dated = [(connection, age) for connection in self._all() if (age := connection.age) is not None]
         dated.sort(key=_used)
         for index, cause in self._limits.discard([age for _, age in dated], now).items():
