@@ -291,6 +291,7 @@ class StreamExchange:
         """Dial and begin again; return the error if that fails."""
         self._fresh = True
         self._start(stream)
+        self.wants_write = True  # nothing is sent yet, so the server has nothing to answer
         try:
             stream.prepare(self._deadline)
         except MetacacheError as error:
