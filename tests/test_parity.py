@@ -65,7 +65,7 @@ def signature(found: object) -> str:
 
 
 def blocking(text: str) -> str:
-    return re.sub(r"Async(?=[A-Z])|async_|Awaitable\b", "", text)
+    return re.sub(r"Async(?=[A-Z])|async_|Awaitable\[(\w+)\]", r"\1", text)
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair[0].__name__)

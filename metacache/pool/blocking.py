@@ -42,7 +42,7 @@ class Pool:
     """
 
     __reduce_ex__ = refuse_copy
-    __slots__ = ("__weakref__", "_size", "lending", "node")
+    __slots__ = ("__dict__", "__weakref__", "_size", "lending", "node")
 
     def __init__(self, node: Node, *, settings: Settings = DEFAULTS) -> None:
         if not isinstance(node, Node):
@@ -52,6 +52,8 @@ class Pool:
         self._size = settings.pool_size
         # For a cluster: a batch over several nodes waits for connections of several pools.
         self.lending = Lending(node, settings, Limits.of(settings), "pool")
+        # The method below, without its call: 700 of 20,600 instructions of a get.
+        self.run = self.lending.run  # type: ignore[method-assign]  # it has the same signature
 
     @override
     def __repr__(self) -> str:

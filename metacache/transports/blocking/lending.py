@@ -58,7 +58,6 @@ class Lending:
         "_checkout",
         "_failed_at",
         "_idle",
-        "_is_limited",
         "_limits",
         "_max_body",
         "_max_reply",
@@ -85,7 +84,6 @@ class Lending:
         self._max_reply = settings.max_reply_size
         self._timeout = settings.timeout
         self._review_at = limits.next_review(monotonic())
-        self._is_limited = self._review_at != math.inf
         self._failed_at = -math.inf
         self._checkout: Checkout[Stream] = Checkout(self._new_stream, limits.size, may_make=self._may_open)
         self._refer()
@@ -186,8 +184,8 @@ class Lending:
                 (self._idle if back is None else back).append(stream)
                 if self._waiters:
                     self._checkout.serve()
-            if self._is_limited:
-                self._review()
+            if now >= self._review_at:
+                self.reap()
             read = op.read
             return read(reply)
         except BaseException as error:
@@ -226,14 +224,11 @@ class Lending:
             return Replies()
         try:
             deadline = monotonic() + self._timeout if deadline == math.inf else deadline
-            try:
-                exchange = self.begin(batch, deadline)
-            except PoolTimeout as error:
-                if not is_own(error):
-                    raise
-                return failed_replies(batch, error)
-            return drive_exchange(exchange, deadline)
+            # No variable for the exchange: an exception that the caller keeps would keep it, and the stream with it.
+            return drive_exchange(self.begin(batch, deadline), deadline)
         except BaseException as error:
+            if isinstance(error, PoolTimeout) and is_own(error):
+                return failed_replies(batch, error)
             clear_frames(error)
             raise
 
@@ -276,8 +271,8 @@ class Lending:
         else:
             self._note_failed_dial(failed, stream)
             self._set_aside(stream)
-        if self._is_limited:
-            self._review()
+        if monotonic() >= self._review_at:
+            self.reap()
 
     # --- a batch that waits for streams of several nodes -------------------------------------------------------------
 
@@ -356,10 +351,6 @@ class Lending:
         return PoolTimeout(why, node=self.node.name)
 
     # --- idle streams ------------------------------------------------------------------------------------------------
-
-    def _review(self) -> None:
-        if monotonic() >= self._review_at:
-            self.reap()
 
     def reap(self) -> None:
         """Close streams that are idle or open for too long."""
