@@ -1,5 +1,6 @@
 """metacache: a strictly typed client for memcached's meta commands. This file is the shop window and nothing else."""
 
+from metacache.caching.policy import Stampede
 from metacache.client.aio import AsyncClient
 from metacache.client.blocking import Client
 from metacache.cluster.aio import AsyncCluster
@@ -10,6 +11,7 @@ from metacache.discovery import NodeSource
 from metacache.errors import (
     AuthenticationError,
     BatchError,
+    BusyError,
     ClientError,
     ClosedError,
     ConflictError,
@@ -35,7 +37,7 @@ from metacache.errors import (
 from metacache.nodes import Node
 from metacache.operations.arguments import DEFAULT, Default, Ttl
 from metacache.operations.options import ClientOptions
-from metacache.operations.results import DeleteResult, Item, Metadata, Outcomes, StoreResult
+from metacache.operations.results import Computed, DeleteResult, Item, Metadata, Outcomes, Source, StoreResult
 from metacache.operations.statistics import ClientStatistics
 from metacache.pool.aio import AsyncPool
 from metacache.pool.blocking import Pool
@@ -69,6 +71,7 @@ __all__ = [
     "AuthenticationError",
     "Batch",
     "BatchError",
+    "BusyError",
     "Client",
     "ClientError",
     "ClientOptions",
@@ -76,6 +79,7 @@ __all__ = [
     "ClosedError",
     "Cluster",
     "Compressor",
+    "Computed",
     "ConflictError",
     "ConnectError",
     "Connection",
@@ -113,6 +117,8 @@ __all__ = [
     "SerializerPlugin",
     "ServerError",
     "Settings",
+    "Source",
+    "Stampede",
     "StoreResult",
     "Transport",
     "TransportError",

@@ -216,6 +216,11 @@ class ClosedError(MetacacheError):
 
 
 @final
+class BusyError(MetacacheError):
+    """Another caller computes the value of the key: it did not end within the wait, or it is the caller itself."""
+
+
+@final
 class BatchError(MetacacheError):
     """Some keys of a batch failed.
 

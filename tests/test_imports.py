@@ -23,6 +23,7 @@ ORDER: Final[tuple[tuple[str, ...], ...]] = (
     ("connect",),
     ("urls",),
     ("client",),
+    ("caching",),
     ("operations.recipes",),
     ("operations.batches",),
     ("operations.requests",),
@@ -80,6 +81,7 @@ GUARDED: Final[dict[str, dict[str, str]]] = {
     "selectors": {},
     "asyncio": {
         "client/aio_effects.py": "sleeps between attempts",
+        "client/aio_caching.py": "tasks wait and refresh",
         "cluster/aio.py": "drains removed nodes in tasks",
         "cluster/aio_admin.py": "asks all nodes at the same time",
         "cluster/aio_batch.py": "sends to several nodes at the same time",
@@ -95,6 +97,9 @@ GUARDED: Final[dict[str, dict[str, str]]] = {
         "transports/aio/timing.py": "timers",
     },
     "time": {
+        "caching/core.py": "as client/core.py",
+        "client/blocking_caching.py": "waits, sleeps",
+        "client/aio_caching.py": "deadlines",
         "client/core.py": "an expiry more than 30 days away is sent as a time of day",
         "client/blocking_effects.py": "deadlines; sleeps between attempts",
         "client/aio_effects.py": "deadlines",

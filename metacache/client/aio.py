@@ -6,13 +6,19 @@ same verbs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Generic, Self, final, overload
 
 from typing_extensions import TypeVar, Unpack, override
 
+from metacache.caching.asking import Asked
+from metacache.caching.effects import Call
+from metacache.caching.many import ManyFetcher
+from metacache.caching.policy import STAMPEDE, Stampede
+from metacache.caching.recipe import Fetcher
+from metacache.client.aio_caching import AsyncCachingEffects, Background
 from metacache.client.aio_effects import AsyncEffects
 from metacache.client.core import Core, check_transport
 from metacache.copying import refuse_copy
@@ -22,12 +28,13 @@ from metacache.operations.arguments import DEFAULT, Default, Ttl
 from metacache.operations.options import ClientOptions, ViewOptions, options_of
 from metacache.operations.policies import READ, WRITE
 from metacache.operations.requests import APPEND, DECREMENT, INCREMENT, PREPEND
-from metacache.operations.results import DeleteResult, Item, Metadata, Outcomes, StoreResult
+from metacache.operations.results import Computed, DeleteResult, Item, Metadata, Outcomes, StoreResult
 from metacache.operations.statistics import ClientStatistics
 from metacache.protocol.keys import K, Key
 from metacache.serializers.builtin import BytesSerializer
 from metacache.serializers.frame import Cause
 from metacache.serializers.interfaces import Serializer
+from metacache.transports.aio.loops import running_loop
 from metacache.transports.base import ASYNC_CLOSED, AsyncTransport
 
 __all__ = ["AsyncClient"]
@@ -58,7 +65,17 @@ class AsyncClient(Generic[T]):
     """
 
     __reduce_ex__ = refuse_copy
-    __slots__ = ("_core", "_effects", "_operations", "_owns", "_run", "_transport")
+    __slots__ = (
+        "_background",
+        "_caching",
+        "_core",
+        "_effects",
+        "_is_view",
+        "_operations",
+        "_owns",
+        "_run",
+        "_transport",
+    )
 
     @overload
     def __init__(
@@ -95,10 +112,15 @@ class AsyncClient(Generic[T]):
             owns=owns,
         )
 
-    def _set_up(self, transport: AsyncTransport, core: Core[T], *, owns: bool) -> None:
+    def _set_up(
+        self, transport: AsyncTransport, core: Core[T], *, owns: bool, background: Background | None = None
+    ) -> None:
+        self._is_view = background is not None
+        self._background = Background() if background is None else background
         self._transport = transport
         self._core = core
         self._operations = core.operations
+        self._caching = core.caching(bool)
         self._owns = owns
         self._effects = AsyncEffects(transport, core.options.timeout, core.errors)
         self._run = self._effects.run_now
@@ -109,7 +131,7 @@ class AsyncClient(Generic[T]):
         It shares the counters. Raises InvalidArgumentError for a bad option.
         """
         view = object.__new__(type(self))
-        view._set_up(self._transport, self._core.view(**changes), owns=False)
+        view._set_up(self._transport, self._core.view(**changes), owns=False, background=self._background)
         return view
 
     async def aclose(self) -> None:
@@ -117,6 +139,8 @@ class AsyncClient(Generic[T]):
         transport, self._transport = self._transport, ASYNC_CLOSED
         self._effects = AsyncEffects(ASYNC_CLOSED, None, self._core.errors)
         self._run = ASYNC_CLOSED.run
+        if not self._is_view:
+            await self._background.aclose()
         if self._owns:
             await transport.aclose()
 
@@ -398,3 +422,95 @@ class AsyncClient(Generic[T]):
         """Subtract *delta* on the server and return the difference, at least 0; else as `increment`."""
         recipe = recipes.arithmetic(self._effects, self._operations, DECREMENT, key, delta, initial, initial_ttl, ttl)
         return await self._effects.follow(recipe, fallback=initial)
+
+    # --- computing ---------------------------------------------------------------------------------------------------
+
+    async def get_or_compute(
+        self,
+        key: Key,
+        factory: Callable[[], Awaitable[T]],
+        *,
+        ttl: Ttl | Default = DEFAULT,
+        policy: Stampede = STAMPEDE,
+        should_cache: Callable[[T], bool] | None = None,
+    ) -> T:
+        """Return the value; compute it with *factory* and store it if there is none.
+
+        Of all callers of all processes, one computes at a time; the others wait for its value, or get an old one: see
+        `Stampede`. *ttl* as in `set`. *should_cache* says whether to store a computed value. A hit is one exchange.
+
+        A store is guarded by the CAS that was read before *factory* began: a value that was set, deleted or invalidated
+        meanwhile is not replaced, and the computed value is returned. Exceptions of *factory* come out unchanged, and
+        the next caller computes immediately. Raises BusyError when another caller computes for longer than
+        `Stampede.wait` and ``on_busy="raise"``, or when *factory* asks for its own key; ServerError when the server runs
+        without CAS. When the cache fails: ``on_error="raise"`` raises; "miss" and "ignore" compute without storing.
+        """
+        op = self._caching.ask(key, factory, policy, ttl, should_cache)
+        try:
+            found = await self._run(op, deadline=None)
+        except MetacacheError as error:
+            return (await self._without_cache(error, self._call(key, factory, policy, ttl, should_cache))).value
+        if type(found) is not Asked:
+            return found
+        return (await self._fetch(self._call(key, factory, policy, ttl, should_cache), found)).value
+
+    async def get_or_compute_item(
+        self,
+        key: Key,
+        factory: Callable[[], Awaitable[T]],
+        *,
+        ttl: Ttl | Default = DEFAULT,
+        policy: Stampede = STAMPEDE,
+        should_cache: Callable[[T], bool] | None = None,
+    ) -> Computed[T]:
+        """Do as `get_or_compute`; return the value and where it came from."""
+        op = self._caching.ask(key, factory, policy, ttl, should_cache)
+        call = self._call(key, factory, policy, ttl, should_cache)
+        try:
+            found = await self._run(op, deadline=None)
+        except MetacacheError as error:
+            return await self._without_cache(error, call)
+        return await self._fetch(call, found)
+
+    async def get_or_compute_many(
+        self,
+        keys: Iterable[K],
+        factory: Callable[[Sequence[K]], Awaitable[Mapping[K, T]]],
+        *,
+        ttl: Ttl | Default = DEFAULT,
+        policy: Stampede = STAMPEDE,
+        should_cache: Callable[[T], bool] | None = None,
+    ) -> dict[K, T]:
+        """Return the values by key; compute those that are missing in one call of *factory*, and store them.
+
+        *factory* gets the keys that this caller is to compute. Keys that it leaves out are not in the result. Then the
+        call waits for keys that other callers compute. Else as `get_or_compute`. Raises BatchError, with the values
+        found or computed, when a part of an exchange failed.
+        """
+        call = self._caching.call_many(keys, factory, policy, ttl, should_cache)
+        return await ManyFetcher(self._fetcher()).fetch(call)
+
+    def _call(
+        self,
+        key: Key,
+        factory: Callable[[], Awaitable[T]],
+        policy: Stampede,
+        ttl: Ttl | Default,
+        should_cache: Callable[[T], bool] | None,
+        label: str | None = None,
+    ) -> Call[T]:
+        return self._caching.call(key, factory, policy, ttl, should_cache, label)
+
+    def _fetcher(self) -> Fetcher[T]:
+        effects = AsyncCachingEffects(self._effects, self._background)
+        core, flights = self._core, self._core.flights.of(running_loop())
+        return Fetcher(effects, self._caching.asking, flights, core.errors, core.computations)
+
+    async def _fetch(self, call: Call[T], found: T | Asked[T]) -> Computed[T]:
+        return await self._fetcher().get(call, found)
+
+    async def _without_cache(self, error: MetacacheError, call: Call[T]) -> Computed[T]:
+        """Compute after the ask failed with *error*, if the client forgives that. Call it where *error* is caught."""
+        if not self._core.errors.forgives(READ, error):
+            raise error
+        return await self._fetcher().get_uncached(call)

@@ -72,13 +72,14 @@ class BlockingEffects:
 
     def results(self, batch: BatchOperation[K, V]) -> dict[K, V]:
         """Run *batch* and return its results by key. Raises BatchError if a part failed that is not forgiven."""
-        return batch.results(self._drive(batch.batch), self._errors)
+        return batch.results(self.run_batch(batch.batch), self._errors)
 
     def outcomes(self, batch: BatchOperation[K, V]) -> Outcomes[K, V]:
         """Run *batch* and return its results and errors by key."""
-        return batch.outcomes(self._drive(batch.batch), self._errors)
+        return batch.outcomes(self.run_batch(batch.batch), self._errors)
 
-    def _drive(self, batch: Batch) -> Replies:
+    def run_batch(self, batch: Batch) -> Replies:
+        """Run *batch* within one timeout of its own; return a reply or an error for each request."""
         if not len(batch):
             return Replies()
         deadline = math.inf if self._timeout is None else time.monotonic() + self._timeout

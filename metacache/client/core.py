@@ -6,11 +6,15 @@ Pure, and shared by both clients.
 from __future__ import annotations
 
 import time
+from concurrent.futures import Executor
 from typing import Final, Generic, TypeVar, final
 
 import attrs
 from typing_extensions import Unpack
 
+from metacache.caching.core import Caching
+from metacache.caching.flights import AllFlights
+from metacache.caching.statistics import ComputationCounts
 from metacache.errors import ClosedError, InvalidArgumentError, InvalidTypeError, MetacacheError, ValueTooLargeError
 from metacache.interrupts import is_injected
 from metacache.operations.batches import Batches
@@ -35,11 +39,30 @@ T = TypeVar("T")
 class Core(Generic[T]):
     """The parts of one client. A view of it shares the frame and the counters."""
 
-    __slots__ = ("_counts", "_frame", "batches", "errors", "operations", "options", "undecodable")
+    __slots__ = (
+        "_counts",
+        "_frame",
+        "batches",
+        "computations",
+        "errors",
+        "flights",
+        "operations",
+        "options",
+        "undecodable",
+    )
 
     def __init__(
-        self, frame: Frame[T], options: Options, undecodable: UndecodablePolicy, errors: ErrorPolicy, counts: Counts
+        self,
+        frame: Frame[T],
+        options: Options,
+        undecodable: UndecodablePolicy,
+        errors: ErrorPolicy,
+        counts: Counts,
+        computations: ComputationCounts,
+        flights: AllFlights[T],
     ) -> None:
+        self.computations = computations
+        self.flights = flights
         self._frame = frame
         self._counts = counts
         self.options = options
@@ -61,7 +84,15 @@ class Core(Generic[T]):
         frame = Frame(serializer, compressor=options.compressor, reads_plain=reads_plain)
         undecodable = UndecodablePolicy(strict=options.on_undecodable == "raise")
         counts = Counts()
-        return cls(frame, options, undecodable, ErrorPolicy(options.on_error, counts, {}), counts)
+        return cls(
+            frame,
+            options,
+            undecodable,
+            ErrorPolicy(options.on_error, counts, {}),
+            counts,
+            ComputationCounts(),
+            AllFlights(),
+        )
 
     def view(self, **changes: Unpack[ViewOptions]) -> Core[T]:
         """Return a core with some options changed. Raises InvalidTypeError for one that no view can change."""
@@ -71,12 +102,26 @@ class Core(Generic[T]):
             changed = f"with_options changes {', '.join(ViewOptions.__annotations__)}, not {', '.join(sorted(fixed))}"
             raise InvalidTypeError(f"{changed}; make another client for that")
         options = attrs.evolve(self.options, **changes)
-        return Core(self._frame, options, self.undecodable, self.errors.view(options.on_error), self._counts)
+        return Core(
+            self._frame,
+            options,
+            self.undecodable,
+            self.errors.view(options.on_error),
+            self._counts,
+            self.computations,
+            self.flights,
+        )
+
+    def caching(self, background: type[bool] | type[Executor]) -> Caching[T]:
+        """Return the asks of `get_or_compute`. *background*: see `Caching`."""
+        return Caching(self.operations, self.options, self._counts, self.computations, background)
 
     @property
     def statistics(self) -> ClientStatistics:
         """The counts so far."""
-        return self._counts.snapshot(sum(self.undecodable.counts.values()))
+        return self._counts.snapshot(
+            sum(self.undecodable.counts.values()), self.computations.by_source(), self.computations.failures()
+        )
 
 
 _SERIALIZER = ("wire_id", "fingerprint", "dumps", "loads")

@@ -132,6 +132,13 @@ class ErrorPolicy:
         self.count((error,))
         return self.forgives_all(kind, (error,))
 
+    def forgives_too_large(self, error: MetacacheError) -> bool:
+        """Return whether `get_or_compute` forgives *error*, a value too large to store; count it as forgiven if so."""
+        if READ not in self._forgiven:
+            return False
+        count_one(self._names, type(error).__name__)
+        return True
+
     def count_raised(self, error: MetacacheError) -> None:
         """Count *error*, which ended a call that always raises it."""
         if not is_injected(error):

@@ -11,7 +11,7 @@ from typing_extensions import override
 from metacache.errors import MetacacheError
 from metacache.protocol.keys import K
 
-__all__ = ["DeleteResult", "Item", "Metadata", "Outcomes", "StoreResult"]
+__all__ = ["Computed", "DeleteResult", "Item", "Metadata", "Outcomes", "Source", "StoreResult"]
 
 T = TypeVar("T")
 
@@ -115,3 +115,34 @@ class Outcomes(Generic[K, T]):
     @override
     def __str__(self) -> str:
         return f"{len(self.results)} results, {len(self.errors)} errors"
+
+
+@final
+class Source(enum.Enum):
+    """Where the value of a `get_or_compute` came from."""
+
+    HIT = "hit"
+    """It was in the cache, and fresh."""
+    STALE = "stale"
+    """It was in the cache and is expired or invalidated: another caller computes it, or the factory failed."""
+    COMPUTED = "computed"
+    """This call computed it and stored it."""
+    UNSTORED = "unstored"
+    """This call computed it and did not store it: `should_cache` was false, the key was changed or deleted meanwhile,
+    the lease was over, or the cache failed and ``on_error`` forgives that."""
+    WAITED = "waited"
+    """Another caller computed it while this call waited."""
+
+
+@final
+@attrs.frozen
+class Computed(Generic[T]):
+    """A value, and where it came from.
+
+    Attributes:
+        value: the T.
+        source: see `Source`.
+    """
+
+    value: T = attrs.field(repr=False)  # a repr never shows a value
+    source: Source

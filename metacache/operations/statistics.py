@@ -8,13 +8,17 @@ With a lock, a handler that counts would wait for ever if it interrupted the thr
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TypeVar, final
 
 import attrs
 
+from metacache.operations.results import Source
+
 __all__ = ["ClientStatistics", "Counts", "count_one"]
 
 C = TypeVar("C", bound=str)
+N = TypeVar("N")
 
 
 @final
@@ -36,6 +40,8 @@ class ClientStatistics:
             ServerError, ClientError, ProtocolError, AuthenticationError. They count whether they were raised, were
             turned into misses, or were ignored, and are no misses. Wrong arguments, refused values and closed clients
             do not count.
+        computations: values of `get_or_compute` and its relatives by source, without plain hits.
+        factory_failures: exceptions of factories by the name of their class.
     """
 
     hits: int
@@ -43,11 +49,24 @@ class ClientStatistics:
     stale: int
     undecodable: int
     errors: int
+    computations: Mapping[Source, int] = attrs.field(factory=dict[Source, int])
+    factory_failures: Mapping[str, int] = attrs.field(factory=dict[str, int])
 
     def __sub__(self, earlier: ClientStatistics) -> ClientStatistics:
         """Return the counts between *earlier* and this snapshot."""
-        mine, others = attrs.asdict(self), attrs.asdict(earlier)
-        return ClientStatistics(**{name: mine[name] - others[name] for name in mine})
+        return ClientStatistics(
+            hits=self.hits - earlier.hits,
+            misses=self.misses - earlier.misses,
+            stale=self.stale - earlier.stale,
+            undecodable=self.undecodable - earlier.undecodable,
+            errors=self.errors - earlier.errors,
+            computations=_difference(self.computations, earlier.computations),
+            factory_failures=_difference(self.factory_failures, earlier.factory_failures),
+        )
+
+
+def _difference(later: Mapping[N, int], earlier: Mapping[N, int]) -> dict[N, int]:
+    return {name: count - earlier.get(name, 0) for name, count in later.items()}
 
 
 @final
@@ -71,11 +90,21 @@ class Counts:
         """Count calls, or keys of a batch, that failed."""
         self.errors += number
 
-    def snapshot(self, undecodable: int) -> ClientStatistics:
+    def snapshot(
+        self, undecodable: int, computations: Mapping[Source, int], factory_failures: Mapping[str, int]
+    ) -> ClientStatistics:
         """Return the counters of one moment, beside that number of undecodable values."""
         # Four loads with no call in between: no other thread counts meanwhile.
         hits, misses, stale, errors = self.hits, self.misses, self.stale, self.errors
-        return ClientStatistics(hits=hits, misses=misses, stale=stale, undecodable=undecodable, errors=errors)
+        return ClientStatistics(
+            hits=hits,
+            misses=misses,
+            stale=stale,
+            undecodable=undecodable,
+            errors=errors,
+            computations=computations,
+            factory_failures=factory_failures,
+        )
 
 
 def count_one(counts: dict[C, int], name: C) -> None:

@@ -1,0 +1,143 @@
+"""What one client needs for `get_or_compute` beside its effects: plans, requests and counts. Pure."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
+from datetime import timedelta
+from typing import Any, Final, Generic, TypeVar, final
+
+from metacache.caching.asking import ASK, ASK_MANY, Asked, Asking
+from metacache.caching.effects import Call, CallMany
+from metacache.caching.policy import Plan, Stampede
+from metacache.caching.statistics import ComputationCounts
+from metacache.errors import InvalidArgumentError, InvalidTypeError
+from metacache.operations.arguments import DEFAULT, Default, Ttl, key_list
+from metacache.operations.options import Options
+from metacache.operations.requests import Operations, located
+from metacache.operations.statistics import Counts
+from metacache.protocol.keys import MAX_KEY, K, Key, WireKey
+from metacache.transports.base import Operation
+
+__all__ = ["Caching", "Kept"]
+
+T = TypeVar("T")
+
+# Plans are kept for this many pairs of a policy and a time to live.
+KEPT_PLANS: Final = 256
+
+# A value of another class may not be hashable.
+_TTLS: Final = (int, timedelta, type(None))
+
+Kept = tuple[Plan, bytes, Stampede]
+"""A plan, what follows the key of its asks, and the policy, which keeps its id in use."""
+
+
+@final
+class Caching(Generic[T]):
+    """The asks of one client.
+
+    Args:
+        ops: its operations.
+        options: its options, for the default time to live.
+        counts: its counters.
+        computations: its counts of computations.
+        background: what `Stampede.background` may be beside False: True, or the class Executor.
+    """
+
+    __slots__ = ("_background", "_keys", "_options", "_plans", "asking", "computations")
+
+    def __init__(
+        self,
+        ops: Operations[T],
+        options: Options,
+        counts: Counts,
+        computations: ComputationCounts,
+        background: type[bool] | type[Executor],
+    ) -> None:
+        self.asking: Asking[T] = Asking(ops, counts, time.time)
+        self.computations = computations
+        self._keys = ops.keys
+        self._options = options
+        self._background = background
+        self._plans: dict[tuple[int, Ttl | Default, type], Kept] = {}
+
+    def ask(
+        self, key: Key, factory: object, policy: Stampede, ttl: Ttl | Default, should_cache: object
+    ) -> Operation[T | Asked[T]]:
+        """Return the first ask of a call. Raises InvalidTypeError and InvalidArgumentError for a bad argument."""
+        if not callable(factory) or should_cache is not None:
+            _check_functions(ASK.name, factory, should_cache)
+        if ttl is not DEFAULT and not isinstance(ttl, _TTLS):
+            self._plan(policy, ttl, key)  # raises
+        _, flags, _ = self._plans.get((id(policy), ttl, type(ttl))) or self._plan(policy, ttl, key)
+        raw = self._keys.plain(key)
+        wire = (raw, raw, b"") if raw is not None and len(raw) <= MAX_KEY else self.asking.encode(key)
+        return self.asking.ask(key, wire, flags)
+
+    def call(
+        self,
+        key: Key,
+        factory: Callable[[], Any],  # Any: T, or an awaitable of T
+        policy: Stampede,
+        ttl: Ttl | Default,
+        should_cache: Callable[[T], bool] | None,
+        label: str | None,
+    ) -> Call[T]:
+        """Return the arguments of a call for the recipe; all were checked by `ask`."""
+        plan, flags, _ = self._plan(policy, ttl, key)
+        return Call(key, self.asking.encode(key), flags, factory, plan, should_cache, label or _name_of(factory))
+
+    def call_many(
+        self,
+        keys: Iterable[K],
+        factory: Callable[[Sequence[K]], Any],  # Any: a mapping of T by key, or an awaitable of one
+        policy: Stampede,
+        ttl: Ttl | Default,
+        should_cache: Callable[[T], bool] | None,
+    ) -> CallMany[K, T]:
+        """Return the arguments of a `get_or_compute_many`. Raises InvalidTypeError and InvalidArgumentError."""
+        _check_functions(ASK_MANY.name, factory, should_cache)
+        with located(ASK_MANY):
+            given = key_list(keys)
+        plan, flags, _ = self._plan(policy, ttl, None)
+        wires: dict[K, WireKey] = {}
+        first: dict[bytes, K] = {}
+        aliases: dict[K, K] = {}
+        for key in given:
+            with located(ASK_MANY, key):
+                wire = self._keys.encode(key)
+            owner = first.setdefault(wire[0], key)  # "k" and b"k" are one key: it is sent once
+            if owner == key:
+                wires[key] = wire
+            else:
+                aliases[key] = owner
+        return CallMany(wires, aliases, flags, factory, plan, should_cache, _name_of(factory))
+
+    def _plan(self, policy: Stampede, ttl: Ttl | Default, key: Key | None) -> Kept:
+        with located(ASK, key):
+            if not isinstance(policy, Stampede):
+                raise InvalidTypeError(f"policy is a Stampede, not {type(policy).__name__}")
+            if policy.background is not False and not isinstance(policy.background, self._background):
+                wanted = "True or False in an AsyncClient" if self._background is bool else "an Executor in a Client"
+                raise InvalidArgumentError(f"Stampede.background is {wanted}, not {type(policy.background).__name__}")
+            plan = Plan.of(policy, self._options.default_ttl if isinstance(ttl, Default) else ttl)
+        if len(self._plans) >= KEPT_PLANS:
+            self._plans.clear()
+        kept = self._plans[id(policy), ttl, type(ttl)] = (plan, self.asking.flags(plan), policy)
+        return kept
+
+
+def _check_functions(verb: str, factory: object, should_cache: object) -> None:
+    if not callable(factory):
+        raise InvalidTypeError(f"factory is a function, not {type(factory).__name__}", operation=verb)
+    if should_cache is not None and not callable(should_cache):
+        kind = type(should_cache).__name__
+        raise InvalidTypeError(f"should_cache is a function of the value, not {kind}", operation=verb)
+
+
+def _name_of(factory: object) -> str:
+    """Return what logs call a computation: never a key, and never an argument."""
+    name = getattr(factory, "__qualname__", None)
+    return f"factory {name}" if isinstance(name, str) else f"a factory of class {type(factory).__name__}"
