@@ -17,14 +17,12 @@ from metacache import (
     InvalidArgumentError,
     MetacacheError,
     Node,
-    NodeDownError,
     PoolTimeout,
     RendezvousRouter,
     Settings,
     connect,
 )
-from metacache.cluster.health import HEALTHY, Health, NodeState
-from metacache.cluster.table import Table
+from metacache.cluster.health import NodeState
 from metacache.discovery import StaticSource
 from metacache.discovery.follower import ask, known_nodes
 from metacache.testing import Memcached
@@ -159,45 +157,6 @@ def test_what_a_source_tells_is_known_or_an_error() -> None:
         known_nodes(source, OSError("no route"))
     with pytest.raises(PoolTimeout):
         known_nodes(source, PoolTimeout("passed on as it is"))
-
-
-# --- who serves a key ------------------------------------------------------------------------------------------------
-
-DOWN: Final = Health(NodeState.DOWN, 3, 0.5, 100.0)
-
-
-def table_of(count: int, *, moves: bool) -> Table[str]:
-    router = RendezvousRouter([Node(f"node-{number}:1") for number in range(count)])
-    return Table[str].of(router, lambda node: node.name, {}, moves=moves)
-
-
-@pytest.mark.parametrize("moves", [False, True])
-def test_keys_of_a_node_that_is_down_are_refused_or_served_by_the_next(*, moves: bool) -> None:
-    table = table_of(4, moves=moves)
-    keys = [f"key:{number}".encode() for number in range(400)]
-    whole = table.assign(keys)
-    assert sorted(index for part in whole for index in part.indices) == list(range(400))
-    assert [part.member.node.name for part in whole] == sorted(part.member.node.name for part in whole)
-    fallen = whole[1].member
-    fallen.health = DOWN
-    table.recount()
-    parts = table.assign(keys)
-    assert sorted(index for part in parts for index in part.indices) == list(range(400))
-    refused = [part for part in parts if part.error is not None]
-    assert [part.member for part in refused] == ([] if moves else [fallen])
-    if moves:
-        for index in whole[1].indices:
-            ranked = table.router.rank(keys[index], 2)
-            assert table.stand_in(keys[index]).node == ranked[1]
-    else:
-        with pytest.raises(NodeDownError):
-            table.stand_in(keys[whole[1].indices[0]])
-    assert table.due(keys, 99.0) == []
-    assert table.due(keys, 100.0) == [fallen]
-    assert table.due([keys[whole[0].indices[0]]], 100.0) == [], "none of its keys is asked for"
-    fallen.health = HEALTHY
-    table.recount()
-    assert [part.indices for part in table.assign(keys)] == [part.indices for part in whole]
 
 
 # --- what tells nothing ----------------------------------------------------------------------------------------------
