@@ -69,10 +69,10 @@ class Snapshot(Generic[P]):
 
     Attributes:
         router: chooses the node that owns a key.
-        pick: the router's, bound once.
         members: by name.
         healths: the health of each member, by name.
         keys_move: the keys of a node that is down go to the next-ranked node.
+        pick: the method of the router, bound once.
         down: the names of the nodes that are down.
         moved: those of them whose keys other nodes serve.
         is_all_healthy: no node has failed since its last reply.
@@ -83,39 +83,37 @@ class Snapshot(Generic[P]):
     members: Mapping[str, Member[P]]
     healths: Mapping[str, Health]
     keys_move: bool
-    pick: Callable[[bytes], Node] = attrs.field(init=False)
-    down: frozenset[str] = attrs.field(init=False)
-    moved: frozenset[str] = attrs.field(init=False)
-    is_all_healthy: bool = attrs.field(init=False)
-    is_direct: bool = attrs.field(init=False)
+    pick: Callable[[bytes], Node]
+    down: frozenset[str]
+    moved: frozenset[str]
+    is_all_healthy: bool
+    is_direct: bool
 
-    @pick.default
-    def _pick(self) -> Callable[[bytes], Node]:
-        return self.router.pick
-
-    @down.default
-    def _down(self) -> frozenset[str]:
-        return frozenset([name for name, health in self.healths.items() if health.is_down])
-
-    @moved.default
-    def _moved(self) -> frozenset[str]:
-        if not self.keys_move or not self.down:
-            return frozenset()
-        by_time = sorted(self.down, key=lambda name: self.healths[name].down_since)
-        return moved_off(by_time, {node.name: node.weight for node in self.router.nodes})
-
-    @is_all_healthy.default
-    def _is_all_healthy(self) -> bool:
-        return not [health for health in self.healths.values() if health is not HEALTHY]
-
-    @is_direct.default
-    def _is_direct(self) -> bool:
-        return self.is_all_healthy and bool(self.members) and not self.keys_move
+    @classmethod
+    def of(
+        cls, router: Router, members: Mapping[str, Member[P]], healths: Mapping[str, Health], *, keys_move: bool
+    ) -> Snapshot[P]:
+        """Return the snapshot of these members, with all that follows from their health."""
+        down = [name for name, health in healths.items() if health.is_down]
+        down.sort(key=lambda name: healths[name].down_since)
+        weights = {node.name: node.weight for node in router.nodes}
+        is_all_healthy = not [health for health in healths.values() if health is not HEALTHY]
+        return cls(
+            router,
+            members,
+            healths,
+            keys_move,
+            router.pick,
+            down=frozenset(down),
+            moved=moved_off(down, weights) if keys_move else frozenset(),
+            is_all_healthy=is_all_healthy,
+            is_direct=is_all_healthy and bool(members) and not keys_move,
+        )
 
     @classmethod
     def empty(cls, *, keys_move: bool) -> Snapshot[P]:
         """Return the snapshot of a cluster whose nodes are not known yet."""
-        return cls(_Unopened(), _Members[P](), {}, keys_move)
+        return cls.of(_Unopened(), _Members[P](), {}, keys_move=keys_move)
 
     def with_nodes(self, router: Router, make_pool: Callable[[Node], P]) -> Snapshot[P]:
         """Return the snapshot of the nodes of *router*.
@@ -129,11 +127,11 @@ class Snapshot(Generic[P]):
             is_known = known is not None and known.node.address == node.address
             members[node.name] = Member(node, known.pool if known is not None and is_known else make_pool(node))
             healths[node.name] = self.healths[node.name] if is_known else HEALTHY
-        return Snapshot(router, members, healths, self.keys_move)
+        return Snapshot[P].of(router, members, healths, keys_move=self.keys_move)
 
     def with_health(self, name: str, health: Health) -> Snapshot[P]:
         """Return the snapshot in which the node called *name* has this *health*."""
-        return Snapshot(self.router, self.members, {**self.healths, name: health}, self.keys_move)
+        return Snapshot[P].of(self.router, self.members, {**self.healths, name: health}, keys_move=self.keys_move)
 
     @override
     def __repr__(self) -> str:

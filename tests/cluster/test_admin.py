@@ -209,7 +209,7 @@ async def test_the_memory_of_every_node_is_set(memcached: Memcached, *, blocking
 
 
 @BOTH
-@pytest.mark.parametrize(("megabytes", "words"), [(1, "8 megabytes and more"), (7, "8 mega"), (2**31 - 1, "not bytes")])
+@pytest.mark.parametrize(("megabytes", "words"), [(1, "at least 8 megabytes"), (7, "8 mega"), (2**31 - 1, "not bytes")])
 async def test_memory_that_a_node_refuses_is_its_client_error(
     memcached: Memcached, megabytes: int, words: str, *, blocking: bool
 ) -> None:

@@ -145,6 +145,9 @@ class _StrangeRouter:
 
 def test_a_router_that_returns_an_unknown_node_is_an_error_that_names_it() -> None:
     snapshot = Snapshot[None].empty(keys_move=False).with_nodes(_StrangeRouter(), lambda _: None)
-    for choose in (snapshot.server, snapshot.healthy_owner, lambda key: snapshot.assign([key])):
-        with pytest.raises(InvalidArgumentError, match="strange"):
-            choose(b"key")
+    with pytest.raises(InvalidArgumentError, match="strange"):
+        snapshot.server(b"key")
+    with pytest.raises(InvalidArgumentError, match="strange"):
+        snapshot.healthy_owner(b"key")
+    with pytest.raises(InvalidArgumentError, match="strange"):
+        snapshot.assign([b"key"])
