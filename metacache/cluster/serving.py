@@ -68,21 +68,13 @@ def may_run_again(nodes: Membership[P], member: Member[P], error: MetacacheError
 
 async def _server(nodes: Membership[P], effects: Effects[P], op: Operation[R], deadline: float) -> Member[P]:
     """Return the member that serves *op*. If its owner is down and due for a probe, probe it first."""
-    while True:
-        nodes.check_open(op.verb.name, op.given)
-        snapshot = nodes.snapshot
-        owner = snapshot.owner(op.key)
-        if not snapshot.is_down(owner):
-            return owner
-        is_back = await probe(nodes, effects, owner, deadline)
-        if not is_back and nodes.snapshot.router is snapshot.router:
-            return _server_now(nodes, op)
-        # It is back, or other nodes were set during the probe.
-
-
-def _server_now(nodes: Membership[P], op: Operation[R]) -> Member[P]:
+    nodes.check_open(op.verb.name, op.given)
+    snapshot = nodes.snapshot
+    owner = snapshot.owner(op.key)
+    if snapshot.is_down(owner):
+        await probe(nodes, effects, owner, deadline)
     try:
-        return nodes.snapshot.server(op.key)
+        return nodes.snapshot.server(op.key)  # after the probe, during which other nodes may have been set
     except NodeDownError as error:
         if is_own(error):
             error.locate(operation=op.verb.name, key=op.given)

@@ -223,12 +223,16 @@ async def test_an_exception_that_interrupts_a_probe_comes_out_and_charges_no_nod
 
 
 async def test_an_exception_that_interrupts_a_request_is_not_a_reason_for_a_second_attempt() -> None:
-    rig = Rig(keys_move=True, a=["value"], b=[_interrupt], c=["value"])
+    def fail_elsewhere_then_interrupt() -> None:
+        rig.nodes.failed(rig.nodes.snapshot.members["b"], NOW)  # as another thread does meanwhile
+        _interrupt()
+
+    rig = Rig(keys_move=True, a=["value"], b=[fail_elsewhere_then_interrupt], c=["value"])
     rig.set_health("b", SUSPECT)
     with pytest.raises(ConnectError, match="of a signal handler"):
         await rig.served()
     assert len(rig.calls) == 1
-    assert rig.state("b") is NodeState.SUSPECT
+    assert rig.nodes.snapshot.moved == {"b"}
 
 
 def _interrupt() -> None:
