@@ -1,4 +1,4 @@
-"""A signal's handler that uses the cluster itself, in the middle of whatever the interrupted thread does with it."""
+"""A signal handler that uses the cluster in the middle of a call to the same cluster."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def _result(state: str, events: tuple[str, ...]) -> int:
     return nodes.snapshot.healths["a"].failures
 
 
-def test_wherever_a_handler_meets_the_same_dead_node_both_end() -> None:
+def test_a_handler_that_uses_the_same_dead_node_as_the_interrupted_thread_ends_at_any_place() -> None:
     for at in range(1, 1000):
         with Cluster([NOWHERE], settings=PATIENT) as cluster:
             client = cluster.client()
@@ -129,7 +129,7 @@ SETTING: Final[dict[str, Callable[[Cluster, list[Node]], None]]] = {
 
 
 @pytest.mark.parametrize(("outer", "inner"), [*itertools.product(SETTING, repeat=2)])
-def test_nodes_set_in_the_middle_of_setting_nodes_are_all_open(outer: str, inner: str) -> None:
+def test_after_nodes_are_set_in_the_middle_of_setting_nodes_all_pools_are_open(outer: str, inner: str) -> None:
     with servers(3) as three:
         nodes = nodes_of(three)
         for at in range(1, 1000):
@@ -154,7 +154,7 @@ def test_a_cluster_closed_in_the_middle_of_setting_nodes_is_closed(shared_memcac
         cluster = Cluster([shared_memcached.node], settings=PATIENT)
         more = [shared_memcached.node, attrs.evolve(shared_memcached.node, name="another")]
         try:
-            is_done = not meddled(lambda: cluster.set_nodes(more), at, cluster.close)  # noqa: B023 - called at once
+            is_done = not meddled(lambda: cluster.set_nodes(more), at, cluster.close)  # noqa: B023 - called immediately
         except ClosedError:
             is_done = False
         if is_done:

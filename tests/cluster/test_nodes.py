@@ -1,4 +1,4 @@
-"""Other nodes for a cluster that is in use, questions to every node, and the doors from a URL."""
+"""Setting nodes of a cluster that is in use, admin operations on every node, and clusters from a URL."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ def servers() -> Generator[list[Memcached]]:
 # --- setting nodes ---------------------------------------------------------------------------------------------------
 
 
-def test_setting_nodes_under_load_moves_what_the_router_says_and_fails_nobody(servers: list[Memcached]) -> None:
+def test_setting_nodes_under_load_moves_only_the_keys_that_the_router_moves_and_fails_no_request(
+    servers: list[Memcached],
+) -> None:
     nodes = [server.node for server in servers]
     with Cluster(nodes[:2], settings=PATIENT) as cluster:
         client = cluster.client()
@@ -77,7 +79,7 @@ def test_setting_nodes_under_load_moves_what_the_router_says_and_fails_nobody(se
         assert client.get_many(moved) == {}
 
 
-def test_a_node_that_stays_keeps_its_connections_and_one_that_goes_is_closed(servers: list[Memcached]) -> None:
+def test_a_node_that_stays_keeps_its_connections_and_a_removed_one_is_closed(servers: list[Memcached]) -> None:
     nodes = [server.node for server in servers]
     with Cluster(nodes, settings=PATIENT) as cluster:
         cluster.client().set_many(ITEMS)
@@ -91,7 +93,7 @@ def test_a_node_that_stays_keeps_its_connections_and_one_that_goes_is_closed(ser
         gone.get("key")
 
 
-def test_nodes_that_can_not_be_used_change_nothing(servers: list[Memcached]) -> None:
+def test_nodes_that_cannot_be_used_change_nothing(servers: list[Memcached]) -> None:
     node = servers[0].node
     with Cluster([node]) as cluster:
         for wrong in ([], [node, node], [Node("a:1", weight=0.0)]):
@@ -125,7 +127,7 @@ def test_every_node_is_asked_and_a_dead_one_has_its_error(servers: list[Memcache
                 cluster.stats(wrong)
 
 
-# --- doors -----------------------------------------------------------------------------------------------------------
+# --- URLs ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_url_of_several_hosts_is_a_weighted_cluster(servers: list[Memcached]) -> None:
@@ -139,7 +141,7 @@ def test_a_url_of_several_hosts_is_a_weighted_cluster(servers: list[Memcached]) 
         assert cluster.client(int).increment("n", initial=7) == 7
 
 
-def test_a_url_of_a_source_is_what_the_source_finds(servers: list[Memcached]) -> None:
+def test_a_url_of_a_source_leads_to_the_nodes_that_the_source_finds(servers: list[Memcached]) -> None:
     with connect(f"memcached+dns://localhost:{servers[0].port}", settings=PATIENT) as client:
         assert client.set("key", b"v")
         assert client.get("key") == b"v"
@@ -147,7 +149,7 @@ def test_a_url_of_a_source_is_what_the_source_finds(servers: list[Memcached]) ->
         connect("memcached+nosuch://localhost")
 
 
-def test_what_a_source_tells_is_known_or_an_error() -> None:
+def test_the_answer_of_a_source_is_its_nodes_or_an_error() -> None:
     nodes = (Node("a:1"), Node("b:1"))
     source = StaticSource(nodes)
     assert tuple(known_nodes(source, ask(source))) == nodes
@@ -159,10 +161,10 @@ def test_what_a_source_tells_is_known_or_an_error() -> None:
         known_nodes(source, PoolTimeout("passed on as it is"))
 
 
-# --- what tells nothing ----------------------------------------------------------------------------------------------
+# --- errors that are no failure of a node ----------------------------------------------------------------------------
 
 
-def test_a_full_pool_tells_nothing_of_a_suspect_node(memcached: Memcached) -> None:
+def test_a_full_pool_leaves_a_suspect_node_suspect(memcached: Memcached) -> None:
     settings = Settings(timeout=0.5, connect_timeout=5.0, pool_size=1, pool_wait=0.0)
     with Cluster([memcached.node], settings=settings) as cluster:
         client = cluster.client()
