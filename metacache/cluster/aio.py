@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Final, Protocol, Self, TypeVar, final, overloa
 
 from typing_extensions import TypeForm, Unpack, override
 
-from metacache.cluster import admin
+from metacache.cluster import admin, serving
 from metacache.cluster.aio_admin import ask_each
 from metacache.cluster.aio_batch import run_parts
 from metacache.cluster.health import NodeState
 from metacache.cluster.membership import Membership, StateListener
 from metacache.cluster.opening import Find, Opening
-from metacache.cluster.serving import probe, run
 from metacache.cluster.snapshot import Member
 from metacache.copying import refuse_copy
 from metacache.errors import MetacacheError
@@ -153,7 +152,7 @@ class AsyncCluster:
     async def _run_carefully(self, op: Operation[R], deadline: float) -> R:
         """Run *op* where a probe, another node or a second attempt may be needed, or the nodes are not known yet."""
         await self._open(deadline)
-        return await run(self.membership, EFFECTS, op, deadline)
+        return await serving.run(self.membership, EFFECTS, op, deadline)
 
     async def _open(self, deadline: float) -> None:
         """Find the nodes, if they are not known yet. Raises ConnectError when they are not found in time."""
@@ -162,7 +161,7 @@ class AsyncCluster:
             await self._opening.wait(deadline)
 
     async def run_batch(self, batch: Batch, /, *, deadline: float) -> Replies:
-        """Send *batch* to all of its nodes at once; return a reply or an error for each request.
+        """Send *batch* to all of its nodes at the same time; return a reply or an error for each request.
 
         *deadline* as in `run`; ``math.inf``: ``Settings.timeout`` from now. Raises ClosedError and ValueTooLargeError;
         all else that goes wrong is in the outcomes.
@@ -172,7 +171,7 @@ class AsyncCluster:
         deadline = monotonic() + self._settings.timeout if deadline == math.inf else deadline
         await self._open(deadline)
         if due := self.membership.snapshot.due(batch.keys, monotonic()):
-            await asyncio.gather(*(probe(self.membership, EFFECTS, member, deadline) for member in due))
+            await asyncio.gather(*(serving.probe(self.membership, EFFECTS, member, deadline) for member in due))
         return await run_parts(batch, self.membership, deadline)
 
     async def aclose(self) -> None:

@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Final, Protocol, Self, TypeVar, final, overloa
 
 from typing_extensions import TypeForm, Unpack, override
 
-from metacache.cluster import admin
+from metacache.cluster import admin, serving
 from metacache.cluster.blocking_admin import ask_each
 from metacache.cluster.blocking_batch import ClusterExchange
 from metacache.cluster.health import NodeState, is_node_failure
 from metacache.cluster.membership import Membership, StateListener
-from metacache.cluster.serving import may_run_again, probe, run
 from metacache.cluster.snapshot import Member
 from metacache.copying import refuse_copy
 from metacache.errors import ClosedError, MetacacheError, TransportError
@@ -147,7 +146,7 @@ class Cluster:
             if not is_own(error):
                 raise
             self._effects.count(member, error)
-            if not may_run_again(self._membership, member, error):
+            if not serving.may_run_again(self._membership, member, error):
                 raise
         except BaseException as error:
             clear_frames(error)
@@ -157,10 +156,10 @@ class Cluster:
     def _run_carefully(self, op: Operation[R], deadline: float | None) -> R:
         """Run *op* where a probe, another node or a second attempt may be needed."""
         until = monotonic() + self._settings.timeout if deadline is None else deadline
-        return drive(run(self._membership, self._effects, op, until))
+        return drive(serving.run(self._membership, self._effects, op, until))
 
     def begin(self, batch: Batch, /, *, deadline: float) -> Exchange:
-        """Start *batch* on all of its nodes at once.
+        """Start *batch* on all of its nodes at the same time.
 
         *deadline* as in `run`; ``math.inf``: ``Settings.timeout`` from now. Raises ClosedError and ValueTooLargeError;
         all else that goes wrong is in the outcomes.
@@ -181,7 +180,7 @@ class Cluster:
         now = monotonic()
         for member in self._membership.snapshot.due(batch.keys, now):
             # One after another, all within half of the time. The other half is for the batch.
-            drive(probe(self._membership, self._effects, member, (now + deadline) / 2))
+            drive(serving.probe(self._membership, self._effects, member, (now + deadline) / 2))
 
     def close(self) -> None:
         """Close all pools: running requests finish, waiting and new ones are refused with ClosedError. Idempotent."""
