@@ -31,7 +31,6 @@ from metacache.pool.aio import AsyncPool
 from metacache.protocol.windows import Replies
 from metacache.routing import RendezvousRouter, Router
 from metacache.settings import Settings, check_settings
-from metacache.transports.aio.connection import AsyncConnection
 from metacache.transports.aio.loops import running_loop
 from metacache.transports.limits import check_bodies
 
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
 
     from metacache.client.aio import AsyncClient
     from metacache.operations.options import ClientOptions
-    from metacache.pool.state import PoolStatistics
+    from metacache.pool.statistics import PoolStatistics
     from metacache.serializers.interfaces import Serializer
     from metacache.transports.base import Batch, Operation
 
@@ -122,8 +121,7 @@ class AsyncCluster:
 
     def _pool_of(self, node: Node) -> AsyncPool:
         # A connection is shared by many requests. When it fails, it reports one failure for all of them.
-        make = partial(AsyncConnection, node, settings=self._settings, on_failure=partial(self._failed, node))
-        return AsyncPool(make, settings=self._settings)
+        return AsyncPool(node, settings=self._settings, on_failure=partial(self._failed, node))
 
     def _failed(self, node: Node, error: MetacacheError) -> None:
         self.membership.connection_failed(node, error, monotonic())

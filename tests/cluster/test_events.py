@@ -29,7 +29,7 @@ from metacache import (
 from metacache.cluster.health import NodeState
 from metacache.testing import Memcached
 from tests.cluster.rig import NOWHERE, PATIENT, failure_of, state_of
-from tests.pool.rig import Call, finish, some_batch, until
+from tests.pool.rig import Call, begin, finish, until
 from tests.transports.test_deadlines import deaf_listener
 
 NO_TIME: Final = 1e-9  # seconds: they have passed before a request can begin
@@ -111,7 +111,7 @@ def test_time_spent_waiting_for_a_connection_is_no_failure_of_the_node_and_nothi
         hasty = client.with_options(timeout=0.05)
         commands = _commands(cluster)
         for _ in range(3):
-            exchange = cluster.begin(some_batch(), deadline=monotonic() + 10.0)
+            exchange = begin(cluster)
             call = Call(lambda: failure_of(lambda: hasty.get("key")))
             assert isinstance(call.result(), PoolTimeout)
             errors = hasty.get_many_outcomes(["a", "b"]).errors
