@@ -137,11 +137,12 @@ class Cluster:
         *deadline*: a ``time.monotonic()`` time; None: ``Settings.timeout`` from now. Raises NodeDownError when that
         node is down, and what `Pool.run` raises.
         """
+        began = monotonic()
         snapshot = self._membership.snapshot
         all_healthy = snapshot.is_all_healthy
         member = snapshot.members[snapshot.pick(op.key).name] if all_healthy else snapshot.healthy_owner(op.key)
         if member is None:
-            return self._run_carefully(op, deadline)
+            return self._run_carefully(op, began, deadline)
         try:
             return member.pool.run(op, deadline=deadline)
         except (TransportError, ClosedError) as error:
@@ -153,11 +154,11 @@ class Cluster:
         except BaseException as error:
             clear_frames(error)
             raise
-        return self._run_carefully(op, deadline)
+        return self._run_carefully(op, began, deadline)
 
-    def _run_carefully(self, op: Operation[R], deadline: float | None) -> R:
-        """Run *op* where a probe, another node or a second attempt may be needed."""
-        until = monotonic() + self._settings.timeout if deadline is None else deadline
+    def _run_carefully(self, op: Operation[R], began: float, deadline: float | None) -> R:
+        """Run *op*, which *began* then, where a probe, another node or a second attempt may be needed."""
+        until = began + self._settings.timeout if deadline is None else deadline
         return drive(serving.run(self._membership, self._effects, op, until))
 
     def run_batch(self, batch: Batch, /, *, deadline: float) -> Replies:
