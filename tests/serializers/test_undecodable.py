@@ -11,7 +11,7 @@ from metacache import Client, DecodeError, Serializer, load_serializer
 from metacache.serializers.builtin import BytesSerializer, IntSerializer, StrSerializer
 from metacache.serializers.frame import Frame
 from metacache.testing import FakeServer, FakeTransport
-from tests.serializers.test_wrong_shapes import store
+from tests.serializers.test_wrong_payloads import store
 
 NUMBERS: Final[Serializer[list[int]]] = load_serializer("json", list[int])
 NOTHING_MET: Final = dict.fromkeys(("foreign_flags", "wire_id", "fingerprint", "compressor", "decompress", "decode"), 0)
