@@ -190,10 +190,10 @@ def _field_names(class_: Any) -> tuple[str, ...] | None:  # Any: a class with th
     return fields
 
 
-class _Missing(enum.Enum):
+class _Unset(enum.Enum):
     """Stands for the value of a field that was never set."""
 
-    MISSING = "unset"
+    UNSET = "unset"
 
 
 def _fields_reader(class_: Any, names: tuple[str, ...]) -> _Parts:  # Any: as above
@@ -205,7 +205,7 @@ def _fields_reader(class_: Any, names: tuple[str, ...]) -> _Parts:  # Any: as ab
     if len(names) > 1 and not [field for field in fields if not field.init]:
         return attrgetter(*names)
     # A field that `__init__` does not take may be unset.
-    return lambda value: tuple([getattr(value, name, _Missing.MISSING) for name in names])
+    return lambda value: tuple([getattr(value, name, _Unset.UNSET) for name in names])
 
 
 def _float_fields(form: Form) -> Container[object]:
