@@ -129,7 +129,7 @@ class Comparer:
         self, layout: Layout, values: Sequence[Value], others: Sequence[Value], floats: Container[object]
     ) -> None:
         # One long function, so that each level of a value costs only one Python frame of the recursion limit. The most
-        # frequent branches come first: the comparison of a record of ten fields takes 2 µs.
+        # frequent branches come first: the comparison of a record of ten fields takes a few µs.
         for step, value, decoded in zip(layout.steps, values, others):  # noqa: B905 - `strict` costs as much as two fields
             if value is decoded:
                 continue

@@ -31,7 +31,7 @@ Cause: TypeAlias = Literal["foreign_flags", "wire_id", "fingerprint", "compresso
 
 @final
 class Undecodable(Exception):
-    """A stored value is not a T of this client: the cause, and the ids in its client flags."""
+    """Raised for a stored value that is not a T of this client. Has the cause, and the ids from the client flags."""
 
     def __init__(self, cause: Cause, wire_id: int = 0, fingerprint: int = 0) -> None:
         super().__init__(cause)
@@ -48,7 +48,7 @@ class Frame(Generic[T]):
         serializer: converts values to bytes and back.
         compressor: compresses values before they are stored; None stores them without compression.
         find_compressor: returns the compressor with an id, or None; by default one of the installed compressors.
-        reads_plain: also read values with the flags 0, which other clients write and the server gives to new counters.
+        reads_plain: also read values with the client flags 0, which other clients and the server itself write.
 
     ``flags`` are the client flags of an uncompressed value, and ``loads`` decodes one.
 

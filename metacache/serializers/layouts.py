@@ -209,7 +209,7 @@ def _fields_reader(class_: Any, names: tuple[str, ...]) -> _Parts:  # Any: as ab
 
 
 def _float_fields(form: Form) -> Container[object]:
-    """Return the fields of a class whose type contains a float, or may: a type that is not resolved counts."""
+    """Return the fields of a class whose type contains a float. A type that is not resolved counts as one."""
     if form.kind == "unknown":
         return EVERY
     return frozenset(name for name, part in zip(form.labels, form.parts, strict=True) if _contains_float(part))

@@ -92,7 +92,7 @@ def _libraries(meta: object) -> frozenset[str]:
 
 
 def _limit_text(limit: object) -> str:
-    """Return the text of *limit*; equal limits (1 and 1.0) have one text, because typing caches one type for both."""
+    """Return the text of *limit*. Equal limits (1 and 1.0) have one text, because typing caches one type for both."""
     if isinstance(limit, int | float | decimal.Decimal | Fraction):
         return f"number:{Fraction(limit) if math.isfinite(limit) else float(limit)}"
     if isinstance(limit, datetime.datetime) and limit.utcoffset() is not None:

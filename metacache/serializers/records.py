@@ -4,7 +4,7 @@ Handles TypedDict, NamedTuple, msgspec.Struct, attrs classes and dataclasses.
 
 If the bytes may lack a field, its default counts for the fingerprint, because the reader fills in its own default. That
 is so in a Struct with ``omit_defaults``, for a default of UNSET, and for ``init=False``, which converters leave out.
-Other fields are always in the bytes of a value, so their defaults do not count.
+The bytes always have all other fields, so their defaults do not count.
 """
 
 from __future__ import annotations

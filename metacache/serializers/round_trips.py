@@ -1,7 +1,7 @@
 """Encode a value only if decoding returns the same value, and explain the problem if it does not.
 
-The plugins make this check at every write. The built-in serializers need no round trip: their formats keep the values
-that they accept. Independent of any format: a serializer passes its two directions as functions.
+The plugins of metacache make this check at every write. The built-in serializers need no round trip, because their
+formats keep each value that they accept. A serializer passes its encode and decode functions to `RoundTrip`.
 """
 
 # This module inspects the classes of values, and pyright calls the class of an Any unknown.

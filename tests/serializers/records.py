@@ -11,7 +11,8 @@ import msgspec
 from typing_extensions import TypeAliasType, override
 
 __all__ = [
-    "SERIALIZERS", "Addressed", "Boxed", "Chosen", "Computed", "Doubled", "Json", "Keyed", "Later", "Leaf", "Liar",
+    "SERIALIZERS", "Addressed", "Boxed", "Chosen", "Computed", "Doubled", "EqualToEverything",
+    "Json", "Keyed", "Later", "Leaf", "Liar",
     "LowerCase", "Node", "Note", "Pair", "Perm", "Place", "Positive", "Private", "Row", "Tuned", "Unequal", "Widened",
 ]  # fmt: skip
 
@@ -82,12 +83,8 @@ class Widened:
         self.size = float(self.size)
 
 
-@dataclasses.dataclass
-class Liar:
-    """A class whose values are equal to everything."""
-
-    name: str
-    label: str = dataclasses.field(default="", init=False)
+class EqualToEverything:
+    """A base class whose values are equal to everything."""
 
     @override
     def __eq__(self, _: object) -> bool:
@@ -96,6 +93,12 @@ class Liar:
     @override
     def __hash__(self) -> int:
         return 1
+
+
+@dataclasses.dataclass(eq=False)
+class Liar(EqualToEverything):
+    name: str
+    label: str = dataclasses.field(default="", init=False)
 
 
 @attrs.define(eq=False)

@@ -22,6 +22,7 @@ from typing_extensions import override
 
 from metacache.serializers import difference
 from tests.serializers import records
+from tests.serializers.records import EqualToEverything
 
 # Any: the tests use wrong values of these classes.
 R: Final[Any] = records
@@ -29,19 +30,11 @@ R: Final[Any] = records
 T = TypeVar("T")
 
 
-class Loose:
+class Loose(EqualToEverything):
     """A class without fields."""
 
     def __init__(self, **attributes: object) -> None:
         vars(self).update(attributes)
-
-    @override
-    def __eq__(self, _: object) -> bool:
-        return True
-
-    @override
-    def __hash__(self) -> int:
-        return 1
 
 
 class Slots:
@@ -76,19 +69,11 @@ class Generic1(Generic[T]):
     plain: int = 0
 
 
-class Vague(enum.Enum):
+class Vague(EqualToEverything, enum.Enum):
     """An enum whose members are equal to one another."""
 
     ONE = 1
     TWO = 2
-
-    @override
-    def __eq__(self, _: object) -> bool:
-        return True
-
-    @override
-    def __hash__(self) -> int:
-        return 1
 
 
 def changed(value: Any, **attributes: object) -> Any:  # Any: of any class

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import enum
 import json
@@ -179,6 +180,20 @@ def test_the_syntax_of_python_3_12_makes_the_same_shapes(minor: int, pure_packag
     found = texts_of(python_of(minor), pure_packages, NEW_SYNTAX)
     assert len(found) == 16
     assert found == {name: text for name, text in texts().items() if name in found}
+
+
+RAW: Final = (ord("r"), ord("a"))  # the conversions !r and !a of an f-string
+
+
+def test_texts_never_depend_on_repr() -> None:
+    """The repr of a value differs between versions of Python and of the libraries."""
+    for module in (defaults, graphs, literals, records, shapes):
+        assert module.__file__
+        for node in ast.walk(ast.parse(Path(module.__file__).read_text())):
+            assert not (isinstance(node, ast.Name) and node.id in ("repr", "ascii")), module.__name__
+            assert not (isinstance(node, ast.FormattedValue) and node.conversion in (ord("r"), ord("a"))), (
+                module.__name__
+            )
 
 
 # --- what changes it ---------------------------------------------------------------------------------------------

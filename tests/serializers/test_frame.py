@@ -9,25 +9,11 @@ import pytest
 from metacache import InvalidArgumentError, SerializationError, Serializer, Zlib
 from metacache.serializers.builtin import BytesSerializer, IntSerializer, JsonSerializer, StrSerializer
 from metacache.serializers.frame import Cause, Frame, Undecodable
+from tests.serializers.text import Text
 
 T = TypeVar("T")
 
 MAGIC: Final = 0b1011 << 28
-
-
-@final
-class Text:
-    """A serializer with the ids that a test needs."""
-
-    def __init__(self, wire_id: int = 96, fingerprint: int = 0) -> None:
-        self.wire_id = wire_id
-        self.fingerprint = fingerprint
-
-    def dumps(self, value: str, /) -> bytes:
-        return value.encode()
-
-    def loads(self, data: bytes, /) -> str:
-        return data.decode()
 
 
 @final

@@ -17,7 +17,7 @@ R: Final[Any] = records
 # The code of the plugins, which is outside the package that the interrupter knows by default.
 PLUGIN_CODE: Final = (
     *("_Msgspec.", "_Orjson.", "_Attrs.", "_probe", "_same_kinds", "_signature", "record_codec.", "_list.", "_union."),
-    *("_member_for", "_tagged.", "_mapping.", "exact_codec.", "check_class", "StrictConverter.", "Computed.", "Liar."),
+    *("_member_for", "_tagged.", "_mapping.", "exact_codec.", "check_class", "StrictConverter.", "Computed."),
 )
 
 

@@ -1,4 +1,4 @@
-"""For random types: the texts of two shapes are equal exactly if the types are equal, which a model of each decides."""
+"""The texts of two random types are equal if and only if the types are equal. Simple models decide equality."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A value that a client cannot decode is a miss, counted and logged once, or an error, depending on the option."""
+"""By default an undecodable value is a miss, which is counted and logged once. A strict client raises an error."""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@ from metacache.serializers import IntSerializer, fingerprint
 from metacache.serializers.frame import Frame, Undecodable
 from metacache.testing import AsyncFakeTransport, FakeTransport, check_serializer
 from tests.plugins.distributions import PLUGIN, install, put_on_path
+from tests.serializers.text import Text
 
 GOOD: Final = frozenset(range(16, 241, 16))
 PRIVATE: Final = (224, 240)
@@ -35,18 +36,6 @@ OURS: Final = {
     "orjson": 112,
     "attrs": 144,
 }
-
-
-class Text:
-    def __init__(self, wire_id: int, fingerprint: int = 0) -> None:
-        self.wire_id = wire_id
-        self.fingerprint = fingerprint
-
-    def dumps(self, value: str, /) -> bytes:
-        return value.encode()
-
-    def loads(self, data: bytes, /) -> str:
-        return data.decode()
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
     datetime, date, time, UUID, Decimal, bytes (base64)    strings in canonical form
     timedelta                                              microseconds
-    attrs class, dataclass, TypedDict                      an object without unknown or missing keys (defaults may lack)
+    attrs class, dataclass, TypedDict                      an object; every key without a default is required
     tuple, set, frozenset, deque, NamedTuple               lists
     Enum, Literal                                          the value
     a mapping whose keys do not become strings             a list of pairs
