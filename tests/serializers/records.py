@@ -11,9 +11,9 @@ import msgspec
 from typing_extensions import TypeAliasType, override
 
 __all__ = [
-    "SERIALIZERS", "Addressed", "Boxed", "Chosen", "Computed", "Doubled", "EqualToEverything",
-    "Json", "Keyed", "Later", "Leaf", "Liar",
-    "LowerCase", "Node", "Note", "Pair", "Perm", "Place", "Positive", "Private", "Row", "Tuned", "Unequal", "Widened",
+    "SERIALIZERS", "Addressed", "Boxed", "Chosen", "Computed", "Doubled", "EqualToEverything", "Json", "Keyed", "Later",
+    "Leaf", "Liar", "LowerCase", "Node", "Note", "Pair", "Perm", "Place", "Positive", "Private", "Row", "Tuned",
+    "Unequal", "Widened",
 ]  # fmt: skip
 
 T = TypeVar("T")

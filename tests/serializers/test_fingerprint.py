@@ -191,9 +191,7 @@ def test_texts_never_depend_on_repr() -> None:
         assert module.__file__
         for node in ast.walk(ast.parse(Path(module.__file__).read_text())):
             assert not (isinstance(node, ast.Name) and node.id in ("repr", "ascii")), module.__name__
-            assert not (isinstance(node, ast.FormattedValue) and node.conversion in (ord("r"), ord("a"))), (
-                module.__name__
-            )
+            assert not (isinstance(node, ast.FormattedValue) and node.conversion in RAW), module.__name__
 
 
 # --- what changes it ---------------------------------------------------------------------------------------------

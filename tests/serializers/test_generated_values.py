@@ -194,6 +194,7 @@ PLAIN: Final = st.recursive(
 
 
 @pytest.mark.parametrize("name", SERIALIZERS)
+@settings(deadline=None)
 @given(value=PLAIN)
 def test_a_value_of_type_any_comes_back_the_same_or_the_error_names_its_part(name: str, value: Any) -> None:
     type_: Any = Any if name != "attrs" else Boxed[Leaf | Any]
