@@ -26,9 +26,8 @@ class BareConnection(asyncio.Protocol):
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Store the transport."""
-        self._transport = cast(
-            "asyncio.Transport", transport
-        )  # cast: the transports of uvloop are not subclasses of asyncio.Transport
+        # cast: the transports of uvloop are not subclasses of asyncio.Transport.
+        self._transport = cast("asyncio.Transport", transport)
 
     def get(self, key: bytes) -> asyncio.Future[bytes | None]:
         """Return a future for the value of *key*."""

@@ -165,9 +165,8 @@ def _exact(_: _FinderBuilder, form: Form) -> Finder:
 
 
 def _literal(_: _FinderBuilder, form: Form) -> Finder:
-    choices: set[tuple[type[Any], Any]] = {
-        (type(label), label) for label in form.labels
-    }  # Any: values of several classes
+    # Any: the values of a Literal have several classes.
+    choices: set[tuple[type[Any], Any]] = {(type(label), label) for label in form.labels}
     classes = frozenset(map(type, form.labels))  # check the class first: a value of another class may be unhashable
 
     def find(value: Value) -> Mismatch | None:

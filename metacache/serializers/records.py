@@ -234,7 +234,6 @@ def _evaluated(class_: _Class) -> dict[str, _Type]:
         parameter.__name__: parameter for base in reversed(bases) for parameter in getattr(base, "__type_params__", ())
     }
     # Python 3.12 does not find the T of ``class Box[T]`` in an annotation that is a string.
-    names: dict[str, Any] | None = (
-        {**vars(class_), **parameters} if parameters else None
-    )  # Any: objects of any class, by name
+    # Any: objects of any class, by name.
+    names: dict[str, Any] | None = {**vars(class_), **parameters} if parameters else None
     return typing_extensions.get_type_hints(class_, localns=names, include_extras=True)
