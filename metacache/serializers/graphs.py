@@ -20,9 +20,9 @@ __all__ = [
     "Graph",
     "Shape",
     "UnknownShape",
+    "make_union",
     "quoted",
     "reference",
-    "union_of",
     "unknown",
 ]
 
@@ -66,7 +66,7 @@ def _index(shape: Shape) -> int:
     return int(shape.labels[0])
 
 
-def union_of(members: Iterable[Shape]) -> Shape:
+def make_union(members: Iterable[Shape]) -> Shape:
     """Return the union of *members*, flat and without duplicates; of a single member, that member."""
     flat = dict.fromkeys(part for member in members for part in (member.parts if member.kind == UNION else (member,)))
     return next(iter(flat)) if len(flat) == 1 else Shape(UNION, parts=tuple(flat))
@@ -106,7 +106,7 @@ def _replaced(shape: Shape, replace: Callable[[Shape], Shape]) -> Shape:
     if not shape.parts:
         return shape
     parts = tuple(_replaced(part, replace) for part in shape.parts)
-    return union_of(parts) if shape.kind == UNION else Shape(shape.kind, shape.labels, parts)
+    return make_union(parts) if shape.kind == UNION else Shape(shape.kind, shape.labels, parts)
 
 
 def _references(shape: Shape) -> Iterator[int]:

@@ -20,7 +20,7 @@ from typing import Any, Final, TypeAlias, final
 import typing_extensions
 
 from metacache.serializers.defaults import default_text
-from metacache.serializers.graphs import ALIAS, Graph, Shape, UnknownShape, quoted, reference, union_of, unknown
+from metacache.serializers.graphs import ALIAS, Graph, Shape, UnknownShape, make_union, quoted, reference, unknown
 from metacache.serializers.literals import constraints, literal_text
 from metacache.serializers.names import class_name, is_standard, library_name, type_name
 from metacache.serializers.records import NO_DEFAULT, Field, Record, hints_of, original_bases, record_of
@@ -175,7 +175,7 @@ class _Walk:
         if not isinstance(variable, typing.TypeVar):
             return Shape("...")
         if variable.__constraints__:
-            return union_of(self.of(each, scope) for each in variable.__constraints__)
+            return make_union(self.of(each, scope) for each in variable.__constraints__)
         return _ANY if variable.__bound__ is None else self.of(_evaluated(variable.__bound__, variable), scope)
 
     def _parts(self, arguments: Iterable[_Type], scope: _Scope) -> tuple[Shape, ...]:
@@ -193,13 +193,13 @@ class _Walk:
     # --- forms of typing ---------------------------------------------------------------------------------------------
 
     def of_union(self, type_: _Type, scope: _Scope) -> Shape:
-        return union_of(self.of(member, scope) for member in typing.get_args(type_))
+        return make_union(self.of(member, scope) for member in typing.get_args(type_))
 
     def of_literal(self, type_: _Type, _: _Scope) -> Shape:
         values = typing.get_args(type_)
         plain = sorted({literal_text(value) for value in values if type(value) in _PLAIN})
         others = (Shape("member", (literal_text(value),)) for value in values if type(value) not in _PLAIN)
-        return union_of((*((Shape("literal", tuple(plain)),) if plain else ()), *others))
+        return make_union((*((Shape("literal", tuple(plain)),) if plain else ()), *others))
 
     def of_annotated(self, type_: _Type, scope: _Scope) -> Shape:
         inner = self.of(type_.__origin__, scope)
@@ -263,9 +263,9 @@ class _Walk:
         record = record_of(class_)
         if record is None:
             return Shape("class", (quoted(class_name(class_)),), arguments or ())
-        return self._defined((class_, arguments), lambda this: self._of_record(class_, record, arguments, this))
+        return self._defined((class_, arguments), lambda this: self._record_shape(class_, record, arguments, this))
 
-    def _of_record(self, class_: _Type, record: Record, arguments: tuple[Shape, ...] | None, this: Shape) -> Shape:
+    def _record_shape(self, class_: _Type, record: Record, arguments: tuple[Shape, ...] | None, this: Shape) -> Shape:
         scopes = self._scopes_of_bases(class_, arguments, this)
         hints = hints_of(class_, scopes)
 
