@@ -68,7 +68,7 @@ GUARDED: Final[dict[str, dict[str, str]]] = {
         "transports/blocking/stream.py": "catches what TLS sockets raise",
     },
     "threading": {
-        "cluster/blocking.py": "the lock of node health and of the node set",
+        "cluster/blocking.py": "the lock of the node set and of node health",
         "discovery/watch.py": "asks the source of nodes from time to time",
         "transports/blocking/checkout.py": "callers wait for a connection",
         "transports/resolving.py": "getaddrinfo has no timeout",
@@ -106,7 +106,6 @@ GUARDED: Final[dict[str, dict[str, str]]] = {
         "cluster/blocking.py": "deadlines, probes",
         "cluster/blocking_batch.py": "deadlines",
         "cluster/aio.py": "deadlines, probes",
-        "cluster/aio_batch.py": "deadlines",
         "cluster/opening.py": "deadlines",
         "discovery/watch.py": "when to ask again",
         "discovery/aio_watch.py": "when to ask again",

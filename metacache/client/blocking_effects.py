@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Coroutine
-from typing import Any, Protocol, TypeVar, cast, final
+from typing import Any, Protocol, TypeVar, final
 
 from metacache.client.core import replies_after
 from metacache.errors import MetacacheError
-from metacache.interrupts import is_from_handler
 from metacache.operations.batches import BatchOperation
 from metacache.operations.policies import WRITE, ErrorPolicy, Kind
 from metacache.operations.results import Outcomes
 from metacache.protocol.keys import K
 from metacache.protocol.windows import Replies
 from metacache.transports.base import Batch, Operation, Transport
+from metacache.transports.blocking.driver import drive
 
 __all__ = ["BlockingEffects", "Run"]
 
@@ -92,7 +92,7 @@ class BlockingEffects:
     def follow(self, recipe: Coroutine[Any, Any, R], *, fallback: R) -> R:
         """Run a recipe that writes; return *fallback* if it fails and the policy forgives that."""
         try:
-            return _result(recipe)
+            return drive(recipe)
         except MetacacheError as error:
             if self._errors.forgives(WRITE, error):
                 return fallback
@@ -101,27 +101,7 @@ class BlockingEffects:
     def follow_strictly(self, recipe: Coroutine[Any, Any, R]) -> R:  # Any: as above
         """Run a recipe of which no error is forgiven."""
         try:
-            return _result(recipe)
+            return drive(recipe)
         except MetacacheError as error:
             self._errors.count_raised(error)
             raise
-
-
-def _result(recipe: Coroutine[Any, Any, R]) -> R:  # Any: as above
-    """Run a recipe whose effects never suspend it."""
-    try:
-        recipe.send(None)
-    except StopIteration as done:
-        if is_from_handler(done):
-            raise
-        return cast("R", done.value)  # typeshed cannot know the type of a StopIteration's value
-    except RuntimeError as error:
-        # PEP 479: a coroutine turns a StopIteration, here of a signal handler, into this error.
-        interruption = error.__cause__
-        if not isinstance(interruption, StopIteration):
-            raise
-    else:
-        raise RuntimeError("a recipe waited for something other than its effects")
-    finally:
-        recipe.close()  # one that was interrupted before it began
-    raise interruption

@@ -23,7 +23,7 @@ from metacache.protocol.flags import Commands, Token, encode_flags, numeric_flag
 from metacache.protocol.keys import MAX_KEY, Key, KeyEncoder
 from metacache.protocol.replies import Reply
 from metacache.serializers.builtin import BytesSerializer, IntSerializer, StrSerializer
-from metacache.serializers.frame import not_bytes, refused
+from metacache.serializers.frame import dumps_error, not_bytes_error
 from metacache.transports.base import Operation, Verb
 
 __all__ = ["Operations"]
@@ -254,9 +254,9 @@ class Operations(Generic[T]):
             except Exception as error:
                 if not fails_again(dumps, value, error):
                     raise
-                raise refused(value, error).locate(operation=SET.name, key=key) from None
+                raise dumps_error(value, error).locate(operation=SET.name, key=key) from None
         if type(body) is not bytes:
-            raise not_bytes(body).locate(operation=SET.name, key=key)
+            raise not_bytes_error(body).locate(operation=SET.name, key=key)
         size = len(body)
         try:
             tail = (self._tails[size] if size < KEPT_TAILS else None) or self.tail(size)

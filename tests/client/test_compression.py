@@ -224,6 +224,6 @@ async def test_a_compressor_that_makes_no_bytes_is_an_error(clients: Clients, ke
         def decompress(self, data: bytes, /) -> bytes:
             return data
 
-    with pytest.raises(SerializationError, match="the compressor made str of the value, not bytes"):
+    with pytest.raises(SerializationError, match="the compressor returned str, not bytes"):
         await clients.blobs(compressor=Texts()).set(key, LARGE)
     assert clients.sent == []

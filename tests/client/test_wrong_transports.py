@@ -151,7 +151,9 @@ def test_a_compressor_is_one(make: Callable[..., object]) -> None:
     make(compressor=None)
     wrong: Any
     for wrong in (1, True, "zlib", BytesSerializer(), Zlib):
-        with pytest.raises(InvalidTypeError, match=r"^compressor is a Compressor, as Zlib\(\), or None, not "):
+        with pytest.raises(
+            InvalidTypeError, match=r"^compressor must be a Compressor, such as Zlib\(\), or None, not "
+        ):
             make(compressor=wrong)
     for field in ("compressor_id", "min_size"):
         for wrong in ("1", True, None, 1.5):
