@@ -1,5 +1,6 @@
 """metacache: a strictly typed client for memcached's meta commands. This file is the shop window and nothing else."""
 
+from metacache.caching.cached import AsyncCached, Cached
 from metacache.caching.policy import Stampede
 from metacache.client.aio import AsyncClient
 from metacache.client.blocking import Client
@@ -63,6 +64,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "DEFAULT",
+    "AsyncCached",
     "AsyncClient",
     "AsyncCluster",
     "AsyncConnection",
@@ -72,6 +74,7 @@ __all__ = [
     "Batch",
     "BatchError",
     "BusyError",
+    "Cached",
     "Client",
     "ClientError",
     "ClientOptions",

@@ -123,6 +123,11 @@ class Asking(Generic[T]):
         raw, token, base64 = wire
         return operation(ASK, key, raw, b"mg %b%b%b" % (token, base64, flags), None, self.read)
 
+    def look(self, key: Key, wire: WireKey, flags: bytes) -> Operation[Asked[T]]:
+        """Ask as `ask` does, for the CAS of a fresh value too."""
+        raw, token, base64 = wire
+        return operation(ASK, key, raw, b"mg %b%b%b" % (token, base64, flags), None, lambda reply: self.asked(*reply))
+
     def read(self, reply: Reply) -> T | Asked[T]:
         """Return the value if it is fresh and no flag is set on it; else what the server says of it."""
         tokens, data = reply

@@ -13,14 +13,14 @@ from metacache.caching.effects import Call, CallMany
 from metacache.caching.policy import Plan, Stampede
 from metacache.caching.statistics import ComputationCounts
 from metacache.errors import InvalidArgumentError, InvalidTypeError
-from metacache.operations.arguments import DEFAULT, Default, Ttl, key_list
+from metacache.operations.arguments import Default, Ttl, key_list
 from metacache.operations.options import Options
 from metacache.operations.requests import Operations, located
 from metacache.operations.statistics import Counts
 from metacache.protocol.keys import MAX_KEY, K, Key, WireKey
 from metacache.transports.base import Operation
 
-__all__ = ["Caching", "Kept"]
+__all__ = ["Caching", "function_name"]
 
 T = TypeVar("T")
 
@@ -28,7 +28,7 @@ T = TypeVar("T")
 KEPT_PLANS: Final = 256
 
 # A value of another class may not be hashable.
-_TTLS: Final = (int, timedelta, type(None))
+_TTLS: Final[tuple[type, ...]] = (Default, int, timedelta, type(None))
 
 Kept = tuple[Plan, bytes, Stampede]
 """A plan, what follows the key of its asks, and the policy, which keeps its id in use."""
@@ -69,7 +69,7 @@ class Caching(Generic[T]):
         """Return the first ask of a call. Raises InvalidTypeError and InvalidArgumentError for a bad argument."""
         if not callable(factory) or should_cache is not None:
             _check_functions(ASK.name, factory, should_cache)
-        if ttl is not DEFAULT and not isinstance(ttl, _TTLS):
+        if not isinstance(ttl, _TTLS):
             self._plan(policy, ttl, key)  # raises
         _, flags, _ = self._plans.get((id(policy), ttl, type(ttl))) or self._plan(policy, ttl, key)
         raw = self._keys.plain(key)
@@ -87,7 +87,15 @@ class Caching(Generic[T]):
     ) -> Call[T]:
         """Return the arguments of a call for the recipe; all were checked by `ask`."""
         plan, flags, _ = self._plan(policy, ttl, key)
-        return Call(key, self.asking.encode(key), flags, factory, plan, should_cache, label or _name_of(factory))
+        return Call(
+            key,
+            self.asking.encode(key),
+            flags,
+            factory,
+            plan,
+            should_cache,
+            label or f"factory {function_name(factory)}",
+        )
 
     def call_many(
         self,
@@ -113,7 +121,12 @@ class Caching(Generic[T]):
                 wires[key] = wire
             else:
                 aliases[key] = owner
-        return CallMany(wires, aliases, flags, factory, plan, should_cache, _name_of(factory))
+        return CallMany(wires, aliases, flags, factory, plan, should_cache, f"factory {function_name(factory)}")
+
+    def check(self, policy: Stampede, ttl: Ttl | Default, should_cache: object) -> None:
+        """Raise InvalidTypeError or InvalidArgumentError for a bad argument of `cached`."""
+        self._plan(policy, ttl, None)
+        _check_functions("cached", len, should_cache)
 
     def _plan(self, policy: Stampede, ttl: Ttl | Default, key: Key | None) -> Kept:
         with located(ASK, key):
@@ -137,7 +150,8 @@ def _check_functions(verb: str, factory: object, should_cache: object) -> None:
         raise InvalidTypeError(f"should_cache is a function of the value, not {kind}", operation=verb)
 
 
-def _name_of(factory: object) -> str:
-    """Return what logs call a computation: never a key, and never an argument."""
-    name = getattr(factory, "__qualname__", None)
-    return f"factory {name}" if isinstance(name, str) else f"a factory of class {type(factory).__name__}"
+def function_name(function: object) -> str:
+    """Return what logs call *function*: never a key, and never an argument."""
+    function = getattr(function, "func", function)  # of a partial
+    name = getattr(function, "__qualname__", None)
+    return name if isinstance(name, str) else f"of class {type(function).__name__}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from concurrent.futures import Executor
 from datetime import timedelta
-from typing import Final, Literal, final
+from typing import Any, Final, Literal, final
 
 import attrs
 
@@ -24,8 +24,10 @@ LARGEST_SHARE: Final = 0.5  # of the time to live, for refresh-ahead
 LARGEST_JITTER: Final = 0.25
 FOREVER: Final = math.inf
 
+# Validators take Attribute[Any]: attrs types the attribute of a union as that of its first member.
 
-def _lease(_: Stampede, field: attrs.Attribute[int | timedelta], value: object) -> None:
+
+def _lease(_: Stampede, field: attrs.Attribute[Any], value: object) -> None:
     whole = _whole(field.name, value)
     if not SHORTEST_LEASE <= whole <= MAX_RELATIVE:
         raise InvalidArgumentError(
@@ -33,7 +35,7 @@ def _lease(_: Stampede, field: attrs.Attribute[int | timedelta], value: object) 
         )
 
 
-def _stale(_: Stampede, field: attrs.Attribute[int | timedelta], value: object) -> None:
+def _stale(_: Stampede, field: attrs.Attribute[Any], value: object) -> None:
     whole = _whole(field.name, value)
     if not 0 <= whole <= MAX_RELATIVE:
         raise InvalidArgumentError(f"Stampede.{field.name} is 0 seconds to 30 days, not {shown(whole)} seconds")
@@ -47,13 +49,13 @@ def _whole(name: str, value: object) -> int:
     return value
 
 
-def _wait(_: Stampede, field: attrs.Attribute[float | timedelta | None], value: object) -> None:
+def _wait(_: Stampede, field: attrs.Attribute[Any], value: object) -> None:
     if value is not None:
         number = value.total_seconds() if isinstance(value, timedelta) else value
         check_seconds(f"Stampede.{field.name}", number, LONGEST_WAIT, may_be_zero=True)
 
 
-def _ahead(_: Stampede, field: attrs.Attribute[float | timedelta], value: object) -> None:
+def _ahead(_: Stampede, field: attrs.Attribute[Any], value: object) -> None:
     if isinstance(value, timedelta):
         check_seconds(f"Stampede.{field.name}", value.total_seconds(), MAX_RELATIVE, may_be_zero=True)
         return
@@ -83,7 +85,7 @@ def _classes(_: Stampede, field: attrs.Attribute[tuple[type[Exception], ...]], v
         raise InvalidTypeError(f"Stampede.{field.name} is a tuple of Exception classes")
 
 
-def _background(_: Stampede, field: attrs.Attribute[bool | Executor], value: object) -> None:
+def _background(_: Stampede, field: attrs.Attribute[Any], value: object) -> None:
     if not isinstance(value, bool | Executor):
         raise InvalidTypeError(f"Stampede.{field.name} is a bool or an Executor, not {type(value).__name__}")
 
@@ -100,7 +102,8 @@ class Stampede:
         on_busy: when the wait is over: "compute" the value here, or "raise" BusyError.
         refresh_ahead: before the value expires, one caller computes it again while the others still get it. A share of
             the ttl from 0 to 0.5, or a timedelta, of which at most half of the ttl is used. 0: off.
-        serve_stale: seconds for which an expired value is kept. While one caller computes, the others get the old value.
+        serve_stale: seconds for which an expired value is kept. While one caller computes, the others get the old
+            value.
         stale_on: exceptions of the factory that an old value covers: it is returned, and the exception is logged.
         jitter: a share of the ttl from 0 to 0.25. Each store lives up to this much shorter, by chance, so that values
             that were stored together do not expire together.

@@ -80,6 +80,31 @@ class Fetcher(Generic[T]):
         self.counts.count(computed.source)
         return computed
 
+    async def refresh(self, call: Call[T]) -> Computed[T]:
+        """Compute the value of *call* now and store it, whatever is in the cache, and count its source."""
+        self._refuse_own(call)
+        seen = await self._try(self.asking.look(call.key, call.wire, call.flags))
+        found = None if seen is None else seen[0]
+        if found is not None and not found.cas:
+            await self._refuse_without_cas(call, found)
+        try:
+            computed = await self._compute_alone(call, found, Flight())
+        except GeneratorExit:
+            raise  # a closed coroutine may await nothing
+        except BaseException:
+            if found is not None and found.won:
+                await self._end_lease(call, found, None)
+            raise
+        self.counts.count(computed.source)
+        return computed
+
+    async def _end_lease(self, call: Call[T], found: Asked[T], left: float | None) -> None:
+        """Let the next caller compute: remove a placeholder, or keep the old value for *left* seconds with a win."""
+        if found.value is MISS:
+            await self._remove_quietly(call, found)
+        else:
+            await self._give_back_quietly(call, found, left)
+
     async def get_uncached(self, call: Call[T]) -> Computed[T]:
         """Compute the value of *call*, whose ask failed, and count its source."""
         computed = await self._compute_uncached(call)
@@ -175,7 +200,7 @@ class Fetcher(Generic[T]):
                 except Exception as error:
                     if is_from_handler(error):
                         raise
-                    logger.warning("%s failed in the background", call.label, exc_info=error)
+                    logger.warning("%s failed in the background (%s)", call.label, type(error).__name__)
 
             if self.effects.spawn(refresh, call.plan):
                 return Computed(found.value, _source(call, found))
@@ -263,11 +288,8 @@ class Fetcher(Generic[T]):
         # An exception of a signal handler, like a cancellation, concerns this caller only.
         is_failure = isinstance(error, Exception) and not is_from_handler(error)
         try:
-            if found.value is MISS:
-                await self._remove_quietly(call, found)
-            else:
-                elapsed = 0.0 if cut_at is None else self.effects.now() - cut_at
-                await self._give_back_quietly(call, found, None if cut_at is None else found.left - elapsed)
+            elapsed = 0.0 if cut_at is None else self.effects.now() - cut_at
+            await self._end_lease(call, found, None if cut_at is None else found.left - elapsed)
         finally:
             if isinstance(error, Exception) and is_failure:
                 self.counts.count_failure(error)
@@ -412,7 +434,7 @@ def _source(call: Call[T], found: Asked[T], *, has_waited: bool = False) -> Sour
 
 def log_covered(label: str, error: BaseException) -> None:
     """Log that an old value is served instead of *error*."""
-    logger.warning("%s failed; an old value is served", label, exc_info=error)
+    logger.warning("%s failed (%s); an old value is served", label, type(error).__name__)
 
 
 def log_kept(error: MetacacheError) -> None:

@@ -30,7 +30,7 @@ class _Field(NamedTuple):
 
     before: str
     name: str
-    index: int  # -1: by keyword only
+    position: int  # -1: by keyword only
     by_name: bool
     default: Any  # Any: the default of a parameter
 

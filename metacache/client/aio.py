@@ -6,16 +6,19 @@ same verbs.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Generic, Self, final, overload
+from typing import Any, Generic, ParamSpec, Self, final, overload
 
 from typing_extensions import TypeVar, Unpack, override
 
 from metacache.caching.asking import Asked
+from metacache.caching.cached import AsyncCached, key_function, refuse_function
+from metacache.caching.core import function_name
 from metacache.caching.effects import Call
 from metacache.caching.many import ManyFetcher
+from metacache.caching.namespaces import TOKENS, clear_namespace, namespace_prefix, token_options
 from metacache.caching.policy import STAMPEDE, Stampede
 from metacache.caching.recipe import Fetcher
 from metacache.client.aio_caching import AsyncCachingEffects, Background
@@ -27,7 +30,7 @@ from metacache.operations import recipes
 from metacache.operations.arguments import DEFAULT, Default, Ttl
 from metacache.operations.options import ClientOptions, ViewOptions, options_of
 from metacache.operations.policies import READ, WRITE
-from metacache.operations.requests import APPEND, DECREMENT, INCREMENT, PREPEND
+from metacache.operations.requests import APPEND, DECREMENT, INCREMENT, PREPEND, Operations
 from metacache.operations.results import Computed, DeleteResult, Item, Metadata, Outcomes, StoreResult
 from metacache.operations.statistics import ClientStatistics
 from metacache.protocol.keys import K, Key
@@ -43,6 +46,7 @@ T = TypeVar("T", default=bytes)
 D = TypeVar("D")
 R = TypeVar("R")
 B = TypeVar("B", bytes, str)
+P = ParamSpec("P")
 
 
 @final
@@ -442,17 +446,11 @@ class AsyncClient(Generic[T]):
         A store is guarded by the CAS that was read before *factory* began: a value that was set, deleted or invalidated
         meanwhile is not replaced, and the computed value is returned. Exceptions of *factory* come out unchanged, and
         the next caller computes immediately. Raises BusyError when another caller computes for longer than
-        `Stampede.wait` and ``on_busy="raise"``, or when *factory* asks for its own key; ServerError when the server runs
-        without CAS. When the cache fails: ``on_error="raise"`` raises; "miss" and "ignore" compute without storing.
+        `Stampede.wait` and ``on_busy="raise"``, or when *factory* asks for its own key. Raises ServerError when the
+        server runs without CAS. When the cache fails, ``on_error="raise"`` raises; "miss" and "ignore" compute without
+        storing.
         """
-        op = self._caching.ask(key, factory, policy, ttl, should_cache)
-        try:
-            found = await self._run(op, deadline=None)
-        except MetacacheError as error:
-            return (await self._without_cache(error, self._call(key, factory, policy, ttl, should_cache))).value
-        if type(found) is not Asked:
-            return found
-        return (await self._fetch(self._call(key, factory, policy, ttl, should_cache), found)).value
+        return await self._get_as(key, factory, policy, ttl, should_cache, None)
 
     async def get_or_compute_item(
         self,
@@ -489,6 +487,103 @@ class AsyncClient(Generic[T]):
         """
         call = self._caching.call_many(keys, factory, policy, ttl, should_cache)
         return await ManyFetcher(self._fetcher()).fetch(call)
+
+    @overload
+    def cached(
+        self,
+        key: str,
+        *,
+        ttl: Ttl | Default = DEFAULT,
+        policy: Stampede = STAMPEDE,
+        should_cache: Callable[[T], bool] | None = None,
+        ignore: Collection[str] = (),
+    ) -> Callable[[Callable[P, Awaitable[T]]], AsyncCached[P, T]]: ...
+    @overload
+    def cached(
+        self,
+        key: Callable[P, Key],
+        *,
+        ttl: Ttl | Default = DEFAULT,
+        policy: Stampede = STAMPEDE,
+        should_cache: Callable[[T], bool] | None = None,
+    ) -> Callable[[Callable[P, Awaitable[T]]], AsyncCached[P, T]]: ...
+    def cached(
+        self,
+        key: str | Callable[..., Key],
+        *,
+        ttl: Ttl | Default = DEFAULT,
+        policy: Stampede = STAMPEDE,
+        should_cache: Callable[[T], bool] | None = None,
+        ignore: Collection[str] = (),
+    ) -> Callable[[Callable[..., Awaitable[T]]], AsyncCached[..., T]]:
+        """Return a decorator: each call of the function becomes a `get_or_compute`.
+
+        *key*: a template such as ``"user:{id}"`` that names each parameter which is not in *ignore*, ``self`` too; or a
+        function of the same arguments that returns the key. A template takes str, int, bool, None, bytes, UUID and
+        Enum. Two calls with different arguments have different keys, but 42 and "42", and a UUID and its text, are one
+        key. Raises InvalidArgumentError and InvalidTypeError when decorating.
+        """
+
+        def decorate(function: Callable[..., Awaitable[T]]) -> AsyncCached[..., T]:
+            refuse_function(function, is_async=True)
+            self._caching.check(policy, ttl, should_cache)
+            label = f"cached {function_name(function)}"
+            options = (policy, ttl, should_cache, label)
+            return AsyncCached(
+                function,
+                key_function(key, function, ignore),
+                lambda key, factory: self._get_as(key, factory, *options),
+                lambda key, factory: self._refresh_as(key, factory, *options),
+                self.delete,
+            )
+
+        return decorate
+
+    async def _get_as(
+        self,
+        key: Key,
+        factory: Callable[[], Awaitable[T]],
+        policy: Stampede,
+        ttl: Ttl | Default,
+        should_cache: Callable[[T], bool] | None,
+        label: str | None,
+    ) -> T:
+        try:
+            found = await self._run(self._caching.ask(key, factory, policy, ttl, should_cache), deadline=None)
+        except MetacacheError as error:
+            return (await self._without_cache(error, self._call(key, factory, policy, ttl, should_cache, label))).value
+        if not isinstance(found, Asked):
+            return found
+        return (await self._fetch(self._call(key, factory, policy, ttl, should_cache, label), found)).value
+
+    async def _refresh_as(
+        self,
+        key: Key,
+        factory: Callable[[], Awaitable[T]],
+        policy: Stampede,
+        ttl: Ttl | Default,
+        should_cache: Callable[[T], bool] | None,
+        label: str,
+    ) -> T:
+        return (await self._fetcher().refresh(self._call(key, factory, policy, ttl, should_cache, label))).value
+
+    async def namespace(self, name: str) -> AsyncClient[T]:
+        """Return a view of the client whose keys are in the namespace *name*; one exchange, two for a new name.
+
+        `clear_namespace` makes all of its values unreachable. The view belongs to the namespace as it is now: make one
+        for each unit of work, such as a request. All clients of the same prefix share the namespaces. Failures raise,
+        with any ``on_error``.
+        """
+        prefix = await namespace_prefix(*self._tokens(), self._core.options.prefix, name)
+        return self.with_options(prefix=prefix)
+
+    async def clear_namespace(self, name: str) -> None:
+        """Make all values of the namespace *name* unreachable; one exchange. Failures raise, with any ``on_error``."""
+        await clear_namespace(*self._tokens(), name)
+
+    def _tokens(self) -> tuple[AsyncEffects, Operations[bytes]]:
+        core = Core.of(TOKENS, token_options(self._core.options))
+        return AsyncEffects(self._transport, core.options.timeout, core.errors), core.operations
 
     def _call(
         self,

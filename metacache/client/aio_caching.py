@@ -83,7 +83,12 @@ class AsyncCachingEffects:
     async def wait(self, flight: Flight[Any], seconds: float, /) -> None:  # Any: of no use here
         """Wait until *flight* ends, *seconds* at most."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        flight.listen(lambda: done.done() or done.set_result(None))
+
+        def resolve() -> None:
+            if not done.done():
+                done.set_result(None)
+
+        flight.listen(resolve)
         await asyncio.wait((done,), timeout=max(seconds, 0.0))
 
     def now(self) -> float:

@@ -12,6 +12,7 @@ from typing import Final, Generic, TypeVar, final
 import attrs
 from typing_extensions import Unpack
 
+from metacache.caching.asking import Asked
 from metacache.caching.core import Caching
 from metacache.caching.flights import AllFlights
 from metacache.caching.statistics import ComputationCounts
@@ -22,6 +23,7 @@ from metacache.operations.options import Options, ViewOptions, refuse_unknown
 from metacache.operations.policies import ErrorPolicy, UndecodablePolicy
 from metacache.operations.readers import Reader
 from metacache.operations.requests import Operations
+from metacache.operations.results import Computed
 from metacache.operations.statistics import ClientStatistics, Counts
 from metacache.protocol.windows import Replies
 from metacache.serializers.builtin import BytesSerializer, IntSerializer, StrSerializer
@@ -59,7 +61,7 @@ class Core(Generic[T]):
         errors: ErrorPolicy,
         counts: Counts,
         computations: ComputationCounts,
-        flights: AllFlights[T],
+        flights: AllFlights[Computed[T] | Asked[T]],
     ) -> None:
         self.computations = computations
         self.flights = flights
