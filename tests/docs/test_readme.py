@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import ast
 import builtins
-import doctest
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import Final
 
 import attrs
@@ -20,81 +15,10 @@ import pytest
 from metacache import AsyncClient, Client, Cluster, InvalidArgumentError, Settings, __version__, errors
 from metacache.cluster.health import NodeState
 from metacache.options import Options, ViewOptions
-from metacache.testing import Memcached
-from tests.docs.readme import README, ROOT, Block, blocks, examples, table
+from tests.docs.pages import PAGES, ROOT
 
-EXAMPLE: Final = ROOT / "tests" / "plugins" / "example_plugin"
-QUOTED: Final = ("pyproject.toml", "metacache_plist/__init__.py", "tests/test_plist.py")
-
-
-# --- examples --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.usefixtures("shared_memcached")  # skips where there is none
-def test_every_example_does_what_is_written_below_it() -> None:
-    told: list[str] = []
-    session = examples()
-    assert len(session.examples) > 50
-    with ExitStack() as stack:
-        stack.callback(stop_servers, session)
-        result = doctest.DocTestRunner().run(session, out=told.append, clear_globs=False)
-    assert result.failed == 0, "".join(told)
-
-
-def stop_servers(session: doctest.DocTest) -> None:
-    """End what an example that failed has left running; after the last one nothing is."""
-    for value in session.globs.values():
-        if isinstance(value, Memcached):
-            value.close()
-
-
-@pytest.mark.usefixtures("shared_memcached")
-def test_an_example_that_does_otherwise_is_told_with_its_line() -> None:
-    told: list[str] = []
-    wrong = examples("# a title\n\n```python\n>>> 1 + 1\n3\n```\n")
-    assert doctest.DocTestRunner().run(wrong, out=told.append).failed == 1
-    assert 'File "README.md", line 4' in "".join(told)
-
-
-@pytest.mark.usefixtures("shared_memcached")
-def test_a_reader_who_runs_all_of_it_sees_on_stderr_what_is_quoted_and_no_more() -> None:
-    source = "".join(example.source for example in examples().examples)
-    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=300, check=False)
-    assert done.stderr.splitlines() == re.findall(r"^    (undecodable value .*)$", README, re.MULTILINE)
-    assert done.stderr
-    assert done.returncode == 0
-
-
-def test_type_checkers_accept_every_example(tmp_path: Path) -> None:
-    script = tmp_path / "readme.py"
-    script.write_text("".join(example.source for example in examples().examples))
-    checker = [sys.executable, "-m", "mypy", "--strict", "--warn-unreachable", f"--cache-dir={tmp_path}", str(script)]
-    done = subprocess.run(checker, capture_output=True, text=True, timeout=300, cwd=ROOT, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-# --- quotes ----------------------------------------------------------------------------------------------------------
-
-
-def is_example(block: Block) -> bool:
-    return block.text.startswith(">>> ")
-
-
-def test_a_block_that_is_not_run_is_quoted_from_the_example_of_a_plugin() -> None:
-    assert [block.before for block in blocks() if not is_example(block)] == [f"`{name}`:" for name in QUOTED]
-
-
-@pytest.mark.parametrize("name", QUOTED)
-def test_what_is_quoted_of_the_example_of_a_plugin_is_its_file(name: str) -> None:
-    quoted = [block.text for block in blocks() if block.before == f"`{name}`:"]
-    assert quoted == [(EXAMPLE / name).read_text()]
-
-
-def test_nothing_of_the_example_of_a_plugin_is_left_out() -> None:
-    files = {path.relative_to(EXAMPLE).as_posix() for path in EXAMPLE.rglob("*") if path.is_file()}
-    source = {name for name in files if "__pycache__" not in name}
-    assert source == {*QUOTED, "metacache_plist/py.typed"}
-    assert "`metacache_plist/py.typed`" in README
+PAGE: Final = PAGES[0]
+README: Final = PAGE.text
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
@@ -105,14 +29,14 @@ def bare(cell: str) -> str:
 
 
 def test_the_table_of_options_has_every_option_and_its_default() -> None:
-    told = {bare(name): ast.literal_eval(bare(default)) for name, (default, _) in table("option").items()}
+    told = {bare(name): ast.literal_eval(bare(default)) for name, (default, _) in PAGE.table("option").items()}
     assert told == attrs.asdict(Options(prefix=""))
-    views = next(cells[1] for verb, cells in table("verb").items() if "with_options" in verb)
+    views = next(cells[1] for verb, cells in PAGE.table("verb").items() if "with_options" in verb)
     assert set(re.findall(r"`(\w+)`", views)) == ViewOptions.__annotations__.keys()
 
 
 def test_the_table_of_settings_has_every_setting_and_its_default() -> None:
-    told = {bare(name): ast.literal_eval(default) for name, (default, _) in table("setting").items()}
+    told = {bare(name): ast.literal_eval(default) for name, (default, _) in PAGE.table("setting").items()}
     assert told == {field.name: getattr(Settings(), field.name) for field in attrs.fields(Settings)}
 
 
@@ -130,7 +54,7 @@ def test_every_setting_may_stand_in_a_url_but_those_said_not_to(field: str) -> N
 
 @pytest.mark.parametrize("client", [Client, AsyncClient])
 def test_the_table_of_verbs_has_every_verb(client: type) -> None:
-    told = {verb for cell in table("verb") for verb in re.findall(r"`(\w+)\(", cell)}
+    told = {verb for cell in PAGE.table("verb") for verb in re.findall(r"`(\w+)\(", cell)}
     other_close = {"aclose"} if client is Client else {"close"}
     public = {name for name in dir(client) if not name.startswith("_")}
     verbs = {name for name in public if callable(getattr(client, name))}
@@ -139,7 +63,7 @@ def test_the_table_of_verbs_has_every_verb(client: type) -> None:
 
 
 def test_the_table_of_serializers_has_every_one_with_its_wire_id_and_distribution() -> None:
-    told = {bare(name): (int(cells[0]), cells[-1]) for name, cells in table("name").items()}
+    told = {bare(name): (int(cells[0]), cells[-1]) for name, cells in PAGE.table("name").items()}
     plugins = entry_points(group="metacache.serializers")
     found = {plugin.name: (plugin.load().wire_id, plugin.dist.name if plugin.dist else "") for plugin in plugins}
     assert told == found
