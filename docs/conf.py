@@ -44,8 +44,8 @@ napoleon_use_ivar = True
 python_use_unqualified_type_names = True
 maximum_signature_line_length = 88
 
-# Every name in a signature must lead to its documentation, but for these. The build works without a network, so it reads
-# no inventory of other projects.
+# Every name in a signature must lead to its documentation, but for these. The build works without a network, so it
+# reads no inventory of other projects.
 nitpick_ignore_regex = [
     ("py:.*", r"(asyncio|builtins|collections|datetime|enum|pathlib|ssl|types|typing|typing_extensions)\..*"),
     # Type variables. Sphinx takes them for classes.
@@ -57,13 +57,13 @@ nitpick_ignore_regex = [
 ]
 
 
-def name_aliases(
-    app: Sphinx, what: str, name: str, obj: object, options: object, signature: str | None, returns: str | None
-) -> tuple[str | None, str | None]:
-    """Write `Ttl` in signatures where Sphinx writes `TypeAliasForwardRef('metacache.Ttl')`: in unions."""
-    return tuple(
-        part and re.sub(r"TypeAliasForwardRef\('metacache\.(\w+)'\)", r"\1", part) for part in (signature, returns)
-    )
+ALIAS = re.compile(r"TypeAliasForwardRef\('metacache\.(\w+)'\)")
+
+
+def name_aliases(*event: object) -> tuple[str | None, str | None]:
+    """Write `Ttl` in the signature and the result type where Sphinx writes `TypeAliasForwardRef('metacache.Ttl')`."""
+    signature, returns = (None if part is None else ALIAS.sub(r"\1", str(part)) for part in event[-2:])
+    return signature, returns
 
 
 def setup(app: Sphinx) -> None:
