@@ -40,7 +40,6 @@ from metacache.transports.limits import check_bodies
 
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import Any
 
     from metacache.client import Client
     from metacache.options import ClientOptions
@@ -346,11 +345,11 @@ class Cluster:
     ) -> Client[T]: ...
     def client(
         self,
-        type_: Any = bytes,  # Any: a type expression; the overloads say which
+        type_: type[T] | TypeForm[T] = bytes,  # type: ignore[assignment]  # the first overload: T is bytes
         *,
-        serializer: str | Serializer[Any] | None = None,  # Any: as above
+        serializer: str | Serializer[T] | None = None,
         **options: Unpack[ClientOptions],
-    ) -> Client[Any]:
+    ) -> Client[T]:
         """Return a client of values of *type_* on this cluster, which stays open when the client is closed.
 
         *serializer*: the name of an installed one or a Serializer; left out for bytes, str and int. *options*: see

@@ -16,18 +16,20 @@ class Serializer(Protocol[T]):
 
     @property
     def wire_id(self) -> int:
-        """Which serializer wrote a value, stored with each: 32, 64, … for a binary format, 16, 48, … for a text format.
+        """The id of the serializer, stored with each value that it writes.
 
-        README.md beside this file lists the ids in use. 224 (binary) and 240 (text) are private: other serializers may
-        have them too. Any other id is refused: other clients would take the value for a pickle, or for compressed.
+        A multiple of 32 for a binary format, 16 more than a multiple of 32 for a text format. The reference of client
+        flags lists the ids in use. 224 (binary) and 240 (text) are private: other serializers may have them too. Any
+        other id is refused, because other clients would read the value as a pickle or as compressed.
         """
         ...
 
     @property
     def fingerprint(self) -> int:
-        """0..65535: changes when the shape of T changes. 0: none, which a private wire_id does not allow.
+        """A number from 0 to 65535 that changes when the shape of T changes.
 
-        `metacache.serializers.fingerprint` makes one; with a private wire_id give it the serializer's name too.
+        0 means that there is none, which a private wire_id does not allow. `metacache.serializers.fingerprint` makes
+        one. With a private wire_id, pass it the serializer's name too.
         """
         ...
 
@@ -72,7 +74,7 @@ class Compressor(Protocol):
 
     @property
     def compressor_id(self) -> int:
-        """1..15: says in a stored value how it was compressed. 1 is zlib, 2 zstd."""
+        """The id of the compressor, 1 to 15, stored with each value. 1 is zlib, 2 is zstd."""
         ...
 
     @property

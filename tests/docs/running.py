@@ -65,7 +65,7 @@ class Session:
                 raise
 
     def close(self) -> None:
-        """Close the clients, transports and servers that the examples left open, then the servers of the addresses."""
+        """Close what the examples left open, then the servers of the addresses; reset the level of the loggers."""
         names = list(vars(self._module).values())
         for kind in (Client, Cluster, Pool, Connection, Memcached):
             for value in names:
@@ -73,6 +73,7 @@ class Session:
                     value.close()
         for server in self._servers.values():
             server.close()
+        logging.getLogger("metacache").setLevel(logging.NOTSET)
 
     def _run(self, block: Block) -> None:
         text = self._with_private_servers(block.text)
