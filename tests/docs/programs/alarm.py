@@ -7,22 +7,24 @@ from metacache.testing import Memcached
 
 
 class Stop(Exception):
-    """Raised by the handler."""
+    """The handler raises it."""
 
 
-def on_alarm(number: int, frame: object) -> None:
-    """Interrupt whatever runs."""
+def on_alarm(*_: object) -> None:
+    """Interrupt the call."""
     raise Stop
 
 
 signal.signal(signal.SIGALRM, on_alarm)
+stopped = False
 with Memcached() as server, connect(server.url, str) as texts:
     texts.set("greeting", "hello")
-    server.freeze()  # it answers nothing more
+    server.freeze()  # from now on it does not answer
     signal.setitimer(signal.ITIMER_REAL, 0.1)
     try:
         texts.get("greeting")
     except Stop:
-        print("stopped")
+        stopped = True
     server.thaw()
-    print(texts.get("greeting"))  # on a new connection
+    assert stopped
+    assert texts.get("greeting") == "hello"  # on a new connection

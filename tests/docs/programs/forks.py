@@ -1,4 +1,4 @@
-"""A client that is made before a fork serves the parent and the child."""
+"""One client, made before the fork, serves the parent and the child."""
 
 import os
 import sys
@@ -11,8 +11,8 @@ workers.set("started", 1)
 
 child = os.fork()
 if child == 0:
-    workers.increment("started")  # on a connection of the child
+    workers.increment("started")  # on a connection that the child dials
     os._exit(0)
 
 os.waitpid(child, 0)
-print(workers.get("started"))
+assert workers.get("started") == 2  # on the connection that the parent had before
