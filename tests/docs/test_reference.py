@@ -31,7 +31,7 @@ from metacache import (
     testing,
 )
 from metacache.__main__ import COMMANDS
-from metacache.options import Options, ViewOptions
+from metacache.operations.options import Options, ViewOptions
 from metacache.testing import FakeTransport
 from tests.docs.pages import PAGES, ROOT, Page
 
