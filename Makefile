@@ -57,8 +57,8 @@ $(VENV)/.installed: $(PROJECTS) | $(BIN)/python
 
 # The other clients too: the benchmarks are type-checked with everything else.
 $(VENV)/.dev: $(PROJECTS) | $(BIN)/python
-	$(PIP) -e '.[dev,bench]' $(EDITABLE_PLUGINS)
-	@touch $@ $(VENV)/.installed
+	$(PIP) -e '.[dev,bench,docs]' $(EDITABLE_PLUGINS)
+	@touch $@ $(VENV)/.installed $(VENV)/.docs
 
 # The reference is made from the docstrings of the installed package.
 $(VENV)/.docs: $(PROJECTS) | $(BIN)/python

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
+
+import attrs
 
 from metacache import __version__
 
@@ -58,14 +61,24 @@ nitpick_ignore_regex = [
 
 
 ALIAS = re.compile(r"TypeAliasForwardRef\('metacache\.(\w+)'\)")
+ATTRS_DEFAULT = re.compile(r"attr_dict\['(\w+)'\]\.default")
 
 
-def name_aliases(*event: object) -> tuple[str | None, str | None]:
-    """Write `Ttl` in the signature and the result type where Sphinx writes `TypeAliasForwardRef('metacache.Ttl')`."""
-    signature, returns = (None if part is None else ALIAS.sub(r"\1", str(part)) for part in event[-2:])
+def plain_signature(*event: object) -> tuple[str | None, str | None]:
+    """Write a signature as an author would: `Ttl` for the alias, and the values of defaults for their private names."""
+    described, signature, returns = event[3], *(None if part is None else str(part) for part in event[-2:])
+    defaults = {name: repr(field.default) for name, field in fields_of(described).items()}
+    if signature is not None:
+        signature = ATTRS_DEFAULT.sub(lambda match: defaults[match[1]], ALIAS.sub(r"\1", signature))
+        signature = signature.replace("= DEFAULTS", "= Settings()")
     return signature, returns
+
+
+def fields_of(described: object) -> Mapping[str, attrs.Attribute[object]]:
+    """Return the fields of an attrs class by name; of another object none."""
+    return attrs.fields_dict(described) if isinstance(described, type) and attrs.has(described) else {}
 
 
 def setup(app: Sphinx) -> None:
     """Register the hook above. Sphinx calls this."""
-    app.connect("autodoc-process-signature", name_aliases)
+    app.connect("autodoc-process-signature", plain_signature)

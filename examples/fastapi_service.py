@@ -25,7 +25,7 @@ class User:
 
 
 class Database:
-    """Stands for your database. It counts its reads, so that you see what the cache saves."""
+    """Stands for your database. It counts its reads, so that you see the effect of the cache."""
 
     def __init__(self) -> None:
         self.users = {"ada": User("Ada", 36)}

@@ -1,8 +1,7 @@
 """metacache: a strictly typed client for memcached's meta commands. This file is the shop window and nothing else."""
 
-from metacache.aio import AsyncClient
-from metacache.arguments import DEFAULT, Default, Ttl
-from metacache.client import Client
+from metacache.client.aio import AsyncClient
+from metacache.client.blocking import Client
 from metacache.cluster.aio import AsyncCluster
 from metacache.cluster.blocking import Cluster
 from metacache.cluster.health import NodeState
@@ -34,13 +33,15 @@ from metacache.errors import (
     ValueTooLargeError,
 )
 from metacache.nodes import Node
-from metacache.options import ClientOptions
+from metacache.operations.arguments import DEFAULT, Default, Ttl
+from metacache.operations.options import ClientOptions
+from metacache.operations.results import DeleteResult, Item, Metadata, Outcomes, StoreResult
+from metacache.operations.statistics import ClientStatistics
 from metacache.pool.aio import AsyncPool
 from metacache.pool.blocking import Pool
 from metacache.pool.state import PoolStatistics
 from metacache.protocol.keys import Key
 from metacache.protocol.windows import Replies
-from metacache.results import DeleteResult, Item, Metadata, Outcomes, StoreResult
 from metacache.routing import RendezvousRouter, Router
 from metacache.serializers import (
     Compressor,
@@ -52,10 +53,9 @@ from metacache.serializers import (
     load_serializer,
 )
 from metacache.settings import Settings
-from metacache.statistics import ClientStatistics
-from metacache.transports import AsyncTransport, Batch, Exchange, Operation, Transport
-from metacache.transports.aio import AsyncConnection
-from metacache.transports.blocking import Connection
+from metacache.transports.aio.connection import AsyncConnection
+from metacache.transports.base import AsyncTransport, Batch, Exchange, Operation, Transport
+from metacache.transports.blocking.connection import Connection
 
 __version__ = "0.1.0"
 

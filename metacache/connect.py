@@ -8,24 +8,24 @@ from typing import Any, Final, TypeVar, overload
 
 from typing_extensions import TypeForm, Unpack
 
-from metacache.aio import AsyncClient
-from metacache.client import Client
+from metacache.client.aio import AsyncClient
+from metacache.client.blocking import Client
 from metacache.cluster.aio import AsyncCluster
 from metacache.cluster.blocking import Cluster
-from metacache.cluster.loops.aio import PerLoop
+from metacache.cluster.per_loop import PerLoop
 from metacache.discovery import load_node_source
-from metacache.discovery.aio import AsyncWatch, poll
-from metacache.discovery.blocking import Watch
+from metacache.discovery.aio_watch import AsyncWatch, poll
 from metacache.discovery.follower import ask, known_nodes
 from metacache.discovery.sources import NodeSource
+from metacache.discovery.watch import Watch
 from metacache.errors import InvalidTypeError
 from metacache.nodes import Node
-from metacache.options import ClientOptions, options_of
+from metacache.operations.options import ClientOptions, options_of
 from metacache.serializers.builtin import BytesSerializer, IntSerializer, StrSerializer
 from metacache.serializers.discovery import load_serializer
 from metacache.serializers.fingerprints import check_type
+from metacache.serializers.interfaces import Serializer
 from metacache.serializers.names import type_name
-from metacache.serializers.protocols import Serializer
 from metacache.serializers.suggestions import suggestion
 from metacache.settings import Settings
 from metacache.urls import SourceOfNodes, parse_url

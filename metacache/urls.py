@@ -19,10 +19,10 @@ import attrs
 from metacache.discovery import load_node_source
 from metacache.errors import InvalidArgumentError, InvalidTypeError
 from metacache.nodes import Node, UnixAddress, has_surrogate
-from metacache.options import ClientOptions
+from metacache.operations.options import ClientOptions
 from metacache.settings import OnNodeDown, Settings, check_settings
 
-__all__ = ["Place", "SourceOfNodes", "parse_url"]
+__all__ = ["Location", "SourceOfNodes", "parse_url"]
 
 # What may stand in the query beside weights: the settings that are not credentials and no objects.
 _QUERY: Final[dict[str, Callable[[str], float | str]]] = {
@@ -78,10 +78,10 @@ class SourceOfNodes:
     port: int
 
 
-Place: TypeAlias = tuple[Node, ...] | SourceOfNodes
+Location: TypeAlias = tuple[Node, ...] | SourceOfNodes
 
 
-def parse_url(url: str, settings: Settings) -> tuple[Place, Settings]:
+def parse_url(url: str, settings: Settings) -> tuple[Location, Settings]:
     """Return where the nodes are that *url* names, and *settings* with what the URL says put over them.
 
     Raises InvalidArgumentError (InvalidTypeError) naming the part that is wrong; credentials are never quoted.
@@ -150,7 +150,7 @@ def _unescaped(text: str, part: str) -> str:
     raise InvalidArgumentError(f"{part} of the URL has percent-escapes that are not UTF-8")
 
 
-def _place(kind: str, where: str, path: str) -> Place:
+def _place(kind: str, where: str, path: str) -> Location:
     if kind == "unix":
         return (_unix(where, path),)
     if kind and (not where or path not in ("", "/")):
@@ -198,7 +198,7 @@ def _unix(where: str, path: str) -> Node:
     return Node(f"unix:{_decoded(path, 'the path')}")
 
 
-def _weighted(nodes: Place, weights: Sequence[float] | None) -> Place:
+def _weighted(nodes: Location, weights: Sequence[float] | None) -> Location:
     if weights is None:
         return nodes
     if isinstance(nodes, SourceOfNodes):

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from metacache.testing import Memcached, MemcachedNotFound
 from tests.certificates import options_of_a_server
+from tests.loops import ASYNCIO, BOTH, Factory
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "both_loops: runs on asyncio's own loop and on uvloop")
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Factory]:
+    return ASYNCIO if item.get_closest_marker("both_loops") is None else BOTH
 
 
 def start(*options: str, unix: bool = False) -> Memcached:

@@ -28,8 +28,8 @@ from metacache import (
     connect_async,
 )
 from metacache.discovery import DnsSource, ElastiCacheSource, StaticSource
-from metacache.discovery.aio import AsyncWatch
-from metacache.discovery.blocking import Watch
+from metacache.discovery.aio_watch import AsyncWatch
+from metacache.discovery.watch import Watch
 from metacache.testing import Memcached
 
 SECRET: Final = "canary"

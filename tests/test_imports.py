@@ -16,51 +16,112 @@ import metacache
 
 ROOT: Final = Path(metacache.__file__).parent
 
-# A room is a module, or a package with all in it. A line may import from the lines below it, a package from itself;
-# rooms that share a line do not import one another.
+# A room is a package with all in it, or a module. A line may import from the lines below it, and a room from itself.
+# Rooms that share a line do not import one another. A part of a room that has a line of its own keeps to that line.
 ORDER: Final[tuple[tuple[str, ...], ...]] = (
-    ("",),  # the shop window: metacache/__init__.py
+    ("",),  # metacache/__init__.py, the public names
     ("connect",),
     ("urls",),
-    ("client", "aio"),
-    ("effects",),
-    ("core",),
-    ("recipes",),
-    ("batches",),
+    ("client",),
+    ("operations.recipes",),
+    ("operations.batches",),
+    ("operations.requests",),
+    ("operations.readers", "operations.answers"),
+    ("operations.policies",),
+    ("operations.statistics",),
+    ("operations.options",),
     ("operations",),
-    ("readers", "answers"),
-    ("policies",),
-    ("statistics",),
-    ("options",),
-    ("arguments",),
     ("discovery",),
     ("cluster",),
     ("pool",),
-    ("admin",),
+    ("transports.blocking", "transports.aio"),
     ("transports",),
-    ("results",),
     ("serializers", "routing", "protocol"),
     ("settings",),
     ("nodes", "copying"),
     ("interrupts", "errors"),
 )
-# The public contract has a cluster make clients, and open itself from a URL: two doors up, each opened when it is used.
-DOORS: Final = {
-    "cluster/blocking.py": {"metacache.client", "metacache.connect", "metacache.options"},
-    "cluster/aio.py": {"metacache.aio", "metacache.connect", "metacache.options"},
+# The public contract has a cluster make clients, and open itself from a URL: two imports up, each made when it is used.
+LATE: Final = {
+    "cluster/blocking.py": {"metacache.client.blocking", "metacache.connect", "metacache.operations.options"},
+    "cluster/aio.py": {"metacache.client.aio", "metacache.connect", "metacache.operations.options"},
 }
 FREE: Final = {"testing", "__main__"}  # may import anything, and be imported by each other only
+BOTH: Final = {"", "connect"}  # rooms that serve both kinds of client
 
 RANK: Final = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 
-# Modules that do I/O or wait, and the files that may import them, as patterns of `Path.match`.
-GUARDED: Final[dict[str, tuple[str, ...]]] = {
-    "socket": ("blocking.py", "transports/**/aio.py", "transports/aio.py"),
-    "ssl": ("blocking.py", "transports/**/aio.py", "transports/aio.py", "settings.py", "urls.py"),
-    "threading": ("blocking.py",),
-    "selectors": ("blocking.py",),
-    "select": ("blocking.py",),
-    "asyncio": ("aio.py",),
+# Which modules do I/O, wait or read a clock, and why.
+GUARDED: Final[dict[str, dict[str, str]]] = {
+    "socket": {
+        "discovery/dns.py": "resolves the names of nodes",
+        "transports/resolving.py": "resolves the name of one node",
+        "transports/blocking/dialer.py": "connects",
+        "transports/blocking/stream.py": "sends and receives",
+        "transports/aio/dialer.py": "connects",
+    },
+    "ssl": {
+        "settings.py": "the type of `Settings.tls`",
+        "urls.py": "the context of a memcacheds URL",
+        "transports/resolving.py": "describes a failed TLS handshake",
+        "transports/blocking/stream.py": "catches what TLS sockets raise",
+    },
+    "threading": {
+        "cluster/blocking.py": "the lock of node health and of the node set",
+        "discovery/watch.py": "asks the source of nodes from time to time",
+        "transports/blocking/checkout.py": "callers wait for a connection",
+        "transports/resolving.py": "getaddrinfo has no timeout",
+    },
+    "select": {
+        "cluster/blocking_batch.py": "waits for several nodes",
+        "transports/blocking/connection.py": "waits for one node",
+        "transports/blocking/stream.py": "sees whether an idle connection is stale",
+    },
+    "selectors": {},
+    "asyncio": {
+        "client/aio_effects.py": "sleeps between attempts",
+        "cluster/aio.py": "drains removed nodes in tasks",
+        "cluster/aio_admin.py": "asks all nodes at the same time",
+        "cluster/aio_batch.py": "sends to several nodes at the same time",
+        "cluster/opening.py": "finds the nodes once for all who wait",
+        "cluster/per_loop.py": "a cluster for each event loop",
+        "discovery/aio_watch.py": "asks the source of nodes from time to time",
+        "transports/aio/connection.py": "one connection for the tasks of a loop",
+        "transports/aio/dialer.py": "connects",
+        "transports/aio/link.py": "sends and receives",
+        "transports/aio/loops.py": "finds the running loop",
+        "transports/aio/opening.py": "dials in a task",
+        "transports/aio/pending.py": "tasks wait for replies",
+        "transports/aio/timing.py": "timers",
+    },
+    "time": {
+        "client/core.py": "an expiry more than 30 days away is sent as a time of day",
+        "client/blocking_effects.py": "deadlines; sleeps between attempts",
+        "client/aio_effects.py": "deadlines",
+        "cluster/blocking.py": "deadlines, probes",
+        "cluster/blocking_batch.py": "deadlines",
+        "cluster/aio.py": "deadlines, probes",
+        "cluster/aio_batch.py": "deadlines",
+        "cluster/opening.py": "deadlines",
+        "discovery/watch.py": "when to ask again",
+        "discovery/aio_watch.py": "when to ask again",
+        "discovery/dns.py": "deadlines",
+        "discovery/elasticache.py": "deadlines",
+        "pool/blocking.py": "deadlines, idle times",
+        "pool/aio.py": "deadlines, idle times",
+        "transports/resolving.py": "how old an answer is",
+        "transports/blocking/checkout.py": "deadlines",
+        "transports/blocking/connection.py": "deadlines",
+        "transports/blocking/dialer.py": "deadlines",
+        "transports/blocking/exchange.py": "deadlines",
+        "transports/blocking/stream.py": "deadlines",
+        "transports/aio/connection.py": "deadlines",
+        "transports/aio/dialer.py": "deadlines",
+        "transports/aio/link.py": "when a reply arrived",
+        "transports/aio/opening.py": "deadlines",
+        "transports/aio/pending.py": "deadlines",
+        "transports/aio/timing.py": "timers",
+    },
 }
 
 
@@ -95,9 +156,19 @@ def is_module(name: str) -> bool:
 
 def room_of(name: str) -> str:
     """Return the room of a file (``pool/blocking.py``) or of a module (``metacache.pool.blocking``)."""
-    if "/" in name or name.endswith(".py"):
-        return name.removesuffix(".py").split("/")[0].replace("__init__", "")
-    return (name.split(".") + [""])[1]
+    parts = name.removesuffix(".py").split("/") if name.endswith(".py") else name.split(".")[1:]
+    dotted = ".".join(part for part in parts if part != "__init__")
+    found = [room for room in (*RANK, *FREE) if room and f"{dotted}.".startswith(f"{room}.")]
+    return max(found, key=len, default=dotted)
+
+
+def side_of(name: str) -> str | None:
+    """Return which kind of client a file or module serves: "aio", "blocking", or None for both."""
+    for part in name.removesuffix(".py").replace("/", ".").split("."):
+        for side in ("aio", "blocking"):
+            if part == side or part.startswith(f"{side}_"):
+                return side
+    return None
 
 
 ALL: Final = [found for path in sorted(ROOT.rglob("*.py")) for found in imports_of(path)]
@@ -108,25 +179,24 @@ def wrong_arrow(found: Import) -> str | None:
     if found.module.split(".")[0] != "metacache":
         return None
     here, there = room_of(found.file), room_of(found.module)
-    where = f"{found.file}:{found.line}: {here or 'the shop window'} imports {there or 'the shop window'}"
-    if here in FREE or (here == there and here) or found.module in DOORS.get(found.file, ()):
+    where = f"{found.file}:{found.line}: {here or 'the public names'} imports {there or 'the public names'}"
+    if here in FREE or found.module in LATE.get(found.file, ()):
         return None
     if here not in RANK or there not in RANK:
         return f"{where}, and one of them is in no line of ORDER"
+    if here not in BOTH and {side_of(found.file), side_of(found.module)} == {"aio", "blocking"}:
+        return f"{where}, which serves the other kind of client"
+    if here == there and here:
+        return None
     return None if RANK[here] < RANK[there] else f"{where}, which is not below it"
 
 
 def wrong_guard(found: Import) -> str | None:
     """Return what is wrong with *found* if it is a guarded module, if anything."""
     allowed = GUARDED.get(found.module.split(".")[0])
-    if allowed is None or room_of(found.file) in FREE or any(matches(found.file, pattern) for pattern in allowed):
+    if allowed is None or room_of(found.file) in FREE or found.file in allowed:
         return None
-    return f"{found.file}:{found.line}: {found.module} belongs into {', '.join(allowed)}"
-
-
-def matches(file: str, pattern: str) -> bool:
-    room, _, name = pattern.rpartition("/")
-    return file.split("/")[-1] == name and (not room or file.startswith(room.split("/")[0] + "/"))
+    return f"{found.file}:{found.line}: {found.module} is for {', '.join(allowed)}"
 
 
 def test_imports_go_down_only() -> None:
@@ -137,11 +207,17 @@ def test_io_stays_in_its_files() -> None:
     assert [wrong for found in ALL if (wrong := wrong_guard(found))] == []
 
 
+def test_each_module_that_may_do_io_does_it() -> None:
+    used = {(found.module.split(".")[0], found.file) for found in ALL}
+    listed = {(module, file) for module, files in GUARDED.items() for file in files}
+    assert listed - used == set()
+
+
 def test_the_walk_sees_the_arrows() -> None:
     assert len(ALL) > 200
     modules = {(found.file, found.module) for found in ALL}
-    assert ("client.py", "metacache.recipes") in modules, "a room named in a list"
-    assert ("transports/dialing/blocking.py", "socket") in modules
+    assert ("client/blocking.py", "metacache.operations.recipes") in modules, "a room named in a list"
+    assert ("transports/blocking/dialer.py", "socket") in modules
     assert any(file == "protocol/connection.py" and module.startswith("metacache.") for file, module in modules)
 
 
@@ -149,22 +225,28 @@ WRONG: Final = (
     ("protocol/keys.py", "metacache.serializers.frame", "not below"),
     ("protocol/keys.py", "metacache.routing", "not below"),
     ("routing/rendezvous.py", "metacache.protocol.keys", "not below"),
-    ("serializers/frame.py", "metacache.transports", "not below"),
-    ("operations.py", "metacache.client", "not below"),
-    ("client.py", "metacache.aio", "not below"),
+    ("serializers/frame.py", "metacache.transports.base", "not below"),
+    ("operations/requests.py", "metacache.client.blocking", "not below"),
+    ("operations/requests.py", "metacache.operations.batches", "not below"),
+    ("client/blocking.py", "metacache.client.aio", "the other kind"),
+    ("pool/aio.py", "metacache.transports.blocking.checkout", "the other kind"),
+    ("transports/aio/link.py", "metacache.transports.blocking.exchange", "the other kind"),
+    ("transports/limits.py", "metacache.transports.aio.link", "not below"),
     ("errors.py", "metacache.nodes", "not below"),
     ("pool/blocking.py", "metacache.cluster.blocking", "not below"),
-    ("transports/blocking.py", "metacache.operations", "not below"),
-    ("client.py", "metacache", "not below"),
-    ("client.py", "metacache.testing.fake", "no line of ORDER"),
+    ("transports/blocking/connection.py", "metacache.operations.requests", "not below"),
+    ("client/blocking.py", "metacache", "not below"),
+    ("client/blocking.py", "metacache.testing.fake", "no line of ORDER"),
     ("attic.py", "metacache.errors", "no line of ORDER"),
 )
 RIGHT: Final = (
-    ("client.py", "metacache.recipes"),
-    ("pool/blocking.py", "metacache.transports.blocking"),
+    ("client/blocking.py", "metacache.operations.recipes"),
+    ("operations/recipes.py", "metacache.operations.requests"),
+    ("pool/blocking.py", "metacache.transports.blocking.connection"),
+    ("transports/aio/link.py", "metacache.transports.limits"),
     ("pool/blocking.py", "metacache.pool.state"),
-    ("testing/fake.py", "metacache.client"),
-    ("__init__.py", "metacache.client"),
+    ("testing/fake.py", "metacache.client.blocking"),
+    ("__init__.py", "metacache.client.blocking"),
     ("routing/__init__.py", "metacache.nodes"),
 )
 
@@ -183,19 +265,16 @@ def test_an_arrow_down_is_allowed(file: str, module: str) -> None:
     ("file", "module", "is_wrong"),
     [
         ("protocol/connection.py", "socket", True),
-        ("operations.py", "threading", True),
-        ("client.py", "asyncio", True),
-        ("aio.py", "socket", True),
+        ("protocol/connection.py", "time", True),
+        ("operations/requests.py", "threading", True),
+        ("client/blocking.py", "asyncio", True),
+        ("client/aio.py", "socket", True),
         ("pool/aio.py", "ssl", True),
         ("settings.py", "socket", True),
-        ("transports/blocking.py", "asyncio", True),
+        ("transports/blocking/connection.py", "asyncio", True),
         ("pool/aio.py", "threading", True),
-        ("transports/streams/aio.py", "socket", False),
-        ("transports/aio.py", "ssl", False),
         ("settings.py", "ssl", False),
-        ("urls.py", "ssl", False),
-        ("pool/blocking.py", "threading", False),
-        ("cluster/aio.py", "asyncio", False),
+        ("transports/aio/link.py", "asyncio", False),
         ("testing/memcached.py", "socket", False),
     ],
 )

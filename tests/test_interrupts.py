@@ -17,7 +17,7 @@ from types import FrameType
 import pytest
 
 from metacache import ConnectError, Connection, Node, OperationTimeout, ServerError, Settings
-from metacache.admin import ping
+from metacache.cluster.admin import ping
 from metacache.interrupts import (
     call_each,
     clear_frames,
@@ -26,7 +26,7 @@ from metacache.interrupts import (
     is_injected,
     is_own,
 )
-from metacache.transports.dialing.blocking import Dialer
+from metacache.transports.blocking.dialer import Dialer
 
 CLASSES: list[type[Exception]] = [
     TimeoutError,

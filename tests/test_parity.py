@@ -37,7 +37,7 @@ ONLY: Final = {
     "close",  # aclose
     "begin",  # run_batch: a batch is driven by its caller, or by the loop
     "begin_lent",  # a loop's pool lends no connection: tasks share them
-    "leave_behind",  # a loop does not survive a fork
+    "reset_after_fork",  # a loop does not survive a fork
     "waiting",  # many tasks wait on one AsyncConnection
     # A cluster's batch waits in the lines of several pools at once.
     *("try_begin", "join", "leave", "wait_until", "failed", "closed"),

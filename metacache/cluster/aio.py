@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Final, Protocol, Self, TypeVar, final, overloa
 
 from typing_extensions import TypeForm, Unpack, override
 
-from metacache import admin
-from metacache.cluster.admin.aio import ask_each
-from metacache.cluster.batches.aio import run_parts
+from metacache.cluster import admin
+from metacache.cluster.aio_admin import ask_each
+from metacache.cluster.aio_batch import run_parts
 from metacache.cluster.health import HEALTHY, NodeState
-from metacache.cluster.keeper import Keeper, StateListener, is_event
-from metacache.cluster.opening.aio import Opening
+from metacache.cluster.health_tracker import HealthTracker, StateListener, is_node_failure
+from metacache.cluster.opening import Opening
 from metacache.cluster.table import Member, Table
 from metacache.cluster.unopened import UNOPENED, Find
 from metacache.copying import refuse_copy
@@ -38,18 +38,18 @@ from metacache.pool.aio import AsyncPool
 from metacache.protocol.windows import Replies
 from metacache.routing import RendezvousRouter, Router
 from metacache.settings import Settings, check_settings
-from metacache.transports.aio import AsyncConnection
+from metacache.transports.aio.connection import AsyncConnection
+from metacache.transports.aio.loops import running_loop
 from metacache.transports.limits import check_bodies
-from metacache.transports.loops.aio import running_loop
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from metacache.aio import AsyncClient
-    from metacache.options import ClientOptions
+    from metacache.client.aio import AsyncClient
+    from metacache.operations.options import ClientOptions
     from metacache.pool.state import PoolStatistics
-    from metacache.serializers.protocols import Serializer
-    from metacache.transports import Batch, Operation
+    from metacache.serializers.interfaces import Serializer
+    from metacache.transports.base import Batch, Operation
 
 __all__ = ["AsyncCluster"]
 
@@ -115,7 +115,7 @@ class AsyncCluster:
         self._attached: list[_Closeable] = []
         self._draining: dict[AsyncPool, asyncio.Task[None]] = {}
         self._closed = False
-        self._keeper = Keeper(nullcontext(), on_state_change)
+        self._keeper = HealthTracker(nullcontext(), on_state_change)
         self._is_open = False
         self._table: Table[AsyncPool] = Table(UNOPENED, {}, moves=False)
         self.settled: Table[AsyncPool] | None = None
@@ -145,7 +145,7 @@ class AsyncCluster:
         table = self._table
         member = table.members.get(node.name)
         # A connection of a node that was drained says nothing of another that has its name now.
-        if member is not None and member.node.address == node.address and is_event(error):
+        if member is not None and member.node.address == node.address and is_node_failure(error):
             self._keeper.failed(table, member, monotonic())
 
     @override
@@ -223,7 +223,7 @@ class AsyncCluster:
         except MetacacheError as error:
             if not is_own(error):
                 raise
-            found = False if is_event(error) else None
+            found = False if is_node_failure(error) else None
         finally:
             self._keeper.end_probe(table, member, monotonic(), found)
         return found is True
@@ -357,7 +357,7 @@ class AsyncCluster:
         *serializer*: the name of an installed one or a Serializer; left out for bytes, str and int. *options*: see
         `ClientOptions`. Raises SerializerNotFound, InvalidArgumentError.
         """
-        from metacache.aio import AsyncClient
+        from metacache.client.aio import AsyncClient
         from metacache.connect import serializer_for
 
         return AsyncClient(self, serializer_for(type_, serializer), **options)

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Final, Protocol, Self, TypeVar, final, overloa
 
 from typing_extensions import TypeForm, Unpack, override
 
-from metacache import admin
-from metacache.cluster.admin.blocking import ask_each
-from metacache.cluster.batches.blocking import ClusterExchange
+from metacache.cluster import admin
+from metacache.cluster.blocking_admin import ask_each
+from metacache.cluster.blocking_batch import ClusterExchange
 from metacache.cluster.health import HEALTHY, NodeState
-from metacache.cluster.keeper import Keeper, StateListener, is_event
+from metacache.cluster.health_tracker import HealthTracker, StateListener, is_node_failure
 from metacache.cluster.table import Member, Table
 from metacache.copying import refuse_copy
 from metacache.errors import (
@@ -41,11 +41,11 @@ from metacache.transports.limits import check_bodies
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from metacache.client import Client
-    from metacache.options import ClientOptions
+    from metacache.client.blocking import Client
+    from metacache.operations.options import ClientOptions
     from metacache.pool.state import PoolStatistics
-    from metacache.serializers.protocols import Serializer
-    from metacache.transports import Batch, Exchange, Operation
+    from metacache.serializers.interfaces import Serializer
+    from metacache.transports.base import Batch, Exchange, Operation
 
 __all__ = ["Cluster"]
 
@@ -105,7 +105,7 @@ class Cluster:
         self._closed = False
         # Re-entrant: a signal's handler that comes to it would wait for ever for the thread that it interrupted.
         self._lock = threading.RLock()
-        self._keeper = Keeper(self._lock, on_state_change)
+        self._keeper = HealthTracker(self._lock, on_state_change)
         self._table = self._table_of(nodes_of(nodes), None)
         forget_in_children(self)
 
@@ -195,7 +195,7 @@ class Cluster:
         except MetacacheError as error:
             if not is_own(error):
                 raise
-            found = False if is_event(error) else None
+            found = False if is_node_failure(error) else None
         finally:
             self._keeper.end_probe(table, member, monotonic(), found)
         return found is True
@@ -208,7 +208,7 @@ class Cluster:
             if self._closed or self._table is table:
                 raise error
             return self._run_carefully(op, deadline)  # the nodes were set meanwhile, and this one was drained
-        if is_event(error):
+        if is_node_failure(error):
             self._keeper.failed(table, member, monotonic())
         if isinstance(error, ConnectError) and member.health.is_down and self._moves:
             return self._run_carefully(op, deadline)
@@ -311,7 +311,7 @@ class Cluster:
         if is_late:
             closeable.close()
 
-    def leave_behind(self) -> None:
+    def reset_after_fork(self) -> None:
         """In a forked child: replace the lock, which a thread of the parent may have held."""
         self._lock = threading.RLock()
         self._keeper = self._keeper.guarded_by(self._lock)
@@ -355,7 +355,7 @@ class Cluster:
         *serializer*: the name of an installed one or a Serializer; left out for bytes, str and int. *options*: see
         `ClientOptions`. Raises SerializerNotFound, InvalidArgumentError.
         """
-        from metacache.client import Client
+        from metacache.client.blocking import Client
         from metacache.connect import serializer_for
 
         return Client(self, serializer_for(type_, serializer), **options)

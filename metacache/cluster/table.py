@@ -17,7 +17,7 @@ from metacache.errors import ConnectError, InvalidArgumentError, MetacacheError,
 from metacache.nodes import Node
 from metacache.protocol.windows import Replies
 from metacache.routing import Router, split
-from metacache.transports import Batch
+from metacache.transports.base import Batch
 
 __all__ = ["Assignment", "Member", "Table", "fill_part", "part_of"]
 
@@ -211,7 +211,7 @@ def part_of(batch: Batch, indices: Sequence[int]) -> Batch:
     given = [batch.given[index] for index in indices]
     keys = [batch.keys[index] for index in indices]
     heads = [batch.heads[index] for index in indices]
-    return Batch(batch.verb, given, keys, heads, bodies, quiet=batch.quiet)
+    return Batch(batch.verb, given, keys, heads, bodies)
 
 
 def fill_part(whole: Replies, indices: Sequence[int], part: Replies) -> None:

@@ -21,14 +21,14 @@ from metacache.nodes import Node
 from metacache.pool.state import RETRY, Limits, Open, PoolStatistics
 from metacache.protocol.keys import Key
 from metacache.settings import Settings, check_settings
-from metacache.transports.account import Age, Discard
-from metacache.transports.aio import AsyncConnection
+from metacache.transports.aio.connection import AsyncConnection
+from metacache.transports.counters import CloseReason, IdleTimes
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from metacache.protocol.windows import Replies
-    from metacache.transports import Batch, Operation
+    from metacache.transports.base import Batch, Operation
 
 __all__ = ["AsyncPool"]
 
@@ -112,7 +112,7 @@ class AsyncPool:
             idle=sum(connection.age is not None for connection in connections),
             waiting=sum(connection.waiting for connection in connections),
             created=sum(connection.tally.dialled for connection in connections),
-            discarded={cause: sum(each.tally.discarded[cause] for each in connections) for cause in Discard},
+            discarded={cause: sum(each.tally.discarded[cause] for each in connections) for cause in CloseReason},
             waits=sum(connection.waits.count for connection in connections),
             wait_seconds=sum(connection.waits.seconds(now) for connection in connections),
         )
@@ -220,5 +220,5 @@ class AsyncPool:
             dated[index][0].discard(cause)
 
 
-def _used(dated: tuple[AsyncConnection, Age]) -> float:
+def _used(dated: tuple[AsyncConnection, IdleTimes]) -> float:
     return dated[1].used

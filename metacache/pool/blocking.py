@@ -21,17 +21,17 @@ from metacache.nodes import Node
 from metacache.pool.state import Decision, Limits, Open, PoolStatistics, Refuse, Wait
 from metacache.protocol.keys import Key
 from metacache.settings import Settings, check_settings
-from metacache.transports.account import Ledger
-from metacache.transports.blocking import Connection
-from metacache.transports.exchange import FailedExchange
+from metacache.transports.blocking.checkout import Checkout, IdleStack, Waiter, Waker
+from metacache.transports.blocking.connection import Connection
+from metacache.transports.blocking.exchange import FailedExchange
+from metacache.transports.counters import CountRegistry
 from metacache.transports.forking import forget_in_children
-from metacache.transports.waiting.blocking import Bell, Lender, Shelf, Waiter
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from metacache.protocol.windows import Replies
-    from metacache.transports import Batch, Exchange, Operation
+    from metacache.transports.base import Batch, Exchange, Operation
 
 __all__ = ["Pool"]
 
@@ -79,11 +79,11 @@ class Pool:
         self._limits = Limits.of(settings)
         self._round_at = self._limits.next_round(monotonic())
         self._is_limited = self._round_at != math.inf
-        self._ledger = Ledger()
+        self._ledger = CountRegistry()
         self._waits = 0
         self._wait_seconds = 0.0
         self._failed_at = -math.inf
-        self._lender: Lender[Connection] = Lender(self._new, settings.pool_size, may_make=self._may_open)
+        self._lender: Checkout[Connection] = Checkout(self._new, settings.pool_size, may_make=self._may_open)
         self._refer()
         forget_in_children(self)
 
@@ -143,7 +143,7 @@ class Pool:
                 began = monotonic()
                 deadline = began + self._settings.timeout if deadline is None else deadline
                 connection, handed_at = self._wait(deadline, op.verb.name, op.given)
-            shelf: Shelf[Connection] | None = None
+            shelf: IdleStack[Connection] | None = None
             try:
                 result = connection.run(op, deadline=deadline)
             except BaseException as error:
@@ -164,7 +164,7 @@ class Pool:
 
     def _shelf_after(
         self, error: BaseException, connection: Connection, began: float, handed_at: float
-    ) -> Shelf[Connection]:
+    ) -> IdleStack[Connection]:
         """Return where to put *connection*, for which a caller waited from *began* on, after it raised *error*."""
         if isinstance(error, ConnectError) and is_own(error):
             self._note_failed_dial(error, connection)
@@ -223,7 +223,7 @@ class Pool:
         connection = self._lender.look() if waiter is None else self._lender.collect(waiter)
         return None if connection is None else self._start(connection, batch, deadline)
 
-    def join(self, bell: Bell) -> Waiter[Connection]:
+    def join(self, bell: Waker) -> Waiter[Connection]:
         """Stand in line for a connection; *bell* is rung when there is one."""
         self._waits += 1
         return self._lender.join(bell)
@@ -334,7 +334,7 @@ class Pool:
         for index, cause in self._limits.discard([age for _, age in dated], now).items():
             dated[index][0].discard(cause)
 
-    def leave_behind(self) -> None:
+    def reset_after_fork(self) -> None:
         """In a forked child: forget what is lent to threads of the parent, and locks that nobody will release."""
         self._lender.reset()
         self._refer()

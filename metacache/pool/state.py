@@ -12,7 +12,7 @@ from typing import Final, TypeAlias, final
 import attrs
 
 from metacache.settings import Settings
-from metacache.transports.account import Age, Discard
+from metacache.transports.counters import CloseReason, IdleTimes
 
 __all__ = ["RETRY", "Decision", "Limits", "Open", "PoolStatistics", "Refuse", "Wait"]
 
@@ -86,13 +86,13 @@ class Limits:
             return Open()
         return Wait(until) if until > now else Refuse()
 
-    def discard(self, idle: Sequence[Age], now: float) -> Mapping[int, Discard]:
+    def discard(self, idle: Sequence[IdleTimes], now: float) -> Mapping[int, CloseReason]:
         """Return which of the *idle*, longest unused first, are to be closed, by index.
 
         The old always; the long unused as long as `min_idle` are left.
         """
         old = {
-            index: Discard.OLD
+            index: CloseReason.OLD
             for index, age in enumerate(idle)
             if self.max_lifetime is not None and now - age.opened >= self.max_lifetime
         }
@@ -102,7 +102,7 @@ class Limits:
             for index, age in enumerate(idle)
             if index not in old and self.max_idle_time is not None and now - age.used >= self.max_idle_time
         ]
-        return old | dict.fromkeys(unused[: max(surplus, 0)], Discard.IDLE)
+        return old | dict.fromkeys(unused[: max(surplus, 0)], CloseReason.IDLE)
 
     def next_round(self, now: float) -> float:
         """Return when to look through the idle again; infinity when nothing limits them."""
@@ -131,6 +131,6 @@ class PoolStatistics:
     idle: int
     waiting: int
     created: int
-    discarded: Mapping[Discard, int]
+    discarded: Mapping[CloseReason, int]
     waits: int
     wait_seconds: float

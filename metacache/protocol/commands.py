@@ -14,7 +14,7 @@ from typing import Final, final
 import attrs
 
 from metacache.errors import InvalidArgumentError, InvalidTypeError
-from metacache.protocol.flags import Takes, Token, encode_flags
+from metacache.protocol.flags import Commands, Token, encode_flags
 from metacache.settings import shown
 
 __all__ = [
@@ -92,14 +92,12 @@ class Command:
     ``receive``: bytes worth asking of one recv.
     ``has_value``: a hit brings a data block. ``has_plain_hd``: HD is its usual reply.
     ``whole``: those of the codes that may be all of a reply.
-    ``silence``: what no reply means when the request was quiet (None: it always replies).
     """
 
     name: str
     codes: frozenset[bytes]
     echoes: bool = False
     closes_on_client_error: bool = False
-    silence: bytes | None = None
     framing: Framing = Framing.META
     is_admin: bool = False
     ends: bool = False
@@ -114,14 +112,14 @@ def _codes(text: str) -> frozenset[bytes]:
 
 
 # protocol.txt, "Meta Get" … "Meta Arithmetic". A VA to an mg without v, or an HD to one with it, is an off-by-one.
-MG: Final = Command("mg", _codes("HD EN"), echoes=True, silence=b"EN")
-MG_VALUE: Final = Command("mg", _codes("VA EN"), echoes=True, silence=b"EN")
-MG_CONDITIONAL: Final = Command("mg", _codes("VA HD EN"), echoes=True, silence=b"EN")
-MS: Final = Command("ms", _codes("HD NS EX NF"), echoes=True, silence=b"HD", closes_on_client_error=True, receive=448)
-MD: Final = Command("md", _codes("HD NF EX"), echoes=True, silence=b"HD")
-MD_DROP: Final = Command("md", _codes("HD NF EX NS"), echoes=True, silence=b"HD")
-MA: Final = Command("ma", _codes("HD NF EX NS"), echoes=True, silence=b"HD")
-MA_VALUE: Final = Command("ma", _codes("VA NF EX NS"), echoes=True, silence=b"HD")
+MG: Final = Command("mg", _codes("HD EN"), echoes=True)
+MG_VALUE: Final = Command("mg", _codes("VA EN"), echoes=True)
+MG_CONDITIONAL: Final = Command("mg", _codes("VA HD EN"), echoes=True)
+MS: Final = Command("ms", _codes("HD NS EX NF"), echoes=True, closes_on_client_error=True, receive=448)
+MD: Final = Command("md", _codes("HD NF EX"), echoes=True)
+MD_DROP: Final = Command("md", _codes("HD NF EX NS"), echoes=True)
+MA: Final = Command("ma", _codes("HD NF EX NS"), echoes=True)
+MA_VALUE: Final = Command("ma", _codes("VA NF EX NS"), echoes=True)
 ME: Final = Command("me", _codes("ME EN"), framing=Framing.KEYED)
 MN: Final = Command("mn", _codes("MN"))
 VERSION: Final = Command("version", _codes("VERSION"), is_admin=True)
@@ -154,7 +152,7 @@ def meta_get(key: bytes, flags: Mapping[str, Token]) -> Request:
     """
     wants_value = bool(flags.get("value"))
     command = (MG_CONDITIONAL if flags.get("unless_cas") else MG_VALUE) if wants_value else MG
-    return Request(command, _head("mg", key, encode_flags(Takes.MG, flags)))
+    return Request(command, _head("mg", key, encode_flags(Commands.MG, flags)))
 
 
 def meta_set(key: bytes, body: bytes, flags: Mapping[str, Token]) -> Request:
@@ -163,18 +161,18 @@ def meta_set(key: bytes, body: bytes, flags: Mapping[str, Token]) -> Request:
         raise InvalidTypeError(f"the data block is bytes, not {type(body).__name__}")
     if len(body) > MAX_BODY:
         raise InvalidArgumentError(f"the data block is {len(body)} bytes, the protocol takes {MAX_BODY}")
-    return Request(MS, _head("ms", key, b" %d" % len(body) + encode_flags(Takes.MS, flags)), body)
+    return Request(MS, _head("ms", key, b" %d" % len(body) + encode_flags(Commands.MS, flags)), body)
 
 
 def meta_delete(key: bytes, flags: Mapping[str, Token]) -> Request:
     """Return ``md key flags``."""
     command = MD_DROP if flags.get("drop_value") else MD
-    return Request(command, _head("md", key, encode_flags(Takes.MD, flags)))
+    return Request(command, _head("md", key, encode_flags(Commands.MD, flags)))
 
 
 def meta_arithmetic(key: bytes, flags: Mapping[str, Token]) -> Request:
     """Return ``ma key flags``; the mode is ``"+"`` (or I) and ``"-"`` (or D)."""
-    return Request(MA_VALUE if flags.get("value") else MA, _head("ma", key, encode_flags(Takes.MA, flags)))
+    return Request(MA_VALUE if flags.get("value") else MA, _head("ma", key, encode_flags(Commands.MA, flags)))
 
 
 def meta_debug(key: bytes, *, base64: bool = False) -> Request:

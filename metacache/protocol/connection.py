@@ -16,7 +16,7 @@ from metacache.errors import ConnectError, ProtocolError
 from metacache.protocol.commands import MN, Command, Framing
 from metacache.protocol.expectations import AdminBlock, KeyedReply, Single
 from metacache.protocol.replies import OPAQUES, Opaque, foreign, known_headers, refusal, value_header
-from metacache.protocol.windows import LONGEST_SPLIT, QuietWindow, Window
+from metacache.protocol.windows import LONGEST_SPLIT, Window
 
 if TYPE_CHECKING:
     from metacache.protocol.expectations import Answer, Expectation
@@ -122,16 +122,6 @@ class ProtocolConnection:
         window = Window(command, len(marked), first if len(marked) > 1 else last, last)
         self._expected.append(window)
         return _joined(marked, bodies), window
-
-    def send_quiet(
-        self, command: Command, heads: Sequence[bytes], bodies: Sequence[bytes] | None
-    ) -> tuple[bytes, QuietWindow]:
-        """Return the bytes of a window of quiet requests closed by ``mn``, an opaque on each, and its expectation."""
-        opaques = [self.next_opaque() for _ in heads]
-        window = QuietWindow(command, opaques)
-        self._expected.append(window)
-        marked = [b"%b q %b" % (head, opaque[1]) for head, opaque in zip(heads, opaques, strict=True)]
-        return _joined(marked, bodies) + b"mn\r\n", window
 
     def answers(self, data: bytes) -> list[Answer | Expectation]:
         """As `receive`, but for each single request the answer itself."""

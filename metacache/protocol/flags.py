@@ -14,7 +14,17 @@ import attrs
 
 from metacache.errors import InvalidArgumentError, InvalidTypeError
 
-__all__ = ["I32_MAX", "MAX_FLAGS", "REQUEST_FLAGS", "U64_MAX", "Flag", "Takes", "Token", "encode_flags", "numeric_flag"]
+__all__ = [
+    "I32_MAX",
+    "MAX_FLAGS",
+    "REQUEST_FLAGS",
+    "U64_MAX",
+    "Commands",
+    "Flag",
+    "Token",
+    "encode_flags",
+    "numeric_flag",
+]
 
 Token: TypeAlias = int | str | bytes | bool
 
@@ -25,7 +35,7 @@ MAX_OPAQUE: Final = 31  # the server's limit of 32 counts the letter O
 MAX_FLAGS: Final = 16  # ms on 1.6.18; mg, md and ma take 17, 1.6.45 one more each
 
 
-class Takes(enum.Flag):
+class Commands(enum.Flag):
     """The commands a flag acts on.
 
     The server ignores a known flag elsewhere; here it is refused, for it would fail silently.
@@ -84,12 +94,12 @@ class Flag:
     letter: bytes
     name: str
     token: Callable[[str, Token], bytes] | None
-    commands: Takes
+    commands: Commands
     since: str = "1.6.18"
     beside: tuple[str, ...] = ()
 
 
-_MG, _MS, _MD, _MA, _ALL = Takes.MG, Takes.MS, Takes.MD, Takes.MA, Takes.ALL
+_MG, _MS, _MD, _MA, _ALL = Commands.MG, Commands.MS, Commands.MD, Commands.MA, Commands.ALL
 
 REQUEST_FLAGS: Final = (
     Flag(b"b", "base64", None, _ALL),
@@ -127,7 +137,7 @@ REQUEST_FLAGS: Final = (
 _BY_NAME: Final = {flag.name: flag for flag in REQUEST_FLAGS}
 
 
-def encode_flags(command: Takes, flags: Mapping[str, Token]) -> bytes:
+def encode_flags(command: Commands, flags: Mapping[str, Token]) -> bytes:
     """Return the flags of one request as bytes, each with a space before it, in the order given.
 
     The server runs flags from left to right: ``{"return_ttl": True, "ttl": 60}`` tells the time to live before the
@@ -163,7 +173,7 @@ def _takes_token(name: str) -> bool:
     return flag is None or flag.token is not None
 
 
-def _acting(name: str, command: Takes, given: Mapping[str, Token]) -> Flag:
+def _acting(name: str, command: Commands, given: Mapping[str, Token]) -> Flag:
     flag = _BY_NAME.get(name)
     if flag is None:
         raise InvalidArgumentError(f"no request flag is called {name!r}")

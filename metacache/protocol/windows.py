@@ -1,7 +1,7 @@
 """What a connection waits for when a batch is under way: the replies to a window of requests.
 
-A window of ordinary requests begins and ends with an opaque; a window of quiet ones ends with ``mn``. Nothing is handed
-out before the end was seen, and every count, code and length agreed; a doubt is a ProtocolError.
+A window begins and ends with an opaque. Nothing is handed out before the end was seen, and every count, code and length
+agreed; a doubt is a ProtocolError.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 import itertools
 from typing import Final, final
 
-from metacache.errors import ConnectError, ConnectionLost, MetacacheError, ProtocolError
+from metacache.errors import ConnectError, ConnectionLost, MetacacheError
 from metacache.protocol.commands import Command
-from metacache.protocol.expectations import Answer, Single, wrong_opaque
-from metacache.protocol.replies import Opaque, Refusal, Reply, find_flag, known_sizes, return_flags, value_header
+from metacache.protocol.expectations import Answer, Single
+from metacache.protocol.replies import Opaque, Refusal, known_sizes, value_header
 
-__all__ = ["LONGEST_SPLIT", "QuietWindow", "Replies", "Window", "closing_error"]
+__all__ = ["LONGEST_SPLIT", "Replies", "Window", "closing_error"]
 
 # Bytes that are split at CRLF in one go. More comes only with a data block that is longer still, whose length is known:
 # splitting such a block could take nine times its memory.
@@ -164,83 +164,13 @@ class Window:
         return False
 
 
-@final
-class QuietWindow:
-    """The replies to quiet requests, each with its opaque, closed by an ``mn``.
-
-    The client's own batches never use this; it is for whoever sends raw commands. What stays unanswered succeeded (ms,
-    md, ma) or missed (mg). An error line names no request: it is given to every request between the neighbouring
-    opaques.
-    """
-
-    __slots__ = ("_line", "_next", "_opaques", "_pending", "closes", "command", "needed", "replies")
-
-    def __init__(self, command: Command, opaques: list[Opaque]) -> None:
-        if command.silence is None:
-            raise ProtocolError(f"{command.name} is never quiet")
-        self.command = command
-        self.needed = 1
-        self.closes = False
-        self.replies = Replies()
-        self._opaques = [opaque[1] for opaque in opaques]
-        self._next = 0
-        self._pending: MetacacheError | None = None
-        self._line = Command(
-            command.name, command.codes | {b"MN"}, closes_on_client_error=command.closes_on_client_error
-        )
-
-    def parse(self, data: bytes, pos: int, limit: int, /) -> int:
-        """Consume what is there; see `Expectation`."""
-        while self.needed:
-            single = Single(self._line, None)
-            pos = single.parse(data, pos, limit)
-            if single.answer is None:
-                self.needed = single.needed
-                return pos
-            self._take(single.answer)
-        return pos
-
-    def _take(self, answer: Answer) -> None:
-        if isinstance(answer, Refusal):
-            self._pending = answer.error
-            # Whether a silent write was done can no longer be told, so only reads go on with this connection.
-            self.closes = answer.closes or self.command.name != "mg"
-            if not answer.closes:
-                return
-        if isinstance(answer, Refusal) or answer[0][0] == b"MN":
-            self._settle(len(self._opaques))
-            self.needed = 0
-            return
-        index = self._index(answer)
-        self._settle(index)
-        self.replies.add(answer)
-        self._next = index + 1
-
-    def _index(self, reply: Reply) -> int:
-        token = b"O" + (find_flag(return_flags(reply), b"O") or b"")
-        if token not in self._opaques[self._next :]:
-            raise wrong_opaque(reply[0], self.command)
-        return self._opaques.index(token, self._next)
-
-    def _settle(self, stop: int) -> None:
-        """Decide the requests before *stop* that stayed unanswered."""
-        silence: Reply = ([self.command.silence or b""], None)
-        for _ in range(self._next, stop):
-            self.replies.add(silence if self._pending is None else Refusal(self._pending, closes=False))
-        self._pending = None
-
-    def end_of_stream(self) -> bool:
-        """Return False: the end is never the answer."""
-        return False
-
-
 def closing_error(answer: object, *, is_first: bool) -> MetacacheError:
     """Return what *answer*, an error line or a window cut short by one, means for all requests that follow it.
 
     *is_first*: nothing was answered on the connection before; a server that refuses the connection took nothing then.
     """
     error = answer.error if isinstance(answer, Refusal) else None
-    if isinstance(answer, Window | QuietWindow) and len(answer.replies.headers) == 1:
+    if isinstance(answer, Window) and len(answer.replies.headers) == 1:
         error = answer.replies.errors.get(0)
     if is_first and isinstance(error, ConnectError):
         return ConnectError(error.message)

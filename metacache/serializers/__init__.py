@@ -5,7 +5,7 @@ from metacache.serializers.compression import Zlib
 from metacache.serializers.discovery import SerializerInfo, available_serializers, load_serializer
 from metacache.serializers.fingerprints import fingerprint
 from metacache.serializers.forms import Form, resolve
-from metacache.serializers.protocols import Compressor, Serializer, SerializerPlugin
+from metacache.serializers.interfaces import Compressor, Serializer, SerializerPlugin
 from metacache.serializers.roundtrips import RoundTrip, difference
 
 __all__ = [

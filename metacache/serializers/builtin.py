@@ -19,7 +19,7 @@ from metacache.serializers.checks import json_form, widener
 from metacache.serializers.fingerprints import fingerprint
 from metacache.serializers.fits import Value, finder, json_value
 from metacache.serializers.forms import Type
-from metacache.serializers.protocols import Serializer
+from metacache.serializers.interfaces import Serializer
 from metacache.serializers.roundtrips import Refusals
 from metacache.serializers.sameness import Comparer
 

@@ -12,7 +12,7 @@ import attrs
 
 from metacache.errors import SerializationError, ValueTooLargeError
 from metacache.interrupts import fails_again
-from metacache.serializers.protocols import Compressor
+from metacache.serializers.interfaces import Compressor
 from metacache.settings import between
 
 __all__ = ["ZLIB", "Zlib", "check_decompresses", "installed_compressor"]

@@ -11,9 +11,9 @@ from typing_extensions import TypeForm
 
 from metacache.errors import InvalidArgumentError, InvalidTypeError, SerializerConflict, SerializerNotFound
 from metacache.serializers.fingerprints import fingerprint as plain_fingerprint
+from metacache.serializers.interfaces import Serializer
 from metacache.serializers.names import type_name
 from metacache.serializers.plugins import Plugin, Refused, SerializerInfo, available_serializers, find_plugin
-from metacache.serializers.protocols import Serializer
 from metacache.serializers.suggestions import suggestion
 from metacache.serializers.wire_ids import PRIVATE
 

@@ -14,8 +14,8 @@ import attrs
 from metacache.errors import InvalidTypeError, SerializerConflict, SerializerNotFound
 from metacache.interrupts import is_from_handler
 from metacache.serializers.builtin import INT as INT_PLUGIN
+from metacache.serializers.interfaces import Serializer, SerializerPlugin
 from metacache.serializers.names import is_type
-from metacache.serializers.protocols import Serializer, SerializerPlugin
 from metacache.serializers.wire_ids import INT, RULE, is_wire_id
 
 __all__ = ["EXTRAS", "Plugin", "Refused", "SerializerInfo", "available_serializers", "find_plugin", "installed"]

@@ -16,18 +16,18 @@ from typing import Any, Final, Generic, TypeVar, final
 
 import attrs
 
-from metacache.aio import AsyncClient
-from metacache.client import Client
+from metacache.client.aio import AsyncClient
+from metacache.client.blocking import Client
 from metacache.cluster.aio import AsyncCluster
 from metacache.cluster.blocking import Cluster
 from metacache.connect import connect_async
 from metacache.nodes import Node
-from metacache.results import Item
+from metacache.operations.results import Item
 from metacache.routing import split
 from metacache.serializers import Serializer, StrSerializer, available_serializers, load_serializer
 from metacache.testing.memcached import Memcached, MemcachedNotFound
-from metacache.transports import Transport
-from metacache.transports.blocking import Connection
+from metacache.transports.base import Transport
+from metacache.transports.blocking.connection import Connection
 
 __all__ = ["Row", "Sample", "Section", "main", "round_trip", "run"]
 

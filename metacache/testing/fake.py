@@ -22,10 +22,10 @@ from metacache.protocol.connection import ProtocolConnection
 from metacache.protocol.expectations import Answer
 from metacache.protocol.replies import Refusal
 from metacache.protocol.windows import Replies
-from metacache.transports import Batch, Exchange, Operation
-from metacache.transports.account import Discard
-from metacache.transports.blocking import run_batch
-from metacache.transports.exchange import StreamExchange
+from metacache.transports.base import Batch, Exchange, Operation
+from metacache.transports.blocking.connection import run_batch
+from metacache.transports.blocking.exchange import StreamExchange
+from metacache.transports.counters import CloseReason
 
 __all__ = ["AsyncFakeTransport", "FakeServer", "FakeTransport"]
 
@@ -300,7 +300,7 @@ class _FakeStream:
     def failed(self, error: BaseException, /) -> MetacacheError | None:
         return error if isinstance(error, MetacacheError) else None
 
-    def close(self, _: Discard, /) -> None:
+    def close(self, _: CloseReason, /) -> None:
         pass
 
 

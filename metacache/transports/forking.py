@@ -14,7 +14,7 @@ __all__ = ["forget_in_children"]
 
 
 class _Forgetful(Protocol):
-    def leave_behind(self) -> None:
+    def reset_after_fork(self) -> None:
         """Forget what belongs to the parent, without a word on the wire."""
         ...
 
@@ -29,7 +29,7 @@ def forget_in_children(forgetful: _Forgetful) -> None:
 
 def _forked() -> None:
     for forgetful in tuple(_known):
-        forgetful.leave_behind()
+        forgetful.reset_after_fork()
 
 
 os.register_at_fork(after_in_child=_forked)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from metacache.errors import ValueTooLargeError
-from metacache.transports import Batch
+from metacache.transports.base import Batch
 
 __all__ = ["check_bodies", "too_large"]
 

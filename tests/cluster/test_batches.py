@@ -23,7 +23,7 @@ from metacache import (
     StoreResult,
 )
 from metacache.cluster.health import NodeState
-from metacache.transports import Batch, Exchange
+from metacache.transports.base import Batch, Exchange
 from tests.cluster.rig import (
     NOWHERE,
     PATIENT,

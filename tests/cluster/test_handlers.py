@@ -12,33 +12,33 @@ import pytest
 
 from metacache import Client, ClosedError, Cluster, ConnectError, Node, NodeDownError, RendezvousRouter
 from metacache.cluster.health import HEALTHY, Health, NodeState
-from metacache.cluster.keeper import Keeper
+from metacache.cluster.health_tracker import HealthTracker
 from metacache.cluster.table import Member, Table
 from metacache.testing import Memcached
 from tests.cluster.rig import NOWHERE, PATIENT, failure_of, keys_of, nodes_of, servers, state_of
 from tests.pool.test_handlers import meddled
 
-Happening: TypeAlias = Callable[[Keeper, Table[None], Member[None]], object]
+Happening: TypeAlias = Callable[[HealthTracker, Table[None], Member[None]], object]
 
 
 def _probe(*, found: bool | None) -> Happening:
-    def happen(keeper: Keeper, table: Table[None], member: Member[None]) -> None:
+    def happen(keeper: HealthTracker, table: Table[None], member: Member[None]) -> None:
         if keeper.start_probe(member, 1000.0):
             keeper.end_probe(table, member, 1000.0, found)
 
     return happen
 
 
-def _fail(keeper: Keeper, table: Table[None], member: Member[None]) -> None:
+def _fail(keeper: HealthTracker, table: Table[None], member: Member[None]) -> None:
     keeper.failed(table, member, 1000.0)
 
 
-def _fail_often(keeper: Keeper, table: Table[None], member: Member[None]) -> None:
+def _fail_often(keeper: HealthTracker, table: Table[None], member: Member[None]) -> None:
     for _ in range(3):
         keeper.failed(table, member, 1000.0)
 
 
-def _succeed(keeper: Keeper, table: Table[None], member: Member[None]) -> None:
+def _succeed(keeper: HealthTracker, table: Table[None], member: Member[None]) -> None:
     keeper.succeeded(table, member, 1000.0)
 
 
@@ -64,7 +64,7 @@ def test_what_befalls_a_node_in_the_middle_of_what_befalls_it_leaves_the_table_t
     keys = [b"%d" % number for number in range(20)]
     for at in range(1, 500):
         table: Table[None] = Table[None].of(router, _nothing, {}, moves=False)
-        keeper = Keeper(threading.RLock(), None)
+        keeper = HealthTracker(threading.RLock(), None)
         member = table.members["a"]
         member.health = STATES[state]
         table.recount()

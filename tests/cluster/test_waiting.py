@@ -21,9 +21,9 @@ from metacache import (
     PoolTimeout,
     Settings,
 )
-from metacache.batches import GET_MANY
 from metacache.cluster.health import NodeState
-from metacache.transports import Batch, Exchange
+from metacache.operations.batches import GET_MANY
+from metacache.transports.base import Batch, Exchange
 from tests.cluster.rig import failure_of, key_of, keys_of, nodes_of, servers, state_of
 from tests.pool.rig import Call, finish, until
 from tests.transports.rig import within

@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 
 from metacache import ClosedError, InvalidArgumentError, Node, Settings
-from metacache.discovery.aio import AsyncWatch
+from metacache.discovery.aio_watch import AsyncWatch
 from tests.discovery.sources import PATIENCE, Heard, Listed, ended, ignore, nodes
 
 EAGER: Final = Settings(poll_interval=0.01, change_interval=0.0)

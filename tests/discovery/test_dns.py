@@ -27,7 +27,7 @@ from metacache import (
     connect_async,
 )
 from metacache.discovery import DnsSource, load_node_source
-from metacache.discovery.dns.names import named_nodes
+from metacache.discovery.dns_names import named_nodes
 from metacache.nodes import TcpAddress
 from metacache.testing import Memcached
 from tests.certificates import serving, trusting

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from metacache import ClientError, ConnectError, Node, OperationTimeout, ProtocolError, Settings, connect
 from metacache.discovery import ElastiCacheSource, load_node_source
-from metacache.discovery.elasticache.answers import ClusterConfig, parse_config, successor
+from metacache.discovery.elasticache_answers import ClusterConfig, parse_config, successor
 from metacache.nodes import TcpAddress
 from metacache.testing import Memcached
 from tests.certificates import serving, trusting

@@ -16,7 +16,7 @@ from typing import Final
 import pytest
 
 from metacache import ClosedError, Cluster, InvalidArgumentError, Node, Settings
-from metacache.discovery.blocking import Watch
+from metacache.discovery.watch import Watch
 from metacache.testing import Memcached
 from tests.discovery.sources import PATIENCE, Heard, Listed, ended, ignore, nodes
 
@@ -270,7 +270,7 @@ def later():  # registered before the watches' own hook, so called after it
 atexit.register(later)
 
 from metacache import Node, Settings
-from metacache.discovery.blocking import Watch
+from metacache.discovery.watch import Watch
 
 logging.basicConfig(level=logging.INFO)
 hangs = threading.Event()

@@ -22,7 +22,8 @@ example the tests close the clients, transports and servers that are left in the
 Servers. These addresses are those of private, empty memcached servers, which the tests start for each page:
 `localhost:11211`, `cache-1:11211`, `cache-2:11211`, `cache-3:11211`, and the Unix socket `/run/memcached.sock`. Write
 them as a reader would, for example `connect("memcached://localhost:11211", str)`. The tests replace the text of the
-address, in the code and in its expected output. Which node owns a key depends on the node's name, so give names
+address, in the code and in its expected output. The order of `cache-1`, `cache-2`
+and `cache-3` is kept. Which node owns a key depends on the node's name, so give names
 (`Node("cache-1:11211", name="cache-a")`) where the output depends on it. Nothing listens at `127.0.0.1:1`. A page that
 stops or freezes a server starts it in view of the reader, with `metacache.testing.Memcached`. Move time with
 `metacache.testing.FakeServer(clock=...)`; do not sleep.

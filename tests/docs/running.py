@@ -7,7 +7,7 @@ import io
 import logging
 import sys
 import traceback
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from types import ModuleType
 from typing import Final, final
@@ -22,14 +22,13 @@ __all__ = ["ADDRESSES", "ExampleFailed", "Session", "script"]
 
 OPTIONS: Final = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
-# The addresses that a page may use, and how the server that stands for each is started and addressed.
-ADDRESSES: Final[dict[str, Callable[[], Memcached]]] = {
-    "localhost:11211": Memcached,
-    "cache-1:11211": Memcached,
-    "cache-2:11211": Memcached,
-    "cache-3:11211": Memcached,
-    "/run/memcached.sock": lambda: Memcached(unix=True),
-}
+# The addresses that a page may use. Those of a row are started together, and their order as text is kept: a cluster
+# sorts its nodes by name, and without a name a node is called by its address.
+ADDRESSES: Final[Sequence[tuple[tuple[str, ...], Callable[[], Memcached]]]] = (
+    (("localhost:11211",), Memcached),
+    (("cache-1:11211", "cache-2:11211", "cache-3:11211"), Memcached),
+    (("/run/memcached.sock",), lambda: Memcached(unix=True)),
+)
 
 
 class ExampleFailed(AssertionError):
@@ -47,7 +46,8 @@ class Session:
         self._page = page
         self._examples = page.examples
         self._module = ModuleType("__main__")
-        self._servers: dict[str, Memcached] = {}
+        self._servers: list[Memcached] = []
+        self._private: dict[str, str] = {}
         self._done = 0
         self._failure = ""
 
@@ -71,7 +71,7 @@ class Session:
             for value in names:
                 if isinstance(value, kind):
                     value.close()
-        for server in self._servers.values():
+        for server in self._servers:
             server.close()
         logging.getLogger("metacache").setLevel(logging.NOTSET)
 
@@ -115,11 +115,13 @@ class Session:
         return following.text if following is not None and following.language == "text" else ""
 
     def _with_private_servers(self, text: str) -> str:
-        for address, make in ADDRESSES.items():
-            if address in text:
-                if address not in self._servers:
-                    self._servers[address] = make()
-                text = text.replace(address, str(self._servers[address].node.address).removeprefix("unix:"))
+        for addresses, make in ADDRESSES:
+            if any(address in text for address in addresses) and addresses[0] not in self._private:
+                self._servers += (started := [make() for _ in addresses])
+                found = sorted(str(server.node.address).removeprefix("unix:") for server in started)
+                self._private |= dict(zip(addresses, found, strict=True))
+        for address, private in self._private.items():
+            text = text.replace(address, private)
         return text
 
 

@@ -120,6 +120,10 @@ localhost:11211
   >>> with connect("memcached://cache-1:11211", str) as other:
   ...     other.get("greeting") is None
   True
+  >>> from metacache import Cluster
+  >>> with Cluster.from_url("memcached://cache-3:11211,cache-1:11211,cache-2:11211") as cluster:
+  ...     [node.name for node in cluster.nodes]
+  ['cache-1:11211', 'cache-2:11211', 'cache-3:11211']
   >>> with connect("memcached+unix:///run/memcached.sock", str) as other:
   ...     other.get("greeting") is None
   True

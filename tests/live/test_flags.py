@@ -8,21 +8,21 @@ from typing import Final
 import pytest
 
 from metacache import Connection
-from metacache.operations import operation
+from metacache.operations.requests import operation
 from metacache.protocol import commands
 from metacache.protocol.commands import Request
-from metacache.protocol.flags import REQUEST_FLAGS, Flag, Takes, Token
+from metacache.protocol.flags import REQUEST_FLAGS, Commands, Flag, Token
 from metacache.protocol.replies import Reply, find_flag, return_flags
 from metacache.testing import Memcached
-from metacache.transports import Verb
+from metacache.transports.base import Verb
 
 Flags = Mapping[str, Token]
 
-BUILD: Final[dict[Takes, Callable[[bytes, Flags], Request]]] = {
-    Takes.MG: commands.meta_get,
-    Takes.MS: lambda key, flags: commands.meta_set(key, b"5", flags),
-    Takes.MD: commands.meta_delete,
-    Takes.MA: commands.meta_arithmetic,
+BUILD: Final[dict[Commands, Callable[[bytes, Flags], Request]]] = {
+    Commands.MG: commands.meta_get,
+    Commands.MS: lambda key, flags: commands.meta_set(key, b"5", flags),
+    Commands.MD: commands.meta_delete,
+    Commands.MA: commands.meta_arithmetic,
 }
 
 # A good token for each flag that has one. The opaque is the connection's own business.
@@ -42,7 +42,7 @@ TOKENS: Final[dict[str, Token]] = {
 # The server must answer each request of this test, and the opaque is added by the connection.
 LEFT_OUT: Final = {"quiet", "opaque"}
 OLD: Final = [flag for flag in REQUEST_FLAGS if flag.since == "1.6.18" and flag.name not in LEFT_OUT]
-PAIRS: Final = [(flag, command) for flag in OLD for command in Takes.ALL if flag.commands & command]
+PAIRS: Final = [(flag, command) for flag in OLD for command in Commands.ALL if flag.commands & command]
 
 
 def run(connection: Connection, request: Request) -> Reply:
@@ -51,13 +51,13 @@ def run(connection: Connection, request: Request) -> Reply:
 
 
 def _name(value: object) -> str | None:
-    return value.name if isinstance(value, Flag | Takes) else None
+    return value.name if isinstance(value, Flag | Commands) else None
 
 
 @pytest.mark.parametrize(("flag", "command"), PAIRS, ids=_name)
-def test_a_real_server_takes_the_flag(shared_memcached: Memcached, flag: Flag, command: Takes) -> None:
+def test_a_real_server_takes_the_flag(shared_memcached: Memcached, flag: Flag, command: Commands) -> None:
     token: Token = True if flag.token is None else TOKENS[flag.name]
-    if flag.name == "mode" and command is Takes.MA:
+    if flag.name == "mode" and command is Commands.MA:
         token = "-"
     flags: dict[str, Token] = {flag.name: token}
     if flag.beside:

@@ -16,9 +16,9 @@ import attrs
 import pytest
 
 from metacache import Cluster
-from metacache.batches import GET_MANY
+from metacache.operations.batches import GET_MANY
 from metacache.testing import Memcached
-from metacache.transports import Batch
+from metacache.transports.base import Batch
 from tests.live.rig import PATIENT, descriptors
 from tests.pool.rig import finish
 

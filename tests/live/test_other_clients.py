@@ -21,12 +21,12 @@ from pymemcache.serde import CompressedSerde, pickle_serde
 from typing_extensions import override
 
 from metacache import Client, Pool, Serializer, Zlib, available_serializers, load_serializer
-from metacache.operations import operation
+from metacache.operations.requests import operation
 from metacache.protocol import commands
 from metacache.serializers.frame import Frame
 from metacache.serializers.wire_ids import is_wire_id
 from metacache.testing import Memcached
-from metacache.transports import Verb
+from metacache.transports.base import Verb
 
 TRACES: Final[list[str]] = []
 

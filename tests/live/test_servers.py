@@ -20,12 +20,12 @@ from metacache import (
     StoreResult,
     connect,
 )
-from metacache.operations import operation
+from metacache.operations.requests import operation
 from metacache.protocol import commands
 from metacache.protocol.commands import Request
 from metacache.protocol.replies import Reply
 from metacache.testing import Memcached
-from metacache.transports import Verb
+from metacache.transports.base import Verb
 from tests.conftest import start
 from tests.transports.rig import IDLE
 

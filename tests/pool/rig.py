@@ -13,8 +13,8 @@ from typing import Final, Generic, TypeVar, final
 from typing_extensions import override
 
 from metacache import Pool, Settings
-from metacache.batches import GET_MANY
-from metacache.transports import Batch, Exchange
+from metacache.operations.batches import GET_MANY
+from metacache.transports.base import Batch, Exchange
 
 R = TypeVar("R")
 

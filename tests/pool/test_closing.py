@@ -7,7 +7,8 @@ from time import monotonic
 
 import pytest
 
-from metacache import Client, ClientError, ClosedError, Connection, Pool, Settings, admin
+from metacache import Client, ClientError, ClosedError, Connection, Pool, Settings
+from metacache.cluster import admin
 from metacache.testing import Memcached
 from tests.pool.rig import PATIENCE, PATIENT, Call, finish, held, open_sockets, some_batch, until
 from tests.scripted import Peer, ScriptedServer, answering

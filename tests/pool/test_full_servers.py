@@ -13,7 +13,7 @@ from metacache.pool.state import RETRY
 from metacache.testing import Memcached
 from tests.cluster.rig import failure_of
 from tests.conftest import start
-from tests.crowd import FEW, Crowd
+from tests.full_server import FEW, Crowd
 from tests.pool.rig import PATIENCE, Call, finish, held, some_batch, until
 from tests.transports.rig import within
 

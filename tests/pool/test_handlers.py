@@ -17,7 +17,7 @@ import pytest
 from metacache import Client, Connection, Pool, PoolTimeout, Settings
 from metacache.pool.state import PoolStatistics
 from metacache.testing import Memcached
-from metacache.transports.waiting.blocking import Bell, Lender
+from metacache.transports.blocking.checkout import Checkout, Waker
 from tests.pool.rig import PATIENCE, PATIENT, Call, held
 from tests.transports.test_interrupts import PACKAGE
 
@@ -198,10 +198,10 @@ class Thing:
 def test_what_is_handed_to_who_leaves_at_that_moment_is_there_for_the_next() -> None:
     places = 0
     for at in range(1, 1000):
-        lender = Lender(Thing, 1)
+        lender = Checkout(Thing, 1)
         lent = lender.take(monotonic())
         assert lent is not None
-        waiter = lender.join(Bell())
+        waiter = lender.join(Waker())
         if not meddled(partial(lender.put_back, lent), at, partial(lender.leave, waiter)):
             break
         assert lender.look() is lent, f"left at place {at}"

@@ -11,7 +11,7 @@ import pytest
 
 from metacache import Client, Cluster, Pool, Settings, StoreResult
 from metacache.testing import Memcached
-from metacache.transports.account import Discard
+from metacache.transports.counters import CloseReason
 from tests.certificates import trusting
 from tests.conftest import start, start_tls
 from tests.pool.rig import PATIENCE, PATIENT, held, open_sockets, until
@@ -48,7 +48,7 @@ def test_the_unused_are_closed_as_the_pool_is_used(shared_memcached: Memcached, 
         known = pool.statistics
         # The one just used is none of those that are long unused, and counts among those that are kept.
         assert known.idle == max(min_idle, 1)
-        assert known.discarded[Discard.IDLE] == 5 - max(min_idle, 1)
+        assert known.discarded[CloseReason.IDLE] == 5 - max(min_idle, 1)
         assert open_sockets() == before + known.idle
 
 
@@ -58,7 +58,7 @@ def test_old_connections_are_closed_though_they_are_used(shared_memcached: Memca
         opened(pool, 2)
         sleep(2 * SOON)
         Client(pool).get("key")
-        assert pool.statistics.discarded[Discard.OLD] == 2
+        assert pool.statistics.discarded[CloseReason.OLD] == 2
         assert pool.statistics.idle == 0
         Client(pool).get("key")
         assert pool.statistics.created == 3
@@ -108,10 +108,10 @@ def test_six_stale_connections_after_a_restart_fail_no_call(memcached: Memcached
             key = f"key {number}"
             assert client.set(key, b"right")
             assert client.get(key) == b"right"
-        assert pool.statistics.discarded[Discard.BROKEN] == 0
-        assert pool.statistics.discarded[Discard.STALE] == 1, "only the one that is used is looked at"
+        assert pool.statistics.discarded[CloseReason.BROKEN] == 0
+        assert pool.statistics.discarded[CloseReason.STALE] == 1, "only the one that is used is looked at"
         opened(pool, 6)
-        assert pool.statistics.discarded[Discard.STALE] == 6
+        assert pool.statistics.discarded[CloseReason.STALE] == 6
 
 
 def test_a_read_that_finds_its_connection_stale_is_asked_again_on_a_new_one_and_not_on_another_stale_one() -> None:
@@ -140,7 +140,7 @@ def test_what_nobody_asked_for_makes_an_idle_connection_stale() -> None:
         answered.set()
         sleep(IDLE)
         assert Client(pool).get("key") == b"right"
-        assert pool.statistics.discarded[Discard.STALE] == 1
+        assert pool.statistics.discarded[CloseReason.STALE] == 1
 
 
 def test_connections_that_the_server_closed_for_idleness_go_unnoticed() -> None:
@@ -151,8 +151,8 @@ def test_connections_that_the_server_closed_for_idleness_go_unnoticed() -> None:
         assert Client(pool).set("key", b"right")
         with held(pool, 3):
             pass
-        assert pool.statistics.discarded[Discard.STALE] == 3
-        assert pool.statistics.discarded[Discard.BROKEN] == 0
+        assert pool.statistics.discarded[CloseReason.STALE] == 3
+        assert pool.statistics.discarded[CloseReason.BROKEN] == 0
 
 
 def _idle_kicks(cluster: Cluster) -> int:
@@ -176,11 +176,11 @@ def test_over_tls_tickets_make_no_connection_stale_and_a_restart_fails_no_call(
         for _ in range(3):
             sleep(IDLE)
             opened(pool, 4)
-        assert (pool.statistics.created, pool.statistics.discarded[Discard.STALE]) == (4, 0)
+        assert (pool.statistics.created, pool.statistics.discarded[CloseReason.STALE]) == (4, 0)
         server.restart()
         sleep(IDLE)
         with held(pool, 4):
             assert client.set("key", b"right")
             assert client.append("key", b"!")
         assert client.get_many(["key"]) == {"key": b"right!"}
-        assert pool.statistics.discarded == {**dict.fromkeys(Discard, 0), Discard.STALE: 4}
+        assert pool.statistics.discarded == {**dict.fromkeys(CloseReason, 0), CloseReason.STALE: 4}

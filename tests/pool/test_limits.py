@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from metacache import Settings
 from metacache.pool.state import Decision, Limits, Open, Refuse, Wait
-from metacache.transports.account import Age, Discard
+from metacache.transports.counters import CloseReason, IdleTimes
 
 # --- open, wait, refuse ----------------------------------------------------------------------------------------------
 
@@ -71,36 +71,36 @@ def test_the_limits_are_those_of_the_settings() -> None:
 # --- which of the idle to close --------------------------------------------------------------------------------------
 
 NOW: Final = 100.0
-DISCARDS: Final[dict[str, tuple[Limits, list[Age], dict[int, Discard]]]] = {
-    "nothing is limited": (Limits(), [Age(0.0, 0.0)], {}),
+DISCARDS: Final[dict[str, tuple[Limits, list[IdleTimes], dict[int, CloseReason]]]] = {
+    "nothing is limited": (Limits(), [IdleTimes(0.0, 0.0)], {}),
     "there are none": (Limits(max_idle_time=1.0, max_lifetime=1.0), [], {}),
     "unused for just as long as is allowed": (
         Limits(max_idle_time=10.0),
-        [Age(0.0, 89.0), Age(0.0, 90.0), Age(0.0, 90.1)],
-        {0: Discard.IDLE, 1: Discard.IDLE},
+        [IdleTimes(0.0, 89.0), IdleTimes(0.0, 90.0), IdleTimes(0.0, 90.1)],
+        {0: CloseReason.IDLE, 1: CloseReason.IDLE},
     ),
     "open for just as long as is allowed, though just used": (
         Limits(max_lifetime=10.0),
-        [Age(89.0, 100.0), Age(90.0, 100.0), Age(90.1, 100.0)],
-        {0: Discard.OLD, 1: Discard.OLD},
+        [IdleTimes(89.0, 100.0), IdleTimes(90.0, 100.0), IdleTimes(90.1, 100.0)],
+        {0: CloseReason.OLD, 1: CloseReason.OLD},
     ),
-    "old and unused is old": (Limits(max_idle_time=1.0, max_lifetime=1.0), [Age(0.0, 0.0)], {0: Discard.OLD}),
+    "old and unused is old": (Limits(max_idle_time=1.0, max_lifetime=1.0), [IdleTimes(0.0, 0.0)], {0: CloseReason.OLD}),
     "the least used go first, and min_idle stay": (
         Limits(max_idle_time=10.0, min_idle=2),
-        [Age(0.0, 1.0), Age(0.0, 2.0), Age(0.0, 3.0)],
-        {0: Discard.IDLE},
+        [IdleTimes(0.0, 1.0), IdleTimes(0.0, 2.0), IdleTimes(0.0, 3.0)],
+        {0: CloseReason.IDLE},
     ),
     "the old go, min_idle or not": (
         Limits(max_lifetime=10.0, min_idle=2),
-        [Age(0.0, 99.0), Age(95.0, 99.0)],
-        {0: Discard.OLD},
+        [IdleTimes(0.0, 99.0), IdleTimes(95.0, 99.0)],
+        {0: CloseReason.OLD},
     ),
     "the old do not count for those that stay": (
         Limits(max_idle_time=10.0, max_lifetime=50.0, min_idle=1),
-        [Age(0.0, 1.0), Age(60.0, 61.0), Age(60.0, 62.0)],
-        {0: Discard.OLD, 1: Discard.IDLE},
+        [IdleTimes(0.0, 1.0), IdleTimes(60.0, 61.0), IdleTimes(60.0, 62.0)],
+        {0: CloseReason.OLD, 1: CloseReason.IDLE},
     ),
-    "fewer than min_idle stay all": (Limits(max_idle_time=1.0, min_idle=5), [Age(0.0, 1.0)], {}),
+    "fewer than min_idle stay all": (Limits(max_idle_time=1.0, min_idle=5), [IdleTimes(0.0, 1.0)], {}),
 }
 
 
@@ -111,12 +111,14 @@ def test_idle_connections_are_closed_for_a_cause(name: str) -> None:
 
 
 AGES: Final = st.lists(
-    st.tuples(st.floats(0, 100), st.floats(0, 100)).map(lambda both: Age(min(both), max(both))), max_size=10
+    st.tuples(st.floats(0, 100), st.floats(0, 100)).map(lambda both: IdleTimes(min(both), max(both))), max_size=10
 ).map(lambda ages: sorted(ages, key=lambda age: age.used))
 
 
 @given(idle=AGES, limit=st.floats(0.1, 200), min_idle=st.integers(0, 12))
-def test_what_is_left_is_in_use_lately_or_the_least_that_is_kept(idle: list[Age], limit: float, min_idle: int) -> None:
+def test_the_most_recently_used_are_kept_and_at_least_min_idle(
+    idle: list[IdleTimes], limit: float, min_idle: int
+) -> None:
     discarded = Limits(max_idle_time=limit, min_idle=min_idle).discard(idle, NOW)
     left = [age for index, age in enumerate(idle) if index not in discarded]
     assert len(left) >= min(min_idle, len(idle))

@@ -12,7 +12,7 @@ from metacache.errors import InvalidArgumentError, InvalidTypeError
 from metacache.protocol import commands
 from metacache.protocol.commands import MAX_BODY, Request
 from metacache.protocol.connection import ProtocolConnection
-from metacache.protocol.flags import MAX_FLAGS, REQUEST_FLAGS, Flag, Takes, Token
+from metacache.protocol.flags import MAX_FLAGS, REQUEST_FLAGS, Commands, Flag, Token
 from tests.protocol.wire import wire
 
 Flags = Mapping[str, Token]
@@ -91,21 +91,21 @@ def test_every_flag_of_the_table_has_a_row_here() -> None:
 
 
 def test_the_letters_are_those_of_the_protocol() -> None:
-    letters = {command: "".join(sorted(_letters(command))) for command in Takes.ALL}
+    letters = {command: "".join(sorted(_letters(command))) for command in Commands.ALL}
     assert letters == {
-        Takes.MG: "CELNOPRTbcfhklqstuv",
-        Takes.MS: "CEFILMNOPTbckqs",
-        Takes.MD: "CEFILOPTbkqx",
-        Takes.MA: "CDEJLMNOPTbckqtv",
+        Commands.MG: "CELNOPRTbcfhklqstuv",
+        Commands.MS: "CEFILMNOPTbckqs",
+        Commands.MD: "CEFILOPTbkqx",
+        Commands.MA: "CDEJLMNOPTbckqtv",
     }
 
 
-def _letters(command: Takes) -> set[str]:
+def _letters(command: Commands) -> set[str]:
     return {flag.letter.decode() for flag in REQUEST_FLAGS if flag.commands & command}
 
 
 def test_two_flags_of_one_letter_never_act_on_one_command() -> None:
-    for command in Takes.ALL:
+    for command in Commands.ALL:
         letters = [flag.letter for flag in REQUEST_FLAGS if flag.commands & command]
         assert len(letters) == len(set(letters)), command
 
@@ -233,7 +233,7 @@ def test_flags_that_would_mislead_or_do_nothing_are_refused(command: str, flags:
 
 
 def test_more_flags_than_every_server_takes_are_refused() -> None:
-    plain: list[str] = [flag.name for flag in REQUEST_FLAGS if flag.commands & Takes.MG and flag.token is None]
+    plain: list[str] = [flag.name for flag in REQUEST_FLAGS if flag.commands & Commands.MG and flag.token is None]
     flags: dict[str, Token] = dict.fromkeys((name for name in plain if name != "base64"), True)
     flags |= {"opaque": "", "proxy_hint": "", "router_hint": "", "ttl": 1, "vivify": 1, "recache": 1}
     assert len(flags) == MAX_FLAGS
@@ -376,12 +376,6 @@ def test_a_window_has_opaques_on_its_first_and_last_request() -> None:
     assert one == b"ms a 1 O3\r\nx\r\n"
     two, _ = connection.send_window(commands.MS, [b"ms a 1", b"ms b 0"], [b"x", b""])
     assert two == b"ms a 1 O4\r\nx\r\nms b 0 O5\r\n\r\n"
-
-
-def test_a_quiet_window_has_opaques_everywhere_and_ends_with_mn() -> None:
-    connection = ProtocolConnection(max_reply_size=1)
-    data, _ = connection.send_quiet(commands.MS, [b"ms a 1", b"ms b 2"], [b"x", b"yz"])
-    assert data == b"ms a 1 q O0\r\nx\r\nms b 2 q O1\r\nyz\r\nmn\r\n"
 
 
 def test_opaques_go_round_and_never_grow_beyond_what_every_server_takes() -> None:

@@ -1,4 +1,4 @@
-"""However the stream is split, the replies are the same: singles, windows, quiet windows, admin blocks.
+"""However the stream is split, the replies are the same: single replies, windows, admin blocks.
 
 The values are full of what looks like protocol, for a parser that looks for it in the wrong place would find it there.
 """
@@ -78,19 +78,6 @@ def window(command: Command, replies: Sequence[bytes]) -> Script:
     return script
 
 
-def quiet(command: Command, replies: Sequence[bytes | None]) -> Script:
-    """*replies*: None where the server is silent."""
-
-    def script(connection: ProtocolConnection) -> bytes:
-        sent, _ = connection.send_quiet(command, [b"mg k"] * len(replies), None)
-        answered = [
-            (reply, opaque) for reply, opaque in zip(replies, opaques_in(sent), strict=True) if reply is not None
-        ]
-        return placed([reply for reply, _ in answered], [opaque for _, opaque in answered]) + b"MN\r\n"
-
-    return script
-
-
 def sequence(scripts: Iterable[Script]) -> Script:
     return lambda connection: b"".join([script(connection) for script in scripts])
 
@@ -132,10 +119,6 @@ RECORDED: Final[tuple[Script, ...]] = (
     window(SET, [b"HD@\r\n", b"NS@\r\n", b"SERVER_ERROR out of memory storing object\r\n", b"HD@\r\n", b"HD@\r\n"]),
     window(DELETE, [b"HD@\r\n", b"HD@\r\n", b"NF@\r\n", b"HD@\r\n"]),
     window(ADD, [value(b"1", b""), b"NF@\r\n", value(b"2", b"")]),
-    quiet(GET, [None, value(b"MN\r\n"), None, value(b"x"), None]),
-    quiet(GET, [value(b"x"), b"SERVER_ERROR lua failure\r\n", None, value(b"y")]),
-    quiet(SET, [None, b"NS@\r\n", b"SERVER_ERROR out of memory storing object\r\n", None]),
-    quiet(SET, [None, None]),
 )
 
 
@@ -184,11 +167,7 @@ windows = st.one_of(
     st.builds(window, st.just(SET), st.lists(set_replies, min_size=1, max_size=8)),
     st.builds(window, st.just(SET), st.lists(st.one_of(set_replies, closing), min_size=1, max_size=8)),
 )
-quiets = st.one_of(
-    st.builds(quiet, st.just(GET), st.lists(st.one_of(st.none(), hits, middle_errors), min_size=1, max_size=6)),
-    st.builds(quiet, st.just(SET), st.lists(st.one_of(st.none(), set_replies), min_size=1, max_size=6)),
-)
-streams = st.lists(st.one_of(singles, windows, quiets), min_size=1, max_size=4).map(sequence)
+streams = st.lists(st.one_of(singles, windows), min_size=1, max_size=4).map(sequence)
 cuts = st.one_of(st.lists(st.integers(0, 2000), max_size=12), st.just(range(2000)))
 
 
@@ -207,16 +186,6 @@ def test_a_window_gives_each_request_the_value_of_its_place(stored: list[bytes |
     (headers, found, indexes, *_), *behind = feed(connection, cut(data, places))
     assert found == tuple(stored)
     assert headers == tuple(b"EN" if data is None else b"VA %d f0" % len(data) for data in stored)
-    assert (indexes, behind, connection.must_close) == ((), [], False)
-
-
-@settings(max_examples=100, deadline=None)
-@given(stored=st.lists(st.one_of(st.none(), values), min_size=1, max_size=12), places=cuts)
-def test_a_quiet_window_reads_silence_as_a_miss(stored: list[bytes | None], places: Sequence[int]) -> None:
-    connection = ProtocolConnection(max_reply_size=LIMIT)
-    data = quiet(GET, [None if data is None else value(data) for data in stored])(connection)
-    (_, found, indexes, *_), *behind = feed(connection, cut(data, places))
-    assert found == tuple(stored)
     assert (indexes, behind, connection.must_close) == ((), [], False)
 
 

@@ -11,7 +11,7 @@ from metacache.protocol.commands import Command, Request
 from metacache.protocol.connection import ProtocolConnection, frame
 from metacache.protocol.expectations import AdminBlock, Answer, Expectation, Single
 from metacache.protocol.replies import OPAQUES, Refusal
-from metacache.protocol.windows import QuietWindow, Window
+from metacache.protocol.windows import Window
 
 LIMIT: Final = 1 << 20
 
@@ -49,7 +49,7 @@ def told_all(finished: Iterable[Expectation]) -> list[Told]:
 def _told(expectation: Expectation) -> Told:
     if isinstance(expectation, Single | AdminBlock):
         return told(expectation.answer)
-    assert isinstance(expectation, Window | QuietWindow)
+    assert isinstance(expectation, Window)
     replies = expectation.replies
     errors = tuple((type(error), str(error)) for error in replies.errors.values())
     return (tuple(replies.headers), tuple(replies.values), tuple(replies.errors), errors, expectation.closes)

@@ -8,7 +8,7 @@ from typing import Any, Final
 import pytest
 
 from metacache import InvalidTypeError, SerializationError, Serializer, load_serializer
-from tests.clients.interrupting import Interrupter
+from tests.client.interrupting import Interrupter
 from tests.serializers import records
 
 # Any: wrong values of its classes are the point.

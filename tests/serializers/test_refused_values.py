@@ -12,7 +12,7 @@ import pytest
 from metacache import AsyncClient, Client, SerializationError, Serializer, load_serializer
 from metacache.serializers import RoundTrip
 from metacache.testing import AsyncFakeTransport, FakeServer, FakeTransport
-from tests.clients.interrupting import driven
+from tests.client.interrupting import driven
 from tests.serializers import records
 
 # Any: wrong values of its classes are the point.

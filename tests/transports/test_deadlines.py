@@ -27,7 +27,7 @@ from metacache import (
     Settings,
 )
 from metacache.protocol import commands
-from metacache.transports import Verb
+from metacache.transports.base import Verb
 from tests.scripted import Peer, Script, ScriptedServer, answering, silent
 from tests.transports.rig import HIT, client_of, within
 

@@ -24,8 +24,8 @@ from metacache import (
     connect,
 )
 from metacache.protocol import commands
-from metacache.transports import Verb
-from metacache.transports.dialing.blocking import Resolver as Names
+from metacache.transports.base import Verb
+from metacache.transports.resolving import Resolver as Names
 from tests.conftest import start
 from tests.pool.rig import until
 from tests.scripted import Peer, ScriptedServer, answering, in_turn, silent

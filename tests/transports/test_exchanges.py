@@ -11,9 +11,9 @@ import pytest
 from metacache import Batch, ConnectError, ConnectionLost, MetacacheError, OperationTimeout
 from metacache.protocol import commands
 from metacache.protocol.connection import ProtocolConnection
-from metacache.transports import Verb
-from metacache.transports.account import Discard
-from metacache.transports.exchange import StreamExchange
+from metacache.transports.base import Verb
+from metacache.transports.blocking.exchange import StreamExchange
+from metacache.transports.counters import CloseReason
 
 SET: Final = Verb("set_many", commands.MS, is_read=False)
 
@@ -53,7 +53,7 @@ class Broken:
         self.is_closed = True
         return error if isinstance(error, MetacacheError) else None
 
-    def close(self, _: Discard, /) -> None:
+    def close(self, _: CloseReason, /) -> None:
         self.is_closed = True
 
 

@@ -45,7 +45,7 @@ from metacache import (
 )
 from metacache.serializers import IntSerializer
 from metacache.testing import Memcached
-from metacache.transports.blocking import Connection
+from metacache.transports.blocking.connection import Connection
 from tests.certificates import options_of_a_server, trusting
 from tests.conftest import start
 

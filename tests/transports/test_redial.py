@@ -7,10 +7,7 @@ from time import sleep
 
 import pytest
 
-from metacache import Batch, Client, ClosedError, Connection, StoreResult
-from metacache.protocol import commands
-from metacache.transports import Verb
-from metacache.transports.blocking import run_batch
+from metacache import Client, ClosedError, Connection, StoreResult
 from tests.scripted import Peer, ScriptedServer, answering, in_turn
 from tests.transports.rig import HIT, IDLE, client_of
 
@@ -77,26 +74,3 @@ def test_a_client_that_was_closed_does_not_dial() -> None:
         with pytest.raises(ClosedError):
             client.set_many({"key": b"v"})
         assert repr(connection) == f"<Connection {server.node.name}: closed>"
-
-
-# --- raw batches ----------------------------------------------------------------------------------------------------
-
-
-def test_an_error_line_among_quiet_requests_is_never_reported_as_a_miss() -> None:
-    def script(peer: Peer) -> None:
-        first, *_ = peer.requests(3)
-        first.answer(b"VA 1 f0", b"a")
-        peer.expect(b"mn\r\n")
-        peer.send(b"SERVER_ERROR lua failure\r\nMN\r\n")
-        peer.request().answer(*HIT)
-        peer.expect_end()
-
-    heads = [b"mg %b v f" % key for key in (b"a", b"b", b"c")]
-    with ScriptedServer(script) as server, Connection(server.node) as connection:
-        batch = Batch(
-            Verb("raw", commands.MG_VALUE, is_read=True), ["a", "b", "c"], [b"a", b"b", b"c"], heads, quiet=True
-        )
-        replies = run_batch(connection, batch, float("inf"))
-        assert replies.values == [b"a", None, None]
-        assert sorted(replies.errors) == [1, 2]
-        assert Client(connection).get("key") == b"right", "reads go on with this connection"

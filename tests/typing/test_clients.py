@@ -30,7 +30,7 @@ from metacache import (
 )
 from metacache.serializers import IntSerializer, StrSerializer
 from metacache.testing import FakeServer, FakeTransport
-from tests.clients.rig import AsyncCounted, Counted
+from tests.client.rig import AsyncCounted, Counted
 
 
 class User(msgspec.Struct):

@@ -1,0 +1,1 @@
+"""The clients: `Client` (blocking), `AsyncClient` (asyncio), and what both are made of."""

@@ -1,0 +1,99 @@
+"""What a client is but for the moving of bytes: its frame, its options, its verbs, its counters.
+
+Pure, and shared by both clients.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Final, Generic, TypeVar, final
+
+import attrs
+from typing_extensions import Unpack
+
+from metacache.errors import InvalidTypeError
+from metacache.operations.batches import Batches
+from metacache.operations.options import Options, ViewOptions, refuse_unknown
+from metacache.operations.policies import ErrorPolicy, UndecodablePolicy
+from metacache.operations.readers import Reader
+from metacache.operations.requests import Operations
+from metacache.operations.statistics import ClientStatistics, Counts
+from metacache.serializers.builtin import BytesSerializer, IntSerializer, StrSerializer
+from metacache.serializers.frame import Frame
+from metacache.serializers.interfaces import Serializer
+
+__all__ = ["Core", "check_transport"]
+
+T = TypeVar("T")
+
+
+@final
+class Core(Generic[T]):
+    """The parts of one client. A view of it shares the frame and the counters."""
+
+    __slots__ = ("_counts", "_frame", "batches", "errors", "operations", "options", "undecodable")
+
+    def __init__(
+        self, frame: Frame[T], options: Options, undecodable: UndecodablePolicy, errors: ErrorPolicy, counts: Counts
+    ) -> None:
+        self._frame = frame
+        self._counts = counts
+        self.options = options
+        self.undecodable = undecodable
+        self.errors = errors
+        self.operations = Operations(Reader(frame, undecodable, counts), options, time.time)
+        self.batches = Batches(self.operations)
+
+    @classmethod
+    def of(cls, serializer: Serializer[T], options: Options) -> Core[T]:
+        """Return the core of a new client. Raises InvalidTypeError when *serializer* is none."""
+        if isinstance(serializer, str) or not all(hasattr(serializer, name) for name in _SERIALIZER):
+            raise InvalidTypeError(
+                f"a client takes a Serializer, not {type(serializer).__name__}; load_serializer(name, type) makes one"
+            )
+        # Items of other clients, and those the server makes in arithmetic, have flags 0 and are plain bytes, text or
+        # numbers.
+        reads_plain = isinstance(serializer, BytesSerializer | StrSerializer | IntSerializer)
+        frame = Frame(serializer, compressor=options.compressor, reads_plain=reads_plain)
+        undecodable = UndecodablePolicy(strict=options.on_undecodable == "raise")
+        counts = Counts()
+        return cls(frame, options, undecodable, ErrorPolicy(options.on_error, counts, {}), counts)
+
+    def view(self, **changes: Unpack[ViewOptions]) -> Core[T]:
+        """Return a core with some options changed. Raises InvalidTypeError for one that no view can change."""
+        refuse_unknown(changes)
+        fixed = changes.keys() - ViewOptions.__annotations__.keys()
+        if fixed:
+            changed = f"with_options changes {', '.join(ViewOptions.__annotations__)}, not {', '.join(sorted(fixed))}"
+            raise InvalidTypeError(f"{changed}; make another client for that")
+        options = attrs.evolve(self.options, **changes)
+        return Core(self._frame, options, self.undecodable, self.errors.view(options.on_error), self._counts)
+
+    @property
+    def statistics(self) -> ClientStatistics:
+        """The counts so far."""
+        return self._counts.snapshot(sum(self.undecodable.counts.values()))
+
+
+_SERIALIZER = ("wire_id", "fingerprint", "dumps", "loads")
+
+# What each client asks of its transport beside `run`, how it is called, and what makes a client without one.
+_CLIENTS: Final = {
+    "Client": ("begin", "a Connection, a Pool or a Cluster", "connect"),
+    "AsyncClient": ("run_batch", "an AsyncConnection, an AsyncPool or an AsyncCluster", "connect_async"),
+}
+
+
+def check_transport(transport: object, client: str) -> None:
+    """Raise InvalidTypeError unless *transport* has the methods that *client* calls, as a wrapper of one has too."""
+    fitting = [
+        name
+        for name, (method, _, _) in _CLIENTS.items()
+        if not isinstance(transport, type) and hasattr(transport, "run") and hasattr(transport, method)
+    ]
+    if client in fitting:
+        return
+    _, wanted, maker = _CLIENTS[client]
+    given = f"the class {transport.__name__}" if isinstance(transport, type) else type(transport).__name__
+    hint = f"that is for {fitting[0]}" if fitting else f"{maker}(url) makes a client of a URL"
+    raise InvalidTypeError(f"{client} takes {wanted}, or a wrapper of one, not {given}; {hint}")

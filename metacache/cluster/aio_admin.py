@@ -1,0 +1,33 @@
+"""`ask_each`: one admin operation on every node of an event loop. Knows pools; knows no health and no table."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, TypeVar
+
+from metacache.errors import MetacacheError
+
+if TYPE_CHECKING:
+    from metacache.cluster.table import Member
+    from metacache.nodes import Node
+    from metacache.pool.aio import AsyncPool
+    from metacache.transports.base import Operation
+
+__all__ = ["ask_each"]
+
+R = TypeVar("R")
+
+
+async def ask_each(
+    members: Mapping[Node, Member[AsyncPool]], operation: Callable[[], Operation[R]]
+) -> dict[Node, R | MetacacheError]:
+    """Run an operation made by *operation* on each of *members*; return the result or the error of each."""
+
+    async def ask(member: Member[AsyncPool]) -> R | MetacacheError:
+        try:
+            return await member.pool.run(operation())
+        except MetacacheError as error:
+            return error
+
+    return dict(zip(members, await asyncio.gather(*map(ask, members.values())), strict=True))

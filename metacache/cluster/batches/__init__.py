@@ -1,1 +1,0 @@
-"""A batch over many nodes. Knows members and exchanges; knows no routing."""

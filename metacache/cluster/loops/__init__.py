@@ -1,1 +1,0 @@
-"""A cluster for each event loop, behind one transport."""

@@ -1,0 +1,76 @@
+"""`Opening`: finds the nodes of a cluster when it is first used, once for all requests that wait for them.
+
+Knows one event loop, and no way to find a node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from time import monotonic
+from typing import final
+
+from metacache.errors import ClosedError, ConnectError, InvalidArgumentError, MetacacheError
+from metacache.interrupts import is_from_handler
+from metacache.nodes import Node
+from metacache.transports.aio.loops import is_running_here, running_loop
+from metacache.transports.aio.pending import unsent
+
+__all__ = ["Opening"]
+
+OTHER_LOOP = "this cluster belongs to another event loop; make a client in each loop that uses one"
+
+
+@final
+class Opening:
+    """See the module.
+
+    Args:
+        find: returns the nodes.
+        found: called with them.
+    """
+
+    __slots__ = ("_find", "_found", "_task")
+
+    def __init__(self, find: Callable[[], Awaitable[Iterable[Node]]], found: Callable[[Iterable[Node]], None]) -> None:
+        self._find = find
+        self._found = found
+        self._task: asyncio.Task[Exception | None] | None = None
+
+    async def wait(self, deadline: float) -> None:
+        """Find the nodes. Raises ConnectError when they are not found in time, and what *find* raises."""
+        loop = running_loop()
+        if self._task is None or self._task.done():
+            self._task = loop.create_task(self._run())
+        task = self._task
+        if task.get_loop() is not loop:
+            raise InvalidArgumentError(OTHER_LOOP)
+        # Neither a cancelled caller nor a late one ends it for the others, and its end by `aclose` cancels no caller.
+        await asyncio.wait((task,), timeout=max(deadline - monotonic(), 0.0))
+        if not task.done():
+            raise ConnectError("the nodes were not found within the deadline")
+        failure = ClosedError("the cluster was closed") if task.cancelled() else task.result()
+        if failure is not None:
+            raise unsent(failure) if isinstance(failure, MetacacheError) else failure
+
+    async def _run(self) -> Exception | None:
+        """Find the nodes; return what went wrong, for perhaps no request waits for it any more."""
+        try:
+            self._found(tuple(await self._find()))
+        except Exception as error:
+            if is_from_handler(error):
+                raise
+            return error
+        return None
+
+    def cancel(self) -> None:
+        """Give it up, in any thread."""
+        task = self._task
+        if task is not None and not task.get_loop().is_closed():
+            task.get_loop().call_soon_threadsafe(task.cancel)
+
+    async def aclose(self) -> None:
+        """Give it up, and wait until it has ended."""
+        self.cancel()
+        if self._task is not None and is_running_here(self._task.get_loop()):
+            await asyncio.wait((self._task,))

@@ -1,1 +1,0 @@
-"""Finding the nodes of a cluster when it is first used."""

@@ -1,0 +1,1 @@
+"""What each method of a client means: requests, batches, replies, and recipes of several exchanges. No I/O."""

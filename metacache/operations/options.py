@@ -1,0 +1,151 @@
+"""The options of a client: one frozen value, checked when made. Knows what may be chosen; acts on none of it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, Final, Literal, TypedDict, final
+
+import attrs
+
+from metacache.errors import InvalidArgumentError, InvalidTypeError
+from metacache.operations.arguments import Ttl, exptime
+from metacache.protocol.keys import Key
+from metacache.serializers.interfaces import Compressor
+from metacache.settings import LONGEST_WAIT, Settings, check_seconds, shown
+
+__all__ = ["ClientOptions", "Options", "ViewOptions", "options_of", "refuse_unknown"]
+
+
+class ClientOptions(TypedDict, total=False):
+    """The keyword options of `Client`, and of everything that makes one.
+
+    prefix: put before every key. default_ttl: seconds or timedelta for writes without ``ttl=``, None: never expires.
+    on_undecodable: "miss", or "raise". long_keys: "error", or "hash": a key too long for the wire is replaced by its
+    SHA-256. compressor: compresses values. timeout: seconds for a whole operation, at most 1,000,000; None: the
+    transport's.
+
+    on_error: "raise". "miss": TransportError, PoolTimeout, ServerError and ProtocolError are misses in `get`,
+    `get_item`, `get_many`, `get_items`, `exists` and `inspect`. "ignore": these errors are not raised by other verbs
+    either: stores return ``StoreResult.FAILED``, deletes ``DeleteResult.FAILED``, `touch` and `invalidate` False,
+    `get_and_touch` None, `increment` and `decrement` *initial* or None; a batch has FAILED for the keys that failed.
+    The write may have been applied. `update` always raises, and the outcomes of a batch have every error.
+    """
+
+    prefix: Key
+    default_ttl: Ttl
+    on_error: Literal["raise", "miss", "ignore"]
+    on_undecodable: Literal["miss", "raise"]
+    long_keys: Literal["error", "hash"]
+    compressor: Compressor | None
+    timeout: float | None
+
+
+class ViewOptions(TypedDict, total=False):
+    """The options that a view of a client may change (`Client.with_options`); what is left out stays."""
+
+    prefix: Key
+    default_ttl: Ttl
+    on_error: Literal["raise", "miss", "ignore"]
+    timeout: float | None
+
+
+def _one_of(*choices: str) -> attrs._ValidatorType[str]:
+    def check(_: Options, field: attrs.Attribute[str], value: object) -> None:
+        if value not in choices:
+            raise InvalidArgumentError(f"{field.name} is {' or '.join(map(repr, choices))}, not {value!r}")
+
+    return check
+
+
+def _timeout(_: Options, __: attrs.Attribute[float | None], value: object) -> None:
+    if value is not None:
+        check_seconds("timeout", value, LONGEST_WAIT)
+
+
+# 2023-11-14, which no clock that runs this code shows again. A ttl that would end after 2038 even if counted from then
+# is refused when the option is given, and not by every write: a timestamp, above all.
+_IN_THE_PAST: Final = 1_700_000_000.0
+
+
+def _default_ttl(_: Options, __: attrs.Attribute[Ttl], value: int | timedelta | None) -> None:
+    exptime(value, _IN_THE_PAST, "default_ttl")
+
+
+@final
+@attrs.frozen(kw_only=True)
+class Options:
+    """See `ClientOptions`. Raises InvalidArgumentError (InvalidTypeError) that names the option."""
+
+    prefix: Key = b""
+    default_ttl: Ttl = attrs.field(default=None, validator=_default_ttl)
+    on_error: str = attrs.field(default="raise", validator=_one_of("raise", "miss", "ignore"))
+    on_undecodable: str = attrs.field(default="miss", validator=_one_of("miss", "raise"))
+    long_keys: str = attrs.field(default="error", validator=_one_of("error", "hash"))
+    compressor: Compressor | None = None
+    timeout: float | None = attrs.field(default=None, validator=_timeout)
+
+
+def options_of(given: Mapping[str, Any]) -> Options:  # Any: options of every type, which Options checks
+    """Return the Options of *given*, which a caller without a type checker may have named wrong.
+
+    Raises InvalidTypeError that says where an unknown name belongs, and the errors of Options.
+    """
+    refuse_unknown(given)
+    return Options(**given)
+
+
+def refuse_unknown(given: Mapping[str, object]) -> None:
+    """Raise InvalidTypeError for the first name in *given* that is not an option; it says where that name belongs."""
+    for name, value in given.items():
+        if name not in ClientOptions.__annotations__:
+            raise InvalidTypeError(f"there is no option {name!r}: {_where(name, value)}")
+
+
+# Names of these options in other clients.
+_OTHER_NAMES: Final = {
+    **dict.fromkeys(("ttl", "default_timeout", "expire", "expires", "expiry", "exptime", "expiration"), "default_ttl"),
+    **dict.fromkeys(("key_prefix", "namespace"), "prefix"),
+    **dict.fromkeys(("ignore_exc", "ignore_errors", "on_errors"), "on_error"),
+    **dict.fromkeys(("compress", "compression"), "compressor"),
+    **dict.fromkeys(("max_pool_size", "pool_maxsize", "max_connections", "connections"), "pool_size"),
+    **dict.fromkeys(("tls_context", "ssl", "ssl_context"), "tls"),
+    **dict.fromkeys(("serde", "codec", "pickler"), "serializer"),
+    "user": "username",
+}
+_ARGUMENTS: Final = {
+    "serializer": "it is an argument of connect, connect_async and Cluster.client; Client takes a Serializer",
+    "settings": "it is an argument of connect, connect_async, Cluster, Pool and Connection",
+    "on_state_change": "it is an argument of Cluster",
+    "router": "it is an argument of Cluster",
+    "owns": "it is an argument of Client",
+}
+_SPECIAL_SETTINGS: Final = {
+    "tls": "`Settings(tls=...)` or memcacheds:// in the URL",
+    **dict.fromkeys(
+        ("username", "password"),
+        "`Settings(username=..., password=...)` or memcached://user:password@host",
+    ),
+}
+
+
+def _where(name: str, value: object) -> str:
+    """Say where the option *name* belongs, or which one is meant. Of *value* only a number is quoted."""
+    settings = attrs.fields_dict(Settings)
+    if name in _ARGUMENTS:
+        return _ARGUMENTS[name]
+    if name in settings:
+        return f"it is a setting: {_setting(name, value)}"
+    known = (*ClientOptions.__annotations__, *settings, *_ARGUMENTS)
+    meant = _OTHER_NAMES.get(name) or next(iter(difflib.get_close_matches(name, known, 1)), None)
+    if meant in settings:
+        return f"is {meant!r} meant? It is a setting: {_setting(meant, value)}"
+    if meant is not None:
+        return f"the option is `{meant}`" if meant not in _ARGUMENTS else f"is {meant!r} meant? {_ARGUMENTS[meant]}"
+    return f"the options are {', '.join(ClientOptions.__annotations__)}"
+
+
+def _setting(name: str, value: object) -> str:
+    number = shown(value) if isinstance(value, int | float) and not isinstance(value, bool) else "..."
+    return _SPECIAL_SETTINGS.get(name) or f"`Settings({name}={number})` or `?{name}={number}` in the URL"

@@ -1,0 +1,384 @@
+"""What each public verb means: its request, and how its reply is read. Pure, and shared by both clients.
+
+Knows commands, keys, the frame and the readers; knows no transport. Whatever is wrong with an argument is raised here,
+before anything is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Final, Generic, TypeVar, final
+
+from metacache.errors import InvalidArgumentError, InvalidKeyError, MetacacheError, ValueTooLargeError
+from metacache.interrupts import fails_again, is_injected
+from metacache.operations.answers import read_delete, read_done, read_metadata, read_number, read_store
+from metacache.operations.arguments import DEFAULT, MAX_RELATIVE, Default, Ttl, exptime, seconds, u64, unsigned_cas
+from metacache.operations.options import Options
+from metacache.operations.readers import ItemState, Look, Reader, read_held
+from metacache.operations.results import DeleteResult, Item, Metadata, StoreResult
+from metacache.protocol import commands
+from metacache.protocol.commands import MAX_BODY, Command
+from metacache.protocol.flags import Commands, Token, encode_flags, numeric_flag
+from metacache.protocol.keys import MAX_KEY, Key, KeyEncoder
+from metacache.protocol.replies import Reply
+from metacache.serializers.builtin import BytesSerializer, IntSerializer, StrSerializer
+from metacache.serializers.frame import not_bytes, refused
+from metacache.transports.base import Operation, Verb
+
+__all__ = ["Operations"]
+
+T = TypeVar("T")
+D = TypeVar("D")
+R = TypeVar("R")
+
+GET: Final = Verb("get", commands.MG_VALUE, is_read=True)
+GET_ITEM: Final = Verb("get_item", commands.MG_VALUE, is_read=True)
+GET_AND_TOUCH: Final = Verb("get_and_touch", commands.MG_VALUE)
+TOUCH: Final = Verb("touch", commands.MG)
+EXISTS: Final = Verb("exists", commands.MG, is_read=True)
+INSPECT: Final = Verb("inspect", commands.ME, is_read=True)
+SET: Final = Verb("set", commands.MS)
+ADD: Final = Verb("add", commands.MS)
+REPLACE: Final = Verb("replace", commands.MS)
+COMPARE_AND_SET: Final = Verb("compare_and_set", commands.MS)
+APPEND: Final = Verb("append", commands.MS)
+PREPEND: Final = Verb("prepend", commands.MS)
+DELETE: Final = Verb("delete", commands.MD)
+INVALIDATE: Final = Verb("invalidate", commands.MD)
+INCREMENT: Final = Verb("increment", commands.MA_VALUE)
+DECREMENT: Final = Verb("decrement", commands.MA_VALUE)
+UPDATE_READ: Final = Verb("update", commands.MG_VALUE, is_read=True)
+UPDATE_STORE: Final = Verb("update", commands.MS)
+
+
+def _beside(command: Command, *verbs: Verb, is_read: bool = False) -> dict[Verb, Verb]:
+    return {verb: Verb(verb.name, command, is_read=is_read) for verb in verbs}
+
+
+# Further commands of verbs of several exchanges.
+LOOKS: Final = _beside(commands.MG, APPEND, PREPEND, is_read=True)
+RENEWALS: Final = _beside(commands.MG, INCREMENT, DECREMENT)
+DELETES: Final = _beside(commands.MD, TOUCH, GET_AND_TOUCH, APPEND, PREPEND, *RENEWALS.values())
+
+# Requests of which only numbers and keys change are made of ready pieces; the letters are the flag table's.
+_VALUE: Final[dict[str, Token]] = {"value": True, "return_client_flags": True}
+_ITEM: Final[dict[str, Token]] = {"return_cas": True, "return_ttl": True, "return_fetched": True, "return_idle": True}
+_STATE: Final[dict[str, Token]] = {"return_size": True, "return_client_flags": True}
+VALUE_FLAGS: Final = encode_flags(Commands.MG, _VALUE)
+ITEM_FLAGS: Final = encode_flags(Commands.MG, _VALUE | _ITEM)
+HELD_FLAGS: Final = encode_flags(Commands.MG, _VALUE | {"return_cas": True})
+STATE_FLAGS: Final = encode_flags(Commands.MG, _STATE)
+LOOK_FLAGS: Final = encode_flags(Commands.MG, _STATE | {"return_cas": True})
+ARITHMETIC_FLAGS: Final = encode_flags(Commands.MA, {"value": True})
+INVALIDATE_FLAGS: Final = encode_flags(Commands.MD, {"invalidate": True})
+MODE_ADD: Final = encode_flags(Commands.MS, {"mode": "E"})
+MODE_REPLACE: Final = encode_flags(Commands.MS, {"mode": "R"})
+MODES_OF_GROWTH: Final = {
+    APPEND: encode_flags(Commands.MS, {"mode": "A"}),
+    PREPEND: encode_flags(Commands.MS, {"mode": "P"}),
+}
+MODE_DECREMENT: Final = encode_flags(Commands.MA, {"mode": "D"})
+CLIENT_FLAGS: Final = numeric_flag("client_flags")
+TTL: Final = numeric_flag("ttl")
+CAS: Final = numeric_flag("compare_cas")
+DELTA: Final = numeric_flag("delta")
+VIVIFY: Final = numeric_flag("vivify")
+INITIAL: Final = numeric_flag("initial")
+
+_GET: Final = b"mg %b" + VALUE_FLAGS
+
+# What follows the key of a set is kept for bodies below this many bytes.
+KEPT_TAILS: Final = 1024
+
+
+@final
+class located:  # noqa: N801 - reads as a phrase: with located(GET, key)
+    """Say in every error raised inside which operation and which key it was about."""
+
+    __slots__ = ("_key", "_verb")
+
+    def __init__(self, verb: Verb, key: Key | None = None) -> None:
+        self._verb = verb
+        self._key = key
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object, /) -> None:
+        if isinstance(error, MetacacheError) and not is_injected(error):
+            error.locate(operation=self._verb.name, key=self._key if isinstance(self._key, str | bytes) else None)
+
+
+def operation(
+    verb: Verb, given: Key | None, key: bytes, head: bytes, body: bytes | None, read: Callable[[Reply], R]
+) -> Operation[R]:
+    """Return an operation; for all but the busiest verbs, which assign by themselves."""
+    op: Operation[R] = Operation()
+    op.verb, op.given, op.key, op.head, op.body, op.read = verb, given, key, head, body, read
+    return op
+
+
+def check_size(size: int) -> None:
+    """Raise ValueTooLargeError for a data block that the protocol cannot carry."""
+    if size > MAX_BODY:
+        raise ValueTooLargeError(f"the encoded value is {size} bytes, the protocol takes {MAX_BODY}")
+
+
+@final
+class Operations(Generic[T]):
+    """The verbs of one client, as operations.
+
+    Args:
+        reader: reads the values, and knows the frame that encodes them.
+        options: prefix, default_ttl, long_keys.
+        clock: ``time.time``, asked only for a time to live beyond 30 days.
+    """
+
+    __slots__ = (
+        "_clock",
+        "_dumps",
+        "_is_relative",
+        "_key_prefix",
+        "_options",
+        "_plain_prefix",
+        "_read_value",
+        "_tails",
+        "frame",
+        "is_raw",
+        "keys",
+        "reader",
+    )
+
+    def __init__(self, reader: Reader[T], options: Options, clock: Callable[[], float]) -> None:
+        frame = reader.frame
+        self.reader = reader
+        self.frame = frame
+        self._dumps = frame.dumps
+        # bytes need no call of dumps, 350 of 16,000 instructions of a set.
+        self.is_raw = isinstance(frame.serializer, BytesSerializer)
+        self._options = options
+        self._clock = clock
+        self.keys = KeyEncoder(options.prefix, hash_long=options.long_keys == "hash")
+        self._read_value = reader.value
+        self._tails: list[bytes | None] = [None] * KEPT_TAILS
+        self._is_relative = options.default_ttl is None or seconds(options.default_ttl) <= MAX_RELATIVE
+        self._key_prefix = self.keys.text
+        # None: no set is plain enough for the short way.
+        self._plain_prefix = self._key_prefix if self._is_relative and frame.compressor is None else None
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    def get(self, key: Key, default: D) -> Operation[T | D]:
+        """mg key v f."""
+        # As in `set`: the rule of KeyEncoder.plain without its call.
+        text = self._key_prefix
+        raw: bytes | None
+        if text is not None and type(key) is str and key.isprintable() and " " not in key and key:
+            raw = (text + key).encode()
+        else:
+            raw = self.keys.plain(key)
+        read = self._read_value if default is None else self.reader.value_or(default)
+        if raw is None or len(raw) > MAX_KEY:
+            # `Reader.value` gives None, which D is then.
+            return self._read(  # pyright: ignore[reportReturnType]
+                GET,
+                key,
+                VALUE_FLAGS,
+                read,  # type: ignore[arg-type]
+            )
+        op: Operation[T | D] = Operation()
+        op.verb = GET
+        op.given = key
+        op.key = raw
+        op.head = _GET % raw
+        op.body = None
+        op.read = read  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]  # as above
+        return op
+
+    def _read(self, verb: Verb, key: Key, flags: bytes, read: Callable[[Reply], R]) -> Operation[R]:
+        with located(verb, key):
+            raw, token, base64 = self.keys.encode(key)
+            return operation(verb, key, raw, b"mg %b%b%b" % (token, base64, flags), None, read)
+
+    def get_item(self, key: Key) -> Operation[Item[T] | None]:
+        """mg key v f c t h l."""
+        return self._read(GET_ITEM, key, ITEM_FLAGS, self.reader.item)
+
+    def held(self, key: Key) -> Operation[ItemState[T] | None]:
+        """mg key v f c, for `update`."""
+        return self._read(UPDATE_READ, key, HELD_FLAGS, self.reader.guarded)
+
+    def get_and_touch(self, key: Key, ttl: Ttl) -> Operation[ItemState[T] | None]:
+        """mg key T… v f c."""
+        with located(GET_AND_TOUCH, key):
+            return self._read(GET_AND_TOUCH, key, TTL % exptime(ttl, self._clock()) + HELD_FLAGS, self.reader.renewed)
+
+    def touch(self, key: Key, ttl: Ttl, verb: Verb = TOUCH) -> Operation[ItemState[None] | None]:
+        """mg key T… s f c; *verb* is TOUCH or one of RENEWALS."""
+        with located(verb, key):
+            return self._read(verb, key, TTL % exptime(ttl, self._clock()) + LOOK_FLAGS, read_held)
+
+    def look(self, key: Key, verb: Verb) -> Operation[Look | None]:
+        """mg key s f c, for *verb*."""
+        return self._read(LOOKS[verb], key, LOOK_FLAGS, self.reader.look)
+
+    def exists(self, key: Key) -> Operation[bool]:
+        """mg key s f."""
+        return self._read(EXISTS, key, STATE_FLAGS, self.reader.exists)
+
+    def inspect(self, key: Key) -> Operation[Metadata | None]:
+        """me key. A key that would need base64 is refused: releases differ in what they make of it."""
+        with located(INSPECT, key):
+            raw, token, base64 = self.keys.encode(key)
+            if base64:
+                raise InvalidKeyError("inspect cannot ask for a key with a space or control byte, or a hashed one")
+            return operation(INSPECT, key, raw, b"me " + token, None, read_metadata)
+
+    # --- writing -----------------------------------------------------------------------------------------------------
+
+    def set(self, key: Key, value: T, ttl: Ttl | Default) -> Operation[StoreResult]:
+        """ms key size F… [T…]."""
+        # The rule of KeyEncoder.plain without its call, 450 of 16,000 instructions; a test holds them to one another.
+        text = self._plain_prefix
+        if text is None or ttl is not DEFAULT or type(key) is not str or not key.isprintable() or " " in key:
+            return self._store(SET, key, value, ttl)
+        raw = (text + key).encode()
+        if not key or len(raw) > MAX_KEY:
+            return self._store(SET, key, value, ttl)
+        body: T | bytes = value
+        if not self.is_raw or type(value) is not bytes:
+            dumps = self._dumps
+            try:
+                body = dumps(value)
+            except Exception as error:
+                if not fails_again(dumps, value, error):
+                    raise
+                raise refused(value, error).locate(operation=SET.name, key=key) from None
+        if type(body) is not bytes:
+            raise not_bytes(body).locate(operation=SET.name, key=key)
+        size = len(body)
+        try:
+            tail = (self._tails[size] if size < KEPT_TAILS else None) or self.tail(size)
+        except ValueTooLargeError as error:
+            error.locate(operation=SET.name, key=key)
+            raise
+        op: Operation[StoreResult] = Operation()
+        op.verb = SET
+        op.given = key
+        op.key = raw
+        op.head = b"ms " + raw + tail
+        op.body = body
+        op.read = read_store
+        return op
+
+    def tail(self, size: int) -> bytes:
+        """Return what follows the key of a plain set, and keep it for small sizes. Raises ValueTooLargeError.
+
+        Not kept where default_ttl is a time since 1970, which is another at every set.
+        """
+        check_size(size)
+        tail = b" %d" % size + CLIENT_FLAGS % self.frame.flags + self.ttl_flag(DEFAULT)
+        if size < KEPT_TAILS and self._is_relative:
+            self._tails[size] = tail
+        return tail
+
+    def add(self, key: Key, value: T, ttl: Ttl | Default) -> Operation[StoreResult]:
+        """ms key size F… [T…] ME."""
+        return self._store(ADD, key, value, ttl, MODE_ADD)
+
+    def replace(self, key: Key, value: T, ttl: Ttl | Default) -> Operation[StoreResult]:
+        """ms key size F… [T…] MR."""
+        return self._store(REPLACE, key, value, ttl, MODE_REPLACE)
+
+    def compare_and_set(self, key: Key, value: T, cas: int, ttl: Ttl | Default) -> Operation[StoreResult]:
+        """ms key size F… [T…] C…."""
+        with located(COMPARE_AND_SET, key):
+            return self._store(COMPARE_AND_SET, key, value, ttl, CAS % unsigned_cas(cas))
+
+    def fill(self, key: Key, value: T, ttl: Ttl | Default, cas: int | None) -> Operation[StoreResult]:
+        """The store of `update`: an add where there was no item (*cas* None), else a compare-and-set."""
+        return self._store(UPDATE_STORE, key, value, ttl, MODE_ADD if cas is None else CAS % cas)
+
+    def _store(self, verb: Verb, key: Key, value: T, ttl: Ttl | Default, more: bytes = b"") -> Operation[StoreResult]:
+        with located(verb, key):
+            raw, token, base64 = self.keys.encode(key)
+            ttl_flag = self.ttl_flag(ttl)
+            flags, body = self.frame.encode(value)
+            check_size(len(body))
+            head = b"ms %b %d%b%b%b%b" % (token, len(body), base64, CLIENT_FLAGS % flags, ttl_flag, more)
+            return operation(verb, key, raw, head, body, read_store)
+
+    def ttl_flag(self, ttl: Ttl | Default) -> bytes:
+        """Return the T flag of a store, nothing for an item that never expires."""
+        number = exptime(self._options.default_ttl if ttl is DEFAULT else ttl, self._clock())
+        return TTL % number if number else b""
+
+    def growth(self, verb: Verb, key: Key, value: T) -> Callable[[int], Operation[StoreResult]]:
+        """Return a function from a CAS to ``ms key size MA C…`` (MP for PREPEND). All arguments are checked here."""
+        with located(verb, key):
+            self._require(verb, "bytes or str", BytesSerializer, StrSerializer)
+            raw, token, base64 = self.keys.encode(key)
+            _, body = self.frame.encode(value)
+            check_size(len(body))
+            head = b"ms %b %d%b%b" % (token, len(body), base64, MODES_OF_GROWTH[verb])
+            return lambda cas: operation(verb, key, raw, head + CAS % cas, body, read_store)
+
+    def delete(self, key: Key, cas: int | None) -> Operation[DeleteResult]:
+        """md key [C…]."""
+        with located(DELETE, key):
+            return self._delete(DELETE, key, b"" if cas is None else CAS % unsigned_cas(cas), read_delete)
+
+    def remove(self, key: Key, cas: int, verb: Verb) -> Operation[DeleteResult]:
+        """md key C…, for *verb*."""
+        return self._delete(DELETES[verb], key, CAS % cas, read_delete)
+
+    def give_back(self, key: Key, look: Look, verb: Verb) -> Operation[bool]:
+        """md key C… I, for *verb*: the next reader of the stale item wins. Read as `Reader.can_grow` of the look."""
+        flags = CAS % look.cas + INVALIDATE_FLAGS
+        return self._delete(DELETES[verb], key, flags, lambda _: self.reader.can_grow(look.flags))
+
+    def _delete(self, verb: Verb, key: Key, flags: bytes, read: Callable[[Reply], R]) -> Operation[R]:
+        raw, token, base64 = self.keys.encode(key)
+        return operation(verb, key, raw, b"md %b%b%b" % (token, base64, flags), None, read)
+
+    def invalidate(self, key: Key, stale_for: int | timedelta) -> Operation[bool]:
+        """md key I T…."""
+        with located(INVALIDATE, key):
+            flags = INVALIDATE_FLAGS + TTL % exptime(seconds(stale_for, "stale_for"), self._clock(), "stale_for")
+            return self._delete(INVALIDATE, key, flags, read_done)
+
+    # --- arithmetic --------------------------------------------------------------------------------------------------
+
+    def arithmetic(
+        self, verb: Verb, key: Key, delta: int, initial: int | None, initial_ttl: Ttl | Default, ttl: Ttl | Default
+    ) -> Operation[int | None]:
+        """ma key v D… [MD] [N… J…]; *verb* is INCREMENT or DECREMENT.
+
+        Never T: the server applies it to the old item, and loses it when it replaces that item by a new one. It does so
+        when the number gains a digit, and whenever something else, such as a reader, holds the item. The reply shows
+        the T nevertheless.
+        """
+        with located(verb, key):
+            self._require(verb, "int", IntSerializer)
+            raw, token, base64 = self.keys.encode(key)
+            flags = ARITHMETIC_FLAGS + DELTA % u64(delta, "delta") + (MODE_DECREMENT if verb is DECREMENT else b"")
+            lifetime = self._initial_lifetime(initial, initial_ttl, ttl)
+            if initial is not None:
+                flags += VIVIFY % lifetime + INITIAL % u64(initial, "initial")
+            return operation(verb, key, raw, b"ma %b%b%b" % (token, base64, flags), None, read_number)
+
+    def _initial_lifetime(self, initial: int | None, initial_ttl: Ttl | Default, ttl: Ttl | Default) -> int:
+        """Return the expiration time of a number that arithmetic creates; check all three."""
+        if initial_ttl is DEFAULT:
+            return exptime(self._options.default_ttl if ttl is DEFAULT else ttl, self._clock())
+        if initial is None:
+            raise InvalidArgumentError("initial_ttl is the time to live of a number that is created: give initial too")
+        if ttl is not DEFAULT:
+            raise InvalidArgumentError("ttl renews every number, initial_ttl only begins one: give one of the two")
+        return exptime(initial_ttl, self._clock(), "initial_ttl")
+
+    def _require(self, verb: Verb, wanted: str, *serializers: type) -> None:
+        # The type system sees T only: a Client[int] may have any serializer of int.
+        if not isinstance(self.frame.serializer, serializers) or self.frame.compressor is not None:
+            raise InvalidArgumentError(f"{verb.name} needs the built-in serializer of {wanted}, and no compressor")

@@ -1,0 +1,1 @@
+"""One connection for the tasks of an event loop."""

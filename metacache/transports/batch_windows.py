@@ -1,0 +1,95 @@
+"""Cut a batch into windows, and give each request of a failed window its error. Both transports use it."""
+
+from __future__ import annotations
+
+import copy
+from operator import add
+from typing import TYPE_CHECKING, Final, final
+
+from metacache.errors import MetacacheError
+from metacache.protocol.windows import Replies, Window
+
+if TYPE_CHECKING:
+    from metacache.protocol.connection import ProtocolConnection
+    from metacache.transports.base import Batch
+
+__all__ = ["Windows", "fail_rest", "failed_replies", "send_window"]
+
+MAX_REQUESTS: Final = 256  # in one window
+MAX_WINDOW: Final = 65536  # bytes of several requests in one window
+MAX_TLS_WINDOW: Final = 16384  # more in one TLS write makes the server sleep on decrypted bytes
+MARGIN: Final = 20  # bytes a request for the opaque, the q and two CRLFs
+
+
+@final
+class Windows:
+    """Cuts a batch into windows, in order: at most `MAX_REQUESTS` requests, and several only within the byte limit."""
+
+    __slots__ = ("_batch", "_count", "_limit", "_total", "next")
+
+    def __init__(self, batch: Batch, *, is_tls: bool) -> None:
+        self._batch = batch
+        self._limit = MAX_TLS_WINDOW if is_tls else MAX_WINDOW
+        self._total = len(batch)
+        self._count = MAX_REQUESTS  # in the last window
+        self.next = 0  # the first request not yet in a window
+
+    @property
+    def is_done(self) -> bool:
+        """True when every request is in a window."""
+        return self.next == self._total
+
+    def cut(self) -> tuple[int, int]:
+        """Return where the next window begins and ends."""
+        start = self.next
+        # Twice what fitted last time, then half of it until it fits: no window is measured far beyond the limit.
+        count = min(MAX_REQUESTS, 2 * self._count, self._total - start)
+        if count > 1 and self._size(start, start + count) > self._limit:
+            count = self._fitting(start, count)
+        self._count = count
+        self.next = start + count
+        return start, self.next
+
+    def give_up(self) -> range:
+        """Return the requests that are in no window, none of which will be cut."""
+        rest, self.next = range(self.next, self._total), self._total
+        return rest
+
+    def _size(self, start: int, stop: int) -> int:
+        # Joining small bodies is faster than adding up their lengths.
+        bodies = self._batch.bodies
+        size = len(b"".join(self._batch.heads[start:stop])) + MARGIN * (stop - start)
+        if bodies is None:
+            return size
+        return self._limit + 1 if len(bodies[start]) > self._limit else size + len(b"".join(bodies[start:stop]))
+
+    def _fitting(self, start: int, count: int) -> int:
+        """Return how many of the *count* requests from *start* on fit into a window; copies no body."""
+        sizes = list(map(len, self._batch.heads[start : start + count]))
+        if self._batch.bodies is not None:
+            sizes = list(map(add, sizes, map(len, self._batch.bodies[start : start + count])))
+        while count > 1 and sum(sizes[:count]) + MARGIN * count > self._limit:
+            count //= 2
+        return count
+
+
+def send_window(protocol: ProtocolConnection, batch: Batch, start: int, stop: int) -> tuple[bytes, Window]:
+    """Return the bytes of one window of *batch* and the expectation of its replies."""
+    bodies = None if batch.bodies is None else batch.bodies[start:stop]
+    return protocol.send_window(batch.verb.command, batch.heads[start:stop], bodies)
+
+
+def fail_rest(replies: Replies, error: MetacacheError, left: int) -> None:
+    """Give *error* to every request without answer; a write before index *left* may have been applied."""
+    applied = copy.copy(error)
+    applied.maybe_applied = True
+    for index, header in enumerate(replies.headers):
+        if not header and index not in replies.errors:
+            replies.errors[index] = applied if index < left else error
+
+
+def failed_replies(batch: Batch, error: MetacacheError) -> Replies:
+    """Return *error* for each request of *batch*, of which nothing was sent."""
+    replies = Replies(len(batch))
+    fail_rest(replies, error.locate(operation=batch.verb.name), 0)
+    return replies

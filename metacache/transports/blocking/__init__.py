@@ -1,0 +1,1 @@
+"""One connection for threads: dial, exchange, and the checkout of connections."""

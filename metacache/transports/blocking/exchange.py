@@ -1,0 +1,291 @@
+"""A batch on one stream: windows out, replies in, at the same time, without ever waiting.
+
+Knows windows and how many bytes may be unanswered, so that reading never deadlocks writing; moves bytes only through
+its stream.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from time import monotonic
+from typing import TYPE_CHECKING, Final, Protocol, final
+
+from typing_extensions import override
+
+from metacache.errors import ConnectError, ConnectionLost, MetacacheError
+from metacache.interrupts import is_own
+from metacache.protocol.windows import Replies, Window, closing_error
+from metacache.transports.batch_windows import Windows, fail_rest, failed_replies, send_window
+from metacache.transports.counters import CloseReason
+from metacache.transports.timeouts import MAX_LATE, advise, late_reply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from metacache.protocol.connection import ProtocolConnection
+    from metacache.transports.base import Batch
+
+__all__ = ["FailedExchange", "NonBlockingStream", "StreamExchange"]
+
+MAX_UNANSWERED: Final = 131072  # bytes; a further window is written only below it
+
+
+class NonBlockingStream(Protocol):
+    """What an exchange needs of a stream."""
+
+    @property
+    def protocol(self) -> ProtocolConnection:
+        """The protocol connection on it."""
+        ...
+
+    @property
+    def is_tls(self) -> bool:
+        """True when writes must end at a command boundary."""
+        ...
+
+    def prepare(self, deadline: float, /) -> bool:
+        """Dial if need be and stop waiting for bytes; return whether it dialled. Raises a MetacacheError."""
+        ...
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait for."""
+        ...
+
+    def write(self, data: memoryview, /) -> int:
+        """Return how many bytes of *data* were taken without waiting; raises OSError."""
+        ...
+
+    def read(self) -> bytes | None:
+        """Return bytes that are there (none at the end of the stream), None when there are none yet; raises OSError."""
+        ...
+
+    def failed(self, error: BaseException, /) -> MetacacheError | None:
+        """Close after *error* and return the error to raise for it; None if it interrupted the exchange."""
+        ...
+
+    def close(self, cause: CloseReason, /) -> None:
+        """Close the socket and count it as *cause*."""
+        ...
+
+
+@final
+class StreamExchange:
+    """A batch on one stream. It holds the stream until it is done, and then calls *release* with the outcomes.
+
+    The first `advance` dials if need be, for half of the time at most: the parts of the batch on other nodes are under
+    way by then, and still have the rest.
+    """
+
+    __slots__ = (
+        "_batch",
+        "_began",
+        "_cuts",
+        "_deadline",
+        "_fresh",
+        "_is_prepared",
+        "_late",
+        "_left",
+        "_node",
+        "_out",
+        "_release",
+        "_replies",
+        "_stream",
+        "_unanswered",
+        "_windows",
+        "wants_write",
+    )
+
+    _stream: NonBlockingStream | None
+
+    def __init__(
+        self,
+        batch: Batch,
+        stream: NonBlockingStream,
+        release: Callable[[Replies], object],
+        *,
+        node: str,
+        deadline: float,
+    ) -> None:
+        self._batch = batch
+        self._stream = stream
+        self._release = release
+        self._node = node
+        self._deadline = deadline
+        self._fresh = False
+        self._is_prepared = False
+        self._late = 0  # bytes that were read after the deadline
+        self._replies = Replies(len(batch))
+        self._start(stream)
+
+    def _start(self, stream: NonBlockingStream) -> None:
+        self._cuts = Windows(self._batch, is_tls=stream.is_tls)
+        self._left = 0  # the first request of which surely no byte was sent
+        self._out = memoryview(b"")
+        self._windows: deque[tuple[int, int, Window]] = deque()
+        self._unanswered = 0
+        self._began = False
+        self.wants_write = False
+
+    @override
+    def __repr__(self) -> str:
+        sent = f"{self._cuts.next} of {len(self._batch)} sent"
+        return f"<StreamExchange {self._node}: {sent}, {len(self._windows)} windows open>"
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait for, -1 when done."""
+        return -1 if self._stream is None else self._stream.fileno()
+
+    def advance(self, now: float, /) -> bool:
+        """Write and read what can be without waiting; return True when every request has its reply or its error."""
+        if self._stream is None:
+            return True
+        try:
+            if not self._is_prepared and not self._prepare(self._stream, now):
+                return True
+            self._write(self._stream)
+            # Nothing can have come before anything was sent.
+            while self._began and self._windows and self._read(self._stream):
+                self._write(self._stream)
+        except (OSError, MetacacheError) as error:
+            self._fail(error, self._stream)
+            return self._stream is None  # pyright: ignore[reportUnnecessaryComparison]  # `_fail` may end it
+        self._began = True
+        if not self._windows and self._cuts.is_done:
+            self._finish(self._stream)
+            return True
+        if now >= self._deadline:
+            self._fail(late_reply(), self._stream)
+        return self._stream is None  # pyright: ignore[reportUnnecessaryComparison]  # as above
+
+    def outcomes(self) -> Replies:
+        """End the exchange and return a reply or an error for each request."""
+        if self._stream is not None:
+            error = ConnectionLost("the batch was given up before its replies came")
+            if self._is_prepared:
+                self._fail(error, self._stream, final=True)
+            else:
+                self._refuse(error, self._stream)
+        return self._replies
+
+    def _prepare(self, stream: NonBlockingStream, now: float) -> bool:
+        """Make the stream ready; return False when that was the end of it."""
+        self._is_prepared = True
+        try:
+            self._fresh = stream.prepare((now + self._deadline) / 2)
+        except MetacacheError as error:
+            if not is_own(error, type(stream).__module__):
+                raise
+            self._refuse(error, stream)
+            return False
+        return True
+
+    # --- bytes -------------------------------------------------------------------------------------------------------
+
+    def _write(self, stream: NonBlockingStream) -> None:
+        while self._out or (not self._cuts.is_done and self._unanswered < MAX_UNANSWERED):
+            if not self._out:
+                self._out = memoryview(self._open_window(stream.protocol))
+            taken = stream.write(self._out)
+            self.wants_write = taken == 0
+            if self.wants_write:
+                return
+            self._out = self._out[taken:]
+            if monotonic() >= self._deadline:
+                break  # a server that takes bytes without a pause does not extend the time
+        self.wants_write = False
+
+    def _open_window(self, protocol: ProtocolConnection) -> bytes:
+        start, stop = self._cuts.cut()
+        data, window = send_window(protocol, self._batch, start, stop)
+        self._windows.append((start, len(data), window))
+        self._unanswered += len(data)
+        self._left = stop
+        return data
+
+    def _read(self, stream: NonBlockingStream) -> bool:
+        """Take in what has arrived; return False when nothing had."""
+        data = stream.read()
+        if data is None:
+            return False
+        if not data:
+            raise ConnectionLost("the server closed the connection before the last reply")
+        self._late += len(data) if monotonic() >= self._deadline else 0
+        for _ in stream.protocol.receive(data):
+            start, size, window = self._windows.popleft()
+            self._replies.fill(start, window.replies)
+            self._unanswered -= size
+            if window.closes:
+                raise closing_error(window, is_first=start == 0)
+        if stream.protocol.failure is not None:
+            raise stream.protocol.failure
+        if self._late > MAX_LATE:
+            raise late_reply()
+        return True
+
+    # --- the end -----------------------------------------------------------------------------------------------------
+
+    def _finish(self, stream: NonBlockingStream) -> None:
+        self._stream = None
+        if stream.protocol.must_close:
+            stream.close(CloseReason.BROKEN)
+        for error in self._replies.errors.values():
+            error.locate(node=self._node, operation=self._batch.verb.name)
+        release = self._release
+        del self._release  # who holds the exchange, as the frames of an error do, does not hold what was lent
+        release(self._replies)
+
+    def _fail(self, error: BaseException, stream: NonBlockingStream, *, final: bool = False) -> None:
+        """Close the stream. Begin again if it was stale and the batch only reads; else fail what has no reply."""
+        failure = stream.failed(error)
+        if failure is None:
+            raise error  # it interrupted the exchange, which `outcomes` ends
+        if self._fresh and not final and not stream.protocol.has_heard:
+            advise(failure, is_tls=stream.is_tls)
+        answered = any(self._replies.headers) or bool(self._replies.errors)
+        stale = isinstance(failure, ConnectionLost) and not self._fresh and not answered
+        if stale and self._batch.is_read and not final:
+            failure = self._restart(stream)
+        if failure is None:
+            return
+        is_unsent = self._batch.is_read or isinstance(failure, ConnectError)
+        fail_rest(self._replies, failure, 0 if is_unsent else self._left)
+        self._finish(stream)
+
+    def _refuse(self, error: MetacacheError, stream: NonBlockingStream) -> None:
+        """Fail all of it before anything was sent: the connection is as good as it was."""
+        fail_rest(self._replies, error, 0)
+        self._finish(stream)
+
+    def _restart(self, stream: NonBlockingStream) -> MetacacheError | None:
+        """Dial and begin again; return the error if that fails."""
+        self._fresh = True
+        self._start(stream)
+        try:
+            stream.prepare(self._deadline)
+        except MetacacheError as error:
+            if not is_own(error, type(stream).__module__):
+                raise
+            return error
+        return None
+
+
+@final
+class FailedExchange:
+    """A batch that could not be started: every request has the same error, and nothing was sent."""
+
+    wants_write = False
+
+    def __init__(self, batch: Batch, error: MetacacheError) -> None:
+        self._replies = failed_replies(batch, error)
+
+    def fileno(self) -> int:
+        """Return -1: there is nothing to wait for."""
+        return -1
+
+    def advance(self, _: float, /) -> bool:
+        """Return True."""
+        return True
+
+    def outcomes(self) -> Replies:
+        """Return the error for each request."""
+        return self._replies

@@ -1,1 +1,0 @@
-"""Deadlines of the requests on one connection."""

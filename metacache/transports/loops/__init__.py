@@ -1,1 +1,0 @@
-"""Event loops: the one that runs here."""

@@ -1,1 +1,0 @@
-"""Opening: a connection dialled and authenticated, ready for its first request."""

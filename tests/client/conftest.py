@@ -1,0 +1,45 @@
+"""Every test of this room runs against both clients, over a connection and over a pool."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator
+
+import pytest
+
+from metacache import AsyncClient
+from metacache.serializers import IntSerializer, StrSerializer
+from metacache.testing import Memcached
+from tests.client.rig import KINDS, Clients
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(params=KINDS)
+async def clients(request: pytest.FixtureRequest, shared_memcached: Memcached) -> AsyncIterator[Clients]:
+    """Makes clients of each kind in turn, on one server."""
+    kind = str(request.param)
+    made = Clients(kind, shared_memcached.node)
+    yield made
+    await made.aclose()
+
+
+@pytest.fixture
+def key() -> str:
+    """A key that no other test has."""
+    return f"clients:{next(_numbers)}"
+
+
+@pytest.fixture
+def blobs(clients: Clients) -> AsyncClient[bytes]:
+    return clients.blobs()
+
+
+@pytest.fixture
+def texts(clients: Clients) -> AsyncClient[str]:
+    return clients.make(StrSerializer())
+
+
+@pytest.fixture
+def counters(clients: Clients) -> AsyncClient[int]:
+    return clients.make(IntSerializer())

@@ -1,0 +1,61 @@
+"""A transport that fails whatever it is given, as a wrapper of the user's may, and clients of both kinds on it."""
+
+from __future__ import annotations
+
+from typing import Final, TypeVar, cast, final
+
+from typing_extensions import Unpack
+
+from metacache import AsyncClient, Batch, Client, ClientOptions, Exchange, MetacacheError, Operation, Serializer
+from metacache.protocol.windows import Replies
+from metacache.transports.blocking.exchange import FailedExchange
+from tests.client.rig import Shaped
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+SHAPES: Final = ("Client", "AsyncClient")
+
+
+@final
+class Failing:
+    """Fails with errors of *kind*, a new one for each operation and each batch."""
+
+    def __init__(self, kind: type[MetacacheError]) -> None:
+        self._kind = kind
+
+    def run(self, op: Operation[R], /, *, deadline: float | None = None) -> R:  # noqa: ARG002 - a transport's
+        raise self._kind("as told").locate(operation=op.verb.name, key=op.given)
+
+    def begin(self, batch: Batch, /, *, deadline: float) -> Exchange:  # noqa: ARG002 - as above
+        return FailedExchange(batch, self._kind("as told"))
+
+    def close(self) -> None:
+        pass
+
+
+@final
+class AsyncFailing:
+    """The same under an event loop."""
+
+    def __init__(self, kind: type[MetacacheError]) -> None:
+        self._inner = Failing(kind)
+
+    async def run(self, op: Operation[R], /, *, deadline: float | None = None) -> R:
+        return self._inner.run(op, deadline=deadline)
+
+    async def run_batch(self, batch: Batch, /, *, deadline: float) -> Replies:
+        return self._inner.begin(batch, deadline=deadline).outcomes()
+
+    async def aclose(self) -> None:
+        pass
+
+
+def failing(
+    shape: str, kind: type[MetacacheError], serializer: Serializer[T], **options: Unpack[ClientOptions]
+) -> AsyncClient[T]:
+    """Return a client of *shape*, one of `SHAPES`, of which every operation fails with an error of *kind*."""
+    if shape == "AsyncClient":
+        return AsyncClient(AsyncFailing(kind), serializer, **options)
+    # It has the verbs and none of the class, as in `Clients.make`.
+    return cast("AsyncClient[T]", Shaped(Client(Failing(kind), serializer, **options)))

@@ -1,0 +1,157 @@
+"""Interrupts a verb at its n-th place, as a signal may: between any two calls in the package, but not in the transport.
+
+What moves bytes has sweeps of its own. Here the transport is real, and what interrupts waits until the reply is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, Final, TypeVar, final
+
+import metacache
+from metacache import Batch, Exchange, Operation, Transport
+from metacache.protocol.replies import Reply
+from metacache.protocol.windows import Replies
+from metacache.transports.blocking.connection import run_batch
+
+__all__ = ["AsyncQuiet", "Interrupter", "Quiet", "driven"]
+
+R = TypeVar("R")
+
+PACKAGE: Final = os.path.dirname(metacache.__file__)
+EVENTS: Final = frozenset(("call", "return", "c_call", "c_return"))
+
+
+@final
+class Interrupter:
+    """Raises *error* at the *at*-th place, from a signal handler or, as no handler would, from nowhere known.
+
+    *also*: the classes of the test in which there are places, as ``"Numbers."``.
+    """
+
+    def __init__(self, at: int, error: Exception, *, also: tuple[str, ...] = (), from_handler: bool = True) -> None:
+        self.left = at
+        self._error = error
+        self._from_handler = from_handler
+        self._also = also
+        self._is_quiet = 0
+
+    @contextmanager
+    def quiet(self) -> Generator[None]:
+        """Do not interrupt what runs inside."""
+        self._is_quiet += 1
+        try:
+            yield
+        finally:
+            self._is_quiet -= 1
+
+    def _handle(self, _: int, __: FrameType | None) -> None:
+        raise self._error
+
+    def _visit(self, frame: FrameType, event: str, _: object) -> None:
+        code = frame.f_code
+        is_place = code.co_filename.startswith(PACKAGE) or code.co_qualname.startswith(self._also)
+        if self._is_quiet or event not in EVENTS or not is_place:
+            return
+        self.left -= 1
+        if self.left:
+            return
+        sys.setprofile(None)
+        if self._from_handler:
+            signal.raise_signal(signal.SIGALRM)
+        raise self._error
+
+    def run(self, call: Callable[[], R]) -> R:
+        """Call *call*, interrupted."""
+        before = signal.signal(signal.SIGALRM, self._handle)
+        sys.setprofile(self._visit)
+        try:
+            return call()
+        finally:
+            sys.setprofile(None)
+            signal.signal(signal.SIGALRM, before)
+
+
+def driven(coroutine: Coroutine[Any, Any, R]) -> R:  # Any: it yields nothing and is sent nothing
+    """Run a coroutine that never waits, without an event loop: exceptions propagate directly."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        result: R = done.value
+        return result
+    raise AssertionError("it waited")
+
+
+def reply_of(reply: Reply) -> Reply:
+    return reply
+
+
+@final
+class Quiet:
+    """Forwards to a real transport in quiet; reads the reply where it may be interrupted."""
+
+    def __init__(self, inner: Transport) -> None:
+        self._inner = inner
+        self.interrupter = Interrupter(0, ValueError())
+
+    def run(self, op: Operation[R], /, *, deadline: float | None = None) -> R:
+        with self.interrupter.quiet():
+            bare: Operation[Reply] = Operation()
+            bare.verb, bare.given, bare.key, bare.head, bare.body = op.verb, op.given, op.key, op.head, op.body
+            bare.read = reply_of
+            reply = self._inner.run(bare, deadline=deadline)
+        read = op.read
+        return read(reply)
+
+    def replies(self, batch: Batch, deadline: float) -> Replies:
+        with self.interrupter.quiet():
+            return run_batch(self._inner, batch, deadline)
+
+    def begin(self, batch: Batch, /, *, deadline: float) -> Exchange:
+        return Done(self, batch, deadline)
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+@final
+class Done:
+    """A batch that is over when it begins."""
+
+    wants_write = False
+
+    def __init__(self, quiet: Quiet, batch: Batch, deadline: float) -> None:
+        self._replies = quiet.replies(batch, deadline)
+
+    def fileno(self) -> int:
+        return -1
+
+    def advance(self, _: float, /) -> bool:
+        return True
+
+    def outcomes(self) -> Replies:
+        return self._replies
+
+
+@final
+class AsyncQuiet:
+    """The same under an event loop, or under `driven`."""
+
+    def __init__(self, quiet: Quiet) -> None:
+        self._quiet = quiet
+
+    async def run(self, op: Operation[R], /, *, deadline: float | None = None) -> R:
+        return self._quiet.run(op, deadline=deadline)
+
+    async def run_batch(self, batch: Batch, /, *, deadline: float) -> Replies:
+        return self._quiet.replies(batch, deadline)
+
+    async def aclose(self) -> None:
+        await asyncio.sleep(0)
+        self._quiet.close()

@@ -1,0 +1,109 @@
+"""A ttl given to increment and decrement holds whatever else the server does with the number at that moment."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import pytest
+
+from metacache import AsyncClient, Client, ConnectionLost, InvalidArgumentError, Node, Pool
+from metacache.serializers import IntSerializer
+from tests.client.rig import KINDS, Clients
+from tests.scripted import Peer, ScriptedServer
+
+
+@contextmanager
+def readers(node: Node, key: str) -> Generator[None]:
+    """Read *key* without a pause. An item that a reader holds is replaced, when it changes, by a new one."""
+    done = threading.Event()
+
+    def read() -> None:
+        with Client(Pool(node), IntSerializer(), owns=True) as other:
+            while not done.is_set():
+                other.get(key)
+
+    threads = [threading.Thread(target=read) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+
+
+async def left(counters: AsyncClient[int], key: str) -> int | None:
+    """Return how many seconds *key* has to live."""
+    item = await counters.get_item(key)
+    assert item is not None
+    return item.ttl
+
+
+def about(ttl: int | None) -> object:
+    """Return what equals *ttl*, but for what the test takes and for clocks that differ."""
+    return None if ttl is None else pytest.approx(ttl, abs=10)
+
+
+async def test_no_ttl_of_many_is_lost_beside_readers(clients: Clients, key: str) -> None:
+    counters = clients.make(IntSerializer())
+    await counters.set(key, 500)
+    with readers(clients.node, key):
+        for ttl in (100, 200, None, 40 * 86400) * 40:
+            await counters.increment(key, ttl=ttl)
+            assert await left(counters, key) == about(ttl)
+            await counters.touch(key, 20)
+            await counters.decrement(key, 2, initial=1, ttl=ttl)
+            assert await left(counters, key) == about(ttl)
+    assert await counters.get(key) == 340
+
+
+async def test_a_given_ttl_costs_a_second_exchange_and_nothing_else_does(clients: Clients, key: str) -> None:
+    counters = clients.make(IntSerializer(), default_ttl=100)
+    assert await counters.increment(key, ttl=50) is None
+    await counters.increment(key, initial=20)
+    await counters.decrement(key)
+    assert clients.sent == ["increment"] * 2 + ["decrement"], "nothing is renewed, or nothing is there"
+    clients.sent.clear()
+    await counters.increment(key, ttl=100)
+    await counters.decrement(key, ttl=None)
+    await counters.increment(key, initial=1, ttl=100)
+    assert clients.sent == ["increment"] * 2 + ["decrement"] * 2 + ["increment"] * 2
+
+
+async def test_a_ttl_that_cannot_be_counts_nothing(clients: Clients, key: str) -> None:
+    counters = clients.make(IntSerializer())
+    for ttl in (0, -1, 2**31):
+        with pytest.raises(InvalidArgumentError) as raised:
+            await counters.increment(key, initial=1, ttl=ttl)
+        assert (raised.value.operation, raised.value.key, raised.value.maybe_applied) == ("increment", key, False)
+    assert clients.sent == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_number_deleted_before_it_is_renewed_was_counted(kind: str) -> None:
+    def script(peer: Peer) -> None:
+        peer.request().answer(b"VA 2", b"21")
+        peer.request().answer(b"EN")
+
+    with ScriptedServer(script) as server:
+        clients = Clients(kind, server.node)
+        assert await clients.make(IntSerializer()).increment("k", ttl=100) == 21
+        await clients.aclose()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_renewal_that_fails_says_that_any_number_counted(kind: str) -> None:
+    def script(peer: Peer) -> None:
+        peer.request().answer(b"VA 2", b"19")
+        peer.request()
+        peer.rst()
+
+    with ScriptedServer(script) as server:
+        clients = Clients(kind, server.node)
+        with pytest.raises(ConnectionLost) as raised:
+            await clients.make(IntSerializer()).decrement("k", ttl=100)
+        assert (raised.value.operation, raised.value.key, raised.value.maybe_applied) == ("decrement", "k", True)
+        await clients.aclose()

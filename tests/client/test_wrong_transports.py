@@ -1,0 +1,184 @@
+"""What a client cannot stand on is refused when the client is made, by a typed error that says what is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import attrs
+import pytest
+
+from metacache import (
+    AsyncClient,
+    AsyncCluster,
+    AsyncConnection,
+    AsyncPool,
+    Client,
+    Cluster,
+    Connection,
+    InvalidArgumentError,
+    InvalidTypeError,
+    Node,
+    Pool,
+    Zlib,
+    connect,
+    connect_async,
+)
+from metacache.serializers import BytesSerializer
+from metacache.testing import FakeTransport
+from tests.client.rig import AsyncCounted, Counted
+
+NODE: Final = Node("127.0.0.1:1")
+
+# Any, here and below: wrong types are the point.
+BLOCKING: Final[tuple[Any, ...]] = (Connection(NODE), Pool(NODE), Cluster([NODE]), Counted(Pool(NODE)), FakeTransport())
+ASYNC: Final[tuple[Any, ...]] = (
+    AsyncConnection(NODE),
+    AsyncPool(NODE),
+    AsyncCluster([NODE]),
+    AsyncCounted(AsyncPool(NODE)),
+)
+NEITHER: Final[tuple[Any, ...]] = (None, "memcached://127.0.0.1:1", b"", 7, NODE, object())
+
+
+class Forwarding:
+    """A user's wrapper that has no method of its own."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+def name_of(part: object) -> str:
+    return type(part).__name__
+
+
+@pytest.mark.parametrize("transport", BLOCKING, ids=name_of)
+def test_a_client_stands_on_whatever_has_the_methods(transport: Any) -> None:
+    forwarding: Any = Forwarding(transport)
+    Client(transport)
+    Client(forwarding)
+    told = f"^AsyncClient takes an AsyncConnection, .*, not {name_of(transport)}; that is for Client$"
+    with pytest.raises(InvalidTypeError, match=told):
+        AsyncClient(transport)
+
+
+@pytest.mark.parametrize("transport", ASYNC, ids=name_of)
+def test_an_asyncio_client_stands_on_whatever_has_its_methods(transport: Any) -> None:
+    forwarding: Any = Forwarding(transport)
+    AsyncClient(transport)
+    AsyncClient(forwarding)
+    told = f"^Client takes a Connection, .*, not {name_of(transport)}; that is for AsyncClient$"
+    with pytest.raises(InvalidTypeError, match=told):
+        Client(transport)
+
+
+@pytest.mark.parametrize("transport", NEITHER, ids=name_of)
+def test_what_is_no_transport_is_told_what_is_one(transport: Any) -> None:
+    with pytest.raises(InvalidTypeError, match=rf"a Pool or .*, not {name_of(transport)}; connect\(url\) makes"):
+        Client(transport)
+    with pytest.raises(InvalidTypeError, match=rf"an AsyncPool or .*, not {name_of(transport)}; connect_async\(url\)"):
+        AsyncClient(transport)
+
+
+def test_a_class_is_no_transport() -> None:
+    wrong: tuple[Any, Any] = (Pool, AsyncPool)
+    with pytest.raises(InvalidTypeError, match="not the class Pool"):
+        Client(wrong[0])
+    with pytest.raises(InvalidTypeError, match="not the class AsyncPool"):
+        AsyncClient(wrong[1])
+
+
+class Part:
+    """A serializer or a compressor of the fields it is given; those left out are good."""
+
+    wire_id: Any = 96
+    fingerprint: Any = 0
+    compressor_id: Any = 9
+    min_size: Any = 1
+
+    def __init__(self, **fields: Any) -> None:
+        vars(self).update(fields)
+
+    def dumps(self, value: bytes, /) -> bytes:
+        return value
+
+    def loads(self, data: bytes, /) -> bytes:
+        return data
+
+    compress = decompress = loads
+
+
+URL: Final = "memcached://127.0.0.1:1"
+
+
+def make_client(**options: Any) -> object:
+    return Client(Pool(NODE), **options)
+
+
+def make_async_client(**options: Any) -> object:
+    return AsyncClient(AsyncPool(NODE), **options)
+
+
+def by_url(**options: Any) -> object:
+    return connect(URL, bytes, **options)
+
+
+def by_url_async(**options: Any) -> object:
+    return connect_async(URL, bytes, **options)
+
+
+MAKERS: Final = (make_client, make_async_client, by_url, by_url_async)
+
+
+@pytest.mark.parametrize("make", MAKERS)
+@pytest.mark.parametrize("field", ["wire_id", "fingerprint"])
+def test_a_serializer_says_who_it_is_by_ints(make: Callable[..., object], field: str) -> None:
+    make(serializer=Part())
+    for wrong in ("1", True, None, 1.0):
+        with pytest.raises(InvalidTypeError, match=rf"{field} is a whole number, not {name_of(wrong)}$"):
+            make(serializer=Part(**{field: wrong}))
+    for wrong in (-1, 1 << 16, 10**5000):
+        with pytest.raises(InvalidArgumentError, match=rf"{field} is [01] to \d+, not "):
+            make(serializer=Part(**{field: wrong}))
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_a_compressor_is_one(make: Callable[..., object]) -> None:
+    make(compressor=Part())
+    make(compressor=None)
+    wrong: Any
+    for wrong in (1, True, "zlib", BytesSerializer(), Zlib):
+        with pytest.raises(InvalidTypeError, match=r"^compressor is a Compressor, as Zlib\(\), or None, not "):
+            make(compressor=wrong)
+    for field in ("compressor_id", "min_size"):
+        for wrong in ("1", True, None, 1.5):
+            with pytest.raises(InvalidTypeError, match=rf"{field} is a whole number, not {name_of(wrong)}$"):
+                make(compressor=Part(**{field: wrong}))
+        for wrong in (-1, -(10**5000)):
+            with pytest.raises(InvalidArgumentError, match=rf"{field} is .*, not "):
+                make(compressor=Part(**{field: wrong}))
+    with pytest.raises(InvalidArgumentError, match="a compressor_id is 1 to 15, not 16"):
+        make(compressor=Part(compressor_id=16))
+
+
+ZLIB: Final[dict[str, tuple[Any, ...]]] = {
+    "min_size": (-1, -(10**5000)),
+    "max_decompressed_size": (0, -1),
+    "level": (0, 10, 99, -1, 10**5000),
+}
+
+
+@pytest.mark.parametrize("field", ZLIB)
+def test_zlib_is_checked_when_it_is_made(field: str) -> None:
+    wrong: Any
+    for wrong in ZLIB[field]:
+        with pytest.raises(InvalidArgumentError, match=rf"^Zlib\.{field} is (at least \d|1 to 9), not "):
+            Zlib(**{field: wrong})
+    for wrong in ("1", 1.5, True, None):
+        with pytest.raises(InvalidTypeError, match=rf"^Zlib\.{field} is a whole number, not {name_of(wrong)}$"):
+            Zlib(**{field: wrong})
+    with pytest.raises(InvalidArgumentError):
+        attrs.evolve(Zlib(), **{field: -1})

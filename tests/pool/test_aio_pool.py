@@ -1,0 +1,237 @@
+"""Which connection of a pool takes a request: the first with room, a new one, the one where fewest wait, the lane."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import attrs
+import pytest
+
+from metacache import AsyncClient, AsyncConnection, AsyncPool, Node, Settings, StoreResult
+from metacache.testing import Memcached
+from metacache.transports.counters import CloseReason
+from tests.scripted import Peer, ScriptedServer, silent
+from tests.transports.aio_rig import PATIENT, nothing_left, until
+
+LIMIT: Final = 65536  # bytes of the largest value that is no large one
+TWO: Final = attrs.evolve(PATIENT, pool_size=3, max_pipeline=2)  # two, and the lane
+
+
+class Opened:
+    """The connections that a pool makes, in order."""
+
+    def __init__(self, node: Node, settings: Settings) -> None:
+        self._node = node
+        self._settings = settings
+        self.all: list[AsyncConnection] = []
+
+    def __call__(self) -> AsyncConnection:
+        self.all.append(AsyncConnection(self._node, settings=self._settings))
+        return self.all[-1]
+
+    @property
+    def loads(self) -> list[int]:
+        return [connection.load for connection in self.all]
+
+    async def written(self, count: int) -> None:
+        """Wait until so many requests were written and have no reply."""
+        await until(lambda: sum(connection.in_flight for connection in self.all) == count)
+
+
+@asynccontextmanager
+async def pool_of(node: Node, settings: Settings) -> AsyncGenerator[tuple[AsyncClient[bytes], Opened]]:
+    """Give a client of a pool, and the connections that the pool makes."""
+    opened = Opened(node, settings)
+    async with AsyncClient(AsyncPool(opened, settings=settings), owns=True) as client:
+        yield client, opened
+
+
+def yes_to_all(peer: Peer) -> None:
+    """Answer every request, at once."""
+    while data := peer.sock.recv(65536):
+        for line in data.split(b"\r\n"):
+            if line:
+                peer.send(b"EN" + line[line.index(b" O") :] + b"\r\n")
+
+
+# --- small requests --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.both_loops
+async def test_a_further_connection_is_opened_when_all_are_full_and_then_the_least_loaded_is_taken(
+    memcached: Memcached,
+) -> None:
+    settings = attrs.evolve(PATIENT, pool_size=4, max_pipeline=4)  # three, and the lane
+    async with nothing_left(), pool_of(memcached.node, settings) as (client, opened):
+        assert await client.set("key", b"v")
+        memcached.freeze()
+        seen: list[list[int]] = []
+        calls: list[asyncio.Task[bytes | None]] = []
+        for number in range(18):
+            calls.append(asyncio.create_task(client.get("key")))
+            await opened.written(number + 1)
+            seen.append(opened.loads)
+        assert seen[:4] == [[1], [2], [3], [4]]
+        assert seen[4:12] == [[4, 1], [4, 2], [4, 3], [4, 4], [4, 4, 1], [4, 4, 2], [4, 4, 3], [4, 4, 4]]
+        assert seen[12:] == [[5, 4, 4], [5, 5, 4], [5, 5, 5], [6, 5, 5], [6, 6, 5], [6, 6, 6]]
+        memcached.thaw()
+        assert await asyncio.gather(*calls) == [b"v"] * 18
+        assert opened.loads == [0, 0, 0]
+        assert [connection.tally.dialled for connection in opened.all] == [1, 1, 1]
+
+
+@pytest.mark.both_loops
+async def test_a_connection_on_which_replies_are_late_gets_no_more_while_another_has_room() -> None:
+    async with nothing_left():
+        with ScriptedServer(silent, yes_to_all) as server:
+            async with pool_of(server.node, TWO) as (client, opened):
+                held = [asyncio.create_task(client.get("held")) for _ in range(2)]
+                await until(lambda: opened.loads == [2] and opened.all[0].waiting == 0)
+                for number in range(50):
+                    assert await client.get(f"key-{number}") is None
+                    assert opened.loads == [2, 0]
+                for call in held:
+                    call.cancel()
+                await asyncio.wait(held)
+                assert opened.loads == [2, 0], "who gave up is still to be answered there"
+                assert await client.get("key") is None
+
+
+async def test_requests_that_are_given_up_before_they_are_sent_leave_their_connection_free(
+    shared_memcached: Memcached,
+) -> None:
+    async with nothing_left(), pool_of(shared_memcached.node, TWO) as (client, opened):
+        for _ in range(50):
+            calls = [asyncio.create_task(client.get("key")) for _ in range(2)]
+            await asyncio.sleep(0)
+            for call in calls:
+                call.cancel()
+            await asyncio.wait(calls)
+        await until(lambda: not any(opened.loads))
+        assert len(opened.all) <= 2
+
+
+async def test_what_is_asked_for_in_one_turn_goes_out_on_one_connection(shared_memcached: Memcached) -> None:
+    async with nothing_left(), pool_of(shared_memcached.node, TWO) as (client, opened):
+        for _ in range(3):
+            assert await asyncio.gather(*(client.get("none") for _ in range(300))) == [None] * 300
+        assert [connection.tally.dialled for connection in opened.all] == [1]
+
+
+async def test_a_pool_of_one_has_one_connection_whatever_comes(shared_memcached: Memcached) -> None:
+    settings = attrs.evolve(PATIENT, pool_size=1, max_pipeline=1)
+    async with nothing_left(), pool_of(shared_memcached.node, settings) as (client, opened):
+        small = {f"one:{number}": b"%d" % number for number in range(100)}
+        calls = [client.set(key, value) for key, value in small.items()]
+        assert all(await asyncio.gather(*calls, client.set("one:large", b"x" * 500_000)))
+        assert await client.get_many(small) == small
+        assert [connection.tally.dialled for connection in opened.all] == [1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "cause"),
+    [
+        (attrs.evolve(PATIENT, pool_max_idle_time=0.02), CloseReason.IDLE),
+        (attrs.evolve(PATIENT, max_lifetime=0.02), CloseReason.OLD),
+    ],
+)
+async def test_what_is_idle_for_too_long_or_too_old_is_dialled_anew(
+    shared_memcached: Memcached, settings: Settings, cause: CloseReason
+) -> None:
+    async with nothing_left(), AsyncPool(shared_memcached.node, settings=settings) as pool:
+        client = AsyncClient(pool)
+        assert await client.set("idle", b"v")
+        assert pool.statistics.discarded[cause] == 0
+        await asyncio.sleep(0.05)
+        assert await client.get("idle") == b"v"
+        assert pool.statistics.discarded[cause] == 1
+        assert pool.statistics.created == 2
+
+
+async def test_a_connection_is_not_discarded_while_somebody_uses_it(memcached: Memcached) -> None:
+    connection = AsyncConnection(memcached.node, settings=PATIENT)
+    async with nothing_left(), AsyncClient(connection, owns=True) as client:
+        assert await client.set("key", b"v")
+        memcached.freeze()
+        call = asyncio.create_task(client.get("key"))
+        await until(lambda: connection.load == 1)
+        assert connection.age is None
+        connection.discard(CloseReason.IDLE)
+        memcached.thaw()
+        async with asyncio.timeout(5.0):
+            assert await call == b"v"
+        assert connection.tally.discarded[CloseReason.IDLE] == 0
+        connection.discard(CloseReason.IDLE)
+        assert connection.tally.discarded[CloseReason.IDLE] == 1
+        assert await client.get("key") == b"v"
+        assert connection.tally.dialled == 2
+
+
+# --- large values ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.both_loops
+async def test_a_large_value_that_is_being_sent_holds_up_no_small_request() -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(peer: Peer) -> None:
+        peer.sock.recv(1000, socket.MSG_PEEK)
+        begun.set()
+        assert go_on.wait(10.0)
+        peer.request().answer(b"HD")
+        peer.expect_end()
+
+    async with nothing_left():
+        with ScriptedServer(yes_to_all, slow) as server:
+            async with pool_of(server.node, TWO) as (client, opened):
+                assert await client.get("first") is None
+                large = asyncio.create_task(client.set("large", b"x" * 20_000_000))  # more than any socket's buffer
+                await until(begun.is_set)
+                for number in range(50):
+                    assert await client.get(f"key-{number}") is None
+                assert opened.loads == [0, 1]
+                assert not large.done()
+                go_on.set()
+                assert await large
+
+
+@pytest.mark.both_loops
+@pytest.mark.parametrize("is_batch", [False, True])
+async def test_more_than_64_kib_take_the_lane_and_no_less(shared_memcached: Memcached, *, is_batch: bool) -> None:
+    async with nothing_left(), pool_of(shared_memcached.node, TWO) as (client, opened):
+
+        async def store(size: int) -> None:
+            if is_batch:
+                assert all((await client.set_many({"lane:a": b"x" * 1000, "lane:b": b"x" * (size - 1000)})).values())
+            else:
+                assert await client.set("lane:a", b"x" * size)
+
+        await store(LIMIT)
+        assert len(opened.all) == 1
+        await store(LIMIT + 1)
+        assert len(opened.all) == 2
+        await store(LIMIT)
+        await store(5 * LIMIT)
+        assert len(opened.all) == 2
+        assert (await client.get_many(["lane:a", "lane:b"])).keys() >= {"lane:a"}
+        assert opened.loads == [0, 0]
+
+
+async def test_the_lane_is_no_connection_more_than_the_pool_may_have(memcached: Memcached) -> None:
+    async with nothing_left(), pool_of(memcached.node, TWO) as (client, opened):
+        assert await client.set("key", b"v")
+        memcached.freeze()
+        calls: list[asyncio.Task[StoreResult]] = []
+        for number in range(20):
+            calls.append(asyncio.create_task(client.set(f"small-{number}", b"x")))
+            await opened.written(number + 1)
+        calls += [asyncio.create_task(client.set(f"large-{number}", b"x" * 100_000)) for number in range(20)]
+        await until(lambda: sum(opened.loads) == 40)
+        assert sorted(opened.loads) == [10, 10, 20]
+        memcached.thaw()
+        assert all(await asyncio.gather(*calls))

@@ -1,0 +1,199 @@
+"""The fake server against a memcached, request by request: numbers that it counts with, and sequences made by chance.
+
+The other file of this room compares what clients see; this one compares the replies themselves.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import ChainMap
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Final, NamedTuple, TypeAlias
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from metacache import Connection, MetacacheError, Transport
+from metacache.operations.requests import operation
+from metacache.protocol import commands
+from metacache.protocol.commands import Request
+from metacache.protocol.flags import Token
+from metacache.protocol.replies import Reply
+from metacache.testing import FakeTransport, Memcached
+from metacache.transports.base import Verb
+from tests.client.rig import PATIENT
+
+Flags: TypeAlias = Mapping[str, Token]
+
+
+class Step(NamedTuple):
+    """A request but for its key and the CAS that it compares with.
+
+    ``which``: one of those that earlier replies have shown (-1: the last), or one that no item has if there were none.
+    """
+
+    command: Callable[[bytes, Flags], Request]
+    flags: Flags
+    which: int | None = None
+
+    def request(self, key: bytes, known: Sequence[int]) -> Request:
+        if self.which is None:
+            return self.command(key, self.flags)
+        cas = known[self.which % len(known)] if known else 2**63
+        return self.command(key, {**self.flags, "compare_cas": cas})
+
+
+U64: Final = 2**64
+_runs = itertools.count(1)
+
+
+def seen(transport: Transport, request: Request, known: list[int]) -> object:
+    """Return the reply, or of an error what does not depend on the node."""
+
+    def read(reply: Reply) -> object:
+        return plain(reply[0], known), reply[1]
+
+    op = operation(Verb("ask", request.command), None, b"", request.head, request.body, read)
+    try:
+        return transport.run(op, deadline=None)
+    except MetacacheError as error:
+        return type(error), error.message
+
+
+def replies(transport: Transport, key: bytes, steps: Sequence[Step]) -> list[object]:
+    """Run *steps*; return what each came to, with the n-th CAS that was seen in place of its number."""
+    known: list[int] = []
+    return [seen(transport, step.request(key, known), known) for step in steps]
+
+
+def plain(tokens: list[bytes], known: list[int]) -> list[bytes]:
+    """Return *tokens* without the opaque, with positions for CAS numbers and without the exact time to live."""
+    return [plain_token(token, known) for token in tokens if token[:1] != b"O"]
+
+
+def plain_token(token: bytes, known: list[int]) -> bytes:
+    if token[:1] == b"c":
+        number = int(token[1:])
+        known.extend([] if number in known else [number])
+        return b"c #%d" % known.index(number)
+    return b"t some" if token[:1] == b"t" and token != b"t-1" else token
+
+
+# --- numbers ----------------------------------------------------------------------------------------------------------
+
+BOUNDARIES: Final = (0, 9, 99, U64 // 2 - 1, U64 // 2, U64 // 2 + 1, U64 - 10, U64 - 1, U64, U64 + 1, 10**30)
+WRITTEN: Final = (
+    # With a NUL behind them: for a number in the upper half 1.6.18 looks for a minus up to the next NUL, which without
+    # this one comes anywhere in its memory.
+    *(sign + b"%d" % number + tail for number in BOUNDARIES for sign in (b"", b"-") for tail in (b"\0", b" -\0-")),
+    *(before + b"9" + after for before in (b" ", b"+", b"00", b"\t\n\v\f\r ") for after in (b"", b" ", b" 7", b"\0")),
+    *(b"9" + after for after in (b"\t", b"\r\n", b"\v6", b"\0007", b" 7", b"   ", b"9 7", b"9 99999")),
+    *(b"", b" ", b"\0", b"\x005", b"-", b"+", b"+-5", b"--5", b"- 5", b"5a", b"5-6", b"a5", b"0x10", b"1.5", b"1e3"),
+    *(b"1_0", "٣".encode(), b"5\xa0", b"\xa05", b"5\x1c6", b"5\x1f", b"5\x85", b"0" * 5000 + b"7", b"7" * 5000),
+    *(b"5".ljust(size) for size in (100, 500_000, 524_214, 524_215, 524_216, 524_300, 600_000)),
+)
+COUNTS: Final[Sequence[Flags]] = [
+    {**mode, **delta, **more}
+    for mode in ({}, {"mode": "D"}, {"mode": "-"}, {"mode": "I"})
+    for delta in ({}, {"delta": 0}, {"delta": 1}, {"delta": U64 - 1})
+    for more in ({"value": True}, {"value": True, "vivify": 100, "initial": 7, "return_cas": True}, {})
+]
+
+
+def storing(value: bytes) -> Callable[[bytes, Flags], Request]:
+    return lambda key, flags: commands.meta_set(key, value, flags)
+
+
+READ: Final = Step(commands.meta_get, {"value": True, "return_client_flags": True, "return_size": True})
+
+
+@pytest.mark.parametrize("client_flags", [0, 0xB0000002])
+def test_a_fake_counts_with_what_a_memcached_counts_with(shared_memcached: Memcached, client_flags: int) -> None:
+    fake = FakeTransport()
+    differences: list[object] = []
+    with Connection(shared_memcached.node, settings=PATIENT) as real:
+        for number, value in enumerate(WRITTEN):
+            for count in COUNTS if len(value) < 100 else COUNTS[:1]:
+                steps = [
+                    Step(storing(value), {"client_flags": client_flags}),
+                    Step(commands.meta_arithmetic, count),
+                    READ,
+                ]
+                key = b"count:%d:%d:%06d" % (client_flags, number, next(_runs))
+                wanted, found = replies(real, key, steps), replies(fake, key, steps)
+                if wanted != found:
+                    differences.append((value[:40], len(value), count, wanted, found))
+    assert differences == []
+
+
+@given(
+    value=st.from_regex(rb"[ \t\v\0+-]{0,2}0{0,2}([0-9]{0,3}|[0-9]{18})[ \0a-]{0,2}[0-9 -]{0,2}", fullmatch=True),
+    count=st.sampled_from([{"value": True}, {"value": True, "mode": "D", "delta": 3}]),
+)
+@settings(max_examples=300, deadline=None)
+def test_a_fake_counts_with_any_value_as_a_memcached_does(
+    shared_memcached: Memcached, value: bytes, count: Flags
+) -> None:
+    steps = [Step(storing(value), {}), Step(commands.meta_arithmetic, count), READ]
+    key = b"any:%d" % next(_runs)
+    with Connection(shared_memcached.node, settings=PATIENT) as real:
+        assert replies(FakeTransport(), key, steps) == replies(real, key, steps)
+
+
+# --- sequences --------------------------------------------------------------------------------------------------------
+
+RETURNED: Final = ("return_size", "return_client_flags", "return_cas", "return_ttl", "return_fetched")
+
+
+@st.composite
+def returned(draw: st.DrawFn) -> Flags:
+    """Flags that ask for parts of an item, in any order; at least one, because this client never sends a bare mg."""
+    names = draw(st.lists(st.sampled_from((*RETURNED, "value")), min_size=1, unique=True))
+    return dict.fromkeys(names, True)
+
+
+def flags_of(*choices: Sequence[Flags]) -> st.SearchStrategy[Flags]:
+    """Return what draws one of each of *choices* and joins them."""
+    return st.tuples(*map(st.sampled_from, choices)).map(lambda drawn: dict(ChainMap(*map(dict, drawn))))
+
+
+@st.composite
+def gets(draw: st.DrawFn) -> Step:
+    flags = draw(flags_of([{}, {"ttl": 0}, {"ttl": 1000}], [{}, {}, {"vivify": 30}]))
+    return Step(commands.meta_get, {**flags, **draw(returned())})
+
+
+GUARDS: Final = st.sampled_from([None, None, -1, -1, -2, 0])
+
+
+@st.composite
+def sets(draw: st.DrawFn) -> Step:
+    value = draw(st.sampled_from([b"", b"9", b"x", b"99"]))
+    modes: list[Flags] = [{"mode": each} for each in "SEAPR"]
+    flags = draw(flags_of([{}, {"client_flags": 0xB0000002}], [{}, {"ttl": 1000}], modes))
+    return Step(storing(value), flags, draw(GUARDS))
+
+
+@st.composite
+def deletes(draw: st.DrawFn) -> Step:
+    flags = draw(flags_of([{}, {"invalidate": True}, {"invalidate": True, "stale_ttl": 30}]))
+    return Step(commands.meta_delete, flags, draw(GUARDS))
+
+
+# None that could end in the upper half, see WRITTEN.
+SMALL_COUNTS: Final = [count for count in COUNTS if count.get("delta", 1) != U64 - 1]
+counts: Final = st.sampled_from(SMALL_COUNTS).map(partial(Step, commands.meta_arithmetic))
+STEPS: Final = st.one_of(gets(), gets(), sets(), sets(), deletes(), counts)
+
+
+@given(steps=st.lists(STEPS, min_size=2, max_size=12))
+@settings(max_examples=300, deadline=None)
+def test_any_sequence_of_requests_has_the_replies_of_a_memcached(
+    shared_memcached: Memcached, steps: list[Step]
+) -> None:
+    key = b"sequence:%d" % next(_runs)
+    with Connection(shared_memcached.node, settings=PATIENT) as real:
+        wanted = replies(real, key, steps)
+    assert replies(FakeTransport(), key, steps) == wanted
