@@ -1,11 +1,13 @@
-"""Tests of the pages: README.md and every docs/**/*.md. Each Python example runs and is type-checked.
+"""Tests of the pages: each Python example runs and is type-checked.
+
+The pages are docs/**/*.md and the README files of the project, its plugins and its examples.
 
 How to write an example
 -----------------------
 
-A page is found by its name (README.md, docs/**/*.md); nothing has to be registered. The examples of a page run from top
-to bottom in one module, which stands for the reader's `__main__`. Each example is a test of its own: `docs/x.md:12` is
-the example whose first line is line 12. A test runs the examples above it first, if they have not run yet.
+A page is found by its name; nothing has to be registered. The examples of a page run from top to bottom in one module,
+which stands for the reader's `__main__`. Each example is a test of its own: `docs/x.md:12` is the example whose first
+line is line 12. A test runs the examples above it first, if they have not run yet.
 
 An example is a fenced block of one of two forms. Both are marked `python`:
 
@@ -22,11 +24,10 @@ example the tests close the clients, transports and servers that are left in the
 Servers. These addresses are those of private, empty memcached servers, which the tests start for each page:
 `localhost:11211`, `cache-1:11211`, `cache-2:11211`, `cache-3:11211`, and the Unix socket `/run/memcached.sock`. Write
 them as a reader would, for example `connect("memcached://localhost:11211", str)`. The tests replace the text of the
-address, in the code and in its expected output. The order of `cache-1`, `cache-2`
-and `cache-3` is kept. Which node owns a key depends on the node's name, so give names
-(`Node("cache-1:11211", name="cache-a")`) where the output depends on it. Nothing listens at `127.0.0.1:1`. A page that
-stops or freezes a server starts it in view of the reader, with `metacache.testing.Memcached`. Move time with
-`metacache.testing.FakeServer(clock=...)`; do not sleep.
+address, in the code and in its expected output. The order of `cache-1`, `cache-2` and `cache-3` is
+kept. Which node owns a key depends on the node's name, so give names (`Node("cache-1:11211", name="cache-a")`) where
+the output depends on it. Nothing listens at `127.0.0.1:1`. A page that stops or freezes a server starts it in view of
+the reader, with `metacache.testing.Memcached`. Move time with `metacache.testing.FakeServer(clock=...)`; do not sleep.
 
 Types. mypy checks all examples of a page as one module, with the strict settings of mypy.ini. Write a line that
 the type checker must reject in one of two ways; the test fails if mypy accepts it:

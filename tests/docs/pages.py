@@ -1,4 +1,4 @@
-"""The pages as text: README.md and docs/**/*.md, their fenced blocks, their tables. Runs nothing."""
+"""The pages as text: README files and docs/**/*.md, their fenced blocks, their tables. Runs nothing."""
 
 from __future__ import annotations
 
@@ -98,6 +98,8 @@ def _read(path: Path) -> Page:
 
 def _paths() -> Iterator[Path]:
     yield ROOT / "README.md"
+    yield ROOT / "examples" / "README.md"
+    yield from sorted(ROOT.glob("plugins/*/README.md"))
     yield from (path for path in sorted(ROOT.glob("docs/**/*.md")) if "_build" not in path.parts)
 
 
