@@ -18,6 +18,8 @@ import msgspec
 import pytest
 
 from metacache import (
+    AsyncClient,
+    AsyncConnection,
     BatchError,
     Client,
     Connection,
@@ -93,6 +95,26 @@ def test_a_batch_stops_writing_while_its_replies_do_not_come() -> None:
     ):
         client.set_many(values)
     assert unanswered <= received < unanswered + window
+
+
+async def test_an_asyncio_batch_waits_when_a_number_of_windows_has_no_reply() -> None:
+    (requests,), *_, (windows,) = limits()
+    received = b""
+
+    def script(peer: Peer) -> None:
+        nonlocal received
+        peer.sock.settimeout(0.5)
+        try:
+            while data := peer.sock.recv(65536):
+                received += data
+        except TimeoutError:
+            peer.fin()
+
+    settings = Settings(timeout=10.0)
+    with ScriptedServer(script) as server:
+        async with AsyncClient(AsyncConnection(server.node, settings=settings), owns=True, on_error="miss") as client:
+            await client.get_many([f"key:{number}" for number in range(requests * (windows + 4))])
+    assert received.count(b"\r\n") == requests * windows
 
 
 def test_an_opaque_is_one_of_the_number_that_the_page_says() -> None:
