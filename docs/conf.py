@@ -55,8 +55,8 @@ nitpick_ignore_regex = [
     ("py:class", r"(metacache\.[a-z_.]+\._?)?(B|Builtin|D|E|K|R|T|V)"),
     # A public name is `metacache.X`. Below a module there are only private ones, which some signatures mention.
     ("py:class", r"metacache\.[a-z_]+(\.\w+)+"),
-    # What a transport passes on without looking at it.
-    ("py:class", r"Reply|Verb"),
+    # Private to the protocol: a wrapper passes them on.
+    ("py:class", r"Command|Reply"),
 ]
 
 
