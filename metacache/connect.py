@@ -69,12 +69,12 @@ def connect(
 ) -> Client[T]: ...
 def connect(
     url: str,
-    type_: Any = bytes,  # Any: a type expression; the overloads say which
+    type_: type[T] | TypeForm[T] = bytes,  # type: ignore[assignment]  # the first overload: T is bytes
     *,
-    serializer: str | Serializer[Any] | None = None,  # Any: as above
+    serializer: str | Serializer[T] | None = None,
     settings: Settings | None = None,
     **options: Unpack[ClientOptions],
-) -> Client[Any]:
+) -> Client[T]:
     """Return a client for the servers that *url* names, storing values of *type_*. It dials when first used.
 
         memcached://[user:password@]host[:port][,host[:port]…]/?weights=2,1&timeout=0.25&pool_size=8
@@ -124,12 +124,12 @@ def connect_async(
 ) -> AsyncClient[T]: ...
 def connect_async(
     url: str,
-    type_: Any = bytes,  # Any: a type expression; the overloads say which
+    type_: type[T] | TypeForm[T] = bytes,  # type: ignore[assignment]  # the first overload: T is bytes
     *,
-    serializer: str | Serializer[Any] | None = None,  # Any: as above
+    serializer: str | Serializer[T] | None = None,
     settings: Settings | None = None,
     **options: Unpack[ClientOptions],
-) -> AsyncClient[Any]:
+) -> AsyncClient[T]:
     """Return an asyncio client for the servers that *url* names, storing values of *type_*. It dials when first used.
 
         memcached://[user:password@]host[:port][,host[:port]…]/?weights=2,1&timeout=0.25&pool_size=8

@@ -135,3 +135,28 @@ def test_an_any_without_a_word_is_found_and_one_with_it_is_not(line: str) -> Non
     assert unexplained(f"# Any: of somebody else\n\n{line}\n") == [2 + at]
     assert unexplained(f"{line}  # Any: as it comes\n") == []
     assert unexplained("# Any: whatever it is\n".join(("y = 1\n", *line.splitlines(keepends=True)))) == []
+
+
+# --- what help() shows -----------------------------------------------------------------------------------------------
+
+
+def signatures() -> Iterator[tuple[str, str]]:
+    """Yield every public function and method of `metacache` with its signature, as `help` shows it."""
+    for name in metacache.__all__:
+        public: object = getattr(metacache, name)
+        members = {"": public}
+        if inspect.isclass(public):
+            members |= {f".{key}": value for key, value in vars(public).items() if not key.startswith("_")}
+            members |= {".__init__": vars(public).get("__init__")}
+        for suffix, member in members.items():
+            function = getattr(member, "__func__", member)
+            if inspect.isfunction(function):
+                yield f"{name}{suffix}", str(inspect.signature(function))
+
+
+def test_help_shows_the_type_of_a_value_and_never_any() -> None:
+    found = dict(signatures())
+    assert len(found) > 100
+    assert "-> 'Client[T]'" in found["connect"]
+    assert "Serializer[T]" in found["Client.__init__"]
+    assert {name: signature for name, signature in found.items() if re.search(r"\bAny\b", signature)} == {}
