@@ -19,12 +19,12 @@ import pytest
 from metacache import ConnectError, Connection, Node, OperationTimeout, ServerError, Settings
 from metacache.cluster.admin import ping
 from metacache.interrupts import (
-    call_each,
     clear_frames,
     fails_again,
     is_from_handler,
     is_injected,
     is_own,
+    map_or_none,
 )
 from metacache.transports.blocking.dialer import Dialer
 
@@ -236,9 +236,9 @@ def test_each_is_called_once_and_the_results_are_returned() -> None:
         asked.append(number)
         return number * 2
 
-    assert call_each(call, [1, 2, 3]) == [2, 4, 6]
+    assert map_or_none(call, [1, 2, 3]) == [2, 4, 6]
     assert asked == [1, 2, 3]
-    assert call_each(call, ()) == []
+    assert map_or_none(call, ()) == []
 
 
 @pytest.mark.parametrize("at", range(3))
@@ -246,7 +246,7 @@ def test_one_that_fails_by_itself_ends_the_calls(at: int) -> None:
     def call(number: int) -> float:
         return 1 / (number - at)
 
-    assert call_each(call, range(3)) is None
+    assert map_or_none(call, range(3)) is None
 
 
 @pytest.mark.parametrize("at", range(3))
@@ -259,7 +259,7 @@ def test_what_interrupts_one_of_the_calls_comes_out_of_them(at: int) -> None:
         return number
 
     with pytest.raises(ZeroDivisionError, match="of another thread"):
-        call_each(call, range(3))
+        map_or_none(call, range(3))
 
 
 def test_an_error_that_the_users_code_raises_is_not_injected() -> None:

@@ -64,7 +64,7 @@ def test_an_address_has_one_spelling(text: str, name: str) -> None:
         ("[::1%\udc80]", "lone surrogate"),
         ("unix:/run/\udc80", "lone surrogate"),
         ("unix:/run/\0", "not absolute"),
-        ("unix:" + LONGEST + "x", "108 bytes is too long: the system takes 107"),
+        ("unix:" + LONGEST + "x", "108 bytes is too long: the limit is 107 bytes"),
         ("unix:/ä" + "x" * 105, "108 bytes is too long"),
         (UnixAddress(LONGEST + "x"), "108 bytes is too long"),
         (UnixAddress("run"), "not absolute"),

@@ -241,7 +241,7 @@ async def test_update_gives_up_after_so_many_attempts(clients: Clients, key: str
         return 1000
 
     counters = clients.make(IntSerializer())
-    with pytest.raises(ConflictError, match=f"update '{key}': another writer came first in each of 3 attempts"):
+    with pytest.raises(ConflictError, match=f"update '{key}': another writer was first in each of 3 attempts"):
         await counters.update(key, lose, attempts=3)
     assert len(calls) == 3
     assert await counters.get(key) == 3, "the item holds what the other stored"

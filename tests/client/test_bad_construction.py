@@ -52,7 +52,7 @@ async def test_attempts_of_an_update_are_one_or_more(clients: Clients, attempts:
 
 async def test_an_update_takes_a_function(clients: Clients) -> None:
     client: Any = clients.blobs()
-    with pytest.raises(InvalidArgumentError, match="fn is a function of the value, not bytes"):
+    with pytest.raises(InvalidArgumentError, match="fn is a function that takes the current value, not bytes"):
         await client.update("key", b"v")
     assert clients.sent == []
 

@@ -130,7 +130,7 @@ async def test_a_timestamp_given_for_a_time_to_live_is_refused_with_the_reason(
 async def test_a_float_timestamp_and_a_long_timedelta_are_named_for_what_they_are(clients: Clients, way: str) -> None:
     with pytest.raises(InvalidTypeError, match="an int of seconds from now, a timedelta or None, not float"):
         await GIVEN[way](clients.blobs(), time.time() + 60)
-    with pytest.raises(InvalidArgumentError, match="ends after 2038-01-19, the last day that memcached can store"):
+    with pytest.raises(InvalidArgumentError, match="ends after 2038-01-19, the last day that memcached supports"):
         await GIVEN[way](clients.blobs(), timedelta(days=30_000))
 
 

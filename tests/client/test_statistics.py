@@ -279,12 +279,12 @@ class Counters:
         self._reader.value(self._stale)
         self.counts.add_reads(2, 1)
 
-    def meet(self) -> None:
-        self.undecodable.meet(self._found)
+    def record(self) -> None:
+        self.undecodable.record(self._found)
 
     def fail(self) -> None:
         self.errors.count(self._error)
-        self.errors.forgives_all(READ, self._error)
+        self.errors.suppresses_all(READ, self._error)
 
     def name(self) -> None:
         count_one(self.names, "OperationTimeout")
@@ -300,7 +300,7 @@ class Counters:
     ("use", "expected"),
     [
         (Counters.use, [4, 2, 1, 0, 0, 0]),
-        (Counters.meet, [0, 0, 0, 0, 0, 1]),
+        (Counters.record, [0, 0, 0, 0, 0, 1]),
         (Counters.fail, [0, 0, 0, 1, 1, 0]),
         (Counters.name, [0, 0, 0, 0, 1, 0]),
     ],

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from metacache import ClientError, ConnectError, Node, OperationTimeout, ProtocolError, Settings, connect
 from metacache.discovery import ElastiCacheSource, load_node_source
-from metacache.discovery.elasticache_answers import ClusterConfig, parse_config, successor
+from metacache.discovery.elasticache_answers import ClusterConfig, newer_config, parse_config
 from metacache.nodes import TcpAddress
 from metacache.testing import Memcached
 from tests.certificates import serving, trusting
@@ -112,11 +112,11 @@ def test_whatever_comes_is_a_list_of_nodes_or_a_typed_error(data: bytes) -> None
 
 def test_the_version_decides_which_list_is_used() -> None:
     old, new = ClusterConfig(4, FOUND[:1]), ClusterConfig(5, FOUND)
-    assert successor(None, old) is old
-    assert successor(old, new) is new
-    assert successor(new, ClusterConfig(5, FOUND[:1])) is new, "an equal version means equal nodes"
-    with pytest.raises(ProtocolError, match="version 4 after version 5: it is out of date"):
-        successor(new, old)
+    assert newer_config(None, old) is old
+    assert newer_config(old, new) is new
+    assert newer_config(new, ClusterConfig(5, FOUND[:1])) is new, "an equal version means equal nodes"
+    with pytest.raises(ProtocolError, match="out of date: it has version 4 after version 5"):
+        newer_config(new, old)
 
 
 # --- the wire ----------------------------------------------------------------------------------------------------
@@ -138,7 +138,7 @@ def test_every_poll_asks_anew_and_the_last_good_list_outlives_a_bad_one() -> Non
     scripts = [saying(data) for data in (first, second, b"1\n" + NODES, b"3\n\n", b"", b"2\nother||1\n", b"3\nz||1")]
     with ScriptedServer(*scripts) as server:
         source = ElastiCacheSource(server.node)
-        assert repr(source) == f"<ElastiCacheSource {server.node}: not asked yet>"
+        assert repr(source) == f"<ElastiCacheSource {server.node}: not polled yet>"
         assert source.poll() == certified("127.0.0.1", node_of("10.0.0.1", "h"))
         assert source.poll() == certified("127.0.0.1", *FOUND)
         for _ in range(3):

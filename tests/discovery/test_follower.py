@@ -10,7 +10,7 @@ from typing import Final, final
 import pytest
 
 from metacache import ClosedError, ConnectError, InvalidArgumentError, Node, Settings
-from metacache.discovery.follower import Answer, Follower, ask
+from metacache.discovery.follower import Answer, Follower, poll_source
 from tests.discovery.sources import Listed, nodes
 
 EVERY_TEN: Final = Settings(poll_interval=10.0, change_interval=1.0)
@@ -37,7 +37,7 @@ class Simulated:
 
     async def poll(self) -> Answer:
         self.polled.append(self._now)
-        return ask(self._source)
+        return poll_source(self._source)
 
     def apply(self, found: Sequence[Node]) -> None:
         self.applied.append((self._now, " ".join(node.name for node in found)))
@@ -84,7 +84,7 @@ def test_an_answer_that_is_not_usable_changes_nothing_and_is_told_once(
     assert [found for _, found in world.applied] == ["a b", "a"]
     told = [record.levelname for record in caplog.records if "usable" in record.getMessage()]
     assert told == ["WARNING", "INFO", "WARNING", "INFO"]
-    assert "the 2 nodes of the last good one stay" in caplog.text
+    assert "keeping the 2 nodes of the last good answer" in caplog.text
 
 
 def test_a_strangers_message_is_not_logged_for_it_may_hold_a_credential(caplog: pytest.LogCaptureFixture) -> None:

@@ -66,7 +66,7 @@ def test_listing_names_distribution_and_version_and_imports_nothing(directory: P
 def test_a_name_that_nobody_offers_is_told_with_the_ones_there_are() -> None:
     with pytest.raises(InvalidArgumentError) as missing:
         load_node_source("etcd")
-    assert str(missing.value) == "no node source is called 'etcd'; installed are: dns, elasticache"
+    assert str(missing.value) == "there is no node source 'etcd'; installed node sources: dns, elasticache"
 
 
 def test_two_distributions_of_one_name_are_both_named(directory: Path) -> None:
@@ -96,7 +96,7 @@ def test_one_distribution_seen_twice_is_no_conflict(
     [
         ("import no_such_library", "cannot be imported from hollow_nodes:Source: No module named"),
         ("", "cannot be imported from hollow_nodes:Source: "),
-        ("Source = 3", "hollow_nodes:Source is no factory"),
+        ("Source = 3", "hollow_nodes:Source is not a factory"),
     ],
 )
 def test_what_cannot_be_loaded_is_told_with_the_reason(

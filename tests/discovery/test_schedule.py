@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metacache import InvalidArgumentError, Node, RendezvousRouter, Settings
-from metacache.discovery.schedule import LONGEST_PAUSE, Plan, next_nodes, unusable
+from metacache.discovery.schedule import LONGEST_PAUSE, Plan, next_nodes, node_set_problem
 from tests.discovery.sources import nodes
 
 SETTINGS: Final = Settings(poll_interval=30.0, change_interval=5.0)
@@ -102,8 +102,8 @@ def test_a_poll_comes_a_fifth_sooner_or_later_by_chance(chance: float, poll_at: 
     ):
         assert plan.poll_at == pytest.approx(poll_at)
         assert plan.pause(100.0) == pytest.approx(poll_at - 100.0)
-        assert not plan.wants_poll(poll_at - 0.1)
-        assert plan.wants_poll(poll_at + 0.1)
+        assert not plan.is_poll_due(poll_at - 0.1)
+        assert plan.is_poll_due(poll_at + 0.1)
 
 
 def test_changes_follow_one_another_no_sooner_than_the_setting() -> None:
@@ -177,12 +177,12 @@ def test_a_plan_tells_its_state() -> None:
         ((), "there are none"),
         (nodes("a b a"), "two have the name a"),
         (nodes("a=0 b=0"), "all have weight 0"),
-        ((*nodes("a"), "b:11211", None), "2 of 3 are no Node"),
+        ((*nodes("a"), "b:11211", None), "2 of 3 are not a Node"),
         (nodes("a b=0"), None),
     ],
 )
 def test_what_no_cluster_could_use_is_told_with_its_reason(found: tuple[object, ...], why: str | None) -> None:
-    assert unusable(found) == why
+    assert node_set_problem(found) == why
 
 
 def test_a_watch_does_not_begin_with_nodes_that_no_cluster_could_use() -> None:

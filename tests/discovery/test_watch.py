@@ -176,11 +176,11 @@ class Endless:
     """Has another node in every answer."""
 
     def __init__(self) -> None:
-        self._asked = 0
+        self._polls = 0
 
     def poll(self) -> Sequence[Node]:
-        self._asked += 1
-        return nodes("a b" if self._asked % 2 else "a")
+        self._polls += 1
+        return nodes("a b" if self._polls % 2 else "a")
 
 
 def test_a_child_goes_on_with_a_thread_of_its_own_and_the_parent_with_its_own() -> None:
@@ -214,13 +214,13 @@ def test_a_watch_whose_own_thread_forks_is_one_watch_in_the_child() -> None:
 
     class Telling:
         def __init__(self) -> None:
-            self._asked = 0
+            self._polls = 0
 
         def poll(self) -> Sequence[Node]:
             if os.getpid() != parent:
-                self._asked += 1
+                self._polls += 1
                 os.write(tell, b"%d " % threading.get_ident())
-                if self._asked > 20:
+                if self._polls > 20:
                     os._exit(0)
             return nodes("a b")
 

@@ -126,9 +126,9 @@ async def test_it_refuses_what_comes_after_it_was_closed() -> None:
     await client.aclose()
     await transport.aclose()
     other = AsyncClient(transport)
-    with pytest.raises(ClosedError, match="the transport was closed"):
+    with pytest.raises(ClosedError, match="the transport is closed"):
         await other.get("k")
-    with pytest.raises(ClosedError, match="the transport was closed"):
+    with pytest.raises(ClosedError, match="the transport is closed"):
         await other.get_many(["k"])
     assert transport.operations == ["set"]
 
@@ -137,9 +137,9 @@ def test_a_blocking_one_does_too() -> None:
     transport = FakeTransport()
     transport.close()
     transport.close()
-    with pytest.raises(ClosedError, match="the transport was closed"):
+    with pytest.raises(ClosedError, match="the transport is closed"):
         Client(transport).get("k")
-    with pytest.raises(ClosedError, match="the transport was closed"):
+    with pytest.raises(ClosedError, match="the transport is closed"):
         Client(transport).set_many({"k": b"1"})
 
 
