@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final, TypeVar, overload
+from typing import Final, TypeVar, overload
 
 from typing_extensions import TypeForm, Unpack
 
@@ -70,14 +70,14 @@ def connect(
     settings: Settings | None = None,
     **options: Unpack[ClientOptions],
 ) -> Client[T]: ...
-def connect(
+def connect(  # pyright: ignore[reportInconsistentOverload]  # pyright does not solve T for a TypeForm
     url: str,
-    type_: Any = bytes,  # Any: a type expression; the overloads say which
+    type_: TypeForm[T] = bytes,  # type: ignore[assignment]  # T is bytes if it is left out
     *,
-    serializer: str | Serializer[Any] | None = None,  # Any: as above
+    serializer: str | Serializer[T] | None = None,
     settings: Settings | None = None,
     **options: Unpack[ClientOptions],
-) -> Client[Any]:
+) -> Client[T]:
     """Return a `Client` that stores values of *type_* on the servers of *url*. Its first operation opens a connection.
 
     The result is a ``Client[bytes]`` by default, and a ``Client[T]`` for a *type_* T.
@@ -134,14 +134,14 @@ def connect_async(
     settings: Settings | None = None,
     **options: Unpack[ClientOptions],
 ) -> AsyncClient[T]: ...
-def connect_async(
+def connect_async(  # pyright: ignore[reportInconsistentOverload]  # as above
     url: str,
-    type_: Any = bytes,  # Any: a type expression; the overloads say which
+    type_: TypeForm[T] = bytes,  # type: ignore[assignment]  # T is bytes if it is left out
     *,
-    serializer: str | Serializer[Any] | None = None,  # Any: as above
+    serializer: str | Serializer[T] | None = None,
     settings: Settings | None = None,
     **options: Unpack[ClientOptions],
-) -> AsyncClient[Any]:
+) -> AsyncClient[T]:
     """Return an `AsyncClient` that stores values of *type_* on the servers of *url*. Its first operation connects.
 
     The result is an ``AsyncClient[bytes]`` by default, and an ``AsyncClient[T]`` for a *type_* T. It works in every
@@ -174,7 +174,7 @@ def connect_async(
 _BUILTIN: Final = ((bytes, BytesSerializer), (str, StrSerializer), (int, IntSerializer))
 
 
-def serializer_for(type_: Any, serializer: str | Serializer[Any] | None) -> Serializer[Any]:  # Any: as in connect
+def serializer_for(type_: TypeForm[T], serializer: str | Serializer[T] | None) -> Serializer[T]:
     """Return *serializer*, the installed serializer of that name, or the built-in serializer of *type_*.
 
     Raises InvalidTypeError if *serializer* is None and *type_* has no built-in one, SerializerNotFound for a name.
@@ -185,7 +185,7 @@ def serializer_for(type_: Any, serializer: str | Serializer[Any] | None) -> Seri
         return serializer
     for class_, builtin in _BUILTIN:
         if type_ is class_:
-            return builtin()
+            return builtin()  # type: ignore[return-value]  # pyright: ignore[reportReturnType]  # T is class_
     check_type(type_)
     raise InvalidTypeError(f"values of {type_name(type_)} need a serializer: {suggestion(type_)}")
 

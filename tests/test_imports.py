@@ -6,7 +6,8 @@ An import under TYPE_CHECKING is an arrow too.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -280,3 +281,32 @@ def test_an_arrow_down_is_allowed(file: str, module: str) -> None:
 )
 def test_io_in_a_wrong_file_is_found(file: str, module: str, *, is_wrong: bool) -> None:
     assert (wrong_guard(Import(file, 1, module)) is not None) == is_wrong
+
+
+# A module whose docstring says "Pure" gives equal results for equal arguments, so it imports none of these.
+IMPURE: Final = {
+    *("asyncio", "io", "logging", "os", "random", "secrets", "select", "selectors", "socket", "ssl", "subprocess"),
+    *("tempfile", "threading", "time", "weakref"),
+}
+
+
+def impure_imports(docstring: str, modules: Iterable[str]) -> set[str]:
+    """Return the members of IMPURE among *modules*, the imports of a module whose docstring says that it is pure."""
+    is_pure = re.search(r"\bPure\b", docstring) is not None
+    return {module.split(".")[0] for module in modules} & IMPURE if is_pure else set()
+
+
+def test_a_module_that_calls_itself_pure_imports_nothing_impure() -> None:
+    docstrings = {path: ast.get_docstring(ast.parse(path.read_text())) or "" for path in sorted(ROOT.rglob("*.py"))}
+    found = {
+        path.relative_to(ROOT): impure_imports(docstring, [each.module for each in imports_of(path)])
+        for path, docstring in docstrings.items()
+    }
+    assert {path: modules for path, modules in found.items() if modules} == {}
+
+
+@pytest.mark.parametrize(
+    ("docstring", "expected"), [("Parses. Pure.", {"time"}), ("Pure, and shared.", {"time"}), ("Waits.", set())]
+)
+def test_an_impure_import_is_found(docstring: str, expected: set[str]) -> None:
+    assert impure_imports(docstring, ["math", "time", "metacache.errors"]) == expected

@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import tokenize
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -54,10 +54,21 @@ def test_a_public_function_is_documented(name: str) -> None:
     assert (getattr(metacache, name).__doc__ or "").strip()
 
 
+@pytest.mark.parametrize("class_", [metacache.Client, metacache.AsyncClient], ids=lambda class_: class_.__name__)
+def test_help_of_a_client_shows_real_types(class_: type) -> None:
+    methods = [function for _, function in inspect.getmembers(class_, inspect.isfunction)]
+    assert [function.__name__ for function in methods if "Any" in str(inspect.signature(function))] == []
+
+
+@pytest.mark.parametrize("function", [metacache.connect, metacache.connect_async], ids=lambda each: each.__name__)
+def test_help_of_connect_shows_real_types(function: Callable[..., object]) -> None:
+    assert "Any" not in str(inspect.signature(function))
+
+
 def test_importing_metacache_imports_no_plugin() -> None:
-    told = "import sys, metacache; print([name for name in sys.modules if name.split('.')[0] in sys.argv[1:]])"
+    program = "import sys, metacache; print([name for name in sys.modules if name.split('.')[0] in sys.argv[1:]])"
     plugins = ["msgspec", "orjson", "metacache_msgspec", "metacache_orjson", "metacache_attrs"]
-    ran = subprocess.run([sys.executable, "-c", told, *plugins], capture_output=True, text=True, check=True)
+    ran = subprocess.run([sys.executable, "-c", program, *plugins], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
 
 

@@ -86,13 +86,13 @@ class AsyncClient(Generic[T]):
     def __init__(
         self,
         transport: AsyncTransport,
-        serializer: Serializer[Any] | None = None,  # Any: T, or bytes when left out; the overloads say which
+        serializer: Serializer[T] | None = None,
         *,
         owns: bool = False,
         **options: Unpack[ClientOptions],
     ) -> None:
         check_transport(transport, "AsyncClient")
-        chosen: Serializer[Any] = BytesSerializer() if serializer is None else serializer  # Any: as above
+        chosen: Serializer[Any] = BytesSerializer() if serializer is None else serializer  # Any: T or bytes
         # pyright takes the T of a bare class for unknown.
         self._set_up(
             transport,

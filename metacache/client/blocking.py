@@ -81,13 +81,13 @@ class Client(Generic[T]):
     def __init__(
         self,
         transport: Transport,
-        serializer: Serializer[Any] | None = None,  # Any: T, or bytes when left out; the overloads say which
+        serializer: Serializer[T] | None = None,
         *,
         owns: bool = False,
         **options: Unpack[ClientOptions],
     ) -> None:
         check_transport(transport, "Client")
-        chosen: Serializer[Any] = BytesSerializer() if serializer is None else serializer  # Any: as above
+        chosen: Serializer[Any] = BytesSerializer() if serializer is None else serializer  # Any: T or bytes
         # pyright takes the T of a bare class for unknown.
         self._set_up(
             transport,

@@ -226,7 +226,9 @@ def test_a_name_that_does_not_resolve_is_told_and_nothing_is_forgotten(monkeypat
     resolver.names = {}
     with pytest.raises(ConnectError) as failed:
         source.poll()
-    assert str(failed.value).startswith("cache.svc:11211: the name 'cache.svc' could not be resolved")
+    assert str(failed.value) == (
+        "cache.svc:11211: the name 'cache.svc' could not be resolved; does the DNS have A or AAAA records for it?"
+    )
     resolver.names = {"10.0.0.1": AGAIN}
     assert polled(source) == before
 

@@ -189,7 +189,7 @@ def test_a_node_serves_with_the_certificate_of_the_name_in_the_answer_only(host:
 
 def test_a_server_that_is_no_endpoint_is_told_so(shared_memcached: Memcached) -> None:
     node = Node(shared_memcached.url.partition("//")[2].strip("/"))
-    with pytest.raises(ClientError, match="as a discovery endpoint does; name the nodes") as refused:
+    with pytest.raises(ClientError, match="is not a discovery endpoint; write the nodes") as refused:
         ElastiCacheSource(node).poll()
     assert str(refused.value).startswith(f"config_get_cluster on {node}: ")
 
