@@ -115,7 +115,7 @@ WAYS: Final[dict[str, Callable[[str], object]]] = {"parse_url": through_parse_ur
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_no_text_of_a_url_reveals_its_password(way: str) -> None:
+def test_no_error_about_a_url_contains_its_password(way: str) -> None:
     """One test for all of them: what fails is listed by its place in the table, for a report is a text too."""
     make, revealing, refused = WAYS[way], list[int](), 0
     for number, url in enumerate(URLS):
@@ -132,7 +132,7 @@ def test_no_text_of_a_url_reveals_its_password(way: str) -> None:
     assert refused > 1000, "the table is one of malformed URLs"
 
 
-def test_the_sweep_sees_what_is_suppressed() -> None:
+def test_the_check_includes_suppressed_errors() -> None:
     def raising() -> None:
         try:
             raise ValueError(HALVES[0])
@@ -161,7 +161,7 @@ def test_a_credential_that_cannot_be_sent_is_refused_and_never_shown(name: str, 
 
 
 @pytest.mark.parametrize("name", ["username", "password"])
-def test_bytes_from_the_environment_are_refused_by_name(name: str) -> None:
+def test_credentials_with_a_lone_surrogate_are_refused_by_field_name(name: str) -> None:
     value = b"canary\xff".decode(errors="surrogateescape")  # as `os.environ` has it
     given = {"username": "root", "password": "pass", name: value}
     with pytest.raises(InvalidArgumentError, match="it was read from bytes that are not UTF-8"):
@@ -183,7 +183,7 @@ def test_an_escape_that_is_not_utf8_is_refused_and_never_replaced(part: str, esc
     assert all(each.__context__ is None for each in linked(caught.value))
 
 
-def test_what_is_utf8_is_decoded() -> None:
+def test_escapes_of_valid_utf8_are_decoded() -> None:
     _, settings = parse_url("memcached://%C3%A4:p%C3%B6%2F%3F%23%40%25@host", PLAIN)
     assert (settings.username, settings.password) == ("ä", "pö/?#@%")
 
@@ -191,7 +191,7 @@ def test_what_is_utf8_is_decoded() -> None:
 # --- reprs -------------------------------------------------------------------------------------------------------
 
 
-async def test_no_repr_of_what_is_made_with_credentials_shows_them() -> None:
+async def test_no_repr_shows_credentials() -> None:
     settings = Settings(username=HALVES[0], password=HALVES[1])
     url, node = f"memcached://{HALVES[0]}:{HALVES[1]}@host", Node("host")
     made: list[object] = [
@@ -210,7 +210,7 @@ async def test_no_repr_of_what_is_made_with_credentials_shows_them() -> None:
 
 
 @pytest.mark.parametrize("text", ["memcached://root:{}@host", "root:{}@host:1", "memcached://root:{}", "@{}"])
-def test_a_url_given_for_an_address_is_not_quoted(text: str) -> None:
+def test_the_error_for_a_url_as_an_address_does_not_quote_it(text: str) -> None:
     with pytest.raises(InvalidArgumentError, match=r"connect\(url\) takes a URL") as caught:
         Node(text.replace("{}", HALVES[0]))
     assert not any(map(reveals, texts_of(caught.value)))

@@ -56,13 +56,13 @@ def raise_again(error: MetacacheError) -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_an_error_stands_where_callers_catch_it(name: str) -> None:
+def test_an_error_has_the_documented_base_classes(name: str) -> None:
     parents = PARENTS.get(name, (MetacacheError,))
     assert getattr(errors, name).__bases__ == parents
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_an_error_survives_pickle_and_copy_whole(name: str) -> None:
+def test_an_error_keeps_all_attributes_when_pickled_or_copied(name: str) -> None:
     error = example(name)
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
         assert told(pickle.loads(pickle.dumps(error, protocol))) == told(error)
@@ -70,7 +70,7 @@ def test_an_error_survives_pickle_and_copy_whole(name: str) -> None:
     assert told(copy.deepcopy(error)) == told(error)
 
 
-def test_every_error_survives_another_process_whole() -> None:
+def test_an_error_keeps_all_attributes_across_processes() -> None:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as processes:
         for name in ALL:
             error = example(name)
@@ -79,7 +79,7 @@ def test_every_error_survives_another_process_whole() -> None:
             assert told(raised) == told(error)
 
 
-def test_an_error_says_operation_key_node_and_whether_a_write_may_have_been_done() -> None:
+def test_a_message_names_operation_key_node_and_whether_a_write_may_have_been_applied() -> None:
     assert str(example("OperationTimeout")) == (
         "set b'k\\xff' on cache-1:11211: what happened (the write may have been applied)"
     )
@@ -89,7 +89,7 @@ def test_an_error_says_operation_key_node_and_whether_a_write_may_have_been_done
 
 
 @pytest.mark.parametrize("applied", [(True, True), (True, False), (False, True), (False, False)])
-def test_that_a_write_may_have_been_applied_is_said_once(applied: tuple[bool, bool]) -> None:
+def test_the_note_about_an_applied_write_appears_once(applied: tuple[bool, bool]) -> None:
     lost = [
         errors.ConnectionLost("broke", node="n:1", key=str(n), maybe_applied=each) for n, each in enumerate(applied)
     ]
@@ -98,7 +98,7 @@ def test_that_a_write_may_have_been_applied_is_said_once(applied: tuple[bool, bo
     assert text.endswith(" (the write may have been applied)" if any(applied) else "broke")
 
 
-def test_a_long_key_is_cut_in_the_message_and_whole_in_the_attribute() -> None:
+def test_a_message_truncates_a_long_key_and_the_attribute_does_not() -> None:
     error = ServerError("no", key="k" * 1000)
     assert error.key == "k" * 1000
     assert str(error) == f"'{'k' * 80}'… (1000 long): no"

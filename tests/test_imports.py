@@ -204,17 +204,17 @@ def test_imports_go_down_only() -> None:
     assert [wrong for found in ALL if (wrong := wrong_arrow(found))] == []
 
 
-def test_io_stays_in_its_files() -> None:
+def test_only_listed_modules_import_io() -> None:
     assert [wrong for found in ALL if (wrong := wrong_guard(found))] == []
 
 
-def test_each_module_that_may_do_io_does_it() -> None:
+def test_each_module_listed_for_io_imports_it() -> None:
     used = {(found.module.split(".")[0], found.file) for found in ALL}
     listed = {(module, file) for module, files in GUARDED.items() for file in files}
     assert listed - used == set()
 
 
-def test_the_walk_sees_the_arrows() -> None:
+def test_all_forms_of_imports_are_found() -> None:
     assert len(ALL) > 200
     modules = {(found.file, found.module) for found in ALL}
     assert ("client/blocking.py", "metacache.operations.recipes") in modules, "a room named in a list"
@@ -253,12 +253,12 @@ RIGHT: Final = (
 
 
 @pytest.mark.parametrize(("file", "module", "why"), WRONG)
-def test_an_arrow_up_or_across_is_found(file: str, module: str, why: str) -> None:
+def test_an_import_up_or_across_is_found(file: str, module: str, why: str) -> None:
     assert why in (wrong_arrow(Import(file, 1, module)) or "")
 
 
 @pytest.mark.parametrize(("file", "module"), RIGHT)
-def test_an_arrow_down_is_allowed(file: str, module: str) -> None:
+def test_an_import_down_is_allowed(file: str, module: str) -> None:
     assert wrong_arrow(Import(file, 1, module)) is None
 
 
@@ -279,7 +279,7 @@ def test_an_arrow_down_is_allowed(file: str, module: str) -> None:
         ("testing/memcached.py", "socket", False),
     ],
 )
-def test_io_in_a_wrong_file_is_found(file: str, module: str, *, is_wrong: bool) -> None:
+def test_io_in_an_unlisted_module_is_found(file: str, module: str, *, is_wrong: bool) -> None:
     assert (wrong_guard(Import(file, 1, module)) is not None) == is_wrong
 
 

@@ -76,7 +76,7 @@ def test_an_address_has_one_spelling(text: str, name: str) -> None:
     ],
     ids=ascii,
 )
-def test_an_address_that_no_system_can_dial_is_refused_when_the_node_is_made(address: str | Address, why: str) -> None:
+def test_a_node_with_an_address_that_cannot_be_dialled_is_refused(address: str | Address, why: str) -> None:
     with pytest.raises(InvalidArgumentError, match=why):
         Node(address)
 
@@ -98,11 +98,11 @@ def test_a_wrong_type_is_named() -> None:
     ],
     ids=str,
 )
-def test_the_name_in_a_certificate_has_no_zone_and_no_dot_of_the_root(address: TcpAddress, name: str) -> None:
+def test_the_certificate_name_has_no_zone_and_no_trailing_dot(address: TcpAddress, name: str) -> None:
     assert address.certificate_name == name
 
 
-def test_the_name_in_the_certificate_is_no_part_of_the_identity() -> None:
+def test_the_certificate_name_is_not_part_of_the_identity() -> None:
     named = Node(TcpAddress("10.0.0.1", 1, server_hostname="cache.example"))
     assert named.name == Node("10.0.0.1:1").name
     assert named != Node("10.0.0.1:1"), "another name in the certificate needs other connections"
@@ -138,14 +138,14 @@ def test_an_address_with_a_zone_is_dialled(literal: str) -> None:
 
 
 @pytest.mark.parametrize("literal", zoned())
-async def test_so_it_is_under_a_loop(literal: str) -> None:
+async def test_an_address_with_a_zone_is_dialled_by_asyncio(literal: str) -> None:
     with ScriptedServer(answering((b"HD", None)), host=literal) as server:
         node = Node(f"[{literal}]:{server.port}")
         async with AsyncClient(AsyncConnection(node, settings=Settings(timeout=5.0)), owns=True) as client:
             assert await client.set("key", b"v")
 
 
-def test_an_interface_that_is_not_there_is_named() -> None:
+def test_an_error_names_an_unknown_interface() -> None:
     hint = r"'fe80::1%nope' .*; is there such a network interface"
     with connect("memcached://[fe80::1%25nope]", timeout=5.0) as client, pytest.raises(ConnectError, match=hint):
         client.get("key")

@@ -67,7 +67,7 @@ WHERE: Final[list[tuple[str, object, str]]] = [
 
 @EVERY_WAY
 @pytest.mark.parametrize(("name", "value", "words"), WHERE, ids=[name for name, _, _ in WHERE])
-def test_an_option_that_is_none_is_refused_and_the_right_place_named(
+def test_an_unknown_option_is_refused_and_the_error_says_where_it_belongs(
     way: str, name: str, value: object, words: str
 ) -> None:
     with pytest.raises(InvalidTypeError, match=re.escape(f"there is no option {name!r}: ")) as refused:
@@ -78,7 +78,7 @@ def test_an_option_that_is_none_is_refused_and_the_right_place_named(
 
 @EVERY_WAY
 @pytest.mark.parametrize("name", sorted(attrs.fields_dict(Settings).keys() - ClientOptions.__annotations__.keys()))
-def test_every_setting_is_sent_to_the_settings(way: str, name: str) -> None:
+def test_the_error_for_a_setting_as_an_option_names_settings(way: str, name: str) -> None:
     with pytest.raises(InvalidTypeError, match=rf"there is no option '{name}': it is a setting: `Settings\(.*{name}="):
         WAYS[way](**{name: 1})
 

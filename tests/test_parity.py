@@ -73,14 +73,14 @@ def blocking(text: str) -> str:
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair[0].__name__)
-def test_both_halves_have_the_same_names(pair: tuple[type, type]) -> None:
+def test_both_classes_have_the_same_names(pair: tuple[type, type]) -> None:
     one, other = (set(public(class_)) for class_ in pair)
     missing = (one ^ other) - ONLY - set(TWINS)
     assert not missing, f"only one of the two has {sorted(missing)}"
 
 
 @pytest.mark.parametrize("name", sorted(public(Client).keys() & public(AsyncClient).keys()))
-def test_a_verb_is_the_same_in_both_clients(name: str) -> None:
+def test_a_method_has_the_same_signature_and_docstring_in_both_clients(name: str) -> None:
     one, other = getattr(Client, name), getattr(AsyncClient, name)
     assert signature(one) == signature(other)
     assert inspect.getdoc(one) == inspect.getdoc(other)
@@ -89,7 +89,7 @@ def test_a_verb_is_the_same_in_both_clients(name: str) -> None:
 
 
 @pytest.mark.parametrize("pair", PAIRS[1:], ids=lambda pair: pair[0].__name__)
-def test_transports_agree_in_what_both_have(pair: tuple[type, type]) -> None:
+def test_both_transports_have_the_same_signatures_and_docstrings(pair: tuple[type, type]) -> None:
     one, other = map(public, pair)
     for name in one.keys() & other.keys():
         ours, theirs = signature(one[name]), signature(other[name])
@@ -99,5 +99,5 @@ def test_transports_agree_in_what_both_have(pair: tuple[type, type]) -> None:
             assert blocking(inspect.getdoc(one[name]) or "") == blocking(inspect.getdoc(other[name]) or ""), name
 
 
-def test_both_ways_to_connect_take_the_same() -> None:
+def test_connect_and_connect_async_have_the_same_signature() -> None:
     assert signature(metacache.connect) == signature(metacache.connect_async)

@@ -29,14 +29,14 @@ ClientError AuthenticationError ProtocolError TransportError ConnectError Connec
 PoolTimeout ClosedError BatchError ClientStatistics""".split()  # noqa: SIM905 - read as a list of words
 
 
-def test_everything_promised_is_there() -> None:
+def test_all_public_names_exist() -> None:
     assert set(CONTRACT) <= set(metacache.__all__)
     assert all(hasattr(metacache, name) for name in metacache.__all__)
     assert len(set(metacache.__all__)) == len(metacache.__all__)
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_a_public_class_and_all_it_offers_is_documented(name: str) -> None:
+def test_a_public_class_and_its_members_are_documented(name: str) -> None:
     class_: type = getattr(metacache, name)
     assert (class_.__doc__ or "").strip()
     undocumented = [
@@ -120,7 +120,7 @@ def unexplained(source: str) -> list[int]:
     return found
 
 
-def test_every_any_says_what_would_have_been_written() -> None:
+def test_every_any_has_a_reason() -> None:
     found = {path.relative_to(ROOT): unexplained(path.read_text()) for path in ROOT.rglob("*.py")}
     assert len(found) > 50
     assert {path: lines for path, lines in found.items() if lines} == {}
@@ -140,7 +140,7 @@ def test_every_any_says_what_would_have_been_written() -> None:
         "class C:\n    def f(self) -> Any: ...",
     ],
 )
-def test_an_any_without_a_word_is_found_and_one_with_it_is_not(line: str) -> None:
+def test_an_any_without_a_reason_is_found(line: str) -> None:
     at = len(line.splitlines())
     assert unexplained(f"# A comment.\n{line}  # and another\n") == [1 + at]
     assert unexplained(f"# Any: of somebody else\n\n{line}\n") == [2 + at]

@@ -37,7 +37,7 @@ PLAIN = Settings()
         ("memcached+elasticache://a:1/", SourceLocation("elasticache", "a", 1)),
     ],
 )
-def test_every_form_names_its_place(url: str, places: object) -> None:
+def test_every_form_of_url_is_parsed(url: str, places: object) -> None:
     assert parse_url(url, PLAIN) == (places, PLAIN)
 
 
@@ -87,7 +87,7 @@ def test_every_form_names_its_place(url: str, places: object) -> None:
         ("memcached+unix://a/path", "has no host"),
     ],
 )
-def test_the_error_names_the_part_that_is_wrong(url: str, named: str) -> None:
+def test_the_error_names_the_invalid_part(url: str, named: str) -> None:
     with pytest.raises(InvalidArgumentError, match=named):
         parse_url(url, PLAIN)
 
@@ -114,7 +114,7 @@ def test_credentials_are_never_quoted(rest: str) -> None:
     assert "cret" not in str(caught.value)
 
 
-def test_what_the_url_says_beats_the_settings() -> None:
+def test_the_url_has_priority_over_the_settings() -> None:
     _, settings = parse_url("memcached://a/?timeout=0.5", Settings(timeout=3.0, pool_size=7))
     assert (settings.timeout, settings.pool_size) == (0.5, 7)
 

@@ -61,7 +61,7 @@ WAYS: Final = ("", ":add", ":replace", ":set", " set", ":many", " many", ":updat
     ],
     ids=["large", "just large enough", "too small", "random", "empty"],
 )
-async def test_what_is_large_enough_and_shrinks_is_stored_compressed(
+async def test_a_large_value_that_shrinks_is_stored_compressed(
     clients: Clients, key: str, value: bytes, *, is_compressed: bool
 ) -> None:
     packing = clients.blobs(compressor=Zlib(min_size=MIN_SIZE))
@@ -168,7 +168,7 @@ STORES: Final[Mapping[str, Callable[[AsyncClient[bytes], str, bytes], Awaitable[
 
 @pytest.mark.parametrize("name", UNFAITHFUL)
 @pytest.mark.parametrize("on_error", ["raise", "ignore"])
-async def test_what_a_compressor_would_not_give_back_is_refused_before_anything_is_sent(
+async def test_a_value_that_would_not_decompress_is_refused_before_anything_is_sent(
     clients: Clients, key: str, name: str, on_error: Any
 ) -> None:
     compressor, kind = UNFAITHFUL[name]
@@ -196,14 +196,14 @@ async def test_the_limit_of_zlib_is_the_largest_value_that_it_stores(clients: Cl
         await client.set(key, value)
 
 
-async def test_what_does_not_shrink_is_stored_beyond_the_limit_as_it_is(clients: Clients, key: str) -> None:
+async def test_a_value_that_does_not_shrink_is_stored_uncompressed_beyond_the_limit(clients: Clients, key: str) -> None:
     client = clients.blobs(compressor=Zlib(min_size=100, max_decompressed_size=1_000))
     value = os.urandom(2_000)
     assert await client.set(key, value)
     assert await client.get(key) == value
 
 
-async def test_a_client_with_a_smaller_limit_misses_what_another_stored(clients: Clients, key: str) -> None:
+async def test_a_client_with_a_smaller_limit_misses_a_larger_value(clients: Clients, key: str) -> None:
     large, small = (clients.blobs(compressor=Zlib(max_decompressed_size=limit)) for limit in (100_000, 5_000))
     assert await large.set(key, LARGE)
     assert await large.get(key) == LARGE
@@ -211,7 +211,7 @@ async def test_a_client_with_a_smaller_limit_misses_what_another_stored(clients:
     assert small.undecodable["decompress"] == 1
 
 
-async def test_a_compressor_that_makes_no_bytes_is_an_error(clients: Clients, key: str) -> None:
+async def test_a_compressor_that_does_not_return_bytes_is_an_error(clients: Clients, key: str) -> None:
     class Texts:
         compressor_id = 15
         min_size = 100

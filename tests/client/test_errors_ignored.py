@@ -80,7 +80,9 @@ def numbers(shape: str, kind: type[MetacacheError], on_error: Any) -> AsyncClien
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("kind", MISSES)
-async def test_a_failure_of_server_or_network_is_ignored_by_every_verb(shape: str, kind: type[MetacacheError]) -> None:
+async def test_a_failure_of_server_or_network_is_ignored_in_every_method(
+    shape: str, kind: type[MetacacheError]
+) -> None:
     client = numbers(shape, kind, "ignore")
     for count, (call, result) in enumerate((*READS.values(), *WRITES.values()), 1):
         returned = await call(client)
@@ -96,7 +98,7 @@ async def test_a_failure_of_server_or_network_is_ignored_by_every_verb(shape: st
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("kind", FAULTS)
-async def test_a_fault_of_the_program_is_never_ignored(shape: str, kind: type[MetacacheError]) -> None:
+async def test_an_error_of_the_program_is_never_ignored(shape: str, kind: type[MetacacheError]) -> None:
     client = numbers(shape, kind, "ignore")
     for call, _ in (*READS.values(), *WRITES.values()):
         assert type(await error_of(call(client))) is kind
@@ -114,7 +116,7 @@ async def test_update_always_raises(shape: str, kind: type[MetacacheError]) -> N
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("on_error", ["raise", "miss"])
-async def test_otherwise_every_write_raises(shape: str, on_error: str) -> None:
+async def test_every_write_raises_with_other_policies(shape: str, on_error: str) -> None:
     client = numbers(shape, OperationTimeout, on_error)
     for call, _ in WRITES.values():
         assert type(await error_of(call(client))) is OperationTimeout
@@ -122,7 +124,7 @@ async def test_otherwise_every_write_raises(shape: str, on_error: str) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-async def test_outcomes_have_every_error_all_the_same(shape: str) -> None:
+async def test_outcomes_have_every_error_with_ignore_too(shape: str) -> None:
     client = numbers(shape, ServerError, "ignore")
     for number, call in enumerate(OUTCOMES.values(), 1):
         outcomes = await call(client)
@@ -133,7 +135,7 @@ async def test_outcomes_have_every_error_all_the_same(shape: str) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-async def test_what_is_refused_before_it_is_sent_is_raised(shape: str) -> None:
+async def test_an_error_before_the_request_is_raised(shape: str) -> None:
     client = numbers(shape, ServerError, "ignore")
     for call in (client.set("", 5), client.get(""), client.set_many({"": 5})):
         assert type(await error_of(call)) is InvalidKeyError
@@ -148,7 +150,7 @@ async def test_what_is_refused_before_it_is_sent_is_raised(shape: str) -> None:
     assert client.statistics.errors == packing.statistics.errors == 0
 
 
-def test_failed_is_false() -> None:
+def test_failed_is_falsy() -> None:
     assert not FAILED
     assert not NOT_DELETED
 
@@ -167,7 +169,7 @@ def first_and_last(refusal: bytes) -> Callable[[Peer], None]:
 
 
 @pytest.mark.parametrize("kind", ["Connection", "AsyncConnection"])
-async def test_a_batch_has_failed_for_the_keys_that_failed(kind: str) -> None:
+async def test_a_batch_has_failed_for_each_key_that_failed(kind: str) -> None:
     with ScriptedServer(first_and_last(b"SERVER_ERROR out of luck")) as server:
         clients = Clients(kind, server.node)
         client = clients.blobs(on_error="ignore")
@@ -181,7 +183,7 @@ async def test_a_batch_has_failed_for_the_keys_that_failed(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["Connection", "AsyncConnection"])
-async def test_one_error_that_cannot_be_ignored_has_the_batch_raise(kind: str) -> None:
+async def test_one_error_that_cannot_be_ignored_makes_the_batch_raise(kind: str) -> None:
     def script(peer: Peer) -> None:
         first, _, last = peer.requests(3)
         first.answer(b"HD")

@@ -165,7 +165,7 @@ async def test_the_error_asks_what_kind_of_server_it_is(kind: str, name: str) ->
 @pytest.mark.parametrize(
     "name", ["tls", "tls that closes", "a tls alert", "tls that waits", "redis", "ssh", "http/1.1"]
 )
-async def test_so_it_does_where_there_is_a_password_to_give(kind: str, name: str) -> None:
+async def test_the_error_asks_the_same_with_credentials(kind: str, name: str) -> None:
     serve, question = SERVERS[name]
     seconds = 0.25 if "waits" in name else 5.0
     settings = Settings(timeout=2 * seconds, connect_timeout=seconds, username="root", password=SECRET)
@@ -180,7 +180,7 @@ async def test_so_it_does_where_there_is_a_password_to_give(kind: str, name: str
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("verb", VERBS)
-async def test_a_memcached_that_speaks_tls_is_asked_after(tls_server: Memcached, kind: str, verb: str) -> None:
+async def test_the_error_asks_whether_the_memcached_uses_tls(tls_server: Memcached, kind: str, verb: str) -> None:
     clients = Clients(kind, tls_server.node, Settings(timeout=0.5))
     for error in await failures(clients.blobs(), verb):
         assert TLS in str(error)
@@ -188,7 +188,7 @@ async def test_a_memcached_that_speaks_tls_is_asked_after(tls_server: Memcached,
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_server_that_has_answered_before_is_not_asked_after(memcached: Memcached, kind: str) -> None:
+async def test_the_error_asks_nothing_about_a_server_that_replied_before(memcached: Memcached, kind: str) -> None:
     clients = Clients(kind, memcached.node, Settings(timeout=0.1))
     client = clients.blobs()
     assert await client.set("key", b"v")

@@ -58,7 +58,7 @@ async def counted(watched: Watched, verb: str, key: str, lives: Lives) -> tuple[
 
 @pytest.mark.parametrize("verb", ["increment", "decrement"])
 @pytest.mark.parametrize("kind", REAL)
-async def test_a_number_lives_as_it_was_given(shared_memcached: Memcached, kind: str, verb: str) -> None:
+async def test_a_created_number_has_the_right_ttl(shared_memcached: Memcached, kind: str, verb: str) -> None:
     watched = on_a_memcached(kind, shared_memcached)
     wrong: list[object] = []
     for lives in itertools.filterfalse(is_refused, LIVES):
@@ -87,7 +87,7 @@ async def test_a_number_lives_as_it_was_given(shared_memcached: Memcached, kind:
 
 @pytest.mark.parametrize("verb", ["increment", "decrement"])
 @pytest.mark.parametrize("kind", REAL)
-async def test_initial_ttl_without_initial_or_beside_ttl_is_refused(
+async def test_initial_ttl_without_initial_or_with_ttl_is_refused(
     shared_memcached: Memcached, kind: str, verb: str
 ) -> None:
     watched = on_a_memcached(kind, shared_memcached)
@@ -102,7 +102,7 @@ async def test_initial_ttl_without_initial_or_beside_ttl_is_refused(
 @pytest.mark.parametrize("ttl", [0, -1, 2**31, True, 1.5, "5"])
 @pytest.mark.parametrize("name", ["ttl", "initial_ttl"])
 @pytest.mark.parametrize("kind", REAL)
-async def test_a_life_that_cannot_be_names_its_argument(
+async def test_an_invalid_ttl_is_refused_by_argument_name(
     shared_memcached: Memcached, kind: str, name: str, ttl: object
 ) -> None:
     watched = on_a_memcached(kind, shared_memcached)

@@ -198,7 +198,7 @@ class Halves:
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("from_handler", [True, False], ids=["handler", "elsewhere"])
-def test_what_interrupts_a_verb_comes_out_of_it_wherever_it_is_raised(
+def test_an_exception_that_interrupts_a_method_propagates_unchanged(
     quiet: Quiet, shape: str, options: str, verb: str, *, from_handler: bool
 ) -> None:
     bench = Bench(quiet, shape, OPTIONS[options])
@@ -241,7 +241,7 @@ class Failing:
 
 
 @pytest.mark.parametrize("class_", CLASSES)
-def test_what_a_serializer_raises_by_itself_is_a_miss_or_a_serialization_error(class_: type[Exception]) -> None:
+def test_an_exception_of_a_serializer_is_a_miss_or_a_serialization_error(class_: type[Exception]) -> None:
     server = FakeServer()
     client = Client(FakeTransport(server), Failing(class_))
     strict = Client(FakeTransport(server), Failing(class_), on_undecodable="raise")
@@ -333,7 +333,7 @@ CYCLES: Final[Mapping[str, Callable[[Client[list[int]]], object]]] = {
 @pytest.mark.parametrize("on_error", ["raise", "ignore"])
 @pytest.mark.parametrize("class_", [SoftTimeLimitExceeded, ValueError, TypeError, DecodeError, OperationTimeout])
 @pytest.mark.parametrize("verb", CYCLES)
-def test_what_another_thread_raises_after_a_serializer_in_c_is_never_lost(
+def test_an_exception_injected_after_a_c_serializer_is_never_lost(
     verb: str, class_: type[Exception], on_error: Any
 ) -> None:
     data = LISTS.dumps(NUMBERS)

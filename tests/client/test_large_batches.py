@@ -31,7 +31,7 @@ def roomy() -> Iterator[Memcached]:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("piece", PIECES, ids=lambda piece: ascii(piece[:10]))
-async def test_a_batch_of_large_values_takes_their_size_and_that_of_a_few(
+async def test_a_batch_of_large_values_needs_little_additional_memory(
     roomy: Memcached, kind: str, piece: bytes
 ) -> None:
     values = {f"{kind}:{number}": b"%d" % number + piece * (SIZE // len(piece)) for number in range(COUNT)}
@@ -51,7 +51,7 @@ async def test_a_batch_of_large_values_takes_their_size_and_that_of_a_few(
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_what_is_too_long_to_split_is_parsed_as_the_rest_is(seed: int) -> None:
+def test_a_long_stream_is_parsed_like_a_short_one(seed: int) -> None:
     chance = random.Random(seed)
     sizes = [chance.choice((0, 7, 3000, LONGEST_SPLIT - 40, LONGEST_SPLIT, LONGEST_SPLIT + 9)) for _ in range(12)]
     values = [(piece * (size // len(piece) + 1))[:size] for size in sizes for piece in [chance.choice(PIECES)]]

@@ -125,7 +125,9 @@ async def test_a_stale_value_is_a_hit_and_counts_as_stale(clients: Clients, key:
 
 
 @pytest.mark.parametrize("on_undecodable", ["miss", "raise"])
-async def test_what_is_undecodable_is_neither_a_hit_nor_a_miss(clients: Clients, key: str, on_undecodable: str) -> None:
+async def test_an_undecodable_value_is_neither_a_hit_nor_a_miss(
+    clients: Clients, key: str, on_undecodable: str
+) -> None:
     client = clients.blobs(on_undecodable="raise" if on_undecodable == "raise" else "miss")
     store(clients.node, key, b"v", client_flags=7)
     for number, read in enumerate(READS.values(), 1):
@@ -137,7 +139,7 @@ async def test_what_is_undecodable_is_neither_a_hit_nor_a_miss(clients: Clients,
     assert sum(client.undecodable.values()) == len(READS)
 
 
-async def test_what_does_not_read_for_its_caller_counts_nothing(clients: Clients, key: str) -> None:
+async def test_methods_that_are_not_reads_count_nothing(clients: Clients, key: str) -> None:
     client = clients.blobs()
     for call in (*OTHERS.values(), *OTHERS.values()):
         await call(client, key)
@@ -188,7 +190,7 @@ ALL: Final[Mapping[str, Call]] = {
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("on_error", ["raise", "miss", "ignore"])
 @pytest.mark.parametrize("kind", [OperationTimeout, ConnectError])
-async def test_each_call_that_fails_is_one_error_and_no_miss(
+async def test_each_failed_call_is_one_error_and_not_a_miss(
     shape: str, on_error: str, kind: type[MetacacheError]
 ) -> None:
     client = failing(shape, kind, BytesSerializer(), on_error="raise").with_options(
@@ -204,7 +206,7 @@ async def test_each_call_that_fails_is_one_error_and_no_miss(
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("kind", [ClosedError, InvalidKeyError, InvalidArgumentError, SerializationError])
-async def test_a_fault_of_the_program_is_no_error(shape: str, kind: type[MetacacheError]) -> None:
+async def test_an_error_of_the_program_is_not_counted(shape: str, kind: type[MetacacheError]) -> None:
     client = failing(shape, kind, BytesSerializer(), on_error="ignore")
     for call in ALL.values():
         with suppress(kind, BatchError):
@@ -421,7 +423,7 @@ def test_nothing_runs_between_the_load_and_the_store_of_a_counter() -> None:
     assert checked > 10
 
 
-def test_the_look_at_the_code_sees_a_call_in_between() -> None:
+def test_the_bytecode_check_finds_a_call_in_between() -> None:
     def bad(counts: Counts, values: list[int]) -> None:
         counts.hits += len(values)
 

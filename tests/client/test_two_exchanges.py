@@ -194,7 +194,9 @@ def begun(kind: str, server: Memcached, case: Case) -> tuple[Watched, str]:
 
 @pytest.mark.parametrize("case", CASES, ids=name_of)
 @pytest.mark.parametrize("kind", REAL)
-async def test_undisturbed(shared_memcached: Memcached, kind: str, case: Case) -> None:
+async def test_a_call_without_an_interruption_has_the_final_state(
+    shared_memcached: Memcached, kind: str, case: Case
+) -> None:
     watched, key = begun(kind, shared_memcached, case)
     assert await case.call(watched, key) == case.result
     assert watched.sent == [name(case.call)] * (len(case.after) - 1)
@@ -209,7 +211,7 @@ AFTER: Final = (OperationTimeout, ConnectionLost)
 
 @pytest.mark.parametrize(("case", "place"), PLACES)
 @pytest.mark.parametrize("kind", REAL)
-async def test_an_error_says_what_may_have_been_done(
+async def test_an_error_says_whether_the_call_may_have_been_applied(
     shared_memcached: Memcached, kind: str, case: Case, place: Moment
 ) -> None:
     for error in AFTER if place.is_after else BEFORE:
@@ -252,7 +254,7 @@ def handler(mine: BaseException) -> Generator[None]:
 
 
 @pytest.mark.parametrize(("case", "place"), PLACES)
-def test_what_a_handler_raises_comes_out_unchanged(shared_memcached: Memcached, case: Case, place: Moment) -> None:
+def test_an_exception_of_a_handler_propagates_unchanged(shared_memcached: Memcached, case: Case, place: Moment) -> None:
     for kind in MINE:
         mine = kind("mine")
         watched, key = begun("Connection", shared_memcached, case)
@@ -283,7 +285,9 @@ def raising_at(place: Moment) -> Callable[[int, bool], None]:
 
 
 @pytest.mark.parametrize(("case", "place"), PLACES)
-async def test_a_cancelled_task_leaves_what_was_done(shared_memcached: Memcached, case: Case, place: Moment) -> None:
+async def test_a_cancelled_task_leaves_the_state_of_the_finished_requests(
+    shared_memcached: Memcached, case: Case, place: Moment
+) -> None:
     watched, key = begun("AsyncConnection", shared_memcached, case)
 
     def cancel(number: int, is_done: bool) -> None:
@@ -305,9 +309,7 @@ async def test_a_cancelled_task_leaves_what_was_done(shared_memcached: Memcached
 
 @pytest.mark.parametrize("verb", [touch, get_and_touch])
 @pytest.mark.parametrize("kind", REAL)
-async def test_the_holder_of_a_lease_that_was_only_touched_can_store(
-    shared_memcached: Memcached, kind: str, verb: Call
-) -> None:
+async def test_the_owner_of_a_touched_lease_can_still_store(shared_memcached: Memcached, kind: str, verb: Call) -> None:
     node, key = shared_memcached.node, f"two:{next(_numbers)}"
     tokens, _ = ask(node, commands.meta_get(key.encode(), {"vivify": OLD, "return_cas": True}))
     cas = next(int(token[1:]) for token in tokens if token[:1] == b"c")
@@ -321,7 +323,7 @@ async def test_the_holder_of_a_lease_that_was_only_touched_can_store(
 
 
 @pytest.mark.parametrize("kind", REAL)
-async def test_a_lease_that_took_the_place_of_a_number_is_not_renewed(shared_memcached: Memcached, kind: str) -> None:
+async def test_a_lease_that_replaced_a_number_does_not_get_the_ttl(shared_memcached: Memcached, kind: str) -> None:
     node, key = shared_memcached.node, f"two:{next(_numbers)}"
     number(node, key)
     watched = on_a_memcached(kind, shared_memcached)
@@ -339,7 +341,7 @@ async def test_a_lease_that_took_the_place_of_a_number_is_not_renewed(shared_mem
 
 
 @pytest.mark.parametrize("kind", REAL)
-async def test_a_strict_get_and_touch_says_that_it_touched(shared_memcached: Memcached, kind: str) -> None:
+async def test_the_decode_error_of_get_and_touch_has_maybe_applied(shared_memcached: Memcached, kind: str) -> None:
     node, key = shared_memcached.node, f"two:{next(_numbers)}"
     store(node, key, b"text", ttl=OLD)
     watched = on_a_memcached(kind, shared_memcached)

@@ -56,7 +56,7 @@ def spoil(clients: Clients, key: str, cause: Cause) -> None:
 
 
 @pytest.mark.parametrize("cause", CAUSES)
-async def test_what_is_undecodable_is_a_miss_and_counted_by_its_cause(clients: Clients, key: str, cause: Cause) -> None:
+async def test_an_undecodable_value_is_a_miss_and_counted_by_cause(clients: Clients, key: str, cause: Cause) -> None:
     users = clients.make(USERS)
     await users.set(f"{key}:good", ZOE)
     spoil(clients, key, cause)
@@ -74,7 +74,7 @@ async def test_what_is_undecodable_is_a_miss_and_counted_by_its_cause(clients: C
 
 
 @pytest.mark.parametrize("cause", CAUSES)
-async def test_an_item_that_is_undecodable_is_there_all_the_same(clients: Clients, key: str, cause: Cause) -> None:
+async def test_an_undecodable_item_exists(clients: Clients, key: str, cause: Cause) -> None:
     users = clients.make(USERS, on_undecodable="raise")
     spoil(clients, key, cause)
     assert await users.inspect(key) is not None
@@ -87,7 +87,7 @@ async def test_an_item_that_is_undecodable_is_there_all_the_same(clients: Client
 
 
 @pytest.mark.parametrize("cause", CAUSES)
-async def test_the_strict_are_told_and_counted_and_nothing_is_stored(clients: Clients, key: str, cause: Cause) -> None:
+async def test_a_strict_client_raises_and_counts_and_stores_nothing(clients: Clients, key: str, cause: Cause) -> None:
     # A decode error is none of the network's: it is raised though those are misses.
     strict = clients.make(USERS, on_undecodable="raise", on_error="miss")
     spoil(clients, key, cause)
@@ -101,7 +101,7 @@ async def test_the_strict_are_told_and_counted_and_nothing_is_stored(clients: Cl
 
 
 @pytest.mark.parametrize("cause", CAUSES)
-async def test_a_strict_batch_fails_for_that_key_alone(clients: Clients, key: str, cause: Cause) -> None:
+async def test_a_strict_batch_fails_only_for_the_undecodable_key(clients: Clients, key: str, cause: Cause) -> None:
     strict = clients.make(USERS, on_undecodable="raise")
     good = [f"{key}:{number}" for number in range(3)]
     await strict.set_many(dict.fromkeys(good, ZOE))
@@ -120,7 +120,7 @@ async def test_a_strict_batch_fails_for_that_key_alone(clients: Clients, key: st
     assert strict.undecodable == counted(cause, 3)
 
 
-async def test_what_inflates_beyond_the_limit_is_undecodable(clients: Clients, key: str) -> None:
+async def test_a_value_that_decompresses_beyond_the_limit_is_undecodable(clients: Clients, key: str) -> None:
     texts = load_serializer("msgspec", str)
     large = "x" * 10_000
     await clients.make(texts, compressor=Zlib()).set(key, large)

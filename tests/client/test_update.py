@@ -25,7 +25,7 @@ def given(state: str, flags: str) -> tuple[str | None, bool]:
 
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("kind", REAL)
-async def test_every_item_is_replaced_by_its_cas(shared_memcached: Memcached, kind: str, *, strict: bool) -> None:
+async def test_update_replaces_every_item_by_its_cas(shared_memcached: Memcached, kind: str, *, strict: bool) -> None:
     watched = on_a_memcached(kind, shared_memcached)
     texts = watched.make(StrSerializer(), on_undecodable="raise" if strict else "miss")
     wrong: list[object] = []
@@ -56,7 +56,7 @@ async def test_every_item_is_replaced_by_its_cas(shared_memcached: Memcached, ki
 
 
 @pytest.mark.parametrize("kind", REAL)
-async def test_an_absent_key_is_added(shared_memcached: Memcached, kind: str) -> None:
+async def test_update_adds_an_absent_key(shared_memcached: Memcached, kind: str) -> None:
     watched = on_a_memcached(kind, shared_memcached)
     key = f"updating:absent:{kind}"
     assert await watched.make(StrSerializer()).update(key, lambda found: f"was {found}") == "was None"
@@ -65,7 +65,7 @@ async def test_an_absent_key_is_added(shared_memcached: Memcached, kind: str) ->
 
 
 @pytest.mark.parametrize("kind", REAL)
-async def test_a_server_without_cas_is_named_and_nothing_is_stored(kind: str) -> None:
+async def test_update_refuses_a_server_without_cas(kind: str) -> None:
     with start("-C") as server:
         watched = on_a_memcached(kind, server)
         texts = watched.make(StrSerializer())

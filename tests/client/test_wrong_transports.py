@@ -56,7 +56,7 @@ def name_of(part: object) -> str:
 
 
 @pytest.mark.parametrize("transport", BLOCKING, ids=name_of)
-def test_a_client_stands_on_whatever_has_the_methods(transport: Any) -> None:
+def test_a_client_accepts_any_transport_with_the_methods(transport: Any) -> None:
     forwarding: Any = Forwarding(transport)
     Client(transport)
     Client(forwarding)
@@ -66,7 +66,7 @@ def test_a_client_stands_on_whatever_has_the_methods(transport: Any) -> None:
 
 
 @pytest.mark.parametrize("transport", ASYNC, ids=name_of)
-def test_an_asyncio_client_stands_on_whatever_has_its_methods(transport: Any) -> None:
+def test_an_asyncio_client_accepts_any_transport_with_its_methods(transport: Any) -> None:
     forwarding: Any = Forwarding(transport)
     AsyncClient(transport)
     AsyncClient(forwarding)
@@ -76,14 +76,14 @@ def test_an_asyncio_client_stands_on_whatever_has_its_methods(transport: Any) ->
 
 
 @pytest.mark.parametrize("transport", NEITHER, ids=name_of)
-def test_what_is_no_transport_is_told_what_is_one(transport: Any) -> None:
+def test_the_error_for_a_wrong_transport_names_the_right_ones(transport: Any) -> None:
     with pytest.raises(InvalidTypeError, match=rf"a Pool or .*, not {name_of(transport)}; connect\(url\) makes"):
         Client(transport)
     with pytest.raises(InvalidTypeError, match=rf"an AsyncPool or .*, not {name_of(transport)}; connect_async\(url\)"):
         AsyncClient(transport)
 
 
-def test_a_class_is_no_transport() -> None:
+def test_a_class_instead_of_an_instance_is_refused() -> None:
     wrong: tuple[Any, Any] = (Pool, AsyncPool)
     with pytest.raises(InvalidTypeError, match="not the class Pool"):
         Client(wrong[0])
@@ -135,7 +135,7 @@ MAKERS: Final = (make_client, make_async_client, by_url, by_url_async)
 
 @pytest.mark.parametrize("make", MAKERS)
 @pytest.mark.parametrize("field", ["wire_id", "fingerprint"])
-def test_a_serializer_says_who_it_is_by_ints(make: Callable[..., object], field: str) -> None:
+def test_the_ids_of_a_serializer_must_be_ints(make: Callable[..., object], field: str) -> None:
     make(serializer=Part())
     for wrong in ("1", True, None, 1.0):
         with pytest.raises(InvalidTypeError, match=rf"{field} is a whole number, not {name_of(wrong)}$"):
@@ -146,7 +146,7 @@ def test_a_serializer_says_who_it_is_by_ints(make: Callable[..., object], field:
 
 
 @pytest.mark.parametrize("make", MAKERS)
-def test_a_compressor_is_one(make: Callable[..., object]) -> None:
+def test_an_object_that_is_not_a_compressor_is_refused(make: Callable[..., object]) -> None:
     make(compressor=Part())
     make(compressor=None)
     wrong: Any
@@ -172,7 +172,7 @@ ZLIB: Final[dict[str, tuple[Any, ...]]] = {
 
 
 @pytest.mark.parametrize("field", ZLIB)
-def test_zlib_is_checked_when_it_is_made(field: str) -> None:
+def test_the_arguments_of_zlib_are_checked(field: str) -> None:
     wrong: Any
     for wrong in ZLIB[field]:
         with pytest.raises(InvalidArgumentError, match=rf"^Zlib\.{field} is (at least \d|1 to 9), not "):

@@ -59,11 +59,13 @@ NO_NAME: Final = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         ({"10.0.0.1": "10.0.0.2", "10.0.0.2": None}, [("10.0.0.1:7", "10.0.0.1:7"), ("10.0.0.2:7", "10.0.0.2:7")]),
     ],
 )
-def test_a_node_is_its_name_at_its_address(names: Mapping[str, str | None], expected: list[tuple[str, str]]) -> None:
+def test_a_node_has_the_name_and_the_address_of_its_server(
+    names: Mapping[str, str | None], expected: list[tuple[str, str]]
+) -> None:
     assert [(node.name, str(node.address)) for node in named_nodes(names, 7)] == expected
 
 
-def test_the_name_in_the_certificate_is_the_one_given_for_all() -> None:
+def test_all_nodes_have_the_given_certificate_name() -> None:
     found = named_nodes({"10.0.0.1": "m-0", "10.0.0.2": None}, 7, weight=2.0, server_hostname="cache.svc")
     assert found == (
         Node(TcpAddress("10.0.0.1", 7, "cache.svc"), weight=2.0, name="m-0:7"),
@@ -94,9 +96,7 @@ def families(names: Mapping[str, str | None]) -> list[str]:
         ({"10.0.0.1": "a b", "fd00::1": "m-1"}, ["10.0.0.1"]),
     ],
 )
-def test_no_server_with_addresses_of_both_families_counts_twice(
-    names: Mapping[str, str | None], dialled: list[str]
-) -> None:
+def test_a_server_with_ipv4_and_ipv6_is_one_node(names: Mapping[str, str | None], dialled: list[str]) -> None:
     assert families(names) == dialled
     assert families({address: names[address] for address in reversed(list(names))}) == dialled, (
         "the order of the resolver does not matter"
@@ -107,7 +107,7 @@ def test_no_server_with_addresses_of_both_families_counts_twice(
     st.dictionaries(st.integers(1, 6), st.tuples(st.booleans(), st.booleans()).filter(any), min_size=1),
     st.sets(st.tuples(st.integers(1, 6), st.booleans())),
 )
-def test_no_server_counts_twice_whichever_of_its_addresses_have_names(
+def test_no_server_is_two_nodes_whichever_addresses_have_names(
     servers: Mapping[int, tuple[bool, bool]], unnamed: Set[tuple[int, bool]]
 ) -> None:
     """Server n has the addresses 10.0.0.n, fd00::n or both, and the name m-n where the resolver knows it."""
@@ -169,7 +169,7 @@ def test_a_pod_keeps_its_name_when_its_address_changes(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("tls", [None, ssl.create_default_context()])
-def test_the_source_of_a_url_wants_certificates_of_the_name_in_the_url(
+def test_a_dns_url_requires_certificates_for_the_name_in_the_url(
     tls: ssl.SSLContext | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Resolver(monkeypatch, {"10.0.0.1": "m-0.svc"})
@@ -177,7 +177,7 @@ def test_the_source_of_a_url_wants_certificates_of_the_name_in_the_url(
     assert node == Node(TcpAddress("10.0.0.1", 7, "cache.svc"), name="m-0.svc:7")
 
 
-def test_a_zone_stays_with_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_keeps_its_zone(monkeypatch: pytest.MonkeyPatch) -> None:
     def addresses(_: str, port: int, **__: object) -> list[tuple[int, int, int, str, tuple[str, int, int, int]]]:
         return [(socket.AF_INET6, 1, 6, "", ("fe80::1", port, 0, 3))]
 
@@ -187,9 +187,7 @@ def test_a_zone_stays_with_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("failure", [AGAIN, NO_NAME])
-def test_a_name_stays_when_the_resolver_does_not_tell_it_for_once(
-    failure: OSError, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_address_keeps_its_name_if_one_lookup_fails(failure: OSError, monkeypatch: pytest.MonkeyPatch) -> None:
     resolver = Resolver(monkeypatch, {"10.0.0.1": "m-0.svc", "10.0.0.2": failure})
     source = DnsSource("cache.svc", 11211)
     before = polled(source)
@@ -199,7 +197,7 @@ def test_a_name_stays_when_the_resolver_does_not_tell_it_for_once(
         assert polled(source) == before
 
 
-def test_an_address_that_was_away_has_no_name_from_before(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_that_was_away_does_not_keep_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     resolver = Resolver(monkeypatch, {"10.0.0.1": "m-0.svc"})
     source = DnsSource("cache.svc", 11211)
     source.poll()
@@ -209,7 +207,7 @@ def test_an_address_that_was_away_has_no_name_from_before(monkeypatch: pytest.Mo
     assert polled(source) == [("10.0.0.1:11211", "10.0.0.1:11211")]
 
 
-def test_a_resolver_that_is_slow_to_tell_names_does_not_use_up_its_time_for_every_address(
+def test_slow_reverse_lookups_are_limited_for_the_whole_poll(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     resolver = Resolver(monkeypatch, {"10.0.0.1": "m-0.svc", "10.0.0.2": "m-1.svc", "10.0.0.3": "m-2.svc"})
@@ -219,7 +217,7 @@ def test_a_resolver_that_is_slow_to_tell_names_does_not_use_up_its_time_for_ever
     assert polled(DnsSource("cache.svc", 1, naming_time=0.0))[0] == ("10.0.0.1:1", "10.0.0.1:1")
 
 
-def test_a_name_that_does_not_resolve_is_told_and_nothing_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unresolved_name_is_an_error_and_the_known_names_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     resolver = Resolver(monkeypatch, {"10.0.0.1": "m-0.svc"})
     source = DnsSource("cache.svc", 11211)
     before = polled(source)
@@ -233,7 +231,7 @@ def test_a_name_that_does_not_resolve_is_told_and_nothing_is_forgotten(monkeypat
     assert polled(source) == before
 
 
-def test_a_name_that_can_be_none_is_told_without_asking() -> None:
+def test_an_invalid_host_name_is_refused_without_a_lookup() -> None:
     with pytest.raises(InvalidArgumentError):
         DnsSource("a b", 11211)
     with pytest.raises(InvalidArgumentError):
@@ -243,7 +241,7 @@ def test_a_name_that_can_be_none_is_told_without_asking() -> None:
         DnsSource(None, 11211)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
-def test_a_label_that_idna_refuses_is_a_typed_error_too() -> None:
+def test_a_label_that_idna_refuses_is_a_typed_error() -> None:
     with pytest.raises(ConnectError, match="could not be resolved"):
         DnsSource("ä" * 80, 11211).poll()
 
@@ -252,7 +250,7 @@ def test_a_label_that_idna_refuses_is_a_typed_error_too() -> None:
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
-def test_a_server_behind_a_name_is_found_and_serves(host: str, shared_memcached: Memcached) -> None:
+def test_a_server_behind_a_name_is_found_and_used(host: str, shared_memcached: Memcached) -> None:
     port = int(shared_memcached.url.rpartition(":")[2].strip("/"))
     (node,) = load_node_source("dns")(host, port, settings=Settings()).poll()
     assert node.name in (f"localhost:{port}", f"127.0.0.1:{port}")
@@ -300,7 +298,7 @@ CHOSEN: Final = ("m-0.cache.svc", "chosen.invalid", "127.0.0.1", "localhost", "s
 
 @pytest.mark.parametrize("blocking", [True, False])
 @pytest.mark.parametrize("ptr", ANSWERS, ids=str)
-async def test_a_certificate_of_the_name_in_the_url_is_accepted(
+async def test_a_certificate_for_the_name_in_the_url_is_accepted(
     monkeypatch: pytest.MonkeyPatch, ptr: Mapping[str, str], *, blocking: bool
 ) -> None:
     answer_for(monkeypatch, {"cache.svc": ("127.0.0.1",)}, ptr)
@@ -311,7 +309,7 @@ async def test_a_certificate_of_the_name_in_the_url_is_accepted(
 @pytest.mark.parametrize("blocking", [True, False])
 @pytest.mark.parametrize("ptr", ANSWERS, ids=str)
 @pytest.mark.parametrize("chosen", CHOSEN)
-async def test_a_certificate_of_a_name_that_only_dns_gave_is_refused(
+async def test_a_certificate_for_a_name_from_dns_is_refused(
     monkeypatch: pytest.MonkeyPatch, ptr: Mapping[str, str], chosen: str, *, blocking: bool
 ) -> None:
     # An attacker of DNS makes every name lead to one server, and has a certificate for one of the names.
@@ -324,7 +322,7 @@ async def test_a_certificate_of_a_name_that_only_dns_gave_is_refused(
 
 
 @pytest.mark.parametrize("blocking", [True, False])
-async def test_a_url_that_names_an_address_wants_a_certificate_of_the_address(
+async def test_a_url_with_an_address_requires_a_certificate_for_it(
     monkeypatch: pytest.MonkeyPatch, *, blocking: bool
 ) -> None:
     answer_for(monkeypatch, {"chosen.invalid": ("127.0.0.1",)}, {"127.0.0.1": "chosen.invalid"})

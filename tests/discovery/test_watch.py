@@ -33,7 +33,7 @@ def has(*last: str) -> Callable[[Heard], bool]:
     return lambda heard: heard.sets[-1] == last
 
 
-def test_a_watch_follows_and_ends_with_its_close() -> None:
+def test_a_watch_applies_changes_until_it_is_closed() -> None:
     before = watchers()
     heard = Heard(has("c"))
     watch = Watch(Listed(nodes("a"), nodes("b c"), nodes("c")), heard.set_nodes, settings=EAGER, first=nodes("a"))
@@ -58,7 +58,7 @@ def test_a_close_does_not_wait_for_the_next_poll() -> None:
     assert ended(started)
 
 
-def test_a_close_does_not_wait_for_a_source_that_hangs_and_its_answer_is_dropped() -> None:
+def test_a_close_does_not_wait_for_a_hanging_source() -> None:
     before = watchers()
     asked, release = threading.Event(), threading.Event()
 
@@ -79,7 +79,7 @@ def test_a_close_does_not_wait_for_a_source_that_hangs_and_its_answer_is_dropped
     assert heard.sets == []
 
 
-def test_a_source_that_fails_is_asked_again() -> None:
+def test_a_failed_source_is_polled_again() -> None:
     heard = Heard(has("a", "b"))
     source = Listed(OSError("away"), RuntimeError("a bug"), (), nodes("a b"))
     watch = Watch(source, heard.set_nodes, settings=EAGER, first=nodes("a"))
@@ -102,7 +102,7 @@ def test_a_source_that_ends_its_thread_ends_the_watch() -> None:
     assert repr(watch) == "<Watch: closed>"
 
 
-def test_a_watch_ends_when_what_it_follows_for_is_gone() -> None:
+def test_a_watch_ends_when_the_object_of_apply_is_freed() -> None:
     before = watchers()
     heard = Heard()
     watch = Watch(Listed(nodes("a")), heard.set_nodes, settings=NEVER, first=nodes("a"))
@@ -113,13 +113,13 @@ def test_a_watch_ends_when_what_it_follows_for_is_gone() -> None:
     assert repr(watch) == "<Watch: closed>"
 
 
-def test_a_watch_that_nobody_holds_goes_on_for_what_it_follows_for() -> None:
+def test_a_watch_without_references_continues() -> None:
     heard = Heard(has("a", "b"))
     Watch(Listed(nodes("a b")), heard.set_nodes, settings=EAGER, first=nodes("a"))
     assert heard.is_enough.wait(PATIENCE)
 
 
-def test_a_watch_ends_when_what_it_follows_for_was_closed() -> None:
+def test_a_watch_ends_when_apply_raises_closed_error() -> None:
     before = watchers()
 
     def refuse(_: object) -> None:
@@ -129,7 +129,7 @@ def test_a_watch_ends_when_what_it_follows_for_was_closed() -> None:
     assert ended(watchers() - before)
 
 
-def test_a_watch_is_not_begun_without_nodes() -> None:
+def test_a_watch_without_first_nodes_is_refused() -> None:
     before = watchers()
     with pytest.raises(InvalidArgumentError, match="there are none"):
         Watch(Listed(nodes("a")), ignore, settings=EAGER, first=())
@@ -183,7 +183,7 @@ class Endless:
         return nodes("a b" if self._polls % 2 else "a")
 
 
-def test_a_child_goes_on_with_a_thread_of_its_own_and_the_parent_with_its_own() -> None:
+def test_after_a_fork_parent_and_child_each_have_a_watch_thread() -> None:
     told, tell = os.pipe()
     stay, leave = os.pipe()
     watch = Watch(Endless(), lambda _: os.write(tell, b"%d " % os.getpid()), settings=EAGER, first=nodes("a"))
@@ -208,7 +208,7 @@ def test_a_child_goes_on_with_a_thread_of_its_own_and_the_parent_with_its_own() 
     assert seen == {b"%d" % os.getpid(), b"%d" % child}
 
 
-def test_a_watch_whose_own_thread_forks_is_one_watch_in_the_child() -> None:
+def test_a_watch_whose_thread_forks_has_one_thread_in_the_child() -> None:
     told, tell = os.pipe()
     parent, forked = os.getpid(), list[int]()
 
@@ -246,7 +246,7 @@ def test_a_watch_whose_own_thread_forks_is_one_watch_in_the_child() -> None:
     assert len(set(polls)) == 1, "two threads follow in the child"
 
 
-def test_a_watch_that_was_closed_stays_closed_in_a_child() -> None:
+def test_a_closed_watch_stays_closed_in_a_child() -> None:
     watch = Watch(Listed(nodes("a")), ignore, settings=EAGER, first=nodes("a"))
     started = watchers()
     watch.close()
@@ -295,7 +295,7 @@ assert hangs.wait(10)
 """
 
 
-def test_the_interpreter_ends_with_watches_that_nobody_closed() -> None:
+def test_the_interpreter_exits_with_open_watches() -> None:
     done = subprocess.run(
         [sys.executable, "-X", "dev", "-c", EXITING], capture_output=True, text=True, timeout=30.0, check=False
     )

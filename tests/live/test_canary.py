@@ -61,7 +61,7 @@ class Canary(threading.Thread):
         self.foreign += [key for key, value in found.items() if not value.startswith(key.encode() + b":")]
 
 
-def test_no_value_is_ever_that_of_another_key(shared_memcached: Memcached) -> None:
+def test_no_key_ever_gets_the_value_of_another(shared_memcached: Memcached) -> None:
     with Connection(shared_memcached.node, settings=Settings(timeout=30.0)) as connection:
         canaries = [Canary(Client(connection), seed) for seed in range(THREADS)]
         for canary in canaries:

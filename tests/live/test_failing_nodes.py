@@ -84,7 +84,7 @@ def is_sane_and_idle(cluster: Cluster) -> bool:
     return all(known.in_use == known.waiting == 0 for known in cluster.statistics.values())
 
 
-def test_a_node_that_is_killed_and_restarted_fails_its_own_keys_only_and_is_used_again(
+def test_a_killed_node_fails_only_its_own_keys_and_is_used_again_after_a_restart(
     servers: list[Memcached],
 ) -> None:
     before = descriptors()
@@ -109,7 +109,7 @@ def test_a_node_that_is_killed_and_restarted_fails_its_own_keys_only_and_is_used
     assert descriptors() == before
 
 
-def test_a_node_that_freezes_and_thaws_never_has_a_late_reply_taken_for_an_answer(servers: list[Memcached]) -> None:
+def test_a_late_reply_of_a_frozen_node_is_never_taken_for_another(servers: list[Memcached]) -> None:
     before = descriptors()
     victim = servers[2]
     with Cluster([server.node for server in servers], settings=ROOMY) as cluster:
@@ -146,7 +146,7 @@ def test_a_node_that_freezes_and_thaws_never_has_a_late_reply_taken_for_an_answe
     assert descriptors() == before
 
 
-def test_a_frozen_node_fails_at_the_deadline_then_at_once_while_the_other_four_go_on(servers: list[Memcached]) -> None:
+def test_a_frozen_node_fails_at_the_deadline_then_immediately_and_the_others_work(servers: list[Memcached]) -> None:
     timeout = 0.2
     with Cluster([server.node for server in servers], settings=PATIENT) as cluster:
         client: Client[bytes] = cluster.client()

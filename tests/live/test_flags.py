@@ -55,7 +55,7 @@ def _name(value: object) -> str | None:
 
 
 @pytest.mark.parametrize(("flag", "command"), PAIRS, ids=_name)
-def test_a_real_server_takes_the_flag(shared_memcached: Memcached, flag: Flag, command: Commands) -> None:
+def test_a_real_server_accepts_the_flag(shared_memcached: Memcached, flag: Flag, command: Commands) -> None:
     token: Token = True if flag.token is None else TOKENS[flag.name]
     if flag.name == "mode" and command is Commands.MA:
         token = "-"
@@ -72,7 +72,7 @@ def test_a_real_server_takes_the_flag(shared_memcached: Memcached, flag: Flag, c
         assert "idle" in repr(connection)
 
 
-def test_every_flag_with_a_token_has_one_here() -> None:
+def test_every_flag_with_a_token_is_tested() -> None:
     assert {flag.name for flag in OLD if flag.token is not None} == set(TOKENS)
 
 

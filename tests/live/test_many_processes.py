@@ -79,7 +79,7 @@ def check_counts(cluster: Cluster, before: int) -> None:
     assert all(known.created == 1 for known in cluster.statistics.values()), "the parent keeps its own connections"
 
 
-def test_a_parent_and_four_children_read_on_after_a_fork(preloaded: Cluster) -> None:
+def test_a_parent_and_four_children_continue_after_a_fork(preloaded: Cluster) -> None:
     before = requests(preloaded)
     client = preloaded.client()
     with reading_children(client):
@@ -88,7 +88,7 @@ def test_a_parent_and_four_children_read_on_after_a_fork(preloaded: Cluster) -> 
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_they_do_so_when_another_thread_was_in_the_middle_of_a_batch(preloaded: Cluster) -> None:
+def test_a_fork_during_a_batch_of_another_thread_is_harmless(preloaded: Cluster) -> None:
     before = requests(preloaded)
     client = preloaded.client()
     begun, forks_done = threading.Event(), threading.Event()

@@ -70,7 +70,7 @@ def take_every_place(cluster: Cluster) -> None:
 # A socket that nobody owned yet when it struck is closed by its own end. Taken for an error, that warning would keep
 # the struck frames, and all they hold, alive.
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_signal_at_2000_random_moments_loses_no_place_and_mixes_up_nothing(servers: list[Memcached]) -> None:
+def test_2000_signals_at_random_moments_leak_nothing_and_mix_up_no_reply(servers: list[Memcached]) -> None:
     chance = random.Random(1)
     before = descriptors()
     struck = 0

@@ -151,7 +151,7 @@ def no_trace() -> None:
 
 
 @pytest.mark.parametrize("payload", PAYLOADS, ids=range(len(PAYLOADS)))
-def test_the_trap_works(shared_memcached: Memcached, readers: Readers, payload: bytes) -> None:
+def test_the_payload_runs_in_the_other_clients(shared_memcached: Memcached, readers: Readers, payload: bytes) -> None:
     """Under the flags of other clients each of them runs the payload, and inflates it where the flags say so."""
     for flags, data in ((1, payload), (9, zlib.compress(payload))):
         with Pool(shared_memcached.node) as pool:
@@ -184,7 +184,7 @@ def test_values_of_every_serializer_are_safe(
     check_safe(readers, "safe", data, (bytes, str, int))
 
 
-def test_every_serializer_is_among_them() -> None:
+def test_every_serializer_is_tested() -> None:
     assert {name for name, _, _ in VALUES} == {info.name for info in available_serializers()}
 
 

@@ -257,7 +257,9 @@ async def run(script: Script, transport: Transport | AsyncTransport) -> list[obj
 
 @pytest.mark.parametrize("fake", FAKES)
 @pytest.mark.parametrize("script", SCRIPTS)
-async def test_a_fake_tells_what_a_memcached_tells(shared_memcached: Memcached, script: str, fake: str) -> None:
+async def test_a_fake_returns_the_same_results_as_a_memcached(
+    shared_memcached: Memcached, script: str, fake: str
+) -> None:
     async with AsyncConnection(shared_memcached.node, settings=PATIENT) as real:
         wanted = await run(SCRIPTS[script], real)
     assert await run(SCRIPTS[script], FAKES[fake]()) == wanted

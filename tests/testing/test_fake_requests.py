@@ -110,7 +110,7 @@ READ: Final = Step(commands.meta_get, {"value": True, "return_client_flags": Tru
 
 
 @pytest.mark.parametrize("client_flags", [0, 0xB0000002])
-def test_a_fake_counts_with_what_a_memcached_counts_with(shared_memcached: Memcached, client_flags: int) -> None:
+def test_a_fake_accepts_the_same_numbers_as_a_memcached(shared_memcached: Memcached, client_flags: int) -> None:
     fake = FakeTransport()
     differences: list[object] = []
     with Connection(shared_memcached.node, settings=PATIENT) as real:
@@ -133,7 +133,7 @@ def test_a_fake_counts_with_what_a_memcached_counts_with(shared_memcached: Memca
     count=st.sampled_from([{"value": True}, {"value": True, "mode": "D", "delta": 3}]),
 )
 @settings(max_examples=300, deadline=None)
-def test_a_fake_counts_with_any_value_as_a_memcached_does(
+def test_a_fake_does_arithmetic_on_any_value_like_a_memcached(
     shared_memcached: Memcached, value: bytes, count: Flags
 ) -> None:
     steps = [Step(storing(value), {}), Step(commands.meta_arithmetic, count), READ]
@@ -190,7 +190,7 @@ STEPS: Final = st.one_of(gets(), gets(), sets(), sets(), deletes(), counts)
 
 @given(steps=st.lists(STEPS, min_size=2, max_size=12))
 @settings(max_examples=300, deadline=None)
-def test_any_sequence_of_requests_has_the_replies_of_a_memcached(
+def test_any_sequence_of_requests_gets_the_same_replies_as_from_a_memcached(
     shared_memcached: Memcached, steps: list[Step]
 ) -> None:
     key = b"sequence:%d" % next(_runs)
