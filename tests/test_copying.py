@@ -1,4 +1,4 @@
-"""Copies and pickles of what owns connections are refused with one clear error, and the original is untouched."""
+"""Objects that own connections refuse copies and pickles with one clear error. The original is not affected."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def nothing(_: object) -> None:
     pass
 
 
-# Any: clients of any type, each with its own way to be closed.
+# Any: clients of any type, closed in different ways.
 MAKE: Final[dict[str, Callable[[], Any]]] = {
     "Client": lambda: connect(URL),
     "a used view of a Client": lambda: connect(URL).with_options(prefix="p"),
@@ -117,7 +117,7 @@ def test_every_public_class_with_a_close_method_refuses_copies() -> None:
     assert all(getattr(metacache, name).__reduce_ex__ is not object.__reduce_ex__ for name in closed)
 
 
-# --- values are copied -------------------------------------------------------------------------------------------
+# --- values can be copied ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("value", [SETTINGS, NODE, Settings()], ids=["settings", "node", "defaults"])

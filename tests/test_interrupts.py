@@ -1,4 +1,4 @@
-"""Which exceptions are this package's own, and which ones interrupted it."""
+"""`metacache.interrupts` distinguishes the errors of this package from exceptions that interrupted it."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_an_exception_of_a_signal_handler_is_not_our_own(kind: str, class_: type
 
 
 class JobTimeout(TimeoutError):
-    """A class with a message of its own, as job queues have: only a class can be injected."""
+    """An exception class with a fixed message, as in job queues: Python injects a class, not an instance."""
 
     def __init__(self) -> None:
         super().__init__("the job took too long")
@@ -154,7 +154,7 @@ def test_errors_of_tls_are_our_own() -> None:
 
 
 class Once:
-    """Fails the first time, or every time."""
+    """A function that fails at the first call, or at every call."""
 
     def __init__(self, *errors: Exception) -> None:
         self.errors = list(errors)

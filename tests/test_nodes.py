@@ -1,4 +1,4 @@
-"""Nodes and addresses: what is written, how it is normalised, and what no system could dial."""
+"""Nodes and addresses: parsing, normalisation, and addresses that cannot be dialled."""
 
 from __future__ import annotations
 
@@ -109,7 +109,9 @@ def test_the_certificate_name_is_not_part_of_the_identity() -> None:
 
 
 @pytest.mark.parametrize("make", [connect, connect_async])
-def test_connect_refuses_a_path_that_cannot_be_dialled(make: Any) -> None:  # Any: either, with its own overloads
+def test_connect_refuses_a_path_that_cannot_be_dialled(
+    make: Any,
+) -> None:  # Any: connect or connect_async, with their overloads
     with pytest.raises(InvalidArgumentError, match="too long"):
         make("memcached+unix://" + LONGEST + "x")
     with pytest.raises(InvalidArgumentError, match="surrogate"):
@@ -120,7 +122,7 @@ def test_connect_refuses_a_path_that_cannot_be_dialled(make: Any) -> None:  # An
 
 
 def zoned() -> list[str]:
-    """Return literals with a zone that this machine has: the loopback by number, and a link-local one by name."""
+    """Return IPv6 literals with a zone of this machine: the loopback by number, and a link-local address by name."""
     lines = Path("/proc/net/if_inet6").read_text().splitlines() if Path("/proc/net/if_inet6").exists() else []
     links = [(bytes.fromhex(line.split()[0]), line.split()[-1]) for line in lines if line.startswith("fe80")]
     return ["::1%1", *(f"{ipaddress.IPv6Address(address)}%{interface}" for address, interface in links[:1])]

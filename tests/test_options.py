@@ -1,4 +1,4 @@
-"""An option that is none: the error says where it belongs, whichever way it is given, and nothing is opened before."""
+"""Unknown options: the error says where each belongs, for every way to pass it. Nothing is opened before the check."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from metacache import (
 URL: Final = "memcached://127.0.0.1:1"
 NODE: Final = Node("127.0.0.1:1")
 
-# Any, here and below: options that no type checker lets pass.
+# Any, here and below: options that a type checker would refuse.
 WAYS: Final[dict[str, Callable[..., Any]]] = {
     "connect": partial(connect, URL),
     "connect_async": partial(connect_async, URL),

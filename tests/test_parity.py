@@ -1,6 +1,6 @@
-"""The two halves of the house: what the blocking and the asyncio classes have in common is equal, and all is in both.
+"""The blocking and the asyncio classes have the same methods, with the same signatures and docstrings.
 
-Names, signatures and docstrings are compared; what only one of the two has is named here, and nothing else may differ.
+This file lists the methods that only one of the two has, with the reason. Nothing else may differ.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ PAIRS: Final = [
     (FakeTransport, AsyncFakeTransport),
 ]
 
-# What one of the two has and the other not, for the reason beside it.
+# Names that only one of the two has, with the reason.
 ONLY: Final = {
     "close",  # aclose
     "begin",  # run_batch: a batch is driven by its caller, or by the loop
     "begin_lent",  # a loop's pool lends no connection: tasks share them
     "reset_after_fork",  # a loop does not survive a fork
     "waiting",  # many tasks wait on one AsyncConnection
-    # A cluster's batch waits in the lines of several pools at once.
+    # A cluster's batch waits in the queues of several pools at the same time.
     *("try_begin", "join", "leave", "wait_until", "failed", "closed"),
     "load",
-    "is_connected",  # a loop's pool is told when a dial failed
-    "dialled",  # threads dial at the same time, and all of their failures are one event
-    "drop",  # a loop may be gone, or not run, when its connections are to be closed
-    "reap",  # called by clusters' threads; a loop's pool looks round by itself
+    "is_connected",  # an asyncio pool is notified when a dial fails
+    "dialled",  # threads dial at the same time, and all their failures are one event
+    "drop",  # a loop may be closed or stopped when its connections must be closed
+    "reap",  # threads of a cluster call it; an asyncio pool uses timers
 }
 TWINS: Final = {"aclose": "close", "run_batch": "begin"}
 
-# Moving bytes is what the two do differently, and their docstrings say how.
+# The two do I/O differently, and the docstrings of these methods describe it.
 OWN_WORDS: Final = {"run", "discard", "close"}
 
 
@@ -62,7 +62,7 @@ def public(class_: type) -> dict[str, object]:
 
 
 def signature(found: object) -> str:
-    """Return a signature in the words of the blocking half."""
+    """Return a signature with the names of the blocking class."""
     function = getattr(found, "__func__", getattr(found, "fget", None) or found)
     assert callable(function)
     return blocking(str(inspect.signature(function)))
@@ -93,7 +93,7 @@ def test_both_transports_have_the_same_signatures_and_docstrings(pair: tuple[typ
     one, other = map(public, pair)
     for name in one.keys() & other.keys():
         ours, theirs = signature(one[name]), signature(other[name])
-        if name != "run":  # the loop's may return any awaitable
+        if name != "run":  # the asyncio one may return any awaitable
             assert ours == theirs, name
         if name not in OWN_WORDS:
             assert blocking(inspect.getdoc(one[name]) or "") == blocking(inspect.getdoc(other[name]) or ""), name

@@ -1,4 +1,4 @@
-"""The shop window: what it shows is documented, and looking at it loads no plugin."""
+"""The public names of `metacache` are documented, show real types, and importing them loads no plugin."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 
 import metacache
 
-# What is not the language's or the library's own to document.
+# The public classes and functions. Constants and type aliases have no docstrings.
 CLASSES: Final = [name for name in metacache.__all__ if inspect.isclass(getattr(metacache, name))]
 FUNCTIONS: Final = [name for name in metacache.__all__ if inspect.isfunction(getattr(metacache, name))]
 
@@ -72,13 +72,13 @@ def test_importing_metacache_imports_no_plugin() -> None:
     assert ran.stdout.strip() == "[]"
 
 
-# --- what the types do not say ---------------------------------------------------------------------------------------
+# --- Any -------------------------------------------------------------------------------------------------------------
 
 ROOT: Final = Path(metacache.__file__).parent
 
 
 def units(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
-    """Return the functions of *body*, whole, those of its classes, and its other statements."""
+    """Return the functions of *body*, the methods of its classes, and its other statements."""
     for statement in body:
         if isinstance(statement, ast.ClassDef):
             yield from units(statement.body)
@@ -87,7 +87,7 @@ def units(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
 
 
 def types_in(unit: ast.stmt) -> Iterator[ast.expr | None]:
-    """Return the types that *unit* writes down: of arguments, results, names, casts, and those that it gives a name."""
+    """Return the types in *unit*: of arguments, results, variables and casts, and type aliases."""
     for node in ast.walk(unit):
         match node:
             case ast.arg(annotation=type_) | ast.FunctionDef(returns=type_) | ast.AsyncFunctionDef(returns=type_):
@@ -102,7 +102,7 @@ def types_in(unit: ast.stmt) -> Iterator[ast.expr | None]:
 
 
 def unexplained(source: str) -> list[int]:
-    """Return the lines of *source* where a unit begins that writes Any, with no comment on it inside or right above."""
+    """Return the first lines of the units of *source* that contain Any without a comment about it in or above them."""
     lines = source.splitlines()
     comments = {
         token.start[0]
@@ -143,6 +143,6 @@ def test_every_any_has_a_reason() -> None:
 def test_an_any_without_a_reason_is_found(line: str) -> None:
     at = len(line.splitlines())
     assert unexplained(f"# A comment.\n{line}  # and another\n") == [1 + at]
-    assert unexplained(f"# Any: of somebody else\n\n{line}\n") == [2 + at]
+    assert unexplained(f"# Any: of another unit\n\n{line}\n") == [2 + at]
     assert unexplained(f"{line}  # Any: as it comes\n") == []
     assert unexplained("# Any: whatever it is\n".join(("y = 1\n", *line.splitlines(keepends=True)))) == []

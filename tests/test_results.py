@@ -1,4 +1,4 @@
-"""What verbs return, as a person at a prompt or in a log sees it: what it came to, and never a value."""
+"""The reprs of results show what happened, and no value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers of seconds and counts: what nobody can wait for or set is refused where it is said, not where it is used."""
+"""Settings check numbers when they are made: seconds that no wait supports, and counts out of range."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_number_beyond_its_limit_is_refused_by_field_name(name: str) -> None:
 
 @pytest.mark.parametrize("name", [*WAITS, *AGES])
 @pytest.mark.parametrize("value", HUGE.values(), ids=HUGE)
-def test_nan_and_infinity_are_refused(name: str, value: Any) -> None:
+def test_nan_infinity_and_huge_numbers_are_refused(name: str, value: Any) -> None:
     with pytest.raises(InvalidArgumentError, match=rf"^Settings\.{name} is .* seconds, not "):
         with_one(name, value)
 

@@ -1,4 +1,4 @@
-"""What a URL says, and how an error names the part that is wrong without quoting a credential."""
+"""URLs: parsing, and errors that name the invalid part without quoting a credential."""
 
 from __future__ import annotations
 

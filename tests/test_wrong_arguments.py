@@ -1,4 +1,4 @@
-"""What is made of the wrong parts says so when it is made, and names what it takes."""
+"""Constructors check the types of their arguments, and the error names the right type."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def test_a_connection_requires_a_node(make: Make) -> None:
 
 @pytest.mark.parametrize("make", [Cluster, AsyncCluster, RendezvousRouter])
 @pytest.mark.parametrize(
-    ("nodes", "told"), [(5, "an iterable of Node, not int"), (["127.0.0.1:1"], "one of them is str")]
+    ("nodes", "message"), [(5, "an iterable of Node, not int"), (["127.0.0.1:1"], "one of them is str")]
 )
-def test_a_cluster_requires_nodes(make: Make, nodes: Any, told: str) -> None:  # Any: what a checker would refuse
-    with pytest.raises(InvalidTypeError, match=told):
+def test_a_cluster_requires_nodes(make: Make, nodes: Any, message: str) -> None:  # Any: a type checker would refuse it
+    with pytest.raises(InvalidTypeError, match=message):
         make(nodes)
 
 
@@ -56,7 +56,7 @@ def test_a_cluster_requires_settings(make: Make) -> None:
 
 
 class Lost:
-    """A router that sends every key to a node it was never told of."""
+    """A router that returns a node that the cluster does not have."""
 
     def __init__(self, nodes: Sequence[Node]) -> None:
         self.nodes = tuple(nodes)

@@ -1,4 +1,4 @@
-"""`append` and `prepend`: they add to what this client can read, once, and never touch anything else."""
+"""`append` and `prepend` extend an item that this client can read, exactly once, and change no other item."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ STORED, NOT_STORED = StoreResult.STORED, StoreResult.NOT_STORED
 
 
 async def grown(client: AsyncClient[T], verb: str, key: str, value: T) -> object:
-    """Return what the verb came to; of an error its class."""
+    """Return the result of the call, or the class of its error."""
     try:
         return await getattr(client, verb)(key, value)
     except DecodeError as error:
@@ -62,10 +62,10 @@ async def grown(client: AsyncClient[T], verb: str, key: str, value: T) -> object
 
 
 def expected(state: str, flags: str, wire_id: int, *, strict: bool) -> object:
-    """Return what append and prepend come to; the rule is written out here a second time."""
+    """Return the expected result of append and prepend. It states the rule independently of the code."""
     value, is_stale, _ = STATES[state]
     if value is None or (value == b"" and is_stale and flags == "none"):
-        return NOT_STORED  # a lease, or what looks like one
+        return NOT_STORED  # a lease, or an item that looks like one
     if FLAGS[flags] not in (0, MAGIC | wire_id, MAGIC | 0x1234 << 12 | wire_id):
         return DecodeError if strict else NOT_STORED
     return NOT_STORED if is_stale else STORED
@@ -94,7 +94,7 @@ async def test_every_item_is_extended_or_unchanged(
 
 
 def is_right(seen: Seen | None, state: str, flags: str, verb: str, *, grew: bool) -> bool:
-    """Return whether the item has grown or is as it was: value, flags, time to live, mark of staleness and win."""
+    """Check that the item is extended or unchanged: value, flags, TTL, stale mark and win flag."""
     value, is_stale, is_taken = STATES[state]
     body = value or b""
     if grew:
@@ -223,7 +223,7 @@ async def test_append_gives_up_if_other_writers_are_always_first(
     await watched.aclose()
 
 
-# What another writer does between the look and the append, the value then, and what the append comes to.
+# What another writer does between the precheck and the append, the value after it, and the result of the append.
 Rival = tuple[Callable[[Node, str], object], bytes | None, StoreResult]
 RIVALS: Final[Mapping[str, Rival]] = {
     "stores": (lambda node, key: store(node, key, b"new"), b"new+", STORED),
@@ -268,12 +268,12 @@ async def test_the_change_of_another_writer_is_not_lost(shared_memcached: Memcac
 
 
 ItemState: TypeAlias = tuple[bytes, int, float | None, bool, bool] | None
-"""Value, client flags, end of life, whether it is stale, and whether it is a lease or its win is taken."""
+"""Value, client flags, end of the TTL, whether it is stale, and whether it is a lease or its win flag is consumed."""
 
 
 @dataclass
 class Rivals:
-    """Other writers, who act by a plan before each exchange of the client. Judges what each exchange changed."""
+    """Other writers that act by a plan before each request of the client. Checks what each request changed."""
 
     server: FakeServer
     plan: list[list[str]]
@@ -282,7 +282,7 @@ class Rivals:
     before: ItemState = None
 
     def act(self, number: int, is_done: bool) -> None:
-        """Follow the plan before an exchange; after it, check its effect."""
+        """Before a request, follow the plan; after it, check its effect."""
         if is_done:
             self.judge(number, held(self.server))
             return
@@ -318,14 +318,14 @@ def held(server: FakeServer) -> ItemState:
 
 
 def extended(item: ItemState) -> ItemState:
-    """Return *item* after an append: unchanged if append must not touch it."""
+    """Return *item* after an append, or unchanged if append must not change it."""
     if item is None or item[1] not in (0, FLAGS["bytes"], FLAGS["bytes shaped"]) or item[3] or item[4]:
         return item
     return (item[0] + b"+", *item[1:])
 
 
 def with_its_win_moved(item: ItemState) -> ItemState:
-    """Return a stale item after a look consumed its win, or after it was given back."""
+    """Return a stale item after a precheck consumed the win flag, or after it was released."""
     return (*item[:4], not item[4]) if item is not None and item[3] else item
 
 

@@ -1,4 +1,4 @@
-"""Numbers that the server counts, and `update`, which compares and sets until nobody came in between."""
+"""`increment` and `decrement`, and `update` with its compare-and-set loop."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ async def test_text_that_is_not_a_number_is_a_miss(clients: Clients, key: str) -
 
 async def test_bool_is_refused_as_an_int(clients: Clients, key: str) -> None:
     with pytest.raises(SerializationError, match="expected int, got bool"):
-        await clients.make(IntSerializer()).set(key, True)  # noqa: FBT003 - the point
+        await clients.make(IntSerializer()).set(key, True)  # noqa: FBT003 - bool on purpose
     assert clients.sent == []
 
 
@@ -227,7 +227,7 @@ async def test_update_retries_if_another_writer_stores_in_between(clients: Clien
 
     counters = clients.make(IntSerializer())
     assert await counters.update(key, count, ttl=100) == rounds * 100 + 1
-    # At first nothing is there, so an add is lost; then compare-and-sets are.
+    # At first the key is absent, so the client loses an add; after that it loses compare-and-sets.
     assert seen == [None, *(number * 100 for number in range(1, rounds + 1))]
     assert await counters.get(key) == rounds * 100 + 1
 
@@ -255,7 +255,7 @@ async def test_an_exception_of_the_function_propagates_and_nothing_is_stored(cli
     with pytest.raises(LookupError, match="mine"):
         await counters.update(key, fail)
     with pytest.raises(SerializationError) as raised:
-        await counters.update(key, lambda _: "no number")  # type: ignore[arg-type, return-value]  # pyright: ignore[reportArgumentType]  # the point
+        await counters.update(key, lambda _: "no number")  # type: ignore[arg-type, return-value]  # pyright: ignore[reportArgumentType]  # a wrong type on purpose
     assert (raised.value.operation, raised.value.key) == ("update", key)
     assert await counters.get(key) is None
 

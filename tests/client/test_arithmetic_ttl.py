@@ -1,4 +1,4 @@
-"""A ttl given to increment and decrement holds whatever else the server does with the number at that moment."""
+"""The ttl of increment and decrement is applied, whatever the server does with the item at that moment."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.scripted import Peer, ScriptedServer
 
 @contextmanager
 def readers(node: Node, key: str) -> Generator[None]:
-    """Read *key* without a pause. An item that a reader holds is replaced, when it changes, by a new one."""
+    """Read *key* without a pause. A server that changes an item during a read replaces it by a new item."""
     done = threading.Event()
 
     def read() -> None:
@@ -36,14 +36,14 @@ def readers(node: Node, key: str) -> Generator[None]:
 
 
 async def left(counters: AsyncClient[int], key: str) -> int | None:
-    """Return how many seconds *key* has to live."""
+    """Return the TTL of *key* in seconds."""
     item = await counters.get_item(key)
     assert item is not None
     return item.ttl
 
 
 def about(ttl: int | None) -> object:
-    """Return what equals *ttl*, but for what the test takes and for clocks that differ."""
+    """Return an object that equals *ttl*, with a tolerance for the duration of the test and for clocks."""
     return None if ttl is None else pytest.approx(ttl, abs=10)
 
 

@@ -1,4 +1,4 @@
-"""What a client cannot be made of, and numbers that arithmetic cannot take: a typed error, before anything is sent."""
+"""Invalid parts of a client and invalid numbers for arithmetic raise a typed error before anything is sent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from metacache import InvalidArgumentError, Zlib
 from metacache.serializers import IntSerializer
 from tests.client.rig import Clients
 
-# Any, here and below: wrong types are the point.
+# Any, here and below: wrong types on purpose.
 NUMBERS: Final[tuple[Any, ...]] = (-1, 2**64, 10**5000, "1", True, 1.0, math.nan, b"1")
 TTLS: Final[tuple[Any, ...]] = (0, -1, True, 1.5, math.nan, 2**31, "1 q")
 
@@ -59,7 +59,7 @@ async def test_update_requires_a_function(clients: Clients) -> None:
 
 @final
 class Odd:
-    """A serializer and compressor with numbers that do not fit their bits."""
+    """A serializer and compressor with ids that do not fit their bits."""
 
     def __init__(self, *, wire_id: int = 96, fingerprint: int = 0, compressor_id: int = 9) -> None:
         self.wire_id = wire_id
@@ -81,7 +81,7 @@ class Odd:
 
 
 @pytest.mark.parametrize(
-    ("numbers", "told"),
+    ("numbers", "message"),
     [
         ({"wire_id": 0}, "a serializer's wire_id is 1 to 255, not 0"),
         ({"wire_id": 256}, "a serializer's wire_id is 1 to 255, not 256"),
@@ -91,9 +91,9 @@ class Odd:
     ids=str,
 )
 async def test_the_ids_of_a_serializer_must_fit_their_bits(
-    clients: Clients, numbers: dict[str, int], told: str
+    clients: Clients, numbers: dict[str, int], message: str
 ) -> None:
-    with pytest.raises(InvalidArgumentError, match=told):
+    with pytest.raises(InvalidArgumentError, match=message):
         clients.make(Odd(**numbers))
 
 

@@ -1,4 +1,4 @@
-"""A closed client refuses everything before it is sent; the transport it closes only if it owns it."""
+"""A closed client refuses all calls before anything is sent. It closes the transport only if it owns it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from metacache.serializers import BytesSerializer, IntSerializer
 from tests.client.rig import Clients
 from tests.client.test_bad_input import VERBS
 
-# Those that VERBS has not: many keys with their outcomes told, and many values.
+# The methods that VERBS does not have: batches with outcomes, and batches of values.
 Call = Callable[[AsyncClient[bytes]], Awaitable[object]]
 MANY: Final[Mapping[str, Call]] = {
     "get_many": lambda client: client.get_many_outcomes(["key"]),
@@ -23,7 +23,7 @@ TRANSPORT: Final = r"the (connection|pool) was closed"
 
 
 async def test_every_method_of_a_closed_client_raises_and_sends_nothing(clients: Clients) -> None:
-    # Errors that are misses are the network's; this one is the program's.
+    # ClosedError is an error of the program, not of the network, so it is never a miss.
     client = clients.blobs(on_error="miss")
     await client.aclose()
     for operation, verb in VERBS.items():

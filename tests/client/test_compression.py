@@ -1,4 +1,4 @@
-"""A client with a compressor: what is large and shrinks is stored small, and everybody reads it."""
+"""A client with a compressor stores a large value that shrinks compressed, and every client reads it."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from tests.client.rig import Clients
 
 MIN_SIZE: Final = 100
 LARGE: Final = b"metacache " * 1_000
-COMPRESSED: Final = 1 << 8  # the compressor's id in the client flags
+COMPRESSED: Final = 1 << 8  # the compressor id in the client flags
 
 
 async def stored(client: AsyncClient[bytes], key: str) -> tuple[int, bool]:
-    """Return how many bytes the server holds, and whether the client flags say that they are compressed."""
+    """Return the size of the stored value, and whether the client flags say that it is compressed."""
     item = await client.get_item(key)
     assert item is not None
     return item.size, bool(item.client_flags & 0xF << 8)
 
 
 async def store_each_way(client: AsyncClient[bytes], key: str, value: bytes) -> None:
-    """Store *value* by every verb, and see each store it."""
+    """Store *value* with every method, and check each result."""
     assert await client.set(key, b"", ttl=1000)
     item = await client.get_item(key)
     assert item is not None
@@ -90,7 +90,7 @@ async def test_clients_with_and_without_a_compressor_read_one_another(clients: C
 
 
 class Broken:
-    """A compressor that can not."""
+    """A compressor that always fails."""
 
     compressor_id = 15
     min_size = MIN_SIZE
@@ -125,7 +125,7 @@ def limited(data: bytes) -> bytes:
 
 
 def given_back(change: Callable[[bytes], Any]) -> Compressor:
-    """Return a compressor that stores a prefix and gives back what *change* makes of the whole."""
+    """Return a compressor that stores a prefix, and whose decompression returns *change* of the whole."""
 
     class Changing:
         compressor_id = 15
@@ -145,7 +145,7 @@ def given_back(change: Callable[[bytes], Any]) -> Compressor:
     return Changing()
 
 
-# What a compressor gives back of 10,000 bytes, and what the store raises.
+# What decompression returns for 10,000 bytes, and the error of the store.
 UNFAITHFUL: Final[Mapping[str, tuple[Compressor, type[MetacacheError]]]] = {
     "Zlib with a limit": (Zlib(min_size=100, max_decompressed_size=9_999), ValueTooLargeError),
     "refuses": (given_back(limited), ValueTooLargeError),

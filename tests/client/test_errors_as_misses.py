@@ -1,4 +1,4 @@
-"""`on_error="miss"`: errors of servers and network are misses of what reads, and are counted; all else raises."""
+"""`on_error="miss"`: failures of servers and network are misses in reads, and are counted. Other errors are raised."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ WRITES: Final[Mapping[str, Call]] = {
 
 
 async def error_of(call: Awaitable[object]) -> MetacacheError:
-    """Return what *call* raises; of a batch, what became of its only key."""
+    """Return the error that *call* raises, or the error of the only key of a batch."""
     with pytest.raises(MetacacheError) as raised:
         await call
     error = raised.value
@@ -142,7 +142,7 @@ async def test_outcomes_have_every_error_and_count_none(shape: str) -> None:
 
 
 def first_second_and_fourth(refusal: bytes) -> Callable[[Peer], None]:
-    """Return a script: four requests, of which the second is refused so, the third finds the server busy."""
+    """Return a script for four requests: the second is refused with *refusal*, the third gets "busy"."""
 
     def script(peer: Peer) -> None:
         found, _, _, absent = peer.requests(4)

@@ -1,4 +1,4 @@
-"""`on_error="ignore"`: reads miss and writes fail quietly when servers or the network fail; both are counted."""
+"""`on_error="ignore"`: if servers or the network fail, reads miss and writes return FAILED. Both are counted."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ R = TypeVar("R")
 Call = Callable[[AsyncClient[Any]], Awaitable[object]]
 FAILED: Final = StoreResult.FAILED
 NOT_DELETED: Final = DeleteResult.FAILED
-# What a write returns when it failed and that is ignored.
+# The result of a write whose error is ignored.
 WRITES: Final[Mapping[str, tuple[Call, object]]] = {
     "set": (lambda client: client.set("k", 5), FAILED),
     "set with a ttl": (lambda client: client.set(b"k", 5, ttl=5), FAILED),
@@ -73,7 +73,7 @@ OUTCOMES: Final[Mapping[str, Callable[[AsyncClient[int]], Awaitable[Any]]]] = {
 }
 
 
-# Any: the verbs in the tables are those of several types.
+# Any: the methods in the tables belong to clients of several types.
 def numbers(shape: str, kind: type[MetacacheError], on_error: Any) -> AsyncClient[Any]:
     return failing(shape, kind, IntSerializer(), on_error=on_error)
 
@@ -156,7 +156,7 @@ def test_failed_is_falsy() -> None:
 
 
 def first_and_last(refusal: bytes) -> Callable[[Peer], None]:
-    """Return a script: three stores, of which the middle one is refused so."""
+    """Return a script for three stores: the second is refused with *refusal*."""
 
     def script(peer: Peer) -> None:
         first, _, last = peer.requests(3)
@@ -202,16 +202,16 @@ async def test_one_error_that_cannot_be_ignored_makes_the_batch_raise(kind: str)
         await clients.aclose()
 
 
-# --- what interrupts is never ignored ---------------------------------------------------------------------------------
+# --- interruptions are never ignored ---------------------------------------------------------------------------------
 
 
 class Wrapper:
-    """A user's transport: raises errors of its own, or is interrupted by a signal whose handler raises one."""
+    """A user's transport that raises errors, or is interrupted by a signal handler that raises one."""
 
     def __init__(self, *, is_interrupted: bool) -> None:
         self._is_interrupted = is_interrupted
 
-    def run(self, op: Operation[R], /, *, deadline: float | None = None) -> R:  # noqa: ARG002 - a transport's
+    def run(self, op: Operation[R], /, *, deadline: float | None = None) -> R:  # noqa: ARG002 - the signature of a transport
         self._fail()
         raise AssertionError(op)
 
@@ -230,7 +230,7 @@ class Wrapper:
 
 @final
 class AsyncWrapper:
-    """The same under an event loop."""
+    """The asyncio form of `Wrapper`."""
 
     def __init__(self, wrapper: Wrapper) -> None:
         self._wrapper = wrapper

@@ -1,4 +1,4 @@
-"""`exists`: whether an item is there that the client could read, by its client flags and without its bytes."""
+"""`exists`: whether the client can read the item, by its client flags and without its value."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ SERIALIZERS: Final[Mapping[str, Serializer[object]]] = {
 
 
 def expected(state: str, flags: str, serializer: Serializer[object], name: str, *, strict: bool) -> object:
-    """Return what `exists` comes to; the rule is written out here a second time."""
+    """Return the expected result of `exists`. It states the rule independently of the code."""
     value, is_stale, _ = STATES[state]
     if value is None or (value == b"" and is_stale and flags == "none"):
-        return False  # a lease, or what looks like one
+        return False  # a lease, or an item that looks like one
     number, own = FLAGS[flags], MAGIC | serializer.wire_id
     if number == 0:
         return name != "json" or (DecodeError if strict else False)

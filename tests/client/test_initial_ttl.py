@@ -1,4 +1,4 @@
-"""How long a number lives that is counted: every combination of initial, initial_ttl, ttl and default_ttl."""
+"""The TTL of a number after arithmetic, for every combination of initial, initial_ttl, ttl and default_ttl."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def is_refused(lives: Lives) -> bool:
 
 
 def begun(lives: Lives) -> Ttl | Default:
-    """Return how long a number lives that is created: the first of the three that is given."""
+    """Return the TTL of a created number: the first of the three that is given."""
     return next(life for life in lives[1:] if life is not DEFAULT)
 
 
 async def left(counters: AsyncClient[int], key: str) -> object:
-    """Return the number and the seconds that it has to live."""
+    """Return the number and its TTL in seconds."""
     item = await counters.get_item(key)
     return item and (item.value, item.ttl and pytest.approx(item.ttl, abs=10))
 

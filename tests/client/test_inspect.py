@@ -1,4 +1,4 @@
-"""`inspect` carries no opaque, so the key that its reply repeats is checked: it must be the key that was asked for."""
+"""`inspect` has no opaque, so the client checks that the key in the reply is the requested key."""
 
 from __future__ import annotations
 

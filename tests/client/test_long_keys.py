@@ -1,4 +1,4 @@
-"""`long_keys="hash"`: a key too long for the wire is its SHA-256 there, and itself to the caller and in every error."""
+"""`long_keys="hash"`: a key that is too long is sent as its SHA-256. Results and errors have the original key."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ def hashing(clients: Clients) -> AsyncClient[bytes]:
 
 
 def long(key: str, end: str = "") -> str:
-    """Return a key of 500 bytes or so, in which all that tells it from others stands last."""
+    """Return a key of about 500 bytes that differs from others only at its end."""
     return "k" * 500 + key + end
 
 
 def is_there(clients: Clients, token: bytes, *, base64: bool) -> bool:
-    """Tell whether the server has an item under this very key on the wire."""
+    """Return whether the server has an item with exactly this key."""
     tokens, _ = ask(clients.node, commands.meta_get(token, {"base64": True} if base64 else {}))
     return tokens[0] == HD
 
 
 def hashed(raw: bytes) -> bytes:
-    """Return what is promised to travel in place of the key *raw*."""
+    """Return the bytes that are documented to be sent instead of the key *raw*."""
     return b64encode(b"\0h" + sha256(raw).digest())
 
 
@@ -83,7 +83,7 @@ async def test_a_batch_may_mix_long_and_short_keys(clients: Clients, hashing: As
     assert await hashing.set_many(items) == dict.fromkeys(items, StoreResult.STORED)
     assert await hashing.get_many([*items, long(key, "3")]) == items
     assert {each: item.value for each, item in (await hashing.get_items(items)).items()} == items
-    # The same as bytes are the same.
+    # The same keys as bytes are the same items.
     assert await hashing.get_many([long(key, "2").encode()]) == {long(key, "2").encode(): items[long(key, "2")]}
     assert await hashing.delete_many([*items, long(key, "3")]) == {
         **dict.fromkeys(items, DeleteResult.DELETED),

@@ -1,4 +1,4 @@
-"""A time to live beyond 30 days: memcached reads it as a time since 1970, so that is what is sent, in every verb."""
+"""A TTL beyond 30 days is sent as a time since 1970, as memcached requires, by every method."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.client.rig import Clients
 DAY: Final = 24 * 60 * 60
 THIRTY_DAYS: Final = 30 * DAY
 
-# Each way in which a value comes to be stored for the client's default_ttl.
+# All methods that store with the client's default_ttl.
 Call = Callable[[AsyncClient[bytes], str], Awaitable[object]]
 STORES: Final[Mapping[str, Call]] = {
     "set": lambda client, key: client.set(key, b"v"),
@@ -40,11 +40,11 @@ STORES: Final[Mapping[str, Call]] = {
 
 
 async def check(client: AsyncClient[bytes], key: str, wanted: int) -> None:
-    """See that the server lets *key* live for *wanted* seconds from now."""
+    """Check that the TTL of *key* is *wanted* seconds."""
     item = await client.get_item(key)
     assert item is not None, "it would have expired in 1970"
     assert item.ttl is not None
-    # The server's clock ticks by the second, and lags.
+    # The server's clock counts whole seconds and may be late.
     assert wanted - 10 < item.ttl <= wanted + 2
 
 
@@ -103,8 +103,8 @@ def test_the_time_since_1970_is_computed_for_every_store() -> None:
     assert ends() == {1_800_000_005 + 31 * DAY}
 
 
-# Each way in which a time to live is given.
-GIVEN: Final[Mapping[str, Callable[[AsyncClient[bytes], Any], Awaitable[object]]]] = {  # Any: a wrong type too
+# All methods with a ttl argument.
+GIVEN: Final[Mapping[str, Callable[[AsyncClient[bytes], Any], Awaitable[object]]]] = {  # Any: wrong types too
     "set": lambda client, ttl: client.set("key", b"v", ttl=ttl),
     "add": lambda client, ttl: client.add("key", b"v", ttl=ttl),
     "set_many": lambda client, ttl: client.set_many({"key": b"v"}, ttl=ttl),

@@ -1,4 +1,4 @@
-"""What the reading verbs return: values, misses, items, batches, what the server knows without reading."""
+"""Results of reads: values, misses, items, batches, and metadata without a read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from metacache.protocol import commands
 from metacache.serializers import BytesSerializer, StrSerializer
 from tests.client.rig import Clients, ask, lease, store
 
-# What a reader that looks for line ends, or for the next reply, might trip over.
+# Values that a parser could mistake for line ends or for the next reply.
 VALUES: Final = (
     b"",
     b"\r\n",
@@ -149,7 +149,7 @@ async def test_a_single_key_instead_of_a_list_is_refused(clients: Clients) -> No
     blobs = clients.blobs()
     for bare in ("key", b"key"):
         with pytest.raises(InvalidTypeError, match=r"get_many: keys is an iterable of keys, not one .*write \[key\]"):
-            # The types let a str pass: it is an iterable of str. bytes are one of int.
+            # The type checker accepts a str, because it is an iterable of str. bytes are an iterable of int.
             await blobs.get_many(bare)  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]
         with pytest.raises(TypeError):
             await blobs.delete_many(bare)  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]
@@ -195,7 +195,7 @@ async def test_a_lease_of_another_client_is_never_a_value(clients: Clients, key:
     assert await blobs.get_many([key]) == {}
     assert await blobs.get_items([key]) == {}
     assert await blobs.get_many([key.encode()]) == {}
-    # It is still there, and still somebody's.
+    # It still exists, and another client still has the lease.
     assert await blobs.inspect(key) is not None
 
 
@@ -225,31 +225,31 @@ async def test_an_empty_value_is_not_a_lease(clients: Clients, key: str) -> None
     await blobs.set(key, b"")
     assert await blobs.touch(key, 100)
     assert await blobs.get_and_touch(key, 100) == b""
-    store(clients.node, key, b"")  # with client flags 0, as a lease has them
+    store(clients.node, key, b"")  # with client flags 0, like a lease
     assert await blobs.get(key) == b""
     assert await blobs.touch(key, 100)
     assert await blobs.get(key) == b""
 
 
-# --- what the server knows --------------------------------------------------------------------------------------------
+# --- metadata ---------------------------------------------------------------------------------------------------------
 
 
 async def test_inspect_returns_metadata_without_a_read(blobs: AsyncClient[bytes], key: str) -> None:
     assert await blobs.inspect(key) is None
     await blobs.set(key, b"x" * 100)
     for _ in range(2):
-        told = await blobs.inspect(key)
-        assert told is not None
-        assert not told.fetched_before
+        metadata = await blobs.inspect(key)
+        assert metadata is not None
+        assert not metadata.fetched_before
     item = await blobs.get_item(key)
     assert item is not None
     assert not item.fetched_before
-    told = await blobs.inspect(key)
-    assert told is not None
-    assert told.fetched_before
-    assert (told.cas, told.idle_seconds) == (item.cas, 0)
-    assert told.slab_class > 0
-    assert told.item_size > 100 + len(key)
+    metadata = await blobs.inspect(key)
+    assert metadata is not None
+    assert metadata.fetched_before
+    assert (metadata.cas, metadata.idle_seconds) == (item.cas, 0)
+    assert metadata.slab_class > 0
+    assert metadata.item_size > 100 + len(key)
 
 
 async def test_inspect_does_not_consume_the_win_flag(blobs: AsyncClient[bytes], key: str) -> None:

@@ -1,4 +1,4 @@
-"""`client.statistics`: what each verb counts, over every transport; and that no count is ever lost."""
+"""`client.statistics`: what each method counts, on every transport, and that no count is lost."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def counted(**counts: int) -> ClientStatistics:
 
 
 Call = Callable[[AsyncClient[bytes], str], Awaitable[object]]
-# Each reads one key.
+# Each of these reads one key.
 READS: Final[Mapping[str, Call]] = {
     "get": lambda client, key: client.get(key),
     "get with a default": lambda client, key: client.get(key, "default"),
@@ -229,9 +229,9 @@ def test_snapshots_are_frozen_and_can_be_subtracted() -> None:
 
 @final
 class Canned:
-    """A transport that has one value under "hit", one that is undecodable under "bad", and nothing else."""
+    """A transport with a value for "hit", an undecodable value for "bad", and no other items."""
 
-    def run(self, op: Operation[R], /, *, deadline: float | None = None) -> R:  # noqa: ARG002 - a transport's
+    def run(self, op: Operation[R], /, *, deadline: float | None = None) -> R:  # noqa: ARG002 - the signature of a transport
         read = op.read
         if op.key == b"hit":
             return read(([b"VA", b"1", b"f0"], b"v"))
@@ -247,7 +247,7 @@ class Canned:
 
 @pytest.fixture
 def hurried() -> Iterator[None]:
-    """Let threads take turns as often as they can."""
+    """Make the interpreter switch threads as often as possible."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -260,7 +260,7 @@ ROUNDS: Final = 100_000
 
 @final
 class Counters:
-    """The parts of a client that count, without the client: so that threads meet in them as often as they can."""
+    """The counting parts of a client without the client, so that threads often run them at the same time."""
 
     def __init__(self) -> None:
         self.counts = Counts()
@@ -365,7 +365,7 @@ def test_a_signal_handler_that_counts_loses_no_count_and_never_waits() -> None:
     try:
         until = monotonic() + 1.0
         while monotonic() < until:
-            # One alarm a round: on a slow machine, the handlers of a timer that repeats would pile up.
+            # One alarm per round: with a repeating timer, handlers would pile up on a slow machine.
             signal.setitimer(signal.ITIMER_REAL, 0.00002 + rounds[0] % 40 * 0.00001)
             use(0)
     finally:
@@ -377,10 +377,10 @@ def test_a_signal_handler_that_counts_loses_no_count_and_never_waits() -> None:
     assert client.undecodable["foreign_flags"] == client.errors_as_misses["OperationTimeout"] == total
 
 
-# --- and why none is lost ---------------------------------------------------------------------------------------------
+# --- why no count is lost ---------------------------------------------------------------------------------------------
 
 COUNTERS: Final = frozenset(Counts.__slots__)
-# Where CPython lets other threads and signal handlers run, as of 3.11 to 3.14.
+# The instructions at which CPython 3.11 to 3.14 may run other threads and signal handlers.
 YIELDS: Final = ("CALL", "PRECALL", "JUMP_BACKWARD", "RESUME", "SEND", "YIELD", "FOR_ITER", "JUMP_ABSOLUTE")
 
 
@@ -392,7 +392,7 @@ def codes_of(code: CodeType) -> Iterator[CodeType]:
 
 
 def interrupted_counts(code: CodeType) -> list[str]:
-    """Return the counters that *code* loads, then lets others run, and then stores."""
+    """Return the counters between whose load and store *code* lets other threads run."""
     found: list[str] = []
     since: dict[object, bool] = {}
     for step in dis.get_instructions(code):

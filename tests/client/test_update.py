@@ -1,4 +1,4 @@
-"""`update` on every item: what its function is given, how the result is stored, and what raises."""
+"""`update` on every kind of item: the argument of its function, the store of the result, and the errors."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ OWN = MAGIC | StrSerializer().wire_id
 
 
 def given(state: str, flags: str) -> tuple[str | None, bool]:
-    """Return what the function is given, and whether that stands for a value that does not decode."""
+    """Return the expected argument of the function, and whether it replaces an undecodable value."""
     value, is_stale, _ = STATES[state]
     if value is None or (value == b"" and is_stale and flags == "none"):
-        return None, False  # a lease, or what looks like one
+        return None, False  # a lease, or an item that looks like one
     is_readable = FLAGS[flags] in (0, OWN, OWN | 0x1234 << 12)
     return (value.decode(), False) if is_readable else (None, True)
 

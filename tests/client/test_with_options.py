@@ -1,4 +1,4 @@
-"""`with_options`: a client of the same type on the same transport, with the same counters and some options changed."""
+"""`with_options`: a view of a client with some options changed, and with the same transport and counters."""
 
 from __future__ import annotations
 
@@ -82,9 +82,9 @@ async def test_a_view_may_return_misses_for_errors_that_its_client_raises(shape:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_the_timeout_of_a_view_applies_to_operations_and_batches(kind: str) -> None:
-    # A blocking client closes a connection that timed out, an asyncio one waits for its reply and drops that.
+    # A blocking client closes a connection after a timeout; an asyncio client keeps it and drops the late reply.
     with ScriptedServer(*[silent] * (4 if kind in BLOCKING else 1)) as server:
-        clients = Clients(kind, server.node)  # which itself waits ten seconds
+        clients = Clients(kind, server.node)  # the timeout of the transport is ten seconds
         hasty = clients.blobs().with_options(timeout=QUICK)
         for call in (hasty.get("k"), hasty.set("k", b"v"), hasty.touch("k", 5)):
             began = time.monotonic()
@@ -105,7 +105,7 @@ async def test_a_view_without_timeout_waits_as_long_as_the_transport(clients: Cl
     assert await patient.get_many([key]) == {key: b"v"}
 
 
-# Any, here: wrong types are the point.
+# Any, here: wrong types on purpose.
 BAD: Final[tuple[dict[str, Any], ...]] = (
     {"prefix": 5},
     {"prefix": None},

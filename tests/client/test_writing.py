@@ -1,4 +1,4 @@
-"""What the writing verbs come to: every result of each, alone and in batches."""
+"""Results of writes: all results of each method, alone and in batches."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.client.rig import Clients, lease
 
 STORED, NOT_STORED = StoreResult.STORED, StoreResult.NOT_STORED
 
-# The most that a server with its usual options stores under a key of 16 bytes or so is a little below 1 MiB.
+# With default options, a server stores a little less than 1 MiB for a key of about 16 bytes.
 LARGEST = 1_048_000
 
 
@@ -107,10 +107,10 @@ async def test_append_and_prepend_extend_text(texts: AsyncClient[str], key: str)
 async def test_append_needs_the_built_in_serializer_and_no_compressor(clients: Clients, key: str) -> None:
     packing = clients.make(BytesSerializer(), compressor=Zlib())
     foreign = clients.make(load_serializer("msgspec", str))
-    told = "needs the built-in serializer of bytes or str, and no compressor"
-    with pytest.raises(InvalidArgumentError, match=f"append '{key}': append {told}"):
+    message = "needs the built-in serializer of bytes or str, and no compressor"
+    with pytest.raises(InvalidArgumentError, match=f"append '{key}': append {message}"):
         await packing.append(key, b"v")
-    with pytest.raises(InvalidArgumentError, match=f"prepend '{key}': prepend {told}"):
+    with pytest.raises(InvalidArgumentError, match=f"prepend '{key}': prepend {message}"):
         await foreign.prepend(key, "v")
     assert clients.sent == []
 
@@ -129,15 +129,15 @@ async def test_a_value_of_the_wrong_type_is_refused_before_it_is_sent(clients: C
     blobs = clients.blobs()
     for verb in (blobs.set, blobs.add, blobs.replace, blobs.append):
         with pytest.raises(SerializationError) as raised:
-            await verb(key, "text")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # the point
+            await verb(key, "text")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # a wrong type on purpose
         assert (raised.value.operation, raised.value.key) == (verb.__name__, key)
     with pytest.raises(SerializationError):
-        await blobs.set(key, bytearray(b"v"))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # the point
+        await blobs.set(key, bytearray(b"v"))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # a wrong type on purpose
     assert clients.sent == []
 
 
 class Vast:
-    """A serializer whose bytes are more than the protocol can carry; nobody touches them, so they take no memory."""
+    """A serializer whose bytes are too large for the protocol. They are never read, so they take no memory."""
 
     wire_id = 96
     fingerprint = 0
@@ -224,21 +224,21 @@ async def test_set_many_takes_keys_of_every_kind(blobs: AsyncClient[bytes], key:
 async def test_set_many_refuses_the_same_key_as_str_and_bytes(clients: Clients, key: str) -> None:
     twins: dict[str | bytes, bytes] = {key: b"1", key.encode(): b"2"}
     with pytest.raises(InvalidArgumentError, match="set_many: two keys are the same key"):
-        # K is str or bytes and no mixture, for pyright.
+        # pyright solves K to str or to bytes, not to both.
         await clients.blobs().set_many(twins)
     assert clients.sent == []
 
 
 async def test_set_many_takes_a_mapping(clients: Clients) -> None:
     with pytest.raises(InvalidTypeError, match="set_many: items is a mapping of keys to values, not list"):
-        await clients.blobs().set_many([("k", b"v")])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # the point
+        await clients.blobs().set_many([("k", b"v")])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # a wrong type on purpose
     assert clients.sent == []
 
 
 async def test_a_whole_batch_is_checked_before_its_first_byte(clients: Clients, key: str) -> None:
     blobs = clients.blobs()
     with pytest.raises(SerializationError) as refused:
-        await blobs.set_many({f"{key}:1": b"v", f"{key}:2": "text"})  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]  # the point
+        await blobs.set_many({f"{key}:1": b"v", f"{key}:2": "text"})  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]  # a wrong type on purpose
     assert (refused.value.operation, refused.value.key) == ("set_many", f"{key}:2")
     for keys in ([key, "k" * 251], [key.encode(), b""], [key, ""], [key, "\ud800"]):
         with pytest.raises(ValueError, match="_many") as invalid:
@@ -274,7 +274,7 @@ async def test_a_lease_is_an_item_for_stores(clients: Clients, key: str) -> None
     assert await blobs.get(key) == b"v"
 
 
-# --- time to live -----------------------------------------------------------------------------------------------------
+# --- TTL --------------------------------------------------------------------------------------------------------------
 
 
 async def ttl_of(client: AsyncClient[bytes], key: str) -> int | None:

@@ -1,4 +1,4 @@
-"""What a client cannot stand on is refused when the client is made, by a typed error that says what is wanted."""
+"""A client checks its transport, serializer and compressor when it is made; the error names what it needs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.client.rig import AsyncCounted, Counted
 
 NODE: Final = Node("127.0.0.1:1")
 
-# Any, here and below: wrong types are the point.
+# Any, here and below: wrong types on purpose.
 BLOCKING: Final[tuple[Any, ...]] = (Connection(NODE), Pool(NODE), Cluster([NODE]), Counted(Pool(NODE)), FakeTransport())
 ASYNC: Final[tuple[Any, ...]] = (
     AsyncConnection(NODE),
@@ -42,7 +42,7 @@ NEITHER: Final[tuple[Any, ...]] = (None, "memcached://127.0.0.1:1", b"", 7, NODE
 
 
 class Forwarding:
-    """A user's wrapper that has no method of its own."""
+    """A user's wrapper that forwards everything with __getattr__."""
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner
@@ -60,8 +60,8 @@ def test_a_client_accepts_any_transport_with_the_methods(transport: Any) -> None
     forwarding: Any = Forwarding(transport)
     Client(transport)
     Client(forwarding)
-    told = f"^AsyncClient takes an AsyncConnection, .*, not {name_of(transport)}; that is for Client$"
-    with pytest.raises(InvalidTypeError, match=told):
+    message = f"^AsyncClient takes an AsyncConnection, .*, not {name_of(transport)}; that is for Client$"
+    with pytest.raises(InvalidTypeError, match=message):
         AsyncClient(transport)
 
 
@@ -70,8 +70,8 @@ def test_an_asyncio_client_accepts_any_transport_with_its_methods(transport: Any
     forwarding: Any = Forwarding(transport)
     AsyncClient(transport)
     AsyncClient(forwarding)
-    told = f"^Client takes a Connection, .*, not {name_of(transport)}; that is for AsyncClient$"
-    with pytest.raises(InvalidTypeError, match=told):
+    message = f"^Client takes a Connection, .*, not {name_of(transport)}; that is for AsyncClient$"
+    with pytest.raises(InvalidTypeError, match=message):
         Client(transport)
 
 
@@ -92,7 +92,7 @@ def test_a_class_instead_of_an_instance_is_refused() -> None:
 
 
 class Part:
-    """A serializer or a compressor of the fields it is given; those left out are good."""
+    """A serializer or compressor with the given fields; the other fields are valid."""
 
     wire_id: Any = 96
     fingerprint: Any = 0

@@ -1,4 +1,4 @@
-"""The watch's task: what it follows, and how it ends, with its loop or before it, whatever its source is doing."""
+"""`AsyncWatch`: what its task applies, and how it ends, before its loop or with it, also with a hanging source."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NEVER: Final = Settings(poll_interval=1e6)
 
 
 class Hanging:
-    """Says nothing until it is released."""
+    """A source that does not answer until it is released."""
 
     def __init__(self) -> None:
         self.asked, self.release = threading.Event(), threading.Event()
@@ -30,12 +30,12 @@ class Hanging:
 
 
 def threads() -> list[threading.Thread]:
-    """The threads in which sources are asked."""
+    """Return the threads that poll sources."""
     return [thread for thread in threading.enumerate() if thread.name == "metacache-poll"]
 
 
 def watching() -> list[asyncio.Task[object]]:
-    """The tasks of the watches of this loop."""
+    """Return the tasks of the watches of this loop."""
     return [task for task in asyncio.all_tasks() if task.get_name() == "metacache-watch"]
 
 
@@ -81,7 +81,7 @@ async def test_a_close_does_not_wait_for_a_hanging_source() -> None:
     assert hanging
     source.release.set()
     assert await asyncio.to_thread(ended, hanging)
-    await asyncio.sleep(0)  # for what the thread left on the loop
+    await asyncio.sleep(0)  # for the callback that the thread scheduled
     assert heard.sets == []
     assert complaints == []
 

@@ -1,4 +1,4 @@
-"""The addresses behind a name, and the identities of the nodes there."""
+"""`DnsSource`: the addresses of a name, and the identities of the nodes."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ NO_NAME: Final = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         ({"fd00::a": None}, [("[fd00::a]:7", "[fd00::a]:7")]),
         ({"10.0.0.1": "m-0.m.svc"}, [("m-0.m.svc:7", "10.0.0.1:7")]),
         ({"10.0.0.1": "M-0.M.svc."}, [("m-0.m.svc:7", "10.0.0.1:7")]),
-        # A and AAAA of one name are one node; so are two addresses, at the least of them by number, not by text.
+        # A and AAAA of one name are one node. Two addresses are one node at the lower one, by number and not by text.
         ({"fd00::a": "m-0", "10.0.0.1": "m-0"}, [("m-0:7", "10.0.0.1:7")]),
         ({"10.0.0.10": "m-0", "10.0.0.9": "m-0"}, [("m-0:7", "10.0.0.9:7")]),
         ({"10.0.0.2": "m-1", "10.0.0.1": None}, [("10.0.0.1:7", "10.0.0.1:7"), ("m-1:7", "10.0.0.2:7")]),
-        # What anybody may write into a PTR record, and cannot be a host.
+        # Possible contents of a PTR record that are not host names.
         ({"10.0.0.1": "a b"}, [("10.0.0.1:7", "10.0.0.1:7")]),
         ({"10.0.0.1": "x@y:1"}, [("10.0.0.1:7", "10.0.0.1:7")]),
         ({"10.0.0.1": "."}, [("10.0.0.1:7", "10.0.0.1:7")]),
@@ -80,16 +80,16 @@ def families(names: Mapping[str, str | None]) -> list[str]:
 @pytest.mark.parametrize(
     ("names", "dialled"),
     [
-        # No names: nothing shows which addresses are one server's, so one family counts.
+        # No names: nothing shows which addresses belong to one server, so only IPv4 counts.
         ({"10.0.0.1": None, "fd00::1": None}, ["10.0.0.1"]),
         ({"10.0.0.1": None, "10.0.0.2": None, "fd00::1": None, "fd00::2": None}, ["10.0.0.1", "10.0.0.2"]),
         ({"fd00::1": None, "fd00::2": None}, ["[fd00::1]", "[fd00::2]"]),
         ({"fd00::1": None, "fd00::2": "m-2"}, ["[fd00::1]", "[fd00::2]"]),
-        # All have names: these show it.
+        # All have names, so the names show it.
         ({"10.0.0.1": "m-1", "fd00::1": "m-1"}, ["10.0.0.1"]),
         ({"10.0.0.1": "m-1", "fd00::2": "m-2"}, ["10.0.0.1", "[fd00::2]"]),
         ({"10.0.0.1": "m-1", "fd00::1": "m-1", "fd00::2": "m-2"}, ["10.0.0.1", "[fd00::2]"]),
-        # Some have: an IPv6 address may be that of an IPv4 node.
+        # Some have names: an IPv6 address may belong to the server of an IPv4 address.
         ({"10.0.0.1": "m-1", "fd00::1": None}, ["10.0.0.1"]),
         ({"10.0.0.1": None, "fd00::1": "m-1"}, ["10.0.0.1"]),
         ({"10.0.0.1": "m-1", "10.0.0.2": None, "fd00::1": "m-1", "fd00::2": "m-2"}, ["10.0.0.1", "10.0.0.2"]),
@@ -110,7 +110,7 @@ def test_a_server_with_ipv4_and_ipv6_is_one_node(names: Mapping[str, str | None]
 def test_no_server_is_two_nodes_whichever_addresses_have_names(
     servers: Mapping[int, tuple[bool, bool]], unnamed: Set[tuple[int, bool]]
 ) -> None:
-    """Server n has the addresses 10.0.0.n, fd00::n or both, and the name m-n where the resolver knows it."""
+    """Server n has the addresses 10.0.0.n, fd00::n or both, and the name m-n if the resolver knows it."""
     names = {
         (f"fd00::{n}" if is_ipv6 else f"10.0.0.{n}"): None if (n, is_ipv6) in unnamed else f"m-{n}"
         for n, has in servers.items()
@@ -123,15 +123,15 @@ def test_no_server_is_two_nodes_whichever_addresses_have_names(
         assert sorted(found) == sorted(map(str, servers)), "where all have names no server is left out"
 
 
-# --- the resolver ------------------------------------------------------------------------------------------------
+# --- lookups -----------------------------------------------------------------------------------------------------
 
 
 class Resolver:
-    """Answers in place of the system's, through the two public functions of `socket`."""
+    """Replaces the resolver of the system: patches the two functions of `socket` that look up names."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, names: Mapping[str, str | OSError]) -> None:
         self.names = names
-        self.seconds = 0.0  # that a question for a name takes
+        self.seconds = 0.0  # seconds that a reverse lookup takes
         monkeypatch.setattr(socket, "getaddrinfo", self._addresses)
         monkeypatch.setattr(socket, "getnameinfo", self._name)
 
@@ -237,7 +237,7 @@ def test_an_invalid_host_name_is_refused_without_a_lookup() -> None:
     with pytest.raises(InvalidArgumentError):
         DnsSource("cache", 0)
     with pytest.raises(InvalidTypeError):
-        # What a caller without a type checker may pass.
+        # A caller without a type checker may pass this.
         DnsSource(None, 11211)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
@@ -246,7 +246,7 @@ def test_a_label_that_idna_refuses_is_a_typed_error() -> None:
         DnsSource("ä" * 80, 11211).poll()
 
 
-# --- for real ----------------------------------------------------------------------------------------------------
+# --- servers -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
@@ -260,8 +260,8 @@ def test_a_server_behind_a_name_is_found_and_used(host: str, shared_memcached: M
 
 
 def answer_for(monkeypatch: pytest.MonkeyPatch, names: Mapping[str, tuple[str, ...]], ptr: Mapping[str, str]) -> None:
-    """Stand in for the DNS: *names* have these addresses, and these (*ptr*) have names. Literals stay."""
-    real: Callable[..., Any] = socket.getaddrinfo  # Any: its own types, passed through
+    """Replace the DNS: *names* have these addresses, and the addresses in *ptr* have names. Literals are unchanged."""
+    real: Callable[..., Any] = socket.getaddrinfo  # Any: the types of the original function
 
     def addresses(host: str, port: int, **options: Any) -> list[Any]:  # Any: as above
         return [found for each in names.get(host, (host,)) for found in real(each, port, **options)]
@@ -285,7 +285,7 @@ async def store_through(url: str, *, blocking: bool) -> None:
             assert await client.set("key", b"v")
 
 
-# What DNS answers for cache.svc, and which names its servers have there: PTR, none, one that is not in the DNS.
+# The names in the PTR records of cache.svc's servers: a name in the DNS, none, a name that is not in the DNS.
 ANSWERS: Final = [
     {},
     {"127.0.0.1": "m-0.cache.svc"},
@@ -312,12 +312,12 @@ async def test_a_certificate_for_the_name_in_the_url_is_accepted(
 async def test_a_certificate_for_a_name_from_dns_is_refused(
     monkeypatch: pytest.MonkeyPatch, ptr: Mapping[str, str], chosen: str, *, blocking: bool
 ) -> None:
-    # An attacker of DNS makes every name lead to one server, and has a certificate for one of the names.
+    # An attacker who controls DNS directs every name to one server, and has a certificate for one of the names.
     answer_for(monkeypatch, dict.fromkeys(("cache.svc", *CHOSEN), ("127.0.0.1",)), ptr)
     server = ScriptedServer(silent, tls=serving(chosen))
     with pytest.raises(ConnectError, match="certificate was not accepted"):
         await store_through(f"memcacheds+dns://cache.svc:{server.port}", blocking=blocking)
-    with pytest.raises(ssl.SSLError):  # as the server saw it
+    with pytest.raises(ssl.SSLError):  # from the view of the server
         server.__exit__(None, None, None)
 
 

@@ -1,4 +1,4 @@
-"""``config get cluster``: what its answers say, which are believed, and over which connection they come."""
+"""`ElastiCacheSource`: the replies to ``config get cluster``, which of them are accepted, and the connection."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FOUND: Final = (
 
 
 def certified(name: str, *nodes: Node) -> tuple[Node, ...]:
-    """Return *nodes* whose certificates must have *name* instead."""
+    """Return *nodes* with *name* as the name in their certificates."""
     found: list[Node] = []
     for node in nodes:
         assert isinstance(node.address, TcpAddress)
@@ -123,7 +123,7 @@ def test_the_version_decides_which_list_is_used() -> None:
 
 
 def saying(data: bytes, *chunks: int) -> Script:
-    """Return a script that answers one question with *data*, cut at *chunks*, and wants no other on the connection."""
+    """Return a script that replies to one request with *data*, cut at *chunks*, and then expects the end."""
 
     def script(peer: Peer) -> None:
         peer.expect(b"config get cluster\r\n")
@@ -183,7 +183,7 @@ def test_a_node_needs_a_certificate_for_the_name_in_the_reply(host: str, is_serv
                 return
             with pytest.raises(ConnectError, match="certificate was not accepted"):
                 client.set("key", b"v")
-    with pytest.raises(ssl.SSLError):  # as the server saw it
+    with pytest.raises(ssl.SSLError):  # from the view of the server
         node.__exit__(None, None, None)
 
 

@@ -1,4 +1,4 @@
-"""What both watches do between their waits, with a clock that a test moves: nobody waits for real."""
+"""`Follower`, with a clock that the test controls, so that no test waits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EVERY_TEN: Final = Settings(poll_interval=10.0, change_interval=1.0)
 
 @final
 class Simulated:
-    """Effects whose time passes only where somebody waits; closed at *until*."""
+    """Effects whose clock moves only in `sleep`; closed at the time *until*."""
 
     def __init__(self, *answers: Answer, until: float = 100.0) -> None:
         self._source = Listed(*answers)
@@ -80,8 +80,8 @@ def test_an_unusable_answer_changes_nothing_and_is_logged_once(bad: Answer, capl
     world = Simulated(nodes("a b"), bad, bad, bad, nodes("a b"), bad, nodes("a"))
     follow(world)
     assert [found for _, found in world.applied] == ["a b", "a"]
-    told = [record.levelname for record in caplog.records if "usable" in record.getMessage()]
-    assert told == ["WARNING", "INFO", "WARNING", "INFO"]
+    logged = [record.levelname for record in caplog.records if "usable" in record.getMessage()]
+    assert logged == ["WARNING", "INFO", "WARNING", "INFO"]
     assert "keeping the 2 nodes of the last good answer" in caplog.text
 
 
@@ -128,19 +128,19 @@ def test_a_later_run_continues_with_the_plan_of_the_earlier_one() -> None:
 
 @final
 class Listener:
-    """What a bound method belongs to."""
+    """An object with a bound method for *apply*."""
 
     def take(self, found: Sequence[Node]) -> None:
         raise AssertionError(found)
 
 
 def test_the_object_of_a_bound_method_is_not_kept_alive() -> None:
-    told: list[str] = []
+    logged: list[str] = []
     listener = Listener()
-    follower = Follower(listener.take, lambda: told.append("gone"), settings=EVERY_TEN, first=nodes("a"), now=0.0)
-    assert not told
+    follower = Follower(listener.take, lambda: logged.append("gone"), settings=EVERY_TEN, first=nodes("a"), now=0.0)
+    assert not logged
     del listener
-    assert told == ["gone"]
+    assert logged == ["gone"]
     world = Simulated(nodes("a b"))
     asyncio.run(follower.run(world))
-    assert len(world.polled) == 1, "nobody is there to apply it for"
+    assert len(world.polled) == 1, "the follower ended"

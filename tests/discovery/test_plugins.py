@@ -1,4 +1,4 @@
-"""Node sources by entry point: ours, a stranger's, and errors that say what is wrong with a name."""
+"""Node sources by entry point: built-in sources, sources of other distributions, and errors for a name."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SOURCE = """
 
 @pytest.fixture
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory on sys.path."""
+    """A directory that is on sys.path."""
     put_on_path(monkeypatch, tmp_path)
     return tmp_path
 
@@ -111,5 +111,5 @@ def test_the_error_for_a_source_that_cannot_be_loaded_has_the_reason(
 
 def test_a_source_name_must_be_a_str() -> None:
     with pytest.raises(InvalidTypeError, match="a node source's name is a str, not NoneType"):
-        # What a caller without a type checker may pass.
+        # A caller without a type checker may pass this.
         load_node_source(None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -1,4 +1,4 @@
-"""The plan of a watch: steps of one node, no sooner than they may be, and never nothing; with a number for time."""
+"""`Plan`: one node per change, with the minimal interval, and always at least one node."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ SETTINGS: Final = Settings(poll_interval=30.0, change_interval=5.0)
 
 
 def begun(first: str = "a", *, settings: Settings = SETTINGS, chance: float = 0.5) -> Plan:
-    """The plan of a watch that began at 100."""
+    """Return the plan of a watch that began at the time 100."""
     return Plan.of(settings, nodes(first), 100.0, chance)
 
 
-# --- steps -------------------------------------------------------------------------------------------------------
+# --- changes -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def begun(first: str = "a", *, settings: Settings = SETTINGS, chance: float = 0.
         ("b c", "a=0 b=2", ["a=0 b c", "a=0 b=2 c", "a=0 b=2"]),
         ("b", "a b@new", ["b@new", "a b@new"]),
         ("a b", "a@new=2 b", ["a@new=2 b"]),
-        # Done in the order of names, these would end at a weight of 0 between two steps.
+        # In the order of names, these changes would lead to a total weight of 0 between two steps.
         ("a=1 b=0", "a=0 b=1", ["a b=1", "a=0 b=1"]),
         ("a=1 b=0", "b=1", ["a b=1", "b=1"]),
         ("a=1 b=0", "a@new=0 b=1", ["a b=1", "a@new=0 b=1"]),
@@ -168,7 +168,7 @@ def test_the_text_of_a_plan_shows_its_state() -> None:
     assert str(plan.failed(100.0, 0.5)) == "2 nodes, failing"
 
 
-# --- what is no node set -----------------------------------------------------------------------------------------
+# --- unusable nodes ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

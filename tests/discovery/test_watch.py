@@ -1,4 +1,4 @@
-"""The watch's thread: what it follows, what it survives, and how it ends, with and without a close, a fork, an exit."""
+"""`Watch`: what its thread applies, which errors it survives, and how it ends: by a close, a fork, an exit."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NEVER: Final = Settings(poll_interval=1e6)
 
 
 def watchers() -> set[threading.Thread]:
-    """The threads of the watches there are."""
+    """Return the threads of all watches."""
     return {thread for thread in threading.enumerate() if thread.name.startswith("metacache-")}
 
 
@@ -89,7 +89,7 @@ def test_a_failed_source_is_polled_again() -> None:
     assert source.asked >= 4
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # the SystemExit
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # the warning about the SystemExit
 def test_a_source_that_ends_its_thread_ends_the_watch() -> None:
     before = watchers()
 
@@ -158,13 +158,13 @@ def test_a_cluster_follows_its_source(shared_memcached: Memcached) -> None:
 
 
 def fork(in_child: Callable[[], object]) -> int:
-    """Fork a child that ends after *in_child*; return its process id."""
+    """Fork a child that runs *in_child* and exits; return its process id."""
     with warnings.catch_warnings():
-        # From 3.12 on: this process has threads, and forks all the same.
+        # Python 3.12 and later warn, because this process has threads.
         warnings.simplefilter("ignore", DeprecationWarning)
         pid = os.fork()
     if pid == 0:
-        signal.alarm(int(PATIENCE))  # a child never outlives its test by more
+        signal.alarm(int(PATIENCE))  # an alarm ends a child that hangs
         try:
             in_child()
         finally:
@@ -173,7 +173,7 @@ def fork(in_child: Callable[[], object]) -> int:
 
 
 class Endless:
-    """Has another node in every answer."""
+    """A source with another node in each answer."""
 
     def __init__(self) -> None:
         self._polls = 0
@@ -184,63 +184,63 @@ class Endless:
 
 
 def test_after_a_fork_parent_and_child_each_have_a_watch_thread() -> None:
-    told, tell = os.pipe()
+    reader, writer = os.pipe()
     stay, leave = os.pipe()
-    watch = Watch(Endless(), lambda _: os.write(tell, b"%d " % os.getpid()), settings=EAGER, first=nodes("a"))
+    watch = Watch(Endless(), lambda _: os.write(writer, b"%d " % os.getpid()), settings=EAGER, first=nodes("a"))
 
     def child_work() -> None:
         os.close(leave)
-        os.read(stay, 1)  # until the parent closes its end
+        os.read(stay, 1)  # wait until the parent closes its end
 
     child = fork(child_work)
-    os.read(told, 65536)  # what the parent did before
+    os.read(reader, 65536)  # drop what the parent wrote before
     seen = set[bytes]()
     until = monotonic() + PATIENCE
-    while len(seen) < 2 and monotonic() < until and select.select([told], [], [], PATIENCE)[0]:
-        seen |= set(os.read(told, 65536).split())
+    while len(seen) < 2 and monotonic() < until and select.select([reader], [], [], PATIENCE)[0]:
+        seen |= set(os.read(reader, 65536).split())
     os.close(leave)
     os.waitpid(child, 0)
     before = watchers()
     watch.close()
     assert ended(before)
-    for end in (told, tell, stay):
+    for end in (reader, writer, stay):
         os.close(end)
     assert seen == {b"%d" % os.getpid(), b"%d" % child}
 
 
 def test_a_watch_whose_thread_forks_has_one_thread_in_the_child() -> None:
-    told, tell = os.pipe()
+    reader, writer = os.pipe()
     parent, forked = os.getpid(), list[int]()
 
-    class Telling:
+    class Reporting:
         def __init__(self) -> None:
             self._polls = 0
 
         def poll(self) -> Sequence[Node]:
             if os.getpid() != parent:
                 self._polls += 1
-                os.write(tell, b"%d " % threading.get_ident())
+                os.write(writer, b"%d " % threading.get_ident())
                 if self._polls > 20:
                     os._exit(0)
             return nodes("a b")
 
     def fork_once(_: object) -> None:
         if os.getpid() != parent:
-            return  # the child applies the change anew: it cannot know that it was done
+            return  # the child applies the change again, because it cannot know that the parent applied it
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # as in `fork`
             pid = os.fork()
-        signal.alarm(0 if pid else int(PATIENCE))  # a child never outlives its test by more
+        signal.alarm(0 if pid else int(PATIENCE))  # an alarm ends a child that hangs
         if pid:
             forked.append(pid)
             raise ClosedError("the parent's has done its part")
 
     before = watchers()
-    Watch(Telling(), fork_once, settings=EAGER, first=nodes("a"))
+    Watch(Reporting(), fork_once, settings=EAGER, first=nodes("a"))
     assert ended(watchers() - before)
     os.waitpid(forked[0], 0)
-    os.close(tell)
-    with os.fdopen(told, "rb") as pipe:
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
         polls = pipe.read().split()
     assert len(polls) == 21
     assert len(set(polls)) == 1, "two threads follow in the child"
@@ -251,12 +251,12 @@ def test_a_closed_watch_stays_closed_in_a_child() -> None:
     started = watchers()
     watch.close()
     assert ended(started)
-    told, tell = os.pipe()
-    child = fork(lambda: os.write(tell, b"%d threads" % len(watchers())))
+    reader, writer = os.pipe()
+    child = fork(lambda: os.write(writer, b"%d threads" % len(watchers())))
     os.waitpid(child, 0)
-    assert os.read(told, 100) == b"0 threads"
-    os.close(told)
-    os.close(tell)
+    assert os.read(reader, 100) == b"0 threads"
+    os.close(reader)
+    os.close(writer)
 
 
 EXITING: Final = """

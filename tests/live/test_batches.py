@@ -1,4 +1,4 @@
-"""Batches against a real server: many keys, large values, windows that are read while others are written."""
+"""Batches on a real server: many keys, large values, windows that are read while others are written."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_ten_thousand_keys_are_stored_and_read_by_one_call_each(shared_memcached
 
 
 def test_half_a_gigabyte_in_one_call_does_not_deadlock() -> None:
-    value = bytes(range(256)) * 391  # 100 KB, with every CR and LF there is
+    value = bytes(range(256)) * 391  # 100 KB that contain CR and LF
     keys = [f"large-{number}" for number in range(5_000)]
     with start("-m", "1024") as server, connect(server.url, settings=PATIENT) as client:
         assert all(client.set_many(dict.fromkeys(keys, value)).values())
@@ -66,7 +66,7 @@ def test_values_that_look_like_protocol_are_read_back(shared_memcached: Memcache
         assert {key: item.value for key, item in client.get_items(items).items()} == items
 
 
-# Of the default item limit of 1 MiB a header takes 48 bytes, a CAS 8, the key and its NUL 2, client flags 4, CRLF 2.
+# The default limit of an item is 1 MiB: header 48 bytes, CAS 8, key with its NUL 2, client flags 4, CRLF 2, value.
 LARGEST: Final = 1_048_576 - 48 - 8 - len("k") - 1 - 4 - 2
 
 

@@ -1,4 +1,4 @@
-"""Every value says whose it is: over 100,000 operations of many threads on one connection, none is another's."""
+"""Each value contains its key: in 100,000 operations of many threads on one connection, no key gets a foreign value."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SINGLES: Final = 10  # between two batches
 
 
 class Canary(threading.Thread):
-    """Stores and reads keys that other threads store and read too, and counts what is not the key's own."""
+    """Stores and reads keys that other threads use too, and counts foreign values."""
 
     def __init__(self, client: Client[bytes], seed: int) -> None:
         super().__init__(name=f"canary-{seed}")
@@ -33,7 +33,7 @@ class Canary(threading.Thread):
         try:
             for _ in range(ROUNDS):
                 self._round()
-        except BaseException as failure:  # told by the test's own thread
+        except BaseException as failure:  # the thread of the test raises it
             self.failure = failure
 
     def _round(self) -> None:
@@ -53,7 +53,7 @@ class Canary(threading.Thread):
         return list({f"canary:{self._random.randrange(2000)}" for _ in range(count)})
 
     def _value(self, key: str) -> bytes:
-        # Of all sizes, and full of line ends.
+        # Of all sizes, with many line ends.
         size = self._random.choice((0, 1, 10, 100, 1000, 20_000 if self._random.random() < 0.02 else 50))
         return key.encode() + b":" + self._random.randbytes(size) + self._random.choice((b"", b"\r\n", b"EN\r\n"))
 

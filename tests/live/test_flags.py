@@ -1,4 +1,4 @@
-"""Every request flag that the oldest supported server knows is taken by a real one, and answered as the tables say."""
+"""A real server accepts every request flag of the oldest supported release, and replies as the flag tables say."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BUILD: Final[dict[Commands, Callable[[bytes, Flags], Request]]] = {
     Commands.MA: commands.meta_arithmetic,
 }
 
-# A good token for each flag that has one. The opaque is the connection's own business.
+# A valid token for each flag that has one. The connection adds the opaque itself.
 TOKENS: Final[dict[str, Token]] = {
     "proxy_hint": "near",
     "router_hint": "far",
@@ -39,7 +39,7 @@ TOKENS: Final[dict[str, Token]] = {
     "delta": 0,
     "mode": "S",
 }
-# The server must answer each request of this test, and the opaque is added by the connection.
+# Without q, because the test needs a reply, and without O, which the connection adds.
 LEFT_OUT: Final = {"quiet", "opaque"}
 OLD: Final = [flag for flag in REQUEST_FLAGS if flag.since == "1.6.18" and flag.name not in LEFT_OUT]
 PAIRS: Final = [(flag, command) for flag in OLD for command in Commands.ALL if flag.commands & command]

@@ -1,4 +1,4 @@
-"""Five real servers under many threads: no foreign value, no error, nothing leaked."""
+"""Many threads on five real servers: no foreign value, no error, no leak."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real server that is frozen, killed, restarted, or started with unusual options."""
+"""Real servers that are frozen, killed, restarted, or started with unusual options."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ QUICK: Final = Settings(timeout=0.3)
 
 
 def admin(connection: Connection, request: Request) -> Reply:
-    """Run a request that no verb of the client sends, and return its reply as it is."""
+    """Run a request that no client method sends; return its reply."""
     verb = Verb(request.command.name, request.command)
     return connection.run(operation(verb, None, b"", request.head, None, lambda reply: reply))
 
@@ -87,14 +87,14 @@ def test_a_restart_between_two_requests_goes_unnoticed(
     with connect(memcached.url, settings=Settings(timeout=5.0)) as client:
         assert client.set("key", b"v")
         memcached.restart()
-        sleep(IDLE)  # so long that the connection is looked at before it is used
+        sleep(IDLE)  # long enough that the client checks the connection before it uses it
         operation_(client)
         assert client.set("key", b"right")
         assert client.get("key") == b"right"
 
 
 def test_a_killed_server_is_a_connect_error_until_it_is_restarted(memcached: Memcached) -> None:
-    # A cluster would fail fast from the fourth on.
+    # In a cluster, the fourth and later operations would fail fast.
     with Client(Connection(memcached.node, settings=Settings(timeout=5.0)), owns=True) as client:
         assert client.set("key", b"v")
         memcached.kill()
@@ -164,13 +164,13 @@ def test_a_full_server_is_a_connect_error_and_not_a_protocol_error() -> None:
     settings = Settings(timeout=2.0)
     with start("-c", "40", "-t", "1") as server:
         clients = [Client(Connection(server.node, settings=settings), owns=True) for _ in range(80)]
-        told: list[str] = []
+        failures: list[str] = []
         for client in clients:
             try:
                 client.get("key")
             except MetacacheError as error:
-                told.append(type(error).__name__)
-        assert set(told) <= {"ConnectError", "ConnectionLost", "OperationTimeout"}
-        assert told, "forty connections are not eighty"
+                failures.append(type(error).__name__)
+        assert set(failures) <= {"ConnectError", "ConnectionLost", "OperationTimeout"}
+        assert failures, "forty connections are not eighty"
         for client in clients:
             client.close()

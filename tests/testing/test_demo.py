@@ -1,4 +1,4 @@
-"""The demo as its user runs it: what it prints, and what it exits with."""
+"""The demo as a user runs it: its output and its exit status."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 @pytest.fixture(scope="module")
 def printed(shared_memcached: Memcached) -> str:
-    """What the demo prints, where there is a memcached for it to start."""
+    """The output of the demo; skips the test if there is no memcached."""
     assert shared_memcached.pid
     done = run("demo")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -53,12 +53,12 @@ def printed(shared_memcached: Memcached) -> str:
 
 
 def table(printed: str, title: str) -> list[str]:
-    """Return the lines of the table with that title: the names of the columns, their rules, the rows."""
+    """Return the lines of the table with that title: column names, rules, rows."""
     return re.split(rf"^{title}.*\n\n", printed, flags=re.MULTILINE)[1].partition("\n\n")[0].splitlines()
 
 
 def cells(printed: str, title: str) -> dict[str, list[str]]:
-    """Return the cells of each row of that table, by the first."""
+    """Return the cells of each row of that table, by the first cell."""
     lines = [re.split(r"\s{2,}", line.strip()) for line in table(printed, title)[2:]]
     return {line[0]: line[1:] for line in lines}
 
@@ -114,7 +114,7 @@ def test_the_columns_of_the_demo_are_aligned(printed: str, title: str) -> None:
 
 @final
 class Forgetful:
-    """Stores a text and reads another."""
+    """A serializer that stores a text and reads another text."""
 
     wire_id = 96
     fingerprint = 0
@@ -128,7 +128,7 @@ class Forgetful:
 
 @final
 class Careless:
-    """Stores a text and reads a list."""
+    """A serializer that stores a text and reads a list."""
 
     wire_id = 96
     fingerprint = 0
@@ -165,7 +165,7 @@ def test_a_value_of_another_type_is_reported_and_the_exit_status_is_1(
 
 
 def test_a_key_on_another_node_than_the_routers_is_reported(memcached: Memcached) -> None:
-    # Both names lead to one server: the key is on the node that does not own it, too.
+    # Both nodes are the same server, so the key is also on the node that does not own it.
     nodes = [Node(memcached.node.address, name="cache-1"), Node(memcached.node.address, name="cache-2")]
     with Cluster(nodes) as cluster:
         row = demo.placed(cluster, demo.Sample("text", "str", "str", StrSerializer(), "as it was"))

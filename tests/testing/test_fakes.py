@@ -1,4 +1,4 @@
-"""What a fake can do that a memcached cannot: its time is the test's, and both kinds of client may stand on one."""
+"""What only the fakes can do: use a clock of the test, and serve both kinds of client at the same time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from metacache.testing import AsyncFakeTransport, FakeServer, FakeTransport
 
 
 class Clock:
-    """Tells the time that the test sets."""
+    """A clock that returns the time that the test sets."""
 
     def __init__(self, now: float = 1_000_000_000.0) -> None:
         self.now = now
@@ -110,7 +110,7 @@ async def test_a_cancelled_write_may_have_been_applied() -> None:
     client = AsyncClient(AsyncFakeTransport())
     single = asyncio.ensure_future(client.set("k", b"1"))
     batch = asyncio.ensure_future(client.set_many({"m": b"2"}))
-    await asyncio.sleep(0)  # sent, and not yet answered
+    await asyncio.sleep(0)  # sent, but the reply is not there yet
     assert single.cancel()
     assert batch.cancel()
     for write in (single, batch):

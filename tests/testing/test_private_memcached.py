@@ -1,4 +1,4 @@
-"""A private memcached ends with the process that started it, however that ends, and with nobody else."""
+"""A private memcached ends with the process that started it, however that ends, and with no other process."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ ENDINGS: Final = {
     "by an error": "raise LookupError",
     "in a frame that holds it": "def hold(held): sys.exit()\nhold(server)",
     "in a cycle": "server.itself = [server]",
-    "after a restart": "server.restart(); tell()",
+    "after a restart": "server.restart(); report()",
     "frozen": "server.freeze()",
 }
 PROGRAM: Final = """
 import sys
 from metacache.testing import Memcached
 server = Memcached(unix=True)
-def tell(): print(server.pid, server.path.parent, flush=True)
-tell()
+def report(): print(server.pid, server.path.parent, flush=True)
+report()
 """
 
 
@@ -38,7 +38,7 @@ def run(*program: str) -> subprocess.CompletedProcess[str]:
 
 
 def is_running(pid: int) -> bool:
-    """Tell whether the process is there; end it if so, for a test that fails must not leave it behind."""
+    """Return whether the process exists. Ends it if so, because a failing test must not leave it."""
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
@@ -48,7 +48,7 @@ def is_running(pid: int) -> bool:
 
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_a_memcached_ends_with_a_program_that_does_not_close_it(ending: str) -> None:
-    start().close()  # skips where there is none
+    start().close()  # skips the test if there is no memcached
     done = run(PROGRAM + ENDINGS[ending])
     pairs = [line.split(" ", 1) for line in done.stdout.splitlines()]
     assert len(pairs) == (2 if ending == "after a restart" else 1), done.stderr
@@ -68,7 +68,7 @@ def test_a_memcached_ends_when_its_object_is_freed() -> None:
 
 @pytest.mark.parametrize("deed", ["pass", "server.close()", "server.kill()", "del server; gc.collect()"])
 def test_a_memcached_survives_the_end_of_a_forked_child(deed: str) -> None:
-    start().close()  # skips where there is none
+    start().close()  # skips the test if there is no memcached
     done = run(FORKING, deed)
     assert done.stdout.split() == ["child", "0", "True", "stored"], done.stderr
 
