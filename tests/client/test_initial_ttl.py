@@ -92,7 +92,7 @@ async def test_initial_ttl_without_initial_or_with_ttl_is_refused(
 ) -> None:
     watched = on_a_memcached(kind, shared_memcached)
     for lives in filter(is_refused, LIVES):
-        with pytest.raises(InvalidArgumentError, match="give") as raised:
+        with pytest.raises(InvalidArgumentError, match="pass") as raised:
             await counted(watched, verb, "k", lives)
         assert (raised.value.operation, raised.value.key, raised.value.maybe_applied) == (verb, "k", False)
     assert watched.sent == []

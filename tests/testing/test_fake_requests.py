@@ -85,8 +85,8 @@ def plain_token(token: bytes, known: list[int]) -> bytes:
 
 BOUNDARIES: Final = (0, 9, 99, U64 // 2 - 1, U64 // 2, U64 // 2 + 1, U64 - 10, U64 - 1, U64, U64 + 1, 10**30)
 WRITTEN: Final = (
-    # With a NUL at the end: for a number in the upper half, 1.6.18 searches for a minus up to the next NUL. Without this
-    # one, it would search in other memory.
+    # With a NUL at the end: for a number in the upper half, 1.6.18 searches for a minus up to the next NUL. Without
+    # this one, it would search in other memory.
     *(sign + b"%d" % number + tail for number in BOUNDARIES for sign in (b"", b"-") for tail in (b"\0", b" -\0-")),
     *(before + b"9" + after for before in (b" ", b"+", b"00", b"\t\n\v\f\r ") for after in (b"", b" ", b" 7", b"\0")),
     *(b"9" + after for after in (b"\t", b"\r\n", b"\v6", b"\0007", b" 7", b"   ", b"9 7", b"9 99999")),
