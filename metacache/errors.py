@@ -123,7 +123,7 @@ class ValueTooLargeError(MetacacheError):
 
 @final
 class ConflictError(MetacacheError):
-    """Another writer was first in every attempt of `update`, `append` or `prepend`. The item has the other value."""
+    """`update`, `append` or `prepend`: another writer was first in every attempt. The item has that writer's value."""
 
 
 class SerializationError(MetacacheError):
@@ -174,9 +174,9 @@ class TransportError(MetacacheError, OSError):
     """Sending or receiving failed. If that closed the connection, the next operation opens another one.
 
     Attributes:
-        is_local: True if the cause is on the client's side, so that the health of the node does not change. The
-            deadline was over before the operation began, this process had no file descriptor or memory left, its event
-            loop was blocked, or a signal interrupted the operation.
+        is_local: True if the cause is on the client's side, so that the health of the node does not change: the
+            deadline was over before the operation began, the event loop was blocked, a signal interrupted the
+            operation, or this process had no file descriptor or memory left.
     """
 
     is_local: bool = False

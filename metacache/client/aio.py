@@ -291,9 +291,9 @@ class AsyncClient(Generic[T]):
     async def append(self: AsyncClient[B], key: Key, value: B) -> StoreResult:
         """Append *value* to the stored value; return STORED or NOT_STORED. The item keeps its TTL.
 
-        Returns NOT_STORED if there is no item, if the item is a lease placeholder, stale, compressed or of another
-        serializer, or if it would become too large for the server. With ``on_undecodable="raise"``, an item that is
-        compressed or of another serializer raises DecodeError instead.
+        Returns NOT_STORED if there is no item, or if the item cannot be extended: it is a lease placeholder, stale,
+        compressed, of another serializer, or would become too large for the server. With ``on_undecodable="raise"``,
+        an item that is compressed or of another serializer raises DecodeError instead.
 
         Two requests, each with its own timeout: one reads the flags and the CAS of the item, the other appends if the
         CAS is unchanged. If the first consumed the win flag of a stale item, a request returns the flag. If another

@@ -28,8 +28,10 @@ class DnsSource:
 
     The PTR record of an address, as pods of a StatefulSet have it, is the name of its node. A node keeps its keys when
     its name moves to another address. Two addresses with the same name are one node. An address without a name is a
-    node of its own. Most servers have both an IPv4 and an IPv6 address, and no server may become two nodes: so an IPv6
-    address without a name, or beside an IPv4 address without a name, is ignored.
+    node of its own.
+
+    If there are addresses of both families, most servers have one of each, and no server may become two nodes. So an
+    IPv6 address makes no node if it has no name, or if an IPv4 address has no name.
 
     The client dials the addresses. With TLS, every node needs a certificate for *name*, which the user wrote. A
     certificate for the node's own name is not accepted: an attacker who controls DNS could choose that name.

@@ -30,9 +30,9 @@ class ElastiCacheSource:
     """The nodes in the reply of a discovery endpoint of ElastiCache or Memorystore to ``config get cluster``.
 
     The identity of a node is its host name and port. The client dials the IP address in the reply, or the host name if
-    the reply has no address. With TLS, the certificate of a node must have the host name in the reply if the
-    certificate of the endpoint was verified, else the name of the endpoint: an attacker who replaces an unverified
-    endpoint could choose the host names. A reply with a lower version than the last one is refused as out of date.
+    the reply has no address. With TLS, a node needs a certificate for its host name in the reply if the certificate of
+    the endpoint was verified. Otherwise it needs one for the name of the endpoint: an attacker who replaces an
+    unverified endpoint could choose the host names. A reply with a lower version than the last one is refused.
 
     Args:
         endpoint: the configuration endpoint, as the console of the provider shows it.

@@ -209,7 +209,7 @@ class Reader(Generic[T]):
         return self.item_of(tokens[2:], data)
 
     def item_of(self, flags: list[bytes], data: bytes) -> Item[T] | None:
-        """Return the item with these return flags and this data block; None if it has no value."""
+        """Return the item for these return flags and this data block; None if it has no decodable value."""
         value = self.read(flags, data)
         if value is MISS:
             return None
@@ -234,7 +234,7 @@ class Reader(Generic[T]):
         return ItemState(self.decode(flags, data), _number(flags, b"c"), is_placeholder(flags, data))
 
     def touched_state(self, reply: Reply) -> ItemState[T] | None:
-        """Return the result of `state` for a read that also touched; count a hit or a miss."""
+        """Return the result of `state`; count a hit or a miss, because `get_and_touch` is a read."""
         tokens, data = reply
         if data is None:
             self._counts.misses += 1
@@ -302,7 +302,7 @@ def is_placeholder(flags: list[bytes], data: bytes) -> bool:
 
 
 def _is_placeholder_by_size(flags: list[bytes]) -> bool:
-    """Return whether the flags of a reply without value, among them the size, are those of a placeholder."""
+    """Return whether a reply without value is that of a lease placeholder. *flags* must contain the size."""
     return _number(flags, b"s") == 0 and is_placeholder(flags, b"")
 
 

@@ -71,7 +71,7 @@ BAD: Final = "bad"
 
 @final
 class Numbers:
-    """A serializer in Python that refuses some values and some bytes, always on the same line."""
+    """A serializer in Python that refuses some values and some bytes. It always raises on the same line."""
 
     wire_id = 224
     fingerprint = 77

@@ -26,7 +26,7 @@ FOUND: Final = (
 
 
 def certified(name: str, *nodes: Node) -> tuple[Node, ...]:
-    """Return *nodes* with *name* as the name in their certificates."""
+    """Return copies of *nodes* whose certificates must have *name*."""
     found: list[Node] = []
     for node in nodes:
         assert isinstance(node.address, TcpAddress)
