@@ -191,7 +191,7 @@ def serializer_for(type_: TypeForm[T], serializer: str | Serializer[T] | None) -
 
 
 def open_cluster(url: str, settings: Settings) -> Cluster:
-    """Return a cluster of the nodes of *url*. If they come from a node source, the cluster follows it until its close."""
+    """Return a cluster of the nodes of *url*. With a node source, it follows the source until its close."""
     place, complete = parse_url(url, settings)
     if not isinstance(place, SourceLocation):
         return Cluster(place, settings=complete)
@@ -203,7 +203,7 @@ def open_cluster(url: str, settings: Settings) -> Cluster:
 
 
 def open_async_cluster(url: str, settings: Settings) -> AsyncCluster:
-    """Return an asyncio cluster of the nodes of *url*. If they come from a node source, the first operation polls it."""
+    """Return an asyncio cluster of the nodes of *url*. With a node source, the first operation polls it."""
     _, make, _ = _async_clusters(url, settings)
     return make()
 
