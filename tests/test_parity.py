@@ -35,22 +35,18 @@ PAIRS: Final = [
 # Names that only one of the two has, with the reason.
 ONLY: Final = {
     "close",  # aclose
-    "begin",  # run_batch: a batch is driven by its caller, or by the loop
-    "begin_lent",  # a loop's pool lends no connection: tasks share them
     "reset_after_fork",  # a loop does not survive a fork
     "waiting",  # many tasks wait on one AsyncConnection
-    # A cluster's batch waits in the queues of several pools at the same time.
-    *("try_begin", "join", "leave", "wait_until", "failed", "closed"),
     "load",
-    "is_connected",  # an asyncio pool is notified when a dial fails
-    "dialled",  # threads dial at the same time, and all their failures are one event
+    "age",
+    "discard",
     "drop",  # a loop may be closed or stopped when its connections must be closed
     "reap",  # threads of a cluster call it; an asyncio pool uses timers
 }
-TWINS: Final = {"aclose": "close", "run_batch": "begin"}
+TWINS: Final = {"aclose": "close"}
 
 # The two do I/O differently, and the docstrings of these methods describe it.
-OWN_WORDS: Final = {"run", "discard", "close"}
+OWN_WORDS: Final = {"run", "run_batch", "close"}
 
 
 def public(class_: type) -> dict[str, object]:
@@ -69,7 +65,7 @@ def signature(found: object) -> str:
 
 
 def blocking(text: str) -> str:
-    return re.sub(r"Async(?=[A-Z])|async_|Awaitable\b", "", text)
+    return re.sub(r"Async(?=[A-Z])|async_|Awaitable\[(\w+)\]", r"\1", text)
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair[0].__name__)

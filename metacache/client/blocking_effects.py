@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Coroutine
-from typing import Any, Protocol, TypeVar, cast, final
+from typing import Any, Protocol, TypeVar, final
 
+from metacache.client.core import replies_after
 from metacache.errors import MetacacheError
-from metacache.interrupts import is_from_handler
 from metacache.operations.batches import BatchOperation
 from metacache.operations.policies import WRITE, ErrorPolicy, Kind
 from metacache.operations.results import Outcomes
 from metacache.protocol.keys import K
 from metacache.protocol.windows import Replies
 from metacache.transports.base import Batch, Operation, Transport
-from metacache.transports.blocking.connection import run_batch
+from metacache.transports.blocking.driver import drive
 
 __all__ = ["BlockingEffects", "Run"]
 
@@ -83,14 +83,19 @@ class BlockingEffects:
         return batch.outcomes(self._drive(batch.batch), self._errors)
 
     def _drive(self, batch: Batch) -> Replies:
+        if not len(batch):
+            return Replies()
         deadline = math.inf if self._timeout is None else time.monotonic() + self._timeout
-        return run_batch(self._transport, batch, deadline)
+        try:
+            return self._transport.run_batch(batch, deadline=deadline)
+        except MetacacheError as error:
+            return replies_after(error, batch)
 
     # Any: a recipe yields nothing and receives nothing.
     def run_recipe(self, recipe: Coroutine[Any, Any, R], *, fallback: R) -> R:
         """Run a recipe that writes; return *fallback* if the policy suppresses its error."""
         try:
-            return _result(recipe)
+            return drive(recipe)
         except MetacacheError as error:
             if self._errors.suppresses(WRITE, error):
                 return fallback
@@ -99,27 +104,7 @@ class BlockingEffects:
     def run_recipe_or_raise(self, recipe: Coroutine[Any, Any, R]) -> R:  # Any: as above
         """Run a recipe; count its error and raise it, whatever the policy is."""
         try:
-            return _result(recipe)
+            return drive(recipe)
         except MetacacheError as error:
             self._errors.count_raised(error)
             raise
-
-
-def _result(recipe: Coroutine[Any, Any, R]) -> R:  # Any: as above
-    """Run a recipe to its end in one step, because its effects block instead of suspending it."""
-    try:
-        recipe.send(None)
-    except StopIteration as done:
-        if is_from_handler(done):
-            raise
-        return cast("R", done.value)  # typeshed cannot know the type of a StopIteration's value
-    except RuntimeError as error:
-        # PEP 479: a coroutine turns a StopIteration, which a signal handler may raise, into a RuntimeError.
-        interruption = error.__cause__
-        if not isinstance(interruption, StopIteration):
-            raise
-    else:
-        raise RuntimeError("a recipe waited for something other than its effects")
-    finally:
-        recipe.close()  # else one that was interrupted before its first step would warn that it was never awaited
-    raise interruption

@@ -6,28 +6,27 @@ Knows the exchanges of its parts and who serves them; moves no byte and routes n
 from __future__ import annotations
 
 import select
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Final, final
 
 from typing_extensions import override
 
-from metacache.cluster.health_tracker import verdict
-from metacache.cluster.table import fill_part, part_of
+from metacache.cluster.parts import fill_part, part_of, verdict
 from metacache.errors import ClosedError
 from metacache.interrupts import ignoring, is_own
 from metacache.protocol.windows import Replies
 from metacache.transports.batch_windows import failed_replies
-from metacache.transports.blocking.checkout import ROUND, Waker
-from metacache.transports.blocking.exchange import FailedExchange
+from metacache.transports.blocking.checkout import POLL, Waker
 
 if TYPE_CHECKING:
-    from metacache.cluster.health_tracker import HealthTracker
-    from metacache.cluster.table import Member, Table
+    from metacache.cluster.membership import Membership
+    from metacache.cluster.snapshot import Member
     from metacache.pool.blocking import Pool
-    from metacache.transports.base import Batch, Exchange
+    from metacache.transports.base import Batch
     from metacache.transports.blocking.checkout import Waiter
-    from metacache.transports.blocking.connection import Connection
+    from metacache.transports.blocking.exchange import Exchange
+    from metacache.transports.blocking.stream import Stream
 
 __all__ = ["ClusterExchange"]
 
@@ -39,25 +38,22 @@ PAUSE: Final = 0.001
 class _Part:
     """What one node does of the batch; it waits *until* then for a connection."""
 
-    __slots__ = ("batch", "exchange", "indices", "member", "table", "until", "waiter")
+    __slots__ = ("batch", "exchange", "indices", "member", "until", "waiter")
 
     exchange: Exchange
 
-    def __init__(
-        self, table: Table[Pool], member: Member[Pool], indices: Sequence[int], batch: Batch, until: float
-    ) -> None:
-        self.table = table
+    def __init__(self, member: Member[Pool], indices: Sequence[int], batch: Batch, until: float) -> None:
         self.member = member
         self.indices = indices
         self.batch = batch
         self.until = until
-        self.waiter: Waiter[Connection] | None = None
+        self.waiter: Waiter[Stream] | None = None
 
     def leave(self) -> None:
         """Leave the line, if it stands in one."""
         waiter, self.waiter = self.waiter, None
         if waiter is not None:
-            self.member.pool.leave(waiter)
+            self.member.pool.lending.leave(waiter)
 
 
 @final
@@ -70,41 +66,36 @@ class ClusterExchange:
 
     Args:
         batch: all of the requests.
-        table: returns who serves a key now.
-        keeper: is told what befell the nodes.
+        nodes: which node serves a key now; the results of the parts are reported to it.
         deadline: the time at which every part looks at it.
         now: ``time.monotonic()``.
     """
 
     __slots__ = (
         "_batch",
-        "_bell",
         "_deadline",
         "_fresh",
-        "_keeper",
         "_left",
+        "_nodes",
         "_now",
         "_replies",
         "_selector",
-        "_table",
         "_waiting",
+        "_waker",
         "_watched",
         "wants_write",
     )
 
-    def __init__(
-        self, batch: Batch, table: Callable[[], Table[Pool]], keeper: HealthTracker, *, deadline: float, now: float
-    ) -> None:
+    def __init__(self, batch: Batch, nodes: Membership[Pool], *, deadline: float, now: float) -> None:
         self._batch = batch
-        self._table = table
-        self._keeper = keeper
+        self._nodes = nodes
         self._deadline = deadline
         self._now = now
         self._replies = Replies(len(batch))
         self._left: list[_Part] = []
         self._fresh: list[_Part] = []  # those of them that were never advanced
         self._waiting: list[_Part] = []
-        self._bell = Waker()
+        self._waker = Waker()
         self._selector: select.epoll | select.poll | None = None
         self._watched: dict[int, _Part] = {}
         self.wants_write = False
@@ -148,7 +139,7 @@ class ClusterExchange:
         for part in left:
             self._settle(part, heard=False)
         for part in waiting:
-            self._fail(part, part.member.pool.failed(part.batch))
+            self._fail(part, part.member.pool.lending.timed_out(part.batch))
         self._close()
         return self._replies
 
@@ -156,47 +147,46 @@ class ClusterExchange:
 
     def _assign(self, indices: Sequence[int]) -> None:
         """Have the nodes that serve the requests at *indices* now do a part each, in ascending order of names."""
-        table = self._table()
         batch = part_of(self._batch, indices)
-        for assignment in table.assign(batch.keys):
+        for assignment in self._nodes.snapshot.assign(batch.keys):
             own = [indices[index] for index in assignment.indices]
             part = part_of(batch, assignment.indices)
             if assignment.error is not None:
                 fill_part(self._replies, own, failed_replies(part, assignment.error))
                 continue
             # Half of the time at most: what is left is for the requests themselves.
-            until = assignment.member.pool.wait_until(self._now, (self._now + self._deadline) / 2)
-            self._waiting.append(_Part(table, assignment.member, own, part, until))
+            until = assignment.member.pool.lending.wait_until(self._now, (self._now + self._deadline) / 2)
+            self._waiting.append(_Part(assignment.member, own, part, until))
 
     def _look_for_room(self) -> None:
         """Start what can be started, and end what waited for too long."""
         try:
             self._start_those_with_room()
             if not self._left and self._waiting:
-                self._bell.wait(min(ROUND, min(part.until for part in self._waiting) - monotonic()))
+                self._waker.wait(min(POLL, min(part.until for part in self._waiting) - monotonic()))
                 self._start_those_with_room()
         except ClosedError as error:
             if not is_own(error):
                 raise
             waiting, self._waiting = self._waiting, []
             for part in waiting:
-                self._fail(part, part.member.pool.closed(part.batch))
+                self._fail(part, part.member.pool.lending.refused(part.batch))
         for part in [part for part in self._waiting if monotonic() >= part.until]:
             self._waiting.remove(part)
-            self._fail(part, part.member.pool.failed(part.batch))
+            self._fail(part, part.member.pool.lending.timed_out(part.batch))
 
     def _start_those_with_room(self) -> None:
         for part in tuple(self._waiting):
             if not self._start(part) and part.waiter is None:
-                part.waiter = part.member.pool.join(self._bell)
+                part.waiter = part.member.pool.lending.join(self._waker)
                 self._start(part)  # what was put back before it stood in line is not handed over
 
     def _start(self, part: _Part) -> bool:
         """Start *part* if there is a connection for it; return whether it waits no longer. Raises ClosedError."""
         try:
-            exchange = part.member.pool.try_begin(part.batch, part.waiter, deadline=self._deadline)
+            exchange = part.member.pool.lending.try_begin(part.batch, part.waiter, self._deadline)
         except ClosedError as error:
-            if self._table() is part.table or not is_own(error):
+            if self._nodes.snapshot.has(part.member) or not is_own(error):
                 raise
             self._waiting.remove(part)
             part.leave()
@@ -211,20 +201,20 @@ class ClusterExchange:
         part.leave()
         return True
 
-    def _fail(self, part: _Part, failed: FailedExchange) -> None:
+    def _fail(self, part: _Part, failed: Replies) -> None:
         part.leave()
-        fill_part(self._replies, part.indices, failed.outcomes())
+        fill_part(self._replies, part.indices, failed)
 
     def _settle(self, part: _Part, *, heard: bool = True) -> None:
         """Take the outcomes of a part; one given up before its end (not *heard*) tells nothing of the node."""
         replies = part.exchange.outcomes()
         found = verdict(replies) if heard else None
         if found is False:
-            self._keeper.failed(part.table, part.member, self._now)
+            self._nodes.failed(part.member, self._now)
         elif found:
-            self._keeper.succeeded(part.table, part.member, self._now)
+            self._nodes.succeeded(part.member)
         fill_part(self._replies, part.indices, replies)
-        if found is False and (unsent := part.table.unsent(part.member, replies.errors)):
+        if found is False and (unsent := self._nodes.snapshot.unsent(part.member, replies.errors)):
             self._move([part.indices[at] for at in unsent])
 
     def _move(self, indices: Sequence[int]) -> None:

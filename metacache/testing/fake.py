@@ -22,9 +22,8 @@ from metacache.protocol.connection import ProtocolConnection
 from metacache.protocol.expectations import Answer
 from metacache.protocol.replies import Refusal
 from metacache.protocol.windows import Replies
-from metacache.transports.base import Batch, Exchange, Operation
-from metacache.transports.blocking.connection import run_batch
-from metacache.transports.blocking.exchange import StreamExchange
+from metacache.transports.base import Batch, Operation
+from metacache.transports.blocking.exchange import StreamExchange, drive_exchange
 from metacache.transports.counters import CloseReason
 
 __all__ = ["AsyncFakeTransport", "FakeServer", "FakeTransport"]
@@ -337,10 +336,11 @@ class FakeTransport:
         except MetacacheError as error:
             raise error.locate(node="fake", operation=op.verb.name, key=op.given)  # noqa: B904 - the same error
 
-    def begin(self, batch: Batch, /, *, deadline: float) -> Exchange:
-        """Start *batch*; advancing it twice ends it."""
+    def run_batch(self, batch: Batch, /, *, deadline: float) -> Replies:
+        """Run *batch*; return its replies and errors. Raises ClosedError."""
         self._record(batch.verb.name)
-        return StreamExchange(batch, _FakeStream(self.server), lambda _: None, node="fake", deadline=deadline)
+        stream = _FakeStream(self.server)
+        return drive_exchange(StreamExchange(batch, stream, lambda _: None, node="fake", deadline=deadline), deadline)
 
     def close(self) -> None:
         """Close the transport: later operations raise ClosedError. Idempotent."""
@@ -380,7 +380,7 @@ class AsyncFakeTransport:
     async def run_batch(self, batch: Batch, /, *, deadline: float) -> Replies:
         """Run *batch*; return its replies and errors. Raises ClosedError."""
         try:
-            return run_batch(self._inner, batch, deadline)
+            return self._inner.run_batch(batch, deadline=deadline)
         finally:
             await asyncio.sleep(0)
 

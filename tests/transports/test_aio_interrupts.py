@@ -19,14 +19,13 @@ import pytest
 import metacache
 from metacache import (
     AsyncClient,
-    AsyncConnection,
     AsyncPool,
     ConnectError,
     MetacacheError,
     OperationTimeout,
     Settings,
 )
-from metacache.cluster.health_tracker import is_node_failure
+from metacache.cluster.health import is_node_failure
 from metacache.testing import Memcached
 from tests.transports.aio_rig import sockets, value_of
 
@@ -163,11 +162,8 @@ def strike_everywhere(shared_memcached: Memcached, *, is_cold: bool, strikes: in
     chance = random.Random(strikes)
     failures: list[MetacacheError] = []
 
-    def make() -> AsyncConnection:
-        return AsyncConnection(shared_memcached.node, settings=SETTINGS, on_failure=failures.append)
-
     async def open_client() -> AsyncClient[bytes]:
-        client = AsyncClient(AsyncPool(make, settings=SETTINGS), owns=True)
+        client = AsyncClient(AsyncPool(shared_memcached.node, settings=SETTINGS, on_failure=failures.append), owns=True)
         if not is_cold:
             await client.set_many(ITEMS)
         return client
