@@ -41,7 +41,7 @@ ONLY: Final = {
     "age",
     "discard",
     "drop",  # a loop may be closed or stopped when its connections must be closed
-    "reap",  # threads of a cluster call it; an asyncio pool uses timers
+    "reap",  # threads of a cluster call it; an asyncio pool does it at each use
 }
 TWINS: Final = {"aclose": "close"}
 
