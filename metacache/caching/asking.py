@@ -18,7 +18,7 @@ from metacache.operations.answers import read_delete, read_done, read_store
 from metacache.operations.arguments import exptime
 from metacache.operations.policies import MISS, Miss
 from metacache.operations.readers import is_placeholder
-from metacache.operations.requests import CAS, CLIENT_FLAGS, TTL, Operations, check_size, located, operation
+from metacache.operations.requests import CAS, CLIENT_FLAGS, TTL, Operations, check_size, error_context, operation
 from metacache.operations.results import DeleteResult, StoreResult
 from metacache.operations.statistics import Counts
 from metacache.protocol import commands
@@ -105,7 +105,7 @@ class Asking(Generic[T]):
 
     def encode(self, key: Key) -> WireKey:
         """Return *key* as it is sent. Raises InvalidKeyError."""
-        with located(ASK, key):
+        with error_context(ASK, key):
             return self.ops.keys.encode(key)
 
     @staticmethod
@@ -178,7 +178,7 @@ class Asking(Generic[T]):
 
     def store_parts(self, key: Key, wire: WireKey, value: T, life: int | None, cas: int) -> tuple[bytes, bytes, bytes]:
         """Return the routing key, the request line and the data block of `store`."""
-        with located(STORE, key):
+        with error_context(STORE, key):
             raw, token, base64 = wire
             flags, body = self.ops.frame.encode(value)
             check_size(len(body))

@@ -13,9 +13,9 @@ from metacache.caching.effects import Call, CallMany
 from metacache.caching.policy import Plan, Stampede
 from metacache.caching.statistics import ComputationCounts
 from metacache.errors import InvalidArgumentError, InvalidTypeError
-from metacache.operations.arguments import Default, Ttl, key_list
+from metacache.operations.arguments import Default, Ttl, distinct_keys
 from metacache.operations.options import Options
-from metacache.operations.requests import Operations, located
+from metacache.operations.requests import Operations, error_context
 from metacache.operations.statistics import Counts
 from metacache.protocol.keys import MAX_KEY, K, Key, WireKey
 from metacache.transports.base import Operation
@@ -107,14 +107,14 @@ class Caching(Generic[T]):
     ) -> CallMany[K, T]:
         """Return the arguments of a `get_or_compute_many`. Raises InvalidTypeError and InvalidArgumentError."""
         _check_functions(ASK_MANY.name, factory, should_cache)
-        with located(ASK_MANY):
-            given = key_list(keys)
+        with error_context(ASK_MANY):
+            given = distinct_keys(keys)
         plan, flags, _ = self._plan(policy, ttl, None)
         wires: dict[K, WireKey] = {}
         first: dict[bytes, K] = {}
         aliases: dict[K, K] = {}
         for key in given:
-            with located(ASK_MANY, key):
+            with error_context(ASK_MANY, key):
                 wire = self._keys.encode(key)
             owner = first.setdefault(wire[0], key)  # "k" and b"k" are one key: it is sent once
             if owner == key:
@@ -129,7 +129,7 @@ class Caching(Generic[T]):
         _check_functions("cached", len, should_cache)
 
     def _plan(self, policy: Stampede, ttl: Ttl | Default, key: Key | None) -> Kept:
-        with located(ASK, key):
+        with error_context(ASK, key):
             if not isinstance(policy, Stampede):
                 raise InvalidTypeError(f"policy is a Stampede, not {type(policy).__name__}")
             if policy.background is not False and not isinstance(policy.background, self._background):

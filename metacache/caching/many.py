@@ -138,7 +138,7 @@ class ManyFetcher(Generic[T]):
         """Raise what ends the whole call; give back what it has won before."""
         errors = dict(seen.failed)
         self._errors.count(errors.values())
-        is_forgiven = not errors or self._errors.forgives_all(READ, errors.values())
+        is_forgiven = not errors or self._errors.suppresses_all(READ, errors.values())
         if is_forgiven and not seen.unsound:
             return
         await self._give_back(call, {**seen.won, **{key: each for key, each in seen.unsound.items() if each.won}})
@@ -226,7 +226,7 @@ class ManyFetcher(Generic[T]):
         errors = {keys[index]: error.locate(operation=STORE_MANY.name) for index, error in replies.errors.items()}
         if errors:
             self._errors.count(errors.values())
-            if not self._errors.forgives_all(READ, errors.values()):
+            if not self._errors.suppresses_all(READ, errors.values()):
                 raise BatchError(results=made, errors=errors, operation=STORE_MANY.name)
         stored = [key for key, header in zip(keys, replies.headers, strict=True) if header[:2] == STORED]
         if len(stored) + len(errors) < len(keys) and self._effects.now() - began > call.plan.lease:

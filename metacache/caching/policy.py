@@ -13,8 +13,8 @@ from typing import Any, Final, Literal, final
 import attrs
 
 from metacache.errors import InvalidArgumentError, InvalidTypeError
-from metacache.operations.arguments import MAX_RELATIVE, Ttl, seconds
-from metacache.settings import LONGEST_WAIT, check_seconds, shown
+from metacache.operations.arguments import MAX_RELATIVE, Ttl, ttl_seconds
+from metacache.settings import LONGEST_WAIT, check_seconds, number_text
 
 __all__ = ["FOREVER", "STAMPEDE", "Plan", "Stampede"]
 
@@ -31,14 +31,14 @@ def _lease(_: Stampede, field: attrs.Attribute[Any], value: object) -> None:
     whole = _whole(field.name, value)
     if not SHORTEST_LEASE <= whole <= MAX_RELATIVE:
         raise InvalidArgumentError(
-            f"Stampede.{field.name} is {SHORTEST_LEASE} seconds to 30 days, not {shown(whole)} seconds"
+            f"Stampede.{field.name} is {SHORTEST_LEASE} seconds to 30 days, not {number_text(whole)} seconds"
         )
 
 
 def _stale(_: Stampede, field: attrs.Attribute[Any], value: object) -> None:
     whole = _whole(field.name, value)
     if not 0 <= whole <= MAX_RELATIVE:
-        raise InvalidArgumentError(f"Stampede.{field.name} is 0 seconds to 30 days, not {shown(whole)} seconds")
+        raise InvalidArgumentError(f"Stampede.{field.name} is 0 seconds to 30 days, not {number_text(whole)} seconds")
 
 
 def _whole(name: str, value: object) -> int:
@@ -70,7 +70,7 @@ def _share(name: str, value: object, largest: float, of: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidTypeError(f"{name} is a share from 0 to {largest}{of}, not {type(value).__name__}")
     if not 0 <= value <= largest:
-        raise InvalidArgumentError(f"{name} is a share from 0 to {largest}{of}, not {shown(value)}")
+        raise InvalidArgumentError(f"{name} is a share from 0 to {largest}{of}, not {number_text(value)}")
 
 
 def _on_busy(_: Stampede, field: attrs.Attribute[str], value: object) -> None:
@@ -153,7 +153,7 @@ class Plan:
     def of(cls, policy: Stampede, ttl: Ttl) -> Plan:
         """Return the plan of *policy* for values that live for *ttl*. Raises InvalidArgumentError for a bad *ttl*."""
         lease = _whole("lease", policy.lease)
-        fresh = FOREVER if ttl is None else seconds(ttl)
+        fresh = FOREVER if ttl is None else ttl_seconds(ttl)
         stale = 0 if ttl is None else _whole("serve_stale", policy.serve_stale)
         return cls(
             policy=policy,

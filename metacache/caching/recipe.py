@@ -155,7 +155,7 @@ class Fetcher(Generic[T]):
         try:
             return (await self.effects.run(op),)
         except MetacacheError as error:
-            if self.errors.forgives(READ, error):
+            if self.errors.suppresses(READ, error):
                 return None
             raise
 
@@ -187,7 +187,7 @@ class Fetcher(Generic[T]):
         try:
             cut = await self.shorten(call.key, call.wire, call.plan, found)
         except MetacacheError as error:
-            if self.errors.forgives(READ, error):
+            if self.errors.suppresses(READ, error):
                 return await self._compute_uncached(call)
             raise
         if cut is None:
@@ -271,8 +271,8 @@ class Fetcher(Generic[T]):
 
     def _forgives_store(self, error: MetacacheError) -> bool:
         if isinstance(error, ValueTooLargeError):
-            return not is_injected(error) and self.errors.forgives_too_large(error)
-        return self.errors.forgives(READ, error)
+            return not is_injected(error) and self.errors.suppresses_too_large(error)
+        return self.errors.suppresses(READ, error)
 
     # --- after a failure ---------------------------------------------------------------------------------------------
 

@@ -43,7 +43,7 @@ class ComputationCounts:
     def by_source(self) -> Mapping[Source, int]:
         """Return the number of values by source."""
         counts = self._sources.copy()
-        return {source: counts.get(source.value, 0) for source in Source if source is not Source.HIT}
+        return {Source(name): count for name, count in counts.items()}
 
     def failures(self) -> Mapping[str, int]:
         """Return the number of failures by class name."""

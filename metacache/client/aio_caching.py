@@ -66,7 +66,7 @@ class AsyncCachingEffects:
 
     async def run(self, op: Operation[R], /) -> R:
         """Run *op* within one timeout of its own."""
-        return await self._effects.run_now(op, deadline=None)
+        return await self._effects.transport_run(op, deadline=None)
 
     async def run_batch(self, batch: Batch, /) -> Replies:
         """Run *batch* within one timeout of its own."""

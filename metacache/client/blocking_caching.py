@@ -36,7 +36,7 @@ class BlockingCachingEffects:
 
     async def run(self, op: Operation[R], /) -> R:
         """Run *op* within one timeout of its own."""
-        return self._effects.run_now(op, deadline=None)
+        return self._effects.transport_run(op, deadline=None)
 
     async def run_batch(self, batch: Batch, /) -> Replies:
         """Run *batch* within one timeout of its own."""

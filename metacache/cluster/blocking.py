@@ -37,7 +37,6 @@ from metacache.transports.limits import check_bodies
 
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import Any
 
     from metacache.client.blocking import Client
     from metacache.operations.options import ClientOptions
@@ -283,11 +282,11 @@ class Cluster:
     ) -> Client[T]: ...
     def client(
         self,
-        type_: Any = bytes,  # Any: a type expression; the overloads say which
+        type_: type[T] | TypeForm[T] = bytes,  # type: ignore[assignment]  # the first overload: T is bytes
         *,
-        serializer: str | Serializer[Any] | None = None,  # Any: as above
+        serializer: str | Serializer[T] | None = None,
         **options: Unpack[ClientOptions],
-    ) -> Client[Any]:
+    ) -> Client[T]:
         """Return a client of values of *type_* on this cluster, which stays open when the client is closed.
 
         *serializer*: the name of an installed one or a Serializer; left out for bytes, str and int. *options*: see

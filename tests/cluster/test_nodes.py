@@ -24,7 +24,7 @@ from metacache import (
 )
 from metacache.cluster.health import NodeState
 from metacache.discovery import StaticSource
-from metacache.discovery.follower import ask, known_nodes
+from metacache.discovery.follower import poll_source, usable_nodes
 from metacache.testing import Memcached
 from tests.conftest import start
 
@@ -145,20 +145,20 @@ def test_a_url_of_a_source_leads_to_the_nodes_that_the_source_finds(servers: lis
     with connect(f"memcached+dns://localhost:{servers[0].port}", settings=PATIENT) as client:
         assert client.set("key", b"v")
         assert client.get("key") == b"v"
-    with pytest.raises(InvalidArgumentError, match="no node source is called 'nosuch'"):
+    with pytest.raises(InvalidArgumentError, match="there is no node source 'nosuch'"):
         connect("memcached+nosuch://localhost")
 
 
 def test_the_answer_of_a_source_is_its_nodes_or_an_error() -> None:
     nodes = (Node("a:1"), Node("b:1"))
     source = StaticSource(nodes)
-    assert tuple(known_nodes(source, ask(source))) == nodes
-    with pytest.raises(ConnectError, match="tells no nodes"):
-        known_nodes(source, ())
+    assert tuple(usable_nodes(source, poll_source(source))) == nodes
+    with pytest.raises(ConnectError, match="returned no usable nodes"):
+        usable_nodes(source, ())
     with pytest.raises(ConnectError, match="OSError"):
-        known_nodes(source, OSError("no route"))
+        usable_nodes(source, OSError("no route"))
     with pytest.raises(PoolTimeout):
-        known_nodes(source, PoolTimeout("passed on as it is"))
+        usable_nodes(source, PoolTimeout("passed on as it is"))
 
 
 # --- errors that are no failure of a node ----------------------------------------------------------------------------

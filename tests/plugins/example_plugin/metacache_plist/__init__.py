@@ -1,4 +1,4 @@
-"""An example serializer plugin: dicts of str, int, float, bool or bytes as binary property lists."""
+"""Property lists for metacache: dicts of str, int, float, bool and bytes, in Apple's binary format."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["PLUGIN"]
 
 T = TypeVar("T")
 
-# The served types, each with the class of the values of the dict.
+# The types that are served, and the class of a dict's values in each.
 SERVED: Final[dict[object, type]] = {
     dict[str, str]: str,
     dict[str, int]: int,
@@ -26,48 +26,48 @@ SERVED: Final[dict[object, type]] = {
 
 @final
 class PlistSerializer(Generic[T]):
-    """Converts dicts of one type to bytes and back."""
+    """Turns dicts of one type into bytes and back."""
 
-    wire_id = 224  # private, binary format; a published plugin takes a free id from metacache/serializers/README.md
+    wire_id = 224  # private, of a binary format; a published plugin takes one from metacache/serializers/README.md
 
     def __init__(self, type_: TypeForm[T]) -> None:
-        # The fingerprint includes the name, because other serializers may share the private wire id.
+        # With the name: other serializers may use the private wire id too.
         self.fingerprint: int = fingerprint(type_, serializer="plist")
         self._class = SERVED[type_]
 
     def dumps(self, value: T, /) -> bytes:
-        """Return *value* as bytes. Refuses a value of another type, so that it never gets into the cache."""
+        """Return *value* as bytes. Raise for a value that is not of the type, so that it is never stored."""
         return plistlib.dumps(self._checked(value), fmt=plistlib.FMT_BINARY)
 
     def loads(self, data: bytes, /) -> T:
-        """Return the dict. Raises for any other data: a miss is better than a wrong dict."""
+        """Return the dict. Any exception makes a miss of *data*; a wrong dict would be worse."""
         value: object = plistlib.loads(data, fmt=plistlib.FMT_BINARY)
-        return cast("T", self._checked(value))  # `_checked` has just checked it
+        return cast("T", self._checked(value))  # `_checked` has verified the type
 
     def _checked(self, value: object) -> dict[str, object]:
         if type(value) is not dict:
-            raise TypeError(f"expected a dict, got {type(value).__name__}")
-        parts = cast("dict[str, object]", value)  # the next line checks the parts
+            raise TypeError(f"{type(value).__name__} is not a dict")
+        parts = cast("dict[str, object]", value)  # the next line checks the keys
         if not all(type(key) is str and type(part) is self._class for key, part in parts.items()):
-            raise TypeError("a key or a value is of another type")
+            raise TypeError("a key or a value is not of the type")
         return parts
 
 
 @final
 class PlistPlugin:
-    """The object that the entry point names. A plugin needs these four attributes and no base class."""
+    """The entry point names an instance of this class. Any object with these four attributes is a plugin."""
 
     api_version: Literal[1] = 1
     wire_id = PlistSerializer.wire_id
 
     def supports(self, type_: object, /) -> bool:
-        """Return whether `build` can return a serializer for *type_*."""
+        """Return whether `build` can serve *type_*."""
         return type_ in SERVED
 
     def build(self, type_: TypeForm[T], /) -> Serializer[T]:
-        """Return the serializer for *type_*. Raises TypeError with the reason if the plugin does not serve *type_*."""
+        """Return the serializer of *type_*. Raise TypeError with the reason if it is not served."""
         if type_ not in SERVED:
-            raise TypeError("it serves only dict[str, …] with values of str, int, float, bool or bytes")
+            raise TypeError("this plugin serves dicts from str to str, int, float, bool or bytes")
         return PlistSerializer(type_)
 
 
