@@ -11,6 +11,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Final, Generic, NamedTuple, TypeVar, final
 
+from typing_extensions import TypeIs
+
 from metacache.caching.policy import Plan
 from metacache.errors import DecodeError, ProtocolError, ServerError
 from metacache.interrupts import fails_again, is_own
@@ -27,7 +29,7 @@ from metacache.protocol.keys import K, Key, WireKey
 from metacache.protocol.replies import Reply, find_flag
 from metacache.transports.base import Batch, Operation, Verb
 
-__all__ = ["Asked", "Asking"]
+__all__ = ["Asked", "Asking", "is_asked"]
 
 T = TypeVar("T")
 
@@ -81,6 +83,11 @@ class Asked(NamedTuple, Generic[T]):
     def as_taken(self) -> Asked[T]:
         """Return the same as other callers see it."""
         return self._replace(won=False, taken=self.won or self.taken)
+
+
+def is_asked(found: T | Asked[T]) -> TypeIs[Asked[T]]:
+    """Return whether *found* is what the server says of an item, and not simply its value."""
+    return type(found) is Asked
 
 
 @final

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Collection
 from functools import partial, update_wrapper
 from typing import Any, Concatenate, Generic, ParamSpec, TypeAlias, TypeVar, final, overload
 
@@ -25,7 +25,7 @@ MakeKey: TypeAlias = Callable[[tuple[object, ...], dict[str, object]], Key]
 """Makes the key of a call from its positional and keyword arguments."""
 
 
-def key_function(key: object, function: Callable[..., object], ignore: Collection[str]) -> MakeKey:
+def key_function(key: str | Callable[..., Key], function: Callable[..., object], ignore: Collection[str]) -> MakeKey:
     """Return what makes the keys of *function*: a template, or the caller's own function *key*.
 
     Raises InvalidArgumentError when a template does not fit the parameters, and InvalidTypeError.
@@ -38,17 +38,17 @@ def key_function(key: object, function: Callable[..., object], ignore: Collectio
         raise InvalidArgumentError("ignore is for a key template; a key function ignores arguments by itself")
 
     def make(args: tuple[object, ...], kwargs: dict[str, object]) -> Key:
-        made: Key = key(*args, **kwargs)
-        return made
+        return key(*args, **kwargs)
 
     return make
 
 
 def refuse_function(function: object, *, is_async: bool) -> None:
     """Raise InvalidTypeError for a function whose results cannot be cached."""
-    if isinstance(function, staticmethod | classmethod) or not callable(function):
-        hint = "; write @staticmethod or @classmethod above cached" if callable(function) else ""
-        raise InvalidTypeError(f"cached decorates a function, not {type(function).__name__}{hint}")
+    kind = type(function)
+    if kind in (staticmethod, classmethod) or not callable(function):
+        hint = "; write @staticmethod or @classmethod above cached" if kind in (staticmethod, classmethod) else ""
+        raise InvalidTypeError(f"cached decorates a function, not {kind.__name__}{hint}")
     target = inspect.unwrap(function)
     if inspect.isgeneratorfunction(target) or inspect.isasyncgenfunction(target):
         raise InvalidTypeError("cached cannot decorate a generator: reading its values consumes them")
@@ -142,9 +142,9 @@ class AsyncCached(Generic[P, T]):
         self,
         function: Callable[P, Awaitable[T]],
         make_key: MakeKey,
-        fetch: Callable[[Key, Callable[[], Awaitable[T]]], Coroutine[Any, Any, T]],  # Any: the loop's own
-        refresh: Callable[[Key, Callable[[], Awaitable[T]]], Coroutine[Any, Any, T]],  # Any: as above
-        delete: Callable[[Key], Coroutine[Any, Any, DeleteResult]],  # Any: as above
+        fetch: Callable[[Key, Callable[[], Awaitable[T]]], Awaitable[T]],
+        refresh: Callable[[Key, Callable[[], Awaitable[T]]], Awaitable[T]],
+        delete: Callable[[Key], Awaitable[DeleteResult]],
         bound: tuple[object, ...] = (),
     ) -> None:
         update_wrapper(self, function)

@@ -1,4 +1,4 @@
-"""What one client needs for `get_or_compute` beside its effects: plans, requests and counts. Pure."""
+"""What one client needs for `get_or_compute` beside its effects: plans, requests and counts."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Single flight within one process: callers that wait for a computation, or for a look at the cache, share its result.
 
-Pure: a flight calls its listeners when it ends. What a listener does (wake a thread, resolve a future) is the client's.
+A flight calls its listeners when it ends. What a listener does (wake a thread, resolve a future) is the client's.
 A registry refers to its flights weakly, and the owner of a flight holds it. So a flight ends with its owner, whatever
 exception came where, and its waiters ask the cache again.
 """

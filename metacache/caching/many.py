@@ -10,7 +10,7 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Final, Generic, TypeAlias, TypeVar, final
 
-from metacache.caching.asking import ASK_MANY, REMOVE_MANY, STORE_MANY, Asked
+from metacache.caching.asking import ASK_MANY, REMOVE_MANY, STORE_MANY, Asked, is_asked
 from metacache.caching.context import begin_computing, end_computing, refuse_own
 from metacache.caching.effects import CallMany, Effects
 from metacache.caching.flights import Flight, Flights
@@ -56,7 +56,7 @@ class _Round(Generic[K, T]):
 
     def add(self, key: K, seen: T | Asked[T]) -> None:
         """Sort one reply in."""
-        if not isinstance(seen, Asked):
+        if not is_asked(seen):
             self.found[key] = seen
         elif not seen.cas or seen.failure is not None:
             self.unsound[key] = seen

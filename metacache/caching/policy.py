@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from concurrent.futures import Executor
 from datetime import timedelta
-from typing import Any, Final, Literal, final
+from typing import Any, Final, Literal, TypeAlias, final
 
 import attrs
 
@@ -24,10 +24,12 @@ LARGEST_SHARE: Final = 0.5  # of the time to live, for refresh-ahead
 LARGEST_JITTER: Final = 0.25
 FOREVER: Final = math.inf
 
-# Validators take Attribute[Any]: attrs types the attribute of a union as that of its first member.
+OnBusy: TypeAlias = Literal["compute", "raise"]
+
+# Attribute[Any] in validators: attrs takes the attribute of a union for that of its first member.
 
 
-def _lease(_: Stampede, field: attrs.Attribute[Any], value: object) -> None:
+def _lease(_: Stampede, field: attrs.Attribute[Any], value: object) -> None:  # Any: as above
     whole = _whole(field.name, value)
     if not SHORTEST_LEASE <= whole <= MAX_RELATIVE:
         raise InvalidArgumentError(
@@ -35,7 +37,7 @@ def _lease(_: Stampede, field: attrs.Attribute[Any], value: object) -> None:
         )
 
 
-def _stale(_: Stampede, field: attrs.Attribute[Any], value: object) -> None:
+def _stale(_: Stampede, field: attrs.Attribute[Any], value: object) -> None:  # Any: as above
     whole = _whole(field.name, value)
     if not 0 <= whole <= MAX_RELATIVE:
         raise InvalidArgumentError(f"Stampede.{field.name} is 0 seconds to 30 days, not {number_text(whole)} seconds")
@@ -49,13 +51,13 @@ def _whole(name: str, value: object) -> int:
     return value
 
 
-def _wait(_: Stampede, field: attrs.Attribute[Any], value: object) -> None:
+def _wait(_: Stampede, field: attrs.Attribute[Any], value: object) -> None:  # Any: as above
     if value is not None:
         number = value.total_seconds() if isinstance(value, timedelta) else value
         check_seconds(f"Stampede.{field.name}", number, LONGEST_WAIT, may_be_zero=True)
 
 
-def _ahead(_: Stampede, field: attrs.Attribute[Any], value: object) -> None:
+def _ahead(_: Stampede, field: attrs.Attribute[Any], value: object) -> None:  # Any: as above
     if isinstance(value, timedelta):
         check_seconds(f"Stampede.{field.name}", value.total_seconds(), MAX_RELATIVE, may_be_zero=True)
         return
@@ -73,7 +75,7 @@ def _share(name: str, value: object, largest: float, of: str) -> None:
         raise InvalidArgumentError(f"{name} is a share from 0 to {largest}{of}, not {number_text(value)}")
 
 
-def _on_busy(_: Stampede, field: attrs.Attribute[str], value: object) -> None:
+def _on_busy(_: Stampede, field: attrs.Attribute[OnBusy], value: object) -> None:
     if value not in ("compute", "raise"):
         raise InvalidArgumentError(f"Stampede.{field.name} is 'compute' or 'raise', not {value!r}")
 
@@ -85,7 +87,7 @@ def _classes(_: Stampede, field: attrs.Attribute[tuple[type[Exception], ...]], v
         raise InvalidTypeError(f"Stampede.{field.name} is a tuple of Exception classes")
 
 
-def _background(_: Stampede, field: attrs.Attribute[Any], value: object) -> None:
+def _background(_: Stampede, field: attrs.Attribute[Any], value: object) -> None:  # Any: as above
     if not isinstance(value, bool | Executor):
         raise InvalidTypeError(f"Stampede.{field.name} is a bool or an Executor, not {type(value).__name__}")
 
@@ -115,7 +117,7 @@ class Stampede:
 
     lease: int | timedelta = attrs.field(default=10, validator=_lease)
     wait: float | timedelta | None = attrs.field(default=None, validator=_wait)
-    on_busy: Literal["compute", "raise"] = attrs.field(default="compute", validator=_on_busy)
+    on_busy: OnBusy = attrs.field(default="compute", validator=_on_busy)
     refresh_ahead: float | timedelta = attrs.field(default=0.1, validator=_ahead)
     serve_stale: int | timedelta = attrs.field(default=0, validator=_stale)
     stale_on: tuple[type[Exception], ...] = attrs.field(default=(Exception,), validator=_classes)

@@ -12,7 +12,7 @@ import math
 import random
 from typing import Final, Generic, TypeVar, final
 
-from metacache.caching.asking import Asked, Asking
+from metacache.caching.asking import Asked, Asking, is_asked
 from metacache.caching.context import begin_computing, end_computing, refuse_own
 from metacache.caching.effects import Call, Effects
 from metacache.caching.flights import Flight, Flights
@@ -115,7 +115,7 @@ class Fetcher(Generic[T]):
         has_waited = False
         until = math.inf
         while True:
-            if not isinstance(found, Asked):
+            if not is_asked(found):
                 return Computed(found, Source.WAITED if has_waited else Source.HIT)
             if not found.cas:
                 await self._refuse_without_cas(call, found)
@@ -358,9 +358,9 @@ class Fetcher(Generic[T]):
                 if again is None:
                     return await self._compute_uncached(call)
                 (seen,) = again
-                if isinstance(seen, Asked) and seen.is_busy and seen.cas == found.cas:
+                if is_asked(seen) and seen.is_busy and seen.cas == found.cas:
                     continue
-                look.finish(seen.as_taken() if isinstance(seen, Asked) else Computed(seen, Source.WAITED))
+                look.finish(seen.as_taken() if is_asked(seen) else Computed(seen, Source.WAITED))
                 return again
         finally:
             look.finish()

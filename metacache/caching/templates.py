@@ -22,7 +22,7 @@ __all__ = ["KeyTemplate"]
 # What percent-encoding leaves as it is (RFC 3986, "Unreserved Characters"), and its own sign.
 UNRESERVED: Final = frozenset(string.ascii_letters + string.digits + "-._~%")
 KINDS: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-_MISSING: Final = inspect.Parameter.empty
+_MISSING: Final[Any] = inspect.Parameter.empty  # Any: it stands for a value
 
 
 class _Field(NamedTuple):
@@ -75,6 +75,7 @@ class KeyTemplate:
             self._signature.bind(*args, **kwargs)  # raises, unless the function has * or ** parameters
         parts: list[str] = []
         for before, name, index, by_name, default in self._fields:
+            value: Any  # Any: an argument of a call
             if 0 <= index < len(args):
                 if kwargs and by_name and name in kwargs:
                     self._signature.bind(*args, **kwargs)  # raises: it was given twice

@@ -13,7 +13,7 @@ from typing import Any, Generic, ParamSpec, Self, final, overload
 
 from typing_extensions import TypeVar, Unpack, override
 
-from metacache.caching.asking import Asked
+from metacache.caching.asking import Asked, is_asked
 from metacache.caching.cached import AsyncCached, key_function, refuse_function
 from metacache.caching.core import function_name
 from metacache.caching.effects import Call
@@ -577,7 +577,7 @@ class AsyncClient(Generic[T]):
             found = await self._run(self._caching.ask(key, factory, policy, ttl, should_cache), deadline=None)
         except MetacacheError as error:
             return (await self._without_cache(error, self._call(key, factory, policy, ttl, should_cache, label))).value
-        if not isinstance(found, Asked):
+        if not is_asked(found):
             return found
         return (await self._fetch(self._call(key, factory, policy, ttl, should_cache, label), found)).value
 
@@ -607,7 +607,7 @@ class AsyncClient(Generic[T]):
         await clear_namespace(*self._tokens(), name)
 
     def _tokens(self) -> tuple[AsyncEffects, Operations[bytes]]:
-        core = Core.of(TOKENS, token_options(self._core.options))
+        core = Core[bytes].of(TOKENS, token_options(self._core.options))
         return AsyncEffects(self._transport, core.options.timeout, core.errors), core.operations
 
     def _call(

@@ -134,7 +134,7 @@ class ErrorPolicy:
         return self.suppresses_all(kind, (error,))
 
     def suppresses_too_large(self, error: MetacacheError) -> bool:
-        """Return whether `get_or_compute` suppresses *error*, a value too large to store; count it as suppressed if so."""
+        """Return whether *error*, a computed value too large to store, is suppressed; count it if so."""
         if READ not in self._suppressed:
             return False
         count_one(self._names, type(error).__name__)
