@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from concurrent.futures import Executor
 from datetime import timedelta
-from typing import Any, Final, Literal, TypeAlias, final
+from typing import Any, Final, Literal, TypeAlias, cast, final
 
 import attrs
 
@@ -81,9 +81,8 @@ def _on_busy(_: Stampede, field: attrs.Attribute[OnBusy], value: object) -> None
 
 
 def _classes(_: Stampede, field: attrs.Attribute[tuple[type[Exception], ...]], value: object) -> None:
-    if not isinstance(value, tuple) or not all(
-        isinstance(each, type) and issubclass(each, Exception) for each in value
-    ):
+    classes = cast("tuple[object, ...]", value) if isinstance(value, tuple) else (None,)  # its members are checked here
+    if not all(isinstance(each, type) and issubclass(each, Exception) for each in classes):
         raise InvalidTypeError(f"Stampede.{field.name} is a tuple of Exception classes")
 
 
