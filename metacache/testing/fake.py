@@ -45,7 +45,7 @@ class _Item:
     used: float
     fetched: bool = False
     stale: bool = False
-    won: bool = False
+    won: bool = False  # a reader has got W: later ones get Z
 
 
 # The flags of a request by letter. The token of a flag without one is b"".
@@ -89,29 +89,38 @@ class FakeServer:
 
     def _mg(self, key: bytes, flags: _Flags, _: bytes, opaque: bytes) -> bytes:
         item = self._find(key)
-        if item is None and b"N" not in flags:
-            return b"EN" + opaque + b"\r\n"
-        state = b" W" if item is None else self._state(item)
+        is_new = item is None
         if item is None:
-            item = self._store(key, b"", 0, self._expiry(flags[b"N"]))
-            item.won = True
-        if b"T" in flags:
-            item.expires = self._expiry(flags[b"T"])
-        start = b"VA %d" % len(item.value) if b"v" in flags else b"HD"
-        reply = _reply(start, self._return_flags(item, flags) + opaque + state, item, flags)
+            if b"N" not in flags:
+                return b"EN" + opaque + b"\r\n"
+            item = self._store(key, b"", 0, None)
+        reply = b"VA %d" % len(item.value) if b"v" in flags else b"HD"
+        wins = False
+        # From left to right, as the server does: `t` before `N` shows that a new item has no TTL.
+        for letter, token in flags.items():
+            if letter == b"T" or (letter == b"N" and is_new):
+                item.expires = self._expiry(token)
+            elif letter == b"R":
+                wins = wins or self._recaches(item, token, is_new=is_new)
+            else:
+                reply += self._return_flag(item, letter)
+        reply += opaque + self._marks(item, wins=wins or is_new) + b"\r\n"
         item.fetched, item.used = True, self._clock()
-        return reply
+        return reply + (item.value + b"\r\n" if b"v" in flags else b"")
 
-    def _state(self, item: _Item) -> bytes:
-        """Return the marks of a stale item or a lease placeholder. The first reader of a stale item gets W."""
-        is_lease = item.won and not item.stale
-        state = b" X" if item.stale else b""
-        if is_lease or (item.stale and item.won):
-            return b" Z" + state
-        if item.stale:
-            item.won = True
-            return state + b" W"
-        return state
+    def _recaches(self, item: _Item, token: bytes, *, is_new: bool) -> bool:
+        """Return whether less is left of the item than *token*: then the reader is to store it again."""
+        before = self._expiry(token)
+        if is_new or item.won or item.expires is None or before is None:
+            return False
+        return math.ceil(item.expires - self._clock()) < math.ceil(before - self._clock())
+
+    def _marks(self, item: _Item, *, wins: bool) -> bytes:
+        """Return Z, X and W. The first reader of a stale item wins, and of several readers only one."""
+        wins = wins or (item.stale and not item.won)
+        marks = b" Z" * item.won + b" X" * item.stale + b" W" * wins
+        item.won = item.won or wins
+        return marks
 
     def _ms(self, key: bytes, flags: _Flags, body: bytes, opaque: bytes) -> bytes:
         item = self._find(key)
@@ -169,7 +178,8 @@ class FakeServer:
         item = self._items[key]
         digits = item.value.strip()
         start = b"VA %d" % len(digits) if b"v" in flags else b"HD"
-        return start + self._return_flags(item, flags) + opaque + b"\r\n" + (digits + b"\r\n" if b"v" in flags else b"")
+        returned = b"".join(self._return_flag(item, letter) for letter in flags)
+        return start + returned + opaque + b"\r\n" + (digits + b"\r\n" if b"v" in flags else b"")
 
     def _add_delta(self, key: bytes, item: _Item, old: int, flags: _Flags) -> None:
         delta = int(flags.get(b"D", b"1"))
@@ -225,18 +235,17 @@ class FakeServer:
     def _idle(self, item: _Item) -> int:
         return int(self._clock() - item.used)
 
-    def _return_flags(self, item: _Item, flags: _Flags) -> bytes:
-        """Return the return flags for *flags*, in the same order."""
-        left = -1 if item.expires is None else math.ceil(item.expires - self._clock())
+    def _return_flag(self, item: _Item, letter: bytes) -> bytes:
+        """Return the return flag for *letter*; nothing if it is not one."""
         tokens = {
             b"f": item.flags,
             b"c": item.cas,
-            b"t": left,
+            b"t": -1 if item.expires is None else math.ceil(item.expires - self._clock()),
             b"s": len(item.value),
             b"h": item.fetched,
             b"l": self._idle(item),
         }
-        return b"".join(b" %b%d" % (letter, tokens[letter]) for letter in flags if letter in tokens)
+        return b" %b%d" % (letter, tokens[letter]) if letter in tokens else b""
 
 
 def _number_in(key: bytes, item: _Item) -> int | None:
@@ -262,10 +271,6 @@ _leading_number = re.compile(rb"\s*([+-]?)(\d+)(?=[\s\0]|\Z)").match
 def _size(key: bytes, item: _Item) -> int:
     """Return the number of bytes that an item takes in a server, with header, key and CAS."""
     return 56 + len(key) + 1 + (4 if item.flags else 0) + len(item.value) + 2
-
-
-def _reply(start: bytes, flags: bytes, item: _Item, asked: _Flags) -> bytes:
-    return start + flags + b"\r\n" + (item.value + b"\r\n" if b"v" in asked else b"")
 
 
 _Command = Callable[[FakeServer, bytes, _Flags, bytes, bytes], bytes]

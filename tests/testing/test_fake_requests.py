@@ -161,8 +161,11 @@ def flags_of(*choices: Sequence[Flags]) -> st.SearchStrategy[Flags]:
 
 @st.composite
 def gets(draw: st.DrawFn) -> Step:
-    flags = draw(flags_of([{}, {"ttl": 0}, {"ttl": 1000}], [{}, {}, {"vivify": 30}]))
-    return Step(commands.meta_get, {**flags, **draw(returned())})
+    """A get with all flags in any order: the server executes them from left to right."""
+    recaches: list[Flags] = [{}, {}, {"recache": 20}, {"recache": 500}, {"recache": 2_592_000}, {"recache": 2_592_001}]
+    flags = draw(flags_of([{}, {"ttl": 0}, {"ttl": 1000}], [{}, {}, {"vivify": 30}], recaches))
+    order = draw(st.permutations([*{**flags, **draw(returned())}.items()]))
+    return Step(commands.meta_get, dict(order))
 
 
 GUARDS: Final = st.sampled_from([None, None, -1, -1, -2, 0])
