@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from typing import Final, TypeAlias, TypeVar, final
 
 import attrs
@@ -39,7 +40,14 @@ BATCH: Final = 100  # keys of a get_many and a set_many
 VALUE_SIZE: Final = 100  # bytes
 
 # The number of keys of each operation.
-OPERATIONS: Final[dict[str, int]] = {"get": 1, "set": 1, "get_many": BATCH, "set_many": BATCH}
+OPERATIONS: Final[dict[str, int]] = {
+    "get": 1,
+    "set": 1,
+    "get_many": BATCH,
+    "set_many": BATCH,
+    "get_or_compute": 1,
+    "cached": 1,
+}
 
 Repeat: TypeAlias = Callable[[int], None]
 """Does one operation the given number of times."""
@@ -131,7 +139,16 @@ def set_up_cluster(node: Node, stack: ExitStack) -> Mapping[str, Repeat]:
 def _metacache(transport: Transport, stack: ExitStack) -> Mapping[str, Repeat]:
     client = stack.enter_context(Client(transport))
     client.set_many(VALUES)
-    return _four_operations(client.get, client.set, client.get_many, client.set_many)
+
+    @client.cached("benchmark:{number}")
+    def cached(number: int) -> bytes:
+        raise AssertionError(f"the value of {number} is there")
+
+    return {
+        **_four_operations(client.get, client.set, client.get_many, client.set_many),
+        "get_or_compute": repeat_two(client.get_or_compute, KEY, partial(cached.__wrapped__, BATCH // 2)),
+        "cached": repeat_one(cached, BATCH // 2),
+    }
 
 
 def set_up_pymemcache(node: Node, stack: ExitStack) -> Mapping[str, Repeat]:
@@ -182,7 +199,14 @@ SUBJECTS: Final = (
     Subject(
         CONNECTION,
         set_up_connection,
-        {"get": 20_000, "set": 16_500, "get_many": 9_000, "set_many": 7_000},
+        {
+            "get": 20_000,
+            "set": 16_500,
+            "get_many": 9_000,
+            "set_many": 7_000,
+            "get_or_compute": 24_000,
+            "cached": 38_000,
+        },
     ),
     Subject("metacache, Pool", set_up_pool, above=(CONNECTION, 3_000)),
     Subject("metacache, Cluster", set_up_cluster, {"get": 26_000, "set": 22_000}),

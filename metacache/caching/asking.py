@@ -29,13 +29,14 @@ from metacache.protocol.keys import K, Key, WireKey
 from metacache.protocol.replies import Reply, find_flag
 from metacache.transports.base import Batch, Operation, Verb
 
-__all__ = ["Asked", "Asking", "is_asked"]
+__all__ = ["Asked", "Asking", "is_asked", "read_cas"]
 
 T = TypeVar("T")
 
 ASK: Final = Verb("get_or_compute", commands.MG_VALUE, is_read=True)
 ASK_MANY: Final = Verb("get_or_compute_many", commands.MG_VALUE, is_read=True)
 SHORTEN: Final = Verb("get_or_compute", commands.MG)
+SHORTEN_MANY: Final = Verb("get_or_compute_many", commands.MG)
 STORE: Final = Verb("get_or_compute", commands.MS)
 REMOVE: Final = Verb("get_or_compute", commands.MD)
 STORE_MANY: Final = Verb("get_or_compute_many", commands.MS)
@@ -74,11 +75,6 @@ class Asked(NamedTuple, Generic[T]):
     is_stale: bool
     is_placeholder: bool
     failure: DecodeError | None
-
-    @property
-    def is_busy(self) -> bool:
-        """True while another caller computes the value and there is no old one."""
-        return self.is_placeholder and not self.won
 
     def as_taken(self) -> Asked[T]:
         """Return the same as other callers see it."""
@@ -129,11 +125,6 @@ class Asking(Generic[T]):
         """mg key v f c t N… [R…]."""
         raw, token, base64 = wire
         return operation(ASK, key, raw, b"mg %b%b%b" % (token, base64, flags), None, self.read)
-
-    def look(self, key: Key, wire: WireKey, flags: bytes) -> Operation[Asked[T]]:
-        """Ask as `ask` does, for the CAS of a fresh value too."""
-        raw, token, base64 = wire
-        return operation(ASK, key, raw, b"mg %b%b%b" % (token, base64, flags), None, lambda reply: self.asked(*reply))
 
     def read(self, reply: Reply) -> T | Asked[T]:
         """Return the value if it is fresh and no flag is set on it; else what the server says of it."""
@@ -205,9 +196,18 @@ class Asking(Generic[T]):
 
     def shorten(self, key: Key, wire: WireKey, life: int) -> Operation[int | None]:
         """mg key T… c. Its result is the CAS, None when there is no item."""
+        return operation(SHORTEN, key, wire[0], self.shorten_head(wire, life), None, read_cas)
+
+    def shorten_head(self, wire: WireKey, life: int) -> bytes:
+        """Return the request line of `shorten`."""
+        _, token, base64 = wire
+        return b"mg %b%b%b%b" % (token, base64, TTL % exptime(life, self._clock()), CAS_FLAGS)
+
+    @staticmethod
+    def invalidate(key: Key, wire: WireKey) -> Operation[bool]:
+        """md key I: whatever was computed before is not stored any more, and the next reader wins."""
         raw, token, base64 = wire
-        flags = TTL % exptime(life, self._clock()) + CAS_FLAGS
-        return operation(SHORTEN, key, raw, b"mg %b%b%b" % (token, base64, flags), None, _read_cas)
+        return operation(REMOVE, key, raw, b"md %b%b%b" % (token, base64, INVALIDATE), None, read_done)
 
     def remove(self, key: Key, wire: WireKey, cas: int) -> Operation[DeleteResult]:
         """md key C…."""
@@ -235,7 +235,8 @@ class Asking(Generic[T]):
         return b"md %b%b%b%b%b" % (token, base64, CAS % cas, INVALIDATE, life)
 
 
-def _read_cas(reply: Reply) -> int | None:
+def read_cas(reply: Reply) -> int | None:
+    """Return the CAS in a reply to mg; None for a miss."""
     tokens, _ = reply
     return None if tokens[0] == b"EN" else _number(tokens[1:], b"c")
 

@@ -3,39 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from contextvars import ContextVar, Token
-from typing import TypeAlias
+from contextvars import ContextVar
+from typing import Final, final
 
 from metacache.errors import BusyError
 from metacache.protocol.keys import K
 
-__all__ = ["begin_computing", "end_computing", "refuse_own"]
-
-_Keys: TypeAlias = frozenset[tuple[int, bytes]]
-
-# The id of the client's flights, and a routing key.
-_computing: ContextVar[_Keys] = ContextVar("metacache_computing", default=frozenset())
+__all__ = ["begin_computing", "computing", "end_computing", "refuse_own"]
 
 
-def begin_computing(owner: object, raws: Collection[bytes]) -> Token[_Keys]:
-    """Note that the caller computes the keys *raws* of the client that *owner* belongs to."""
-    return _computing.set(_computing.get() | {(id(owner), raw) for raw in raws})
+@final
+class Computation:
+    """A factory that runs. Tasks that it starts inherit it, and may outlive it: then it refuses nothing any more."""
+
+    __slots__ = ("is_running", "outer", "owner", "raws")
+
+    def __init__(self, owner: object, raws: Collection[bytes], outer: Computation | None) -> None:
+        self.owner: object = owner
+        self.raws = frozenset(raws)
+        self.outer = outer
+        self.is_running = True
 
 
-def end_computing(token: Token[_Keys]) -> None:
+_computing: ContextVar[Computation | None] = ContextVar("metacache_computing", default=None)
+
+computing: Final = _computing.get
+"""Return the innermost computation of the running task or thread; None if there is none."""
+
+
+def begin_computing(owner: object, raws: Collection[bytes]) -> Computation:
+    """Note that the caller computes the keys *raws* of *owner*: what a client shares with its views."""
+    began = Computation(owner, raws, _computing.get())
+    _computing.set(began)
+    return began
+
+
+def end_computing(began: Computation) -> None:
     """End what `begin_computing` began."""
-    _computing.reset(token)
+    began.is_running = False
+    # The garbage collector may close a coroutine in the context of another task, which this must not change.
+    if _computing.get() is began:
+        _computing.set(began.outer)
 
 
 def refuse_own(owner: object, operation: str, keys: Mapping[K, bytes]) -> None:
     """Raise BusyError if the caller computes one of *keys*, routing keys by the caller's keys, right now."""
-    known = _computing.get()
-    if not known:
-        return
-    for key, raw in keys.items():
-        if (id(owner), raw) in known:
-            raise BusyError(
-                "the factory of this key asks for the key itself, whose value it is computing",
-                operation=operation,
-                key=key,
-            )
+    each = _computing.get()
+    while each is not None:
+        if each.is_running and each.owner is owner:
+            for key in keys:
+                if keys[key] in each.raws:
+                    raise BusyError(
+                        "the factory of this key asks for the key itself, whose value it is computing",
+                        operation=operation,
+                        key=key,
+                    )
+        each = each.outer

@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any, Final, Generic, TypeVar, final
 
 from metacache.caching.asking import ASK, ASK_MANY, Asked, Asking
+from metacache.caching.context import computing, refuse_own
 from metacache.caching.effects import Call, CallMany
 from metacache.caching.policy import Plan, Stampede
 from metacache.caching.statistics import ComputationCounts
@@ -66,7 +67,10 @@ class Caching(Generic[T]):
     def ask(
         self, key: Key, factory: object, policy: Stampede, ttl: Ttl | Default, should_cache: object
     ) -> Operation[T | Asked[T]]:
-        """Return the first ask of a call. Raises InvalidTypeError and InvalidArgumentError for a bad argument."""
+        """Return the first ask of a call.
+
+        Raises InvalidTypeError and InvalidArgumentError for a bad argument, and BusyError inside the factory of *key*.
+        """
         if not callable(factory) or should_cache is not None:
             _check_functions(ASK.name, factory, should_cache)
         if not isinstance(ttl, _TTLS):
@@ -74,6 +78,8 @@ class Caching(Generic[T]):
         _, flags, _ = self._plans.get((id(policy), ttl, type(ttl))) or self._plan(policy, ttl, key)
         raw = self._keys.plain(key)
         wire = (raw, raw, b"") if raw is not None and len(raw) <= MAX_KEY else self.asking.encode(key)
+        if computing() is not None:
+            refuse_own(self.computations, ASK.name, {key: wire[0]})
         return self.asking.ask(key, wire, flags)
 
     def call(
@@ -105,7 +111,10 @@ class Caching(Generic[T]):
         ttl: Ttl | Default,
         should_cache: Callable[[T], bool] | None,
     ) -> CallMany[K, T]:
-        """Return the arguments of a `get_or_compute_many`. Raises InvalidTypeError and InvalidArgumentError."""
+        """Return the arguments of a `get_or_compute_many`.
+
+        Raises InvalidTypeError and InvalidArgumentError, and BusyError inside the factory of one of *keys*.
+        """
         _check_functions(ASK_MANY.name, factory, should_cache)
         with error_context(ASK_MANY):
             given = distinct_keys(keys)
@@ -121,6 +130,7 @@ class Caching(Generic[T]):
                 wires[key] = wire
             else:
                 aliases[key] = owner
+        refuse_own(self.computations, ASK_MANY.name, {key: wire[0] for key, wire in wires.items()})
         return CallMany(wires, aliases, flags, factory, plan, should_cache, f"factory {function_name(factory)}")
 
     def check(self, policy: Stampede, ttl: Ttl | Default, should_cache: object) -> None:

@@ -7,29 +7,32 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final, Generic, TypeAlias, TypeVar, final
 
-from metacache.caching.asking import ASK_MANY, REMOVE_MANY, STORE_MANY, Asked, is_asked
-from metacache.caching.context import begin_computing, end_computing, refuse_own
-from metacache.caching.effects import CallMany, Effects
-from metacache.caching.flights import Flight, Flights
+from metacache.caching.asking import ASK_MANY, REMOVE_MANY, SHORTEN_MANY, STORE_MANY, Asked, is_asked, read_cas
+from metacache.caching.context import begin_computing, end_computing
+from metacache.caching.effects import CallMany
+from metacache.caching.flights import Flight
 from metacache.caching.recipe import (
     ASK_AGAIN,
     COMPUTE,
     FIRST_LOOK,
     LAST_LOOK,
     OVERTIME,
+    UNCACHED,
     Fetcher,
     log_covered,
     log_kept,
+    shorter_life,
 )
 from metacache.errors import BatchError, BusyError, InvalidTypeError, MetacacheError, ServerError
 from metacache.interrupts import is_from_handler, is_injected
-from metacache.operations.policies import MISS, READ, ErrorPolicy
+from metacache.operations.policies import MISS, READ
 from metacache.operations.results import Computed, Source
 from metacache.protocol.keys import K, WireKey
-from metacache.transports.base import Batch
+from metacache.protocol.windows import Replies
+from metacache.transports.base import Batch, Verb
 
 __all__ = ["ManyFetcher"]
 
@@ -37,7 +40,7 @@ T = TypeVar("T")
 
 STORED: Final = b"HD"
 
-_Flights: TypeAlias = Mapping[K, Flight[Computed[T] | Asked[T]]]
+_Flights: TypeAlias = dict[K, Flight[Computed[T] | Asked[T]]]
 
 
 @final
@@ -71,47 +74,44 @@ class _Round(Generic[K, T]):
 
 
 @final
-class ManyFetcher(Generic[T]):
-    """Runs `get_or_compute_many` for one client; *fetcher* runs its `get_or_compute`."""
+class ManyFetcher(Generic[K, T]):
+    """Runs one `get_or_compute_many` of a client, whose `get_or_compute` *fetcher* runs."""
 
-    __slots__ = ("_effects", "_errors", "_fetcher", "_flights")
+    __slots__ = ("_asking", "_call", "_counts", "_effects", "_ends", "_errors", "_flights")
 
-    def __init__(self, fetcher: Fetcher[T]) -> None:
-        self._fetcher = fetcher
-        self._effects: Effects = fetcher.effects
-        self._flights: Flights[Computed[T] | Asked[T]] = fetcher.flights
-        self._errors: ErrorPolicy = fetcher.errors
+    def __init__(self, fetcher: Fetcher[T], call: CallMany[K, T]) -> None:
+        self._asking = fetcher.asking
+        self._counts = fetcher.counts
+        self._effects = fetcher.effects
+        self._errors = fetcher.errors
+        self._flights = fetcher.flights
+        self._call = call
+        # When the old values whose lives were shortened were to expire.
+        self._ends: dict[K, float] = {}
 
-    async def fetch(self, call: CallMany[K, T]) -> dict[K, T]:
+    async def fetch(self) -> dict[K, T]:
         """Return the values by key, without those that the factory left out."""
+        call = self._call
         results: dict[K, T] = {}
         pending = dict(call.wires)
         until, pause = math.inf, FIRST_LOOK
         while pending:
-            seen = await self._ask(call, pending)
+            seen = await self._ask(pending)
             results.update(seen.found)
-            await self._end_if_unsound(call, seen, results)
-            try:
-                lost = await self._shorten(call, seen.won)
-            except BaseException as error:
-                if not isinstance(error, GeneratorExit):
-                    await self._give_back(call, seen.won)
-                raise
+            await self._end_if_unsound(seen, results)
+            lost = await self._shorten(seen.won)
             won = {key: each for key, each in seen.won.items() if key not in lost}
-            if won or seen.failed:
-                results.update(await self._compute(call, won, uncached=list(seen.failed)))
-            if seen.undecodable:
-                await self._remove(call, seen.undecodable)
+            results.update(await self._compute(won, dict.fromkeys(seen.failed), UNCACHED))
+            await self._remove(seen.undecodable)
             pending = {key: call.wires[key] for key in (*seen.undecodable, *lost, *seen.busy)}
             if seen.undecodable or lost or not pending:
                 continue
-            refuse_own(self._flights, ASK_MANY.name, {key: call.wires[key][0] for key in pending})
             now = self._effects.now()
             until = min(until, now + call.plan.wait)
             if now >= until:
-                results.update(await self._overtime(call, seen.busy))
+                results.update(await self._overtime(seen.busy))
                 break
-            joined = await self._wait(call, seen.busy, min(pause, until - now))
+            joined = await self._wait(seen.busy, min(pause, until - now))
             results.update(joined)
             pending = {key: wire for key, wire in pending.items() if key not in joined}
             pause = min(2 * pause, LAST_LOOK)
@@ -122,26 +122,26 @@ class ManyFetcher(Generic[T]):
 
     # --- asking ------------------------------------------------------------------------------------------------------
 
-    async def _ask(self, call: CallMany[K, T], wires: Mapping[K, WireKey]) -> _Round[K, T]:
+    async def _ask(self, wires: Mapping[K, WireKey]) -> _Round[K, T]:
         seen: _Round[K, T] = _Round()
-        replies = await self._effects.run_batch(self._fetcher.asking.ask_many(wires, call.flags))
+        replies = await self._effects.run_batch(self._asking.ask_many(wires, self._call.flags))
         for index, key in enumerate(wires):
             error = replies.errors.get(index)
             if error is None:
                 tokens = replies.headers[index].split(b" ")
-                seen.add(key, self._fetcher.asking.read((tokens, replies.values[index])))
+                seen.add(key, self._asking.read((tokens, replies.values[index])))
             else:
                 seen.failed[key] = error.locate(operation=ASK_MANY.name)
         return seen
 
-    async def _end_if_unsound(self, call: CallMany[K, T], seen: _Round[K, T], results: Mapping[K, T]) -> None:
+    async def _end_if_unsound(self, seen: _Round[K, T], results: Mapping[K, T]) -> None:
         """Raise what ends the whole call; give back what it has won before."""
         errors = dict(seen.failed)
         self._errors.count(errors.values())
         is_forgiven = not errors or self._errors.suppresses_all(READ, errors.values())
         if is_forgiven and not seen.unsound:
             return
-        await self._give_back(call, {**seen.won, **{key: each for key, each in seen.unsound.items() if each.won}})
+        await self._give_back({**seen.won, **{key: each for key, each in seen.unsound.items() if each.won}})
         for key, each in seen.unsound.items():
             raise (
                 each.failure.locate(operation=ASK_MANY.name, key=key)
@@ -154,162 +154,213 @@ class ManyFetcher(Generic[T]):
             )
         raise BatchError(results=results, errors=errors, operation=ASK_MANY.name)
 
-    async def _shorten(self, call: CallMany[K, T], won: Mapping[K, Asked[T]]) -> list[K]:
-        """Shorten the lives of old values; return the keys that hold another item by now."""
-        return [
+    async def _shorten(self, won: Mapping[K, Asked[T]]) -> set[K]:
+        """Shorten the lives of old values; return the keys that hold another item by now, or may do so."""
+        lives = {key: shorter_life(self._call.plan, each) for key, each in won.items()}
+        heads = {
+            key: self._asking.shorten_head(self._call.wires[key], life)
+            for key, life in lives.items()
+            if life is not None
+        }
+        if not heads:
+            return set()
+        now = self._effects.now()
+        self._ends.update({key: now + won[key].left for key in heads})
+        try:
+            replies = await self._effects.run_batch(self._batch(SHORTEN_MANY, heads))
+        except GeneratorExit:
+            raise  # a closed coroutine may await nothing
+        except BaseException:
+            await self._give_back(won)
+            raise
+        return {
             key
-            for key, each in won.items()
-            if await self._fetcher.shorten(key, call.wires[key], call.plan, each) is None
-        ]
+            for index, key in enumerate(heads)
+            # After an error it is unknown which item is there: the next ask shows it.
+            if index in replies.errors or read_cas((replies.headers[index].split(b" "), None)) != won[key].cas
+        }
 
     # --- computing ---------------------------------------------------------------------------------------------------
 
-    async def _compute(
-        self, call: CallMany[K, T], won: Mapping[K, Asked[T]], *, uncached: Sequence[K] = (), kind: str = COMPUTE
-    ) -> dict[K, T]:
-        """Compute the values of the keys in *won* and *uncached*, and store those of *won*."""
-        started = {key: self._flights.start((call.wires[key][0], each.cas, kind)) for key, each in won.items()}
-        flights = {key: flight for key, (flight, is_owner) in started.items() if is_owner}
-        try:
-            return await self._compute_and_store(call, won, [*won, *uncached], flights)
-        finally:
-            for flight in flights.values():
-                flight.finish()  # with nothing: waiters ask again
+    async def _compute(self, won: Mapping[K, Asked[T]], others: Mapping[K, Asked[T] | None], kind: str) -> dict[K, T]:
+        """Compute the values of the keys in *won*, and once a process those of *others*; store what has a CAS."""
+        results: dict[K, T] = {}
+        while won or others:
+            guards = {**won, **others}
+            started = {key: self._flights.start(self._flight_key(key, guards[key], won, kind)) for key in guards}
+            own = {key: flight for key, (flight, is_owner) in started.items() if is_owner}
+            keys = [key for key in guards if key in own or key in won]
+            try:
+                if keys:
+                    guarded = {key: each for key in keys if (each := guards[key]) is not None}
+                    results.update(await self._compute_and_store(keys, guarded, won, own))
+            finally:
+                for flight in own.values():
+                    flight.finish()  # with nothing: waiters ask again
+            met = {key: started[key][0] for key in guards if key not in keys}
+            for flight in met.values():
+                await self._effects.wait(flight, ASK_AGAIN)
+            results.update(self._joined(met))
+            won, others = {}, {key: others[key] for key in met if key not in results}
+        return results
+
+    def _flight_key(
+        self, key: K, seen: Asked[T] | None, won: Mapping[K, Asked[T]], kind: str
+    ) -> tuple[bytes, int, str]:
+        return self._call.wires[key][0], 0 if seen is None else seen.cas, COMPUTE if key in won else kind
 
     async def _compute_and_store(
-        self, call: CallMany[K, T], won: Mapping[K, Asked[T]], keys: list[K], flights: _Flights[K, T]
+        self, keys: list[K], guarded: Mapping[K, Asked[T]], won: Mapping[K, Asked[T]], flights: _Flights[K, T]
     ) -> dict[K, T]:
+        """Compute *keys*; store those in *guarded*; *won* are the leases to give back if that fails."""
+        call = self._call
         began = self._effects.now()
-        refuse_own(self._flights, ASK_MANY.name, {key: call.wires[key][0] for key in keys})
         try:
-            made = await self._run_factory(call, keys)
-            wanted = [key for key in won if key in made and (call.should_cache is None or call.should_cache(made[key]))]
-            batch = self._store_batch(call, {key: won[key] for key in wanted}, made)
+            made = await self._run_factory(keys)
+            wanted = {
+                key: each
+                for key, each in guarded.items()
+                if key in made and (call.should_cache is None or call.should_cache(made[key]))
+            }
+            batch = self._store_batch(wanted, made)
         except GeneratorExit:
             raise  # a closed coroutine may await nothing
         except BaseException as error:
-            return await self._after_failure(call, won, keys, flights, error)
-        await self._remove(call, {key: each for key, each in won.items() if key not in wanted})
-        stored = await self._store(call, wanted, batch, made, began) if wanted else frozenset[K]()
+            return await self._after_failure(won, keys, flights, error)
+        await self._remove({key: each for key, each in won.items() if key not in wanted})
+        stored = await self._store(wanted, won, batch, made, began)
         for key, value in made.items():
             source = Source.COMPUTED if key in stored else Source.UNSTORED
-            self._fetcher.counts.count(source)
+            self._counts.count(source)
             if key in flights:
                 flights[key].finish(Computed(value, source))
         return made
 
-    async def _run_factory(self, call: CallMany[K, T], keys: list[K]) -> dict[K, T]:
-        token = begin_computing(self._flights, [call.wires[key][0] for key in keys])
+    async def _run_factory(self, keys: list[K]) -> dict[K, T]:
+        call = self._call
+        began = begin_computing(self._counts, [call.wires[key][0] for key in keys])
         try:
             made = await self._effects.compute(lambda: call.factory(list(keys)))
         finally:
-            end_computing(token)
+            end_computing(began)
         if not isinstance(made, Mapping):
             raise InvalidTypeError(
                 f"the factory returns a mapping of values by key, not {type(made).__name__}", operation=ASK_MANY.name
             )
         return {key: made[key] for key in keys if key in made}
 
-    def _store_batch(self, call: CallMany[K, T], won: Mapping[K, Asked[T]], made: Mapping[K, T]) -> Batch:
+    def _store_batch(self, wanted: Mapping[K, Asked[T]], made: Mapping[K, T]) -> Batch:
+        call = self._call
         parts = [
-            self._fetcher.asking.store_parts(key, call.wires[key], made[key], call.plan.life(random.random()), each.cas)
-            for key, each in won.items()
+            self._asking.store_parts(key, call.wires[key], made[key], call.plan.life(random.random()), each.cas)
+            for key, each in wanted.items()
         ]
         raws, heads, bodies = ([part[index] for part in parts] for index in range(3))
-        return Batch(STORE_MANY, list(won), raws, heads, bodies)
+        return Batch(STORE_MANY, list(wanted), raws, heads, bodies)
 
     async def _store(
-        self, call: CallMany[K, T], keys: Sequence[K], batch: Batch, made: Mapping[K, T], began: float
+        self,
+        wanted: Mapping[K, Asked[T]],
+        won: Mapping[K, Asked[T]],
+        batch: Batch,
+        made: Mapping[K, T],
+        began: float,
     ) -> frozenset[K]:
-        """Store *batch*, the values of *keys* in *made*; return which keys were stored."""
-        replies = await self._effects.run_batch(batch)
+        """Store *batch*, the values of the keys in *wanted*; return which keys were stored."""
+        keys = list(wanted)
+        replies = await self._effects.run_batch(batch) if keys else Replies()
         errors = {keys[index]: error.locate(operation=STORE_MANY.name) for index, error in replies.errors.items()}
         if errors:
             self._errors.count(errors.values())
             if not self._errors.suppresses_all(READ, errors.values()):
+                await self._give_back({key: won[key] for key in errors if key in won})
                 raise BatchError(results=made, errors=errors, operation=STORE_MANY.name)
         stored = [key for key, header in zip(keys, replies.headers, strict=True) if header[:2] == STORED]
-        if len(stored) + len(errors) < len(keys) and self._effects.now() - began > call.plan.lease:
-            self._fetcher.counts.log_slow(call.label, call.plan.lease)
+        if len(stored) + len(errors) < len(keys):
+            self._counts.note_refused(self._call.label, self._effects.now() - began, self._call.plan.lease)
         return frozenset(stored)
 
     async def _after_failure(
-        self,
-        call: CallMany[K, T],
-        won: Mapping[K, Asked[T]],
-        keys: list[K],
-        flights: _Flights[K, T],
-        error: BaseException,
+        self, won: Mapping[K, Asked[T]], keys: list[K], flights: _Flights[K, T], error: BaseException
     ) -> dict[K, T]:
         """Give all leases back after *error*; then raise it, or return the old values if they cover all of *keys*."""
         is_failure = isinstance(error, Exception) and not is_from_handler(error)
         try:
-            await self._give_back(call, won)
+            await self._give_back(won)
         finally:
             if isinstance(error, Exception) and is_failure:
-                self._fetcher.counts.count_failure(error)
+                self._counts.count_failure(error)
                 for flight in flights.values():
                     flight.finish(failure=error)
         old = {key: each.value for key, each in won.items() if each.value is not MISS}
-        if not is_failure or len(old) < len(keys) or not isinstance(error, call.plan.policy.stale_on):
+        if not is_failure or len(old) < len(keys) or not isinstance(error, self._call.plan.policy.stale_on):
             raise error
-        log_covered(call.label, error)
+        log_covered(self._call.label, error)
         for _ in old:
-            self._fetcher.counts.count(Source.STALE)
+            self._counts.count(Source.STALE)
         return old
 
     # --- giving back -------------------------------------------------------------------------------------------------
 
-    async def _give_back(self, call: CallMany[K, T], won: Mapping[K, Asked[T]]) -> None:
+    async def _give_back(self, won: Mapping[K, Asked[T]]) -> None:
         """Delete placeholders; let old values live on, with a win for the next reader."""
-        asking = self._fetcher.asking
-        heads = [
-            asking.remove_head(call.wires[key], each.cas)
-            if each.value is MISS
-            else asking.give_back_head(call.wires[key], each.cas, None)
-            for key, each in won.items()
-        ]
-        await self._delete(call, list(won), heads)
+        await self._delete({key: self._give_back_head(key, each) for key, each in won.items()})
 
-    async def _remove(self, call: CallMany[K, T], items: Mapping[K, Asked[T]]) -> None:
-        heads = [self._fetcher.asking.remove_head(call.wires[key], each.cas) for key, each in items.items()]
-        await self._delete(call, list(items), heads)
+    def _give_back_head(self, key: K, each: Asked[T]) -> bytes:
+        wire = self._call.wires[key]
+        if each.value is MISS and each.failure is None:
+            return self._asking.remove_head(wire, each.cas)
+        ends = self._ends.get(key)
+        return self._asking.give_back_head(wire, each.cas, None if ends is None else ends - self._effects.now())
 
-    async def _delete(self, call: CallMany[K, T], keys: list[K], heads: list[bytes]) -> None:
-        if not keys:
+    async def _remove(self, items: Mapping[K, Asked[T]]) -> None:
+        await self._delete(
+            {key: self._asking.remove_head(self._call.wires[key], each.cas) for key, each in items.items()}
+        )
+
+    async def _delete(self, heads: Mapping[K, bytes]) -> None:
+        if not heads:
             return
         try:
-            await self._effects.run_batch(Batch(REMOVE_MANY, keys, [call.wires[key][0] for key in keys], heads))
+            await self._effects.run_batch(self._batch(REMOVE_MANY, heads))
         except MetacacheError as error:
             if is_injected(error):
                 raise
             log_kept(error)
 
+    def _batch(self, verb: Verb, heads: Mapping[K, bytes]) -> Batch:
+        return Batch(verb, list(heads), [self._call.wires[key][0] for key in heads], list(heads.values()))
+
     # --- waiting -----------------------------------------------------------------------------------------------------
 
-    async def _wait(self, call: CallMany[K, T], busy: Mapping[K, Asked[T]], seconds: float) -> dict[K, T]:
+    async def _wait(self, busy: Mapping[K, Asked[T]], seconds: float) -> dict[K, T]:
         """Wait a little; return the values that callers of this process have computed."""
-        flights = {key: self._flights.find((call.wires[key][0], each.cas, COMPUTE)) for key, each in busy.items()}
+        flights = {key: self._flights.find((self._call.wires[key][0], busy[key].cas, COMPUTE)) for key in busy}
         own = {key: flight for key, flight in flights.items() if flight is not None}
         if len(own) < len(busy):
             await self._effects.sleep(random.uniform(seconds / 2, seconds))
         elif own:
-            await self._effects.wait(next(iter(own.values())), max(seconds, min(ASK_AGAIN, call.plan.wait)))
+            await self._effects.wait(next(iter(own.values())), max(seconds, min(ASK_AGAIN, self._call.plan.wait)))
+        return self._joined(own)
+
+    def _joined(self, flights: Mapping[K, Flight[Computed[T] | Asked[T]]]) -> dict[K, T]:
+        """Return the values of the *flights* that have one; raise the failure of one that failed."""
         joined: dict[K, T] = {}
-        for key, flight in own.items():
+        for key, flight in flights.items():
             if flight.failure is not None:
                 raise flight.failure
             if isinstance(flight.result, Computed):
-                self._fetcher.counts.count(Source.WAITED)
+                self._counts.count(Source.WAITED)
                 joined[key] = flight.result.value
         return joined
 
-    async def _overtime(self, call: CallMany[K, T], busy: Mapping[K, Asked[T]]) -> dict[K, T]:
+    async def _overtime(self, busy: Mapping[K, Asked[T]]) -> dict[K, T]:
         """Raise BusyError, or compute although other callers have the leases."""
+        call = self._call
         if call.plan.policy.on_busy == "raise":
             raise BusyError(
                 f"other callers have computed the values for longer than {call.plan.wait:g} seconds",
                 operation=ASK_MANY.name,
                 key=next(iter(busy)),
             )
-        return await self._compute(call, busy, kind=OVERTIME)
+        return await self._compute({}, busy, OVERTIME)

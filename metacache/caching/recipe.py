@@ -22,10 +22,9 @@ from metacache.errors import BusyError, MetacacheError, ServerError, ValueTooLar
 from metacache.interrupts import is_from_handler, is_injected
 from metacache.operations.policies import MISS, READ, ErrorPolicy
 from metacache.operations.results import Computed, Source, StoreResult
-from metacache.protocol.keys import Key, WireKey
 from metacache.transports.base import Operation
 
-__all__ = ["Fetcher", "log_covered", "log_kept"]
+__all__ = ["Fetcher", "log_covered", "log_kept", "shorter_life"]
 
 logger = logging.getLogger("metacache.caching")
 
@@ -81,29 +80,19 @@ class Fetcher(Generic[T]):
         return computed
 
     async def refresh(self, call: Call[T]) -> Computed[T]:
-        """Compute the value of *call* now and store it, whatever is in the cache, and count its source."""
-        self._refuse_own(call)
-        seen = await self._try(self.asking.look(call.key, call.wire, call.flags))
-        found = None if seen is None else seen[0]
-        if found is not None and not found.cas:
-            await self._refuse_without_cas(call, found)
-        try:
-            computed = await self._compute_alone(call, found, Flight())
-        except GeneratorExit:
-            raise  # a closed coroutine may await nothing
-        except BaseException:
-            if found is not None and found.won:
-                await self._end_lease(call, found, None)
-            raise
+        """Compute the value of *call* now and store it, whatever is in the cache, and count its source.
+
+        The item is marked stale first: so no computation that began before is stored, and one caller wins. Another
+        caller's win after that counts as a computation that began after this call.
+        """
+        refuse_own(self.counts, "refresh", {call.key: call.wire[0]})
+        marked = await self._try(self.asking.invalidate(call.key, call.wire))
+        found = None if marked is None else await self.ask(call)
+        if found is None:
+            return await self.get_uncached(call)
+        computed = await self._get(call, found[0], takes_old=False)
         self.counts.count(computed.source)
         return computed
-
-    async def _end_lease(self, call: Call[T], found: Asked[T], left: float | None) -> None:
-        """Let the next caller compute: remove a placeholder, or keep the old value for *left* seconds with a win."""
-        if found.value is MISS:
-            await self._remove_quietly(call, found)
-        else:
-            await self._give_back_quietly(call, found, left)
 
     async def get_uncached(self, call: Call[T]) -> Computed[T]:
         """Compute the value of *call*, whose ask failed, and count its source."""
@@ -111,7 +100,7 @@ class Fetcher(Generic[T]):
         self.counts.count(computed.source)
         return computed
 
-    async def _get(self, call: Call[T], found: T | Asked[T]) -> Computed[T]:
+    async def _get(self, call: Call[T], found: T | Asked[T], *, takes_old: bool = True) -> Computed[T]:
         has_waited = False
         until = math.inf
         while True:
@@ -125,13 +114,12 @@ class Fetcher(Generic[T]):
                 computed = await self._win(call, found)
                 if computed is not None:
                     return computed
-            elif found.value is not MISS:
+            elif found.value is not MISS and takes_old:
                 return Computed(found.value, _source(call, found, has_waited=has_waited))
-            elif not found.is_placeholder:  # it cannot be decoded
+            elif found.value is MISS and not found.is_placeholder:  # it cannot be decoded
                 if await self._try(self.asking.remove(call.key, call.wire, found.cas)) is None:
                     return await self._compute_uncached(call)
             else:
-                self._refuse_own(call)
                 has_waited, until = True, min(until, self.effects.now() + call.plan.wait)
                 if self.effects.now() >= until:
                     return await self._overtime(call, found)
@@ -176,27 +164,28 @@ class Fetcher(Generic[T]):
             await self._give_back_quietly(call, found, None)
         raise found.failure.locate(operation="get_or_compute", key=call.key)
 
-    def _refuse_own(self, call: Call[T]) -> None:
-        refuse_own(self.flights, "get_or_compute", {call.key: call.wire[0]})
-
     # --- computing ---------------------------------------------------------------------------------------------------
 
     async def _win(self, call: Call[T], found: Asked[T]) -> Computed[T] | None:
         """Compute, beside the caller if it may have the old value; None: ask again."""
-        self._refuse_own(call)
+        ends = self.effects.now() + found.left
         try:
-            cut = await self.shorten(call.key, call.wire, call.plan, found)
-        except MetacacheError as error:
-            if self.errors.suppresses(READ, error):
+            is_cut = await self._shorten(call, found)
+        except GeneratorExit:
+            raise  # a closed coroutine may await nothing
+        except BaseException as error:
+            await self._end_lease(call, found, found.left)
+            if isinstance(error, MetacacheError) and self.errors.suppresses(READ, error):
                 return await self._compute_uncached(call)
             raise
-        if cut is None:
+        if is_cut is None:
             return None
+        cut = ends if is_cut else None
         if call.plan.policy.background and found.value is not MISS:
 
             async def refresh() -> None:
                 try:
-                    self.counts.count((await self._compute(call, found, is_cut=cut)).source)
+                    self.counts.count((await self._compute(call, found, cut)).source)
                 except Exception as error:
                     if is_from_handler(error):
                         raise
@@ -204,31 +193,32 @@ class Fetcher(Generic[T]):
 
             if self.effects.spawn(refresh, call.plan):
                 return Computed(found.value, _source(call, found))
-        return await self._compute(call, found, is_cut=cut)
+        return await self._compute(call, found, cut)
 
-    async def shorten(self, key: Key, wire: WireKey, plan: Plan, found: Asked[T]) -> bool | None:
+    async def _shorten(self, call: Call[T], found: Asked[T]) -> bool | None:
         """Shorten the life of an old value, so that a winner that dies blocks other callers for a lease at most.
 
         Return whether it was shortened; None when the item is another one by now.
         """
-        has_fresh_life = not (found.is_stale or found.is_placeholder)
-        fresh = max(found.left - plan.stale, 0.0) if has_fresh_life else 0.0
-        is_new = found.is_placeholder and not found.is_stale  # it lives for the lease, and shows an endless life
-        if is_new or found.left <= plan.lease + fresh:
+        life = shorter_life(call.plan, found)
+        if life is None:
             return False
-        cas = await self.effects.run(self.asking.shorten(key, wire, max(plan.lease, int(fresh))))
+        cas = await self.effects.run(self.asking.shorten(call.key, call.wire, life))
         return True if cas == found.cas else None
 
-    async def _compute(self, call: Call[T], found: Asked[T], *, is_cut: bool) -> Computed[T]:
-        """Compute and store, for this caller and for the waiters of this process."""
+    async def _compute(self, call: Call[T], found: Asked[T], cut: float | None) -> Computed[T]:
+        """Compute and store, for this caller and for the waiters of this process.
+
+        *cut*: when the old value was to expire, if its life was shortened.
+        """
         flight, _ = self.flights.start((call.wire[0], found.cas, COMPUTE))
         try:
-            return await self._compute_and_store(call, found, flight, is_cut=is_cut)
+            return await self._compute_and_store(call, found, flight, cut)
         finally:
             flight.finish()  # with nothing: waiters ask again
 
     async def _compute_and_store(
-        self, call: Call[T], found: Asked[T], flight: Flight[Computed[T] | Asked[T]], *, is_cut: bool
+        self, call: Call[T], found: Asked[T], flight: Flight[Computed[T] | Asked[T]], cut: float | None
     ) -> Computed[T]:
         began = self.effects.now()
         try:
@@ -239,7 +229,7 @@ class Fetcher(Generic[T]):
         except GeneratorExit:
             raise  # a closed coroutine may await nothing
         except BaseException as error:
-            return await self._give_back(call, found, flight, error, began if is_cut else None)
+            return await self._give_back(call, found, flight, error, cut)
         if store is None:
             await self._remove_quietly(call, found)
             return self._finish(flight, Computed(value, Source.UNSTORED))
@@ -253,8 +243,8 @@ class Fetcher(Generic[T]):
             return self._finish(flight, computed)
         if stored is StoreResult.STORED:
             computed = Computed(value, Source.COMPUTED)
-        elif self.effects.now() - began > call.plan.lease:
-            self.counts.log_slow(call.label, call.plan.lease)
+        else:
+            self.counts.note_refused(call.label, self.effects.now() - began, call.plan.lease)
         return self._finish(flight, computed)
 
     def _finish(self, flight: Flight[Computed[T] | Asked[T]], computed: Computed[T]) -> Computed[T]:
@@ -262,12 +252,12 @@ class Fetcher(Generic[T]):
         return computed
 
     async def _run_factory(self, call: Call[T]) -> T:
-        token = begin_computing(self.flights, (call.wire[0],))
+        began = begin_computing(self.counts, (call.wire[0],))
         try:
             value: T = await self.effects.compute(call.factory)
             return value
         finally:
-            end_computing(token)
+            end_computing(began)
 
     def _forgives_store(self, error: MetacacheError) -> bool:
         if isinstance(error, ValueTooLargeError):
@@ -282,14 +272,13 @@ class Fetcher(Generic[T]):
         found: Asked[T],
         flight: Flight[Computed[T] | Asked[T]],
         error: BaseException,
-        cut_at: float | None,
+        cut: float | None,
     ) -> Computed[T]:
         """Give the right to compute back after *error*, then raise it, or return the old value that covers it."""
         # An exception of a signal handler, like a cancellation, concerns this caller only.
         is_failure = isinstance(error, Exception) and not is_from_handler(error)
         try:
-            elapsed = 0.0 if cut_at is None else self.effects.now() - cut_at
-            await self._end_lease(call, found, None if cut_at is None else found.left - elapsed)
+            await self._end_lease(call, found, None if cut is None else cut - self.effects.now())
         finally:
             if isinstance(error, Exception) and is_failure:
                 self.counts.count_failure(error)
@@ -298,6 +287,16 @@ class Fetcher(Generic[T]):
             raise error
         log_covered(call.label, error)
         return Computed(found.value, Source.STALE)
+
+    async def _end_lease(self, call: Call[T], found: Asked[T], left: float | None) -> None:
+        """Let the next caller compute: remove a placeholder; keep an old value, with a win, for *left* seconds.
+
+        *left* is None if its life was not shortened.
+        """
+        if found.value is MISS:
+            await self._remove_quietly(call, found)
+        else:
+            await self._give_back_quietly(call, found, left)
 
     async def _remove_quietly(self, call: Call[T], found: Asked[T]) -> None:
         """Delete the placeholder, so that another caller may compute immediately."""
@@ -358,7 +357,7 @@ class Fetcher(Generic[T]):
                 if again is None:
                     return await self._compute_uncached(call)
                 (seen,) = again
-                if is_asked(seen) and seen.is_busy and seen.cas == found.cas:
+                if is_asked(seen) and seen.cas == found.cas and not seen.won:
                     continue
                 look.finish(seen.as_taken() if is_asked(seen) else Computed(seen, Source.WAITED))
                 return again
@@ -377,7 +376,6 @@ class Fetcher(Generic[T]):
 
     async def _compute_uncached(self, call: Call[T]) -> Computed[T]:
         """Compute once in this process, for the cache failed."""
-        self._refuse_own(call)
         return await self._alone(call, None, UNCACHED)
 
     async def _alone(self, call: Call[T], found: Asked[T] | None, kind: str) -> Computed[T]:
@@ -423,6 +421,14 @@ class Fetcher(Generic[T]):
                 if not self._forgives_store(error):
                     raise
         return self._finish(flight, computed)
+
+
+def shorter_life(plan: Plan, found: Asked[T]) -> int | None:
+    """Return the life to which an old value is shortened, in seconds; None: it ends early enough without that."""
+    if found.is_placeholder and not found.is_stale:
+        return None  # it lives for the lease, and shows an endless life
+    fresh = 0.0 if found.is_stale else max(found.left - plan.stale, 0.0)
+    return max(plan.lease, int(fresh)) if found.left > plan.lease + fresh else None
 
 
 def _source(call: Call[T], found: Asked[T], *, has_waited: bool = False) -> Source:

@@ -34,9 +34,10 @@ class ComputationCounts:
         """Count a failure of a factory by the name of its class."""
         count_one(self._failures, type(error).__name__)
 
-    def log_slow(self, label: str, lease: int) -> None:
-        """Log once for each *label* that a result came after its lease and was not stored."""
-        if label not in self._slow:
+    def note_refused(self, label: str, seconds: float, lease: int) -> None:
+        """Log, once for each *label*, that a result which took *seconds* came after its lease and was not stored."""
+        # The server's clock ticks in whole seconds, so a lease may end up to a second early.
+        if seconds > lease - 1 and label not in self._slow:
             self._slow.add(label)
             logger.warning("%s took longer than its lease of %d seconds: its result is not stored", label, lease)
 

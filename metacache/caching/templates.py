@@ -70,7 +70,11 @@ class KeyTemplate:
         self._count = sum(each.kind in by_position for each in parameters.values())
 
     def fill(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> str:
-        """Return the key of a call. Raises TypeError as the function would, and for a value that no key can hold."""
+        """Return the key of a call. Raises InvalidTypeError for a value that no key can hold.
+
+        Raises TypeError, as the function would, for arguments that do not fit its parameters; but not when a parameter
+        that the key does not depend on is missing.
+        """
         if len(args) > self._count or (kwargs and not self._names.issuperset(kwargs)):
             self._signature.bind(*args, **kwargs)  # raises, unless the function has * or ** parameters
         parts: list[str] = []
@@ -152,7 +156,9 @@ def _check_separators(pieces: list[tuple[str, str | None]]) -> None:
 def _encoded(name: str, value: object) -> str:
     """Return *value* as text that contains no separator. No two values of different kinds have the same text."""
     if isinstance(value, enum.Enum):
-        return f"%E{quote(value.name, safe='')}"
+        # A combination of flags may have no name. The encoding of a name never leaves "%.", which separates the two.
+        member = value.name if isinstance(value.name, str) else repr(value.value)
+        return f"%E{quote(type(value).__qualname__, safe='')}%.{quote(member, safe='')}"
     if value is None or isinstance(value, bool):
         return {None: "%N", True: "%T", False: "%F"}[value]
     if isinstance(value, int):

@@ -13,15 +13,9 @@ from typing import Any, Generic, ParamSpec, Self, final, overload
 
 from typing_extensions import TypeVar, Unpack, override
 
-from metacache.caching.asking import Asked, is_asked
-from metacache.caching.cached import AsyncCached, key_function, refuse_function
-from metacache.caching.core import function_name
-from metacache.caching.effects import Call
-from metacache.caching.many import ManyFetcher
-from metacache.caching.namespaces import TOKENS, clear_namespace, namespace_prefix, token_options
+from metacache.caching.cached import AsyncCached
 from metacache.caching.policy import STAMPEDE, Stampede
-from metacache.caching.recipe import Fetcher
-from metacache.client.aio_caching import AsyncCachingEffects, Background
+from metacache.client.aio_caching import AsyncCaching, Background
 from metacache.client.aio_effects import AsyncEffects
 from metacache.client.core import Core, check_transport
 from metacache.copying import refuse_copy
@@ -30,14 +24,13 @@ from metacache.operations import recipes
 from metacache.operations.arguments import DEFAULT, Default, Ttl
 from metacache.operations.options import ClientOptions, ViewOptions, options_of
 from metacache.operations.policies import READ, WRITE
-from metacache.operations.requests import APPEND, DECREMENT, INCREMENT, PREPEND, Operations
+from metacache.operations.requests import APPEND, DECREMENT, INCREMENT, PREPEND
 from metacache.operations.results import Computed, DeleteResult, Item, Metadata, Outcomes, StoreResult
 from metacache.operations.statistics import ClientStatistics
 from metacache.protocol.keys import K, Key
 from metacache.serializers.builtin import BytesSerializer
 from metacache.serializers.frame import Cause
 from metacache.serializers.interfaces import Serializer
-from metacache.transports.aio.loops import running_loop
 from metacache.transports.base import ASYNC_CLOSED, AsyncTransport
 
 __all__ = ["AsyncClient"]
@@ -129,9 +122,9 @@ class AsyncClient(Generic[T]):
         self._transport = transport
         self._core = core
         self._operations = core.operations
-        self._caching = core.caching(bool)
         self._owns = owns
         self._effects = AsyncEffects(transport, core.options.timeout, core.errors)
+        self._caching = AsyncCaching(core, transport, self._effects, self._background)
         self._run = self._effects.transport_run
 
     def with_options(self, **changes: Unpack[ViewOptions]) -> AsyncClient[T]:
@@ -149,6 +142,7 @@ class AsyncClient(Generic[T]):
         transport, self._transport = self._transport, ASYNC_CLOSED
         self._effects = AsyncEffects(ASYNC_CLOSED, None, self._core.errors)
         self._run = ASYNC_CLOSED.run
+        self._caching.close(self._effects)
         if not self._is_view:
             await self._background.aclose()
         if self._owns:
@@ -475,7 +469,7 @@ class AsyncClient(Generic[T]):
         server runs without CAS. When the cache fails, ``on_error="raise"`` raises; "miss" and "ignore" compute without
         storing.
         """
-        return await self._get_as(key, factory, policy, ttl, should_cache, None)
+        return await self._caching.get(key, factory, policy, ttl, should_cache)
 
     async def get_or_compute_item(
         self,
@@ -487,13 +481,7 @@ class AsyncClient(Generic[T]):
         should_cache: Callable[[T], bool] | None = None,
     ) -> Computed[T]:
         """Do as `get_or_compute`; return the value and where it came from."""
-        op = self._caching.ask(key, factory, policy, ttl, should_cache)
-        call = self._call(key, factory, policy, ttl, should_cache)
-        try:
-            found = await self._run(op, deadline=None)
-        except MetacacheError as error:
-            return await self._without_cache(error, call)
-        return await self._fetch(call, found)
+        return await self._caching.get_item(key, factory, policy, ttl, should_cache)
 
     async def get_or_compute_many(
         self,
@@ -510,8 +498,7 @@ class AsyncClient(Generic[T]):
         call waits for keys that other callers compute. Else as `get_or_compute`. Raises BatchError, with the values
         found or computed, when a part of an exchange failed.
         """
-        call = self._caching.call_many(keys, factory, policy, ttl, should_cache)
-        return await ManyFetcher(self._fetcher()).fetch(call)
+        return await self._caching.get_many(keys, factory, policy, ttl, should_cache)
 
     @overload
     def cached(
@@ -550,47 +537,9 @@ class AsyncClient(Generic[T]):
         """
 
         def decorate(function: Callable[..., Awaitable[T]]) -> AsyncCached[..., T]:
-            refuse_function(function, is_async=True)
-            self._caching.check(policy, ttl, should_cache)
-            label = f"cached {function_name(function)}"
-            options = (policy, ttl, should_cache, label)
-            return AsyncCached(
-                function,
-                key_function(key, function, ignore),
-                lambda key, factory: self._get_as(key, factory, *options),
-                lambda key, factory: self._refresh_as(key, factory, *options),
-                self.delete,
-            )
+            return self._caching.decorate(function, key, ignore, policy, ttl, should_cache, self.delete)
 
         return decorate
-
-    async def _get_as(
-        self,
-        key: Key,
-        factory: Callable[[], Awaitable[T]],
-        policy: Stampede,
-        ttl: Ttl | Default,
-        should_cache: Callable[[T], bool] | None,
-        label: str | None,
-    ) -> T:
-        try:
-            found = await self._run(self._caching.ask(key, factory, policy, ttl, should_cache), deadline=None)
-        except MetacacheError as error:
-            return (await self._without_cache(error, self._call(key, factory, policy, ttl, should_cache, label))).value
-        if not is_asked(found):
-            return found
-        return (await self._fetch(self._call(key, factory, policy, ttl, should_cache, label), found)).value
-
-    async def _refresh_as(
-        self,
-        key: Key,
-        factory: Callable[[], Awaitable[T]],
-        policy: Stampede,
-        ttl: Ttl | Default,
-        should_cache: Callable[[T], bool] | None,
-        label: str,
-    ) -> T:
-        return (await self._fetcher().refresh(self._call(key, factory, policy, ttl, should_cache, label))).value
 
     async def namespace(self, name: str) -> AsyncClient[T]:
         """Return a view of the client whose keys are in the namespace *name*; one exchange, two for a new name.
@@ -599,38 +548,8 @@ class AsyncClient(Generic[T]):
         for each unit of work, such as a request. All clients of the same prefix share the namespaces. Failures raise,
         with any ``on_error``.
         """
-        prefix = await namespace_prefix(*self._tokens(), self._core.options.prefix, name)
-        return self.with_options(prefix=prefix)
+        return self.with_options(prefix=await self._caching.namespace_prefix(name))
 
     async def clear_namespace(self, name: str) -> None:
         """Make all values of the namespace *name* unreachable; one exchange. Failures raise, with any ``on_error``."""
-        await clear_namespace(*self._tokens(), name)
-
-    def _tokens(self) -> tuple[AsyncEffects, Operations[bytes]]:
-        core = Core[bytes].of(TOKENS, token_options(self._core.options))
-        return AsyncEffects(self._transport, core.options.timeout, core.errors), core.operations
-
-    def _call(
-        self,
-        key: Key,
-        factory: Callable[[], Awaitable[T]],
-        policy: Stampede,
-        ttl: Ttl | Default,
-        should_cache: Callable[[T], bool] | None,
-        label: str | None = None,
-    ) -> Call[T]:
-        return self._caching.call(key, factory, policy, ttl, should_cache, label)
-
-    def _fetcher(self) -> Fetcher[T]:
-        effects = AsyncCachingEffects(self._effects, self._background)
-        core, flights = self._core, self._core.flights.of(running_loop())
-        return Fetcher(effects, self._caching.asking, flights, core.errors, core.computations)
-
-    async def _fetch(self, call: Call[T], found: T | Asked[T]) -> Computed[T]:
-        return await self._fetcher().get(call, found)
-
-    async def _without_cache(self, error: MetacacheError, call: Call[T]) -> Computed[T]:
-        """Compute after the ask failed with *error*, if the client forgives that. Call it where *error* is caught."""
-        if not self._core.errors.suppresses(READ, error):
-            raise error
-        return await self._fetcher().get_uncached(call)
+        await self._caching.clear_namespace(name)

@@ -1,24 +1,37 @@
-"""`get_or_compute` of an `AsyncClient`: its effects. The recipes are in `caching`."""
+"""`get_or_compute` and its relatives, of an `AsyncClient`: effects and methods. The recipes are in `caching`."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeVar, final
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, Generic, TypeVar, final
 
+from metacache.caching.asking import is_asked
+from metacache.caching.cached import AsyncCached, key_function, refuse_function
+from metacache.caching.core import function_name
 from metacache.caching.effects import Recipe
 from metacache.caching.flights import Flight
-from metacache.caching.policy import Plan
+from metacache.caching.many import ManyFetcher
+from metacache.caching.namespaces import TOKENS, clear_namespace, namespace_prefix, token_options
+from metacache.caching.policy import Plan, Stampede
+from metacache.caching.recipe import Fetcher
+from metacache.client.aio_effects import AsyncEffects
+from metacache.client.core import Core
+from metacache.errors import MetacacheError
+from metacache.operations.arguments import Default, Ttl
+from metacache.operations.policies import READ
+from metacache.operations.requests import Operations
+from metacache.operations.results import Computed, DeleteResult
+from metacache.protocol.keys import K, Key
 from metacache.protocol.windows import Replies
-from metacache.transports.base import Batch, Operation
+from metacache.transports.aio.loops import running_loop
+from metacache.transports.base import ASYNC_CLOSED, AsyncTransport, Batch, Operation
 
-if TYPE_CHECKING:
-    from metacache.client.aio_effects import AsyncEffects
-
-__all__ = ["AsyncCachingEffects", "Background"]
+__all__ = ["AsyncCaching", "AsyncCachingEffects", "Background"]
 
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 @final
@@ -47,7 +60,9 @@ class Background:
         """Cancel the tasks of the running loop, and wait until they have given their leases back."""
         self._is_closed = True
         loop = asyncio.get_running_loop()
-        tasks = [task for task in self._tasks if task.get_loop() is loop]
+        # A task that is cancelled before its first step gives nothing back: let all begin.
+        await asyncio.sleep(0)
+        tasks = [task for task in tuple(self._tasks) if task.get_loop() is loop]
         for task in tasks:
             task.cancel()
         if tasks:
@@ -98,3 +113,126 @@ class AsyncCachingEffects:
     def spawn(self, recipe: Recipe, _: Plan, /) -> bool:
         """Run *recipe* in a task of the client; return False when the client was closed."""
         return self._background.start(recipe)
+
+
+@final
+class AsyncCaching(Generic[T]):
+    """`get_or_compute` and its relatives, as an `AsyncClient` offers them.
+
+    Args:
+        core: of the client.
+        transport: for the tokens of namespaces.
+        effects: of the client.
+        background: the tasks of the client and its views.
+    """
+
+    __slots__ = ("_asks", "_background", "_core", "_effects", "_run", "_transport")
+
+    def __init__(self, core: Core[T], transport: AsyncTransport, effects: AsyncEffects, background: Background) -> None:
+        self._core = core
+        self._asks = core.caching(bool)
+        self._background = background
+        self._transport = transport
+        self._effects = effects
+        self._run = effects.transport_run
+
+    def close(self, closed: AsyncEffects) -> None:
+        """Run everything with the effects of a closed client from now on."""
+        self._transport, self._effects, self._run = ASYNC_CLOSED, closed, closed.transport_run
+
+    async def get(
+        self,
+        key: Key,
+        factory: Callable[[], Awaitable[T]],
+        policy: Stampede,
+        ttl: Ttl | Default,
+        should_cache: Callable[[T], bool] | None,
+        label: str | None = None,
+    ) -> T:
+        """Run `get_or_compute`; *label* is what logs call the computation."""
+        try:
+            found = await self._run(self._asks.ask(key, factory, policy, ttl, should_cache), deadline=None)
+        except MetacacheError as error:
+            if not self._core.errors.suppresses(READ, error):
+                raise
+        else:
+            if not is_asked(found):
+                return found
+            call = self._asks.call(key, factory, policy, ttl, should_cache, label)
+            return (await self._fetcher().get(call, found)).value
+        call = self._asks.call(key, factory, policy, ttl, should_cache, label)
+        return (await self._fetcher().get_uncached(call)).value
+
+    async def get_item(
+        self,
+        key: Key,
+        factory: Callable[[], Awaitable[T]],
+        policy: Stampede,
+        ttl: Ttl | Default,
+        should_cache: Callable[[T], bool] | None,
+    ) -> Computed[T]:
+        """Run `get_or_compute_item`."""
+        op = self._asks.ask(key, factory, policy, ttl, should_cache)
+        call = self._asks.call(key, factory, policy, ttl, should_cache, None)
+        try:
+            found = await self._run(op, deadline=None)
+        except MetacacheError as error:
+            if not self._core.errors.suppresses(READ, error):
+                raise
+        else:
+            return await self._fetcher().get(call, found)
+        return await self._fetcher().get_uncached(call)
+
+    async def get_many(
+        self,
+        keys: Iterable[K],
+        factory: Callable[[Sequence[K]], Awaitable[Mapping[K, T]]],
+        policy: Stampede,
+        ttl: Ttl | Default,
+        should_cache: Callable[[T], bool] | None,
+    ) -> dict[K, T]:
+        """Run `get_or_compute_many`."""
+        call = self._asks.call_many(keys, factory, policy, ttl, should_cache)
+        return await ManyFetcher(self._fetcher(), call).fetch()
+
+    def decorate(
+        self,
+        function: Callable[..., Awaitable[T]],
+        key: str | Callable[..., Key],
+        ignore: Collection[str],
+        policy: Stampede,
+        ttl: Ttl | Default,
+        should_cache: Callable[[T], bool] | None,
+        delete: Callable[[Key], Awaitable[DeleteResult]],
+    ) -> AsyncCached[..., T]:
+        """Return the cached form of *function*. *delete* deletes a key."""
+        refuse_function(function, is_async=True)
+        self._asks.check(policy, ttl, should_cache)
+        label = f"cached {function_name(function)}"
+
+        async def refresh(key: Key, factory: Callable[[], Awaitable[T]]) -> T:
+            call = self._asks.call(key, factory, policy, ttl, should_cache, label)
+            return (await self._fetcher().refresh(call)).value
+
+        def fetch(key: Key, factory: Callable[[], Awaitable[T]]) -> Awaitable[T]:
+            return self.get(key, factory, policy, ttl, should_cache, label)
+
+        return AsyncCached(function, key_function(key, function, ignore), fetch, refresh, delete)
+
+    async def namespace_prefix(self, name: str) -> Key:
+        """Return the prefix of the keys in the namespace *name*."""
+        return await namespace_prefix(*self._tokens(), self._core.options.prefix, name)
+
+    async def clear_namespace(self, name: str) -> None:
+        """Store another token for the namespace *name*."""
+        await clear_namespace(*self._tokens(), name)
+
+    def _tokens(self) -> tuple[AsyncEffects, Operations[bytes]]:
+        core = Core[bytes].of(TOKENS, token_options(self._core.options))
+        return AsyncEffects(self._transport, core.options.timeout, core.errors), core.operations
+
+    def _fetcher(self) -> Fetcher[T]:
+        core = self._core
+        effects = AsyncCachingEffects(self._effects, self._background)
+        flights = core.flights.of(running_loop())
+        return Fetcher(effects, self._asks.asking, flights, core.errors, core.computations)

@@ -7,22 +7,15 @@ sends and receives the bytes. `AsyncClient` has the same methods as coroutines.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import Executor
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Generic, ParamSpec, Self, final, overload
 
 from typing_extensions import TypeVar, Unpack, override
 
-from metacache.caching.asking import Asked, is_asked
-from metacache.caching.cached import Cached, key_function, refuse_function
-from metacache.caching.core import function_name
-from metacache.caching.effects import Call
-from metacache.caching.many import ManyFetcher
-from metacache.caching.namespaces import TOKENS, clear_namespace, namespace_prefix, token_options
+from metacache.caching.cached import Cached
 from metacache.caching.policy import STAMPEDE, Stampede
-from metacache.caching.recipe import Fetcher
-from metacache.client.blocking_caching import BlockingCachingEffects
+from metacache.client.blocking_caching import BlockingCaching
 from metacache.client.blocking_effects import BlockingEffects
 from metacache.client.core import Core, check_transport
 from metacache.copying import refuse_copy
@@ -31,7 +24,7 @@ from metacache.operations import recipes
 from metacache.operations.arguments import DEFAULT, Default, Ttl
 from metacache.operations.options import ClientOptions, ViewOptions, options_of
 from metacache.operations.policies import READ, WRITE
-from metacache.operations.requests import APPEND, DECREMENT, INCREMENT, PREPEND, Operations
+from metacache.operations.requests import APPEND, DECREMENT, INCREMENT, PREPEND
 from metacache.operations.results import Computed, DeleteResult, Item, Metadata, Outcomes, StoreResult
 from metacache.operations.statistics import ClientStatistics
 from metacache.protocol.keys import K, Key
@@ -39,7 +32,6 @@ from metacache.serializers.builtin import BytesSerializer
 from metacache.serializers.frame import Cause
 from metacache.serializers.interfaces import Serializer
 from metacache.transports.base import CLOSED, Transport
-from metacache.transports.blocking.driver import drive
 
 __all__ = ["Client"]
 
@@ -111,9 +103,9 @@ class Client(Generic[T]):
         self._transport = transport
         self._core = core
         self._operations = core.operations
-        self._caching = core.caching(Executor)
         self._owns = owns
         self._effects = BlockingEffects(transport, core.options.timeout, core.errors)
+        self._caching = BlockingCaching(core, transport, self._effects)
         self._run = self._effects.transport_run
 
     def with_options(self, **changes: Unpack[ViewOptions]) -> Client[T]:
@@ -131,6 +123,7 @@ class Client(Generic[T]):
         transport, self._transport = self._transport, CLOSED
         self._effects = BlockingEffects(CLOSED, None, self._core.errors)
         self._run = CLOSED.run
+        self._caching.close(self._effects)
         if self._owns:
             transport.close()
 
@@ -449,7 +442,7 @@ class Client(Generic[T]):
         server runs without CAS. When the cache fails, ``on_error="raise"`` raises; "miss" and "ignore" compute without
         storing.
         """
-        return self._get_as(key, factory, policy, ttl, should_cache, None)
+        return self._caching.get(key, factory, policy, ttl, should_cache)
 
     def get_or_compute_item(
         self,
@@ -461,13 +454,7 @@ class Client(Generic[T]):
         should_cache: Callable[[T], bool] | None = None,
     ) -> Computed[T]:
         """Do as `get_or_compute`; return the value and where it came from."""
-        op = self._caching.ask(key, factory, policy, ttl, should_cache)
-        call = self._call(key, factory, policy, ttl, should_cache)
-        try:
-            found = self._run(op, deadline=None)
-        except MetacacheError as error:
-            return self._without_cache(error, call)
-        return self._fetch(call, found)
+        return self._caching.get_item(key, factory, policy, ttl, should_cache)
 
     def get_or_compute_many(
         self,
@@ -484,8 +471,7 @@ class Client(Generic[T]):
         call waits for keys that other callers compute. Else as `get_or_compute`. Raises BatchError, with the values
         found or computed, when a part of an exchange failed.
         """
-        call = self._caching.call_many(keys, factory, policy, ttl, should_cache)
-        return drive(ManyFetcher(self._fetcher()).fetch(call))
+        return self._caching.get_many(keys, factory, policy, ttl, should_cache)
 
     @overload
     def cached(
@@ -524,47 +510,9 @@ class Client(Generic[T]):
         """
 
         def decorate(function: Callable[..., T]) -> Cached[..., T]:
-            refuse_function(function, is_async=False)
-            self._caching.check(policy, ttl, should_cache)
-            label = f"cached {function_name(function)}"
-            options = (policy, ttl, should_cache, label)
-            return Cached(
-                function,
-                key_function(key, function, ignore),
-                lambda key, factory: self._get_as(key, factory, *options),
-                lambda key, factory: self._refresh_as(key, factory, *options),
-                self.delete,
-            )
+            return self._caching.decorate(function, key, ignore, policy, ttl, should_cache, self.delete)
 
         return decorate
-
-    def _get_as(
-        self,
-        key: Key,
-        factory: Callable[[], T],
-        policy: Stampede,
-        ttl: Ttl | Default,
-        should_cache: Callable[[T], bool] | None,
-        label: str | None,
-    ) -> T:
-        try:
-            found = self._run(self._caching.ask(key, factory, policy, ttl, should_cache), deadline=None)
-        except MetacacheError as error:
-            return self._without_cache(error, self._call(key, factory, policy, ttl, should_cache, label)).value
-        if not is_asked(found):
-            return found
-        return self._fetch(self._call(key, factory, policy, ttl, should_cache, label), found).value
-
-    def _refresh_as(
-        self,
-        key: Key,
-        factory: Callable[[], T],
-        policy: Stampede,
-        ttl: Ttl | Default,
-        should_cache: Callable[[T], bool] | None,
-        label: str,
-    ) -> T:
-        return drive(self._fetcher().refresh(self._call(key, factory, policy, ttl, should_cache, label))).value
 
     def namespace(self, name: str) -> Client[T]:
         """Return a view of the client whose keys are in the namespace *name*; one exchange, two for a new name.
@@ -573,38 +521,8 @@ class Client(Generic[T]):
         for each unit of work, such as a request. All clients of the same prefix share the namespaces. Failures raise,
         with any ``on_error``.
         """
-        prefix = drive(namespace_prefix(*self._tokens(), self._core.options.prefix, name))
-        return self.with_options(prefix=prefix)
+        return self.with_options(prefix=self._caching.namespace_prefix(name))
 
     def clear_namespace(self, name: str) -> None:
         """Make all values of the namespace *name* unreachable; one exchange. Failures raise, with any ``on_error``."""
-        drive(clear_namespace(*self._tokens(), name))
-
-    def _tokens(self) -> tuple[BlockingEffects, Operations[bytes]]:
-        core = Core[bytes].of(TOKENS, token_options(self._core.options))
-        return BlockingEffects(self._transport, core.options.timeout, core.errors), core.operations
-
-    def _call(
-        self,
-        key: Key,
-        factory: Callable[[], T],
-        policy: Stampede,
-        ttl: Ttl | Default,
-        should_cache: Callable[[T], bool] | None,
-        label: str | None = None,
-    ) -> Call[T]:
-        return self._caching.call(key, factory, policy, ttl, should_cache, label)
-
-    def _fetcher(self) -> Fetcher[T]:
-        effects = BlockingCachingEffects(self._effects)
-        core = self._core
-        return Fetcher(effects, self._caching.asking, core.flights.of(), core.errors, core.computations)
-
-    def _fetch(self, call: Call[T], found: T | Asked[T]) -> Computed[T]:
-        return drive(self._fetcher().get(call, found))
-
-    def _without_cache(self, error: MetacacheError, call: Call[T]) -> Computed[T]:
-        """Compute after the ask failed with *error*, if the client forgives that. Call it where *error* is caught."""
-        if not self._core.errors.suppresses(READ, error):
-            raise error
-        return drive(self._fetcher().get_uncached(call))
+        self._caching.clear_namespace(name)
