@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
-from datetime import timedelta
 from typing import Any, Final, Generic, TypeVar, final
 
 from metacache.caching.asking import ASK, ASK_MANY, Asked, Asking
@@ -28,11 +27,8 @@ T = TypeVar("T")
 # Plans are kept for this many pairs of a policy and a time to live.
 KEPT_PLANS: Final = 256
 
-# A value of another class may not be hashable.
-_TTLS: Final[tuple[type, ...]] = (Default, int, timedelta, type(None))
-
-Kept = tuple[Plan, bytes, Stampede]
-"""A plan, what follows the key of its asks, and the policy, which keeps its id in use."""
+Kept = tuple[Plan, bytes, Stampede, Ttl | Default]
+"""A plan, what follows the key of its asks, and what it was made of, whose ids so stay in use."""
 
 
 @final
@@ -47,7 +43,7 @@ class Caching(Generic[T]):
         background: what `Stampede.background` may be beside False: True, or the class Executor.
     """
 
-    __slots__ = ("_background", "_keys", "_options", "_plans", "asking", "computations")
+    __slots__ = ("_background", "_keys", "_options", "_plans", "_read", "_text", "asking", "computations")
 
     def __init__(
         self,
@@ -60,9 +56,12 @@ class Caching(Generic[T]):
         self.asking: Asking[T] = Asking(ops, counts, time.time)
         self.computations = computations
         self._keys = ops.keys
+        self._read = self.asking.read
+        self._text = ops.keys.text
         self._options = options
         self._background = background
-        self._plans: dict[tuple[int, Ttl | Default, type], Kept] = {}
+        # By identity: the hash of an Enum costs 700 instructions, and other values may have none.
+        self._plans: dict[tuple[int, int], Kept] = {}
 
     def ask(
         self, key: Key, factory: object, policy: Stampede, ttl: Ttl | Default, should_cache: object
@@ -73,14 +72,26 @@ class Caching(Generic[T]):
         """
         if not callable(factory) or should_cache is not None:
             _check_functions(ASK.name, factory, should_cache)
-        if not isinstance(ttl, _TTLS):
-            self._plan(policy, ttl, key)  # raises
-        _, flags, _ = self._plans.get((id(policy), ttl, type(ttl))) or self._plan(policy, ttl, key)
-        raw = self._keys.plain(key)
-        wire = (raw, raw, b"") if raw is not None and len(raw) <= MAX_KEY else self.asking.encode(key)
+        _, flags, _, _ = self._plans.get((id(policy), id(ttl))) or self._plan(policy, ttl, key)
+        # As in `Operations.get`: the rule of KeyEncoder.plain without its call, and no call of `operation`.
+        text = self._text
+        raw: bytes | None
+        if text is not None and type(key) is str and key.isprintable() and " " not in key and key:
+            raw = (text + key).encode()
+        else:
+            raw = self._keys.plain(key)
         if computing() is not None:
-            refuse_own(self.computations, ASK.name, {key: wire[0]})
-        return self.asking.ask(key, wire, flags)
+            refuse_own(self.computations, ASK.name, {key: self.asking.encode(key)[0]})
+        if raw is None or len(raw) > MAX_KEY:
+            return self.asking.ask(key, self.asking.encode(key), flags)
+        op: Operation[T | Asked[T]] = Operation()
+        op.verb = ASK
+        op.given = key
+        op.key = raw
+        op.head = b"mg %b%b" % (raw, flags)
+        op.body = None
+        op.read = self._read
+        return op
 
     def call(
         self,
@@ -92,7 +103,7 @@ class Caching(Generic[T]):
         label: str | None,
     ) -> Call[T]:
         """Return the arguments of a call for the recipe; all were checked by `ask`."""
-        plan, flags, _ = self._plan(policy, ttl, key)
+        plan, flags, _, _ = self._plan(policy, ttl, key)
         return Call(
             key,
             self.asking.encode(key),
@@ -118,7 +129,7 @@ class Caching(Generic[T]):
         _check_functions(ASK_MANY.name, factory, should_cache)
         with error_context(ASK_MANY):
             given = distinct_keys(keys)
-        plan, flags, _ = self._plan(policy, ttl, None)
+        plan, flags, _, _ = self._plan(policy, ttl, None)
         wires: dict[K, WireKey] = {}
         first: dict[bytes, K] = {}
         aliases: dict[K, K] = {}
@@ -148,7 +159,7 @@ class Caching(Generic[T]):
             plan = Plan.of(policy, self._options.default_ttl if isinstance(ttl, Default) else ttl)
         if len(self._plans) >= KEPT_PLANS:
             self._plans.clear()
-        kept = self._plans[id(policy), ttl, type(ttl)] = (plan, self.asking.flags(plan), policy)
+        kept = self._plans[id(policy), id(ttl)] = (plan, self.asking.flags(plan), policy, ttl)
         return kept
 
 

@@ -156,9 +156,9 @@ def _check_separators(pieces: list[tuple[str, str | None]]) -> None:
 def _encoded(name: str, value: object) -> str:
     """Return *value* as text that contains no separator. No two values of different kinds have the same text."""
     if isinstance(value, enum.Enum):
-        # A combination of flags may have no name. The encoding of a name never leaves "%.", which separates the two.
-        member = value.name if isinstance(value.name, str) else repr(value.value)
-        return f"%E{quote(type(value).__qualname__, safe='')}%.{quote(member, safe='')}"
+        # The encoding of a text leaves no "%." and no "%=". A combination of flags may have no name.
+        member = f"%.{quote(value.name, safe='')}" if value.name else f"%={quote(repr(value.value), safe='')}"
+        return f"%E{quote(type(value).__qualname__, safe='')}{member}"
     if value is None or isinstance(value, bool):
         return {None: "%N", True: "%T", False: "%F"}[value]
     if isinstance(value, int):

@@ -10,6 +10,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Protocol, TypeAlias, TypeVar, cast, final
 
 from typing_extensions import Unpack
@@ -28,6 +29,7 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 PATIENT: Final = Settings(timeout=10.0, connect_timeout=10.0, pool_size=64)
+THREADS: Final = 128  # that calls may run in at the same time
 PATIENCE: Final = 10.0  # seconds after which a gate that stays closed fails its test
 
 Wire: TypeAlias = Callable[[bytes], bytes]
@@ -154,6 +156,7 @@ class Rig:
 
     def __init__(self, kind: str, where: Node | FakeServer, settings: Settings = PATIENT) -> None:
         self.is_blocking = kind == "blocking"
+        self._threads = ThreadPoolExecutor(THREADS)
         self.wire = fake_wire(where) if isinstance(where, FakeServer) else real_wire(where)
         if self.is_blocking:
             inner = FakeTransport(where) if isinstance(where, FakeServer) else Pool(where, settings=settings)
@@ -199,8 +202,11 @@ class Rig:
     def start(self, call: Call[R]) -> asyncio.Task[R]:
         """Run *call* beside the test: in a thread, or in a task."""
         if self.is_blocking:
-            return asyncio.get_running_loop().create_task(asyncio.to_thread(lambda: drive(call())))
+            return asyncio.get_running_loop().create_task(self._in_thread(call))
         return asyncio.get_running_loop().create_task(call())
+
+    async def _in_thread(self, call: Call[R]) -> R:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: drive(call()))
 
     async def together(self, calls: list[Call[R]]) -> list[R | BaseException]:
         """Run all *calls* at the same time; return their results and exceptions."""
@@ -228,3 +234,4 @@ class Rig:
             await self.transport.aclose()
         else:
             self.transport.close()
+        self._threads.shutdown()
