@@ -12,6 +12,8 @@ import math
 import random
 from typing import Final, Generic, TypeVar, final
 
+import attrs
+
 from metacache.caching.asking import Asked, Asking, is_asked
 from metacache.caching.context import begin_computing, end_computing, refuse_own
 from metacache.caching.effects import Call, Effects
@@ -83,9 +85,11 @@ class Fetcher(Generic[T]):
         """Compute the value of *call* now and store it, whatever is in the cache, and count its source.
 
         The item is marked stale first: so no computation that began before is stored, and one caller wins. Another
-        caller's win after that counts as a computation that began after this call.
+        caller's win after that counts as a computation that began after this call. An old value covers no failure.
         """
         refuse_own(self.counts, "refresh", {call.key: call.wire[0]})
+        policy = attrs.evolve(call.plan.policy, stale_on=(), background=False)
+        call = attrs.evolve(call, plan=attrs.evolve(call.plan, policy=policy))
         marked = await self._try(self.asking.invalidate(call.key, call.wire))
         found = None if marked is None else await self.ask(call)
         if found is None:
@@ -114,7 +118,7 @@ class Fetcher(Generic[T]):
                 computed = await self._win(call, found)
                 if computed is not None:
                     return computed
-            elif found.value is not MISS and takes_old:
+            elif found.value is not MISS and (takes_old or not found.taken):
                 return Computed(found.value, _source(call, found, has_waited=has_waited))
             elif found.value is MISS and not found.is_placeholder:  # it cannot be decoded
                 if await self._try(self.asking.remove(call.key, call.wire, found.cas)) is None:
