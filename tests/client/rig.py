@@ -87,11 +87,12 @@ def shaped_view(with_options: Callable[..., Client[T]], **changes: object) -> Sh
 
 
 def awaitable(verb: Callable[..., R]) -> Callable[..., Any]:  # Any: Callable[..., Awaitable[R]]
-    """Return *verb* as a coroutine function."""
+    """Return *verb* as a coroutine function. A client that it returns is adapted too."""
 
     @wraps(verb)
-    async def call(*args: object, **named: object) -> R:
-        return verb(*args, **named)
+    async def call(*args: object, **named: object) -> R | Shaped:
+        found = verb(*args, **named)
+        return Shaped(found) if isinstance(found, Client) else found
 
     return call
 
