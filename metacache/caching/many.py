@@ -26,12 +26,11 @@ from metacache.caching.recipe import (
     log_kept,
     shorter_life,
 )
-from metacache.errors import BatchError, BusyError, InvalidTypeError, MetacacheError, ServerError
+from metacache.errors import BatchError, BusyError, InvalidTypeError, MetacacheError, ServerError, ValueTooLargeError
 from metacache.interrupts import is_from_handler, is_injected
 from metacache.operations.policies import MISS, READ
 from metacache.operations.results import Computed, Source
 from metacache.protocol.keys import K, WireKey
-from metacache.protocol.windows import Replies
 from metacache.transports.base import Batch, Verb
 
 __all__ = ["ManyFetcher"]
@@ -39,6 +38,9 @@ __all__ = ["ManyFetcher"]
 T = TypeVar("T")
 
 STORED: Final = b"HD"
+
+Part: TypeAlias = tuple[bytes, bytes, bytes]
+"""Routing key, request line and data block of a store."""
 
 _Flights: TypeAlias = dict[K, Flight[Computed[T] | Asked[T]]]
 
@@ -77,9 +79,10 @@ class _Round(Generic[K, T]):
 class ManyFetcher(Generic[K, T]):
     """Runs one `get_or_compute_many` of a client, whose `get_or_compute` *fetcher* runs."""
 
-    __slots__ = ("_asking", "_call", "_counts", "_effects", "_ends", "_errors", "_flights")
+    __slots__ = ("_asking", "_call", "_counts", "_effects", "_ends", "_errors", "_fetcher", "_flights")
 
     def __init__(self, fetcher: Fetcher[T], call: CallMany[K, T]) -> None:
+        self._fetcher = fetcher
         self._asking = fetcher.asking
         self._counts = fetcher.counts
         self._effects = fetcher.effects
@@ -222,13 +225,13 @@ class ManyFetcher(Generic[K, T]):
                 for key, each in guarded.items()
                 if key in made and (call.should_cache is None or call.should_cache(made[key]))
             }
-            batch = self._store_batch(wanted, made)
+            parts = self._store_parts(wanted, made)
         except GeneratorExit:
             raise  # a closed coroutine may await nothing
         except BaseException as error:
             return await self._after_failure(won, keys, flights, error)
-        await self._remove({key: each for key, each in won.items() if key not in wanted})
-        stored = await self._store(wanted, won, batch, made, began)
+        await self._remove({key: each for key, each in won.items() if key not in parts})
+        stored = await self._store(parts, won, made, began)
         for key, value in made.items():
             source = Source.COMPUTED if key in stored else Source.UNSTORED
             self._counts.count(source)
@@ -249,26 +252,32 @@ class ManyFetcher(Generic[K, T]):
             )
         return {key: made[key] for key in keys if key in made}
 
-    def _store_batch(self, wanted: Mapping[K, Asked[T]], made: Mapping[K, T]) -> Batch:
+    def _store_parts(self, wanted: Mapping[K, Asked[T]], made: Mapping[K, T]) -> dict[K, Part]:
+        """Return the stores of *wanted*; without values that are too large, if that is forgiven."""
         call = self._call
-        parts = [
-            self._asking.store_parts(key, call.wires[key], made[key], call.plan.life(random.random()), each.cas)
-            for key, each in wanted.items()
-        ]
-        raws, heads, bodies = ([part[index] for part in parts] for index in range(3))
-        return Batch(STORE_MANY, list(wanted), raws, heads, bodies)
+        parts: dict[K, Part] = {}
+        for key, each in wanted.items():
+            life = call.plan.life(random.random())
+            try:
+                parts[key] = self._asking.store_parts(key, call.wires[key], made[key], life, each.cas)
+            except ValueTooLargeError as error:
+                if not self._fetcher.forgives_too_large(error):
+                    raise
+        return parts
 
     async def _store(
         self,
-        wanted: Mapping[K, Asked[T]],
+        parts: Mapping[K, Part],
         won: Mapping[K, Asked[T]],
-        batch: Batch,
         made: Mapping[K, T],
         began: float,
     ) -> frozenset[K]:
-        """Store *batch*, the values of the keys in *wanted*; return which keys were stored."""
-        keys = list(wanted)
-        replies = await self._effects.run_batch(batch) if keys else Replies()
+        """Send the stores *parts*; return which keys were stored."""
+        if not parts:
+            return frozenset()
+        keys = list(parts)
+        raws, heads, bodies = ([part[index] for part in parts.values()] for index in range(3))
+        replies = await self._effects.run_batch(Batch(STORE_MANY, keys, raws, heads, bodies))
         errors = {keys[index]: error.locate(operation=STORE_MANY.name) for index, error in replies.errors.items()}
         if errors:
             self._errors.count(errors.values())

@@ -227,9 +227,7 @@ class Fetcher(Generic[T]):
         began = self.effects.now()
         try:
             value = await self._run_factory(call)
-            is_wanted = call.should_cache is None or call.should_cache(value)
-            life = call.plan.life(random.random())
-            store = self.asking.store(call.key, call.wire, value, life, found.cas) if is_wanted else None
+            store = self._store(call, found, value)
         except GeneratorExit:
             raise  # a closed coroutine may await nothing
         except BaseException as error:
@@ -242,7 +240,7 @@ class Fetcher(Generic[T]):
             stored = await self.effects.run(store)
         except MetacacheError as error:
             flight.finish(computed)
-            if not self._forgives_store(error):
+            if not self.errors.suppresses(READ, error):
                 raise
             return self._finish(flight, computed)
         if stored is StoreResult.STORED:
@@ -263,10 +261,20 @@ class Fetcher(Generic[T]):
         finally:
             end_computing(began)
 
-    def _forgives_store(self, error: MetacacheError) -> bool:
-        if isinstance(error, ValueTooLargeError):
-            return not is_injected(error) and self.errors.suppresses_too_large(error)
-        return self.errors.suppresses(READ, error)
+    def _store(self, call: Call[T], found: Asked[T], value: T) -> Operation[StoreResult] | None:
+        """Return the operation that stores *value*; None: it is not wanted, or it is too large and that is forgiven."""
+        if call.should_cache is not None and not call.should_cache(value):
+            return None
+        try:
+            return self.asking.store(call.key, call.wire, value, call.plan.life(random.random()), found.cas)
+        except ValueTooLargeError as error:
+            if self.forgives_too_large(error):
+                return None
+            raise
+
+    def forgives_too_large(self, error: ValueTooLargeError) -> bool:
+        """Return whether a computed value that is too large for the protocol is returned and not stored."""
+        return not is_injected(error) and self.errors.suppresses_too_large(error)
 
     # --- after a failure ---------------------------------------------------------------------------------------------
 
@@ -403,13 +411,7 @@ class Fetcher(Generic[T]):
     ) -> Computed[T]:
         try:
             value = await self._run_factory(call)
-            is_wanted = found is not None and (call.should_cache is None or call.should_cache(value))
-            life = call.plan.life(random.random())
-            store = (
-                self.asking.store(call.key, call.wire, value, life, found.cas)
-                if found is not None and is_wanted
-                else None
-            )
+            store = None if found is None else self._store(call, found, value)
         except Exception as error:
             if not is_from_handler(error):
                 self.counts.count_failure(error)
@@ -422,7 +424,7 @@ class Fetcher(Generic[T]):
                     computed = Computed(value, Source.COMPUTED)
             except MetacacheError as error:
                 flight.finish(computed)
-                if not self._forgives_store(error):
+                if not self.errors.suppresses(READ, error):
                     raise
         return self._finish(flight, computed)
 

@@ -145,6 +145,11 @@ class _AsyncHooked:
         await self.inner.aclose()
 
 
+def run_to_end(call: Awaitable[R]) -> Any:  # Any: R, where the type of an AsyncClient wants an Awaitable[R]
+    """Return the result of a coroutine that waits in the thread."""
+    return drive(cast("Coroutine[Any, Any, R]", call))  # Any: as in Call
+
+
 @final
 class Rig:
     """Clients of one kind on one server.
@@ -181,19 +186,13 @@ class Rig:
         """Return *make* as the clients take factories: a blocking one runs it to its end."""
         if not self.is_blocking:
             return make
-        return lambda: drive(cast("Coroutine[Any, Any, R]", make()))  # Any: as in Call
+        return lambda: run_to_end(make())
 
     def many_factory(self, make: Callable[[Any], Awaitable[R]]) -> Callable[[Any], Awaitable[R]]:  # Any: keys
         """Return *make* as the clients take the factories of `get_or_compute_many`."""
         if not self.is_blocking:
             return make
-        return lambda keys: drive(cast("Coroutine[Any, Any, R]", make(keys)))  # Any: as in Call
-
-    def function(self, make: Callable[..., Awaitable[R]]) -> Callable[..., Awaitable[R]]:
-        """Return *make* as `cached` takes functions."""
-        if not self.is_blocking:
-            return make
-        return lambda *args, **named: drive(cast("Coroutine[Any, Any, R]", make(*args, **named)))  # Any: as in Call
+        return lambda keys: run_to_end(make(keys))
 
     def gate(self) -> Gate:
         """Return a closed gate."""

@@ -105,14 +105,14 @@ async def test_an_executor_that_is_shut_down_leaves_the_work_to_the_caller() -> 
     async def make() -> str:
         return "new"
 
-    found = await fake.texts().get_or_compute_item(
-        "k", fake.factory(make), ttl=100, policy=policy_of(fake, executor)
-    )
+    found = await fake.texts().get_or_compute_item("k", fake.factory(make), ttl=100, policy=policy_of(fake, executor))
     assert (found.value, found.source) == ("new", Source.COMPUTED)
 
 
 @pytest.mark.parametrize("has_begun", [True, False])
-async def test_aclose_cancels_the_tasks_and_gives_their_leases_back(executor: ThreadPoolExecutor, has_begun: bool) -> None:
+async def test_aclose_cancels_the_tasks_and_gives_their_leases_back(
+    executor: ThreadPoolExecutor, has_begun: bool
+) -> None:
     fake = Rig("asyncio", FakeServer())
     client = fake.texts(prefix="p:")
     await client.set("k", "old", ttl=30)

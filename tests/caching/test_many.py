@@ -155,7 +155,7 @@ async def test_should_cache_decides_for_each_value(both: Rig, key: str) -> None:
 
 
 async def test_values_that_change_meanwhile_are_not_replaced(both: Rig, key: str) -> None:
-    a, b, c = keys = keys_of(key, "abc")
+    a, b, _ = keys = keys_of(key, "abc")
 
     async def make(found: Sequence[str]) -> Mapping[str, str]:
         both.wire(f"md {a}\r\nms {b} 5 F2952790032\r\nother\r\n".encode())
@@ -225,7 +225,7 @@ async def test_after_the_wait_the_keys_are_computed_or_refused(both: Rig, key: s
 
 
 async def test_a_strict_client_leaves_undecodable_values_and_gives_leases_back(both: Rig, key: str) -> None:
-    miss, foreign, stale = keys = keys_of(key, "mfs")
+    _, foreign, stale = keys = keys_of(key, "mfs")
     both.wire(f"ms {foreign} 1 F12345\r\nx\r\nms {stale} 1 F12345 T100\r\nx\r\nmd {stale} I\r\n".encode())
     with pytest.raises(DecodeError):
         await both.texts(on_undecodable="raise").get_or_compute_many(keys, recorder(both, []))

@@ -32,7 +32,7 @@ class HandlerError(Exception):
 
 
 def core_of(client: object) -> Core[str]:
-    core: Core[str] = getattr(client, "_client", client)._core
+    core: Core[str] = getattr(getattr(client, "_client", client), "_core")  # noqa: B009 - of either client
     return core
 
 
@@ -57,7 +57,9 @@ async def until_waiting(client: object, key: str, listeners: int) -> None:
     """Wait until *listeners* callers wait for a flight of *key*."""
     for _ in range(1000):
         loop = None if hasattr(client, "_client") else asyncio.get_running_loop()
-        known = [ref() for (raw, _, _), ref in core_of(client).flights.of(loop)._known.copy().items() if raw == key.encode()]
+        known = [
+            ref() for (raw, _, _), ref in core_of(client).flights.of(loop)._known.copy().items() if raw == key.encode()
+        ]
         if sum(len(each._listeners) for each in known if each is not None) >= listeners:
             return
         await asyncio.sleep(0.005)

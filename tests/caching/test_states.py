@@ -22,6 +22,9 @@ OLD: Final = "old"
 NEW: Final = "new"
 
 
+NO_JITTER: Final = Stampede(jitter=0.0)
+
+
 class Stop(BaseException):
     """An exception that is not an Exception, as KeyboardInterrupt."""
 
@@ -42,7 +45,7 @@ class Row:
     stored: int | None = 0
     during: tuple[str, ...] = ()
     made: object = NEW
-    policy: Stampede = Stampede(jitter=0.0)
+    policy: Stampede = NO_JITTER
     ttl: int | None = 100
     should_cache: Callable[[str], bool] | None = None
     strict: bool = False
@@ -105,7 +108,9 @@ ROWS: Final[dict[str, Row]] = {
     "W ahead of the end": Row(
         stored=40, policy=quick(ahead=50), source=Source.COMPUTED, life=range(35, 41), ttl_after=range(95, 101)
     ),
-    "W is not given too early": Row(stored=90, policy=quick(ahead=50), source=Source.HIT, value=OLD, runs=0, remains=OLD),
+    "W is not given too early": Row(
+        stored=90, policy=quick(ahead=50), source=Source.HIT, value=OLD, runs=0, remains=OLD
+    ),
     "W after the fresh life": Row(
         stored=70,
         policy=quick(stale=90),
