@@ -38,7 +38,7 @@ ORDER: Final[tuple[tuple[str, ...], ...]] = (
     ("transports",),
     ("serializers", "routing", "protocol"),
     ("settings",),
-    ("nodes", "copying"),
+    ("nodes", "copying", "entry_points"),
     ("interrupts", "errors"),
 )
 # The public contract has a cluster make clients, and open itself from a URL: two imports up, each made when it is used.

@@ -96,7 +96,7 @@ def test_one_distribution_seen_twice_is_no_conflict(
     [
         ("import no_such_library", "cannot be imported from hollow_nodes:Source: No module named"),
         ("", "cannot be imported from hollow_nodes:Source: "),
-        ("Source = 3", "hollow_nodes:Source is no factory"),
+        ("Source = 3", "hollow_nodes:Source is not a factory"),
     ],
 )
 def test_what_cannot_be_loaded_is_told_with_the_reason(
