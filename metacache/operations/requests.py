@@ -20,7 +20,7 @@ from metacache.operations.results import DeleteResult, Item, Metadata, StoreResu
 from metacache.protocol import commands
 from metacache.protocol.commands import MAX_BODY, Command
 from metacache.protocol.flags import Commands, Token, encode_flags, numeric_flag
-from metacache.protocol.keys import MAX_KEY, Key, KeyEncoder
+from metacache.protocol.keys import Key, KeyEncoder
 from metacache.protocol.replies import Reply
 from metacache.serializers.builtin import BytesSerializer, IntSerializer, StrSerializer
 from metacache.serializers.frame import not_bytes, refused
@@ -138,10 +138,9 @@ class Operations(Generic[T]):
     __slots__ = (
         "_clock",
         "_dumps",
+        "_has_plain_sets",
         "_is_relative",
-        "_key_prefix",
         "_options",
-        "_plain_prefix",
         "_read_value",
         "_tails",
         "frame",
@@ -163,23 +162,15 @@ class Operations(Generic[T]):
         self._read_value = reader.value
         self._tails: list[bytes | None] = [None] * KEPT_TAILS
         self._is_relative = options.default_ttl is None or seconds(options.default_ttl) <= MAX_RELATIVE
-        self._key_prefix = self.keys.text
-        # None: no set is plain enough for the short way.
-        self._plain_prefix = self._key_prefix if self._is_relative and frame.compressor is None else None
+        self._has_plain_sets = self._is_relative and frame.compressor is None
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
     def get(self, key: Key, default: D) -> Operation[T | D]:
         """mg key v f."""
-        # As in `set`: the rule of KeyEncoder.plain without its call.
-        text = self._key_prefix
-        raw: bytes | None
-        if text is not None and type(key) is str and key.isprintable() and " " not in key and key:
-            raw = (text + key).encode()
-        else:
-            raw = self.keys.plain(key)
+        raw = self.keys.plain(key)
         read = self._read_value if default is None else self.reader.value_or(default)
-        if raw is None or len(raw) > MAX_KEY:
+        if raw is None:
             # `Reader.value` gives None, which D is then.
             return self._read(  # pyright: ignore[reportReturnType]
                 GET,
@@ -239,15 +230,12 @@ class Operations(Generic[T]):
 
     def set(self, key: Key, value: T, ttl: Ttl | Default) -> Operation[StoreResult]:
         """ms key size F… [T…]."""
-        # The rule of KeyEncoder.plain without its call, 450 of 16,000 instructions; a test holds them to one another.
-        text = self._plain_prefix
-        if text is None or ttl is not DEFAULT or type(key) is not str or not key.isprintable() or " " in key:
+        raw = self.keys.plain(key) if ttl is DEFAULT and self._has_plain_sets else None
+        if raw is None:
             return self._store(SET, key, value, ttl)
-        raw = (text + key).encode()
-        if not key or len(raw) > MAX_KEY:
-            return self._store(SET, key, value, ttl)
-        body: T | bytes = value
-        if not self.is_raw or type(value) is not bytes:
+        if self.is_raw and type(value) is bytes:
+            body = value
+        else:
             dumps = self._dumps
             try:
                 body = dumps(value)
@@ -255,8 +243,8 @@ class Operations(Generic[T]):
                 if not fails_again(dumps, value, error):
                     raise
                 raise refused(value, error).locate(operation=SET.name, key=key) from None
-        if type(body) is not bytes:
-            raise not_bytes(body).locate(operation=SET.name, key=key)
+            if type(body) is not bytes:
+                raise not_bytes(body).locate(operation=SET.name, key=key)
         size = len(body)
         try:
             tail = (self._tails[size] if size < KEPT_TAILS else None) or self.tail(size)
@@ -267,7 +255,7 @@ class Operations(Generic[T]):
         op.verb = SET
         op.given = key
         op.key = raw
-        op.head = b"ms " + raw + tail
+        op.head = b"".join((b"ms ", raw, tail))
         op.body = body
         op.read = read_store
         return op

@@ -65,15 +65,16 @@ class KeyEncoder:
         return text if text.isprintable() and " " not in text else None
 
     def plain(self, key: Key) -> bytes | None:
-        """Return the routing key of *key* if it travels as it is, or None to have `encode` look at it. Never raises.
+        """Return the routing key of *key* if it travels unchanged; None when `encode` must decide. Never raises.
 
-        For a str "printable, and no space" is a little stricter than the regex's rule, and half as dear.
+        For a str, "printable, and no space" is a little stricter than the rule of the regex, and costs half as much.
         """
         if type(key) is str:
             text = self.text
-            if key.isprintable() and " " not in key and key and text is not None:
+            if text is not None and key and key.isprintable() and " " not in key:
                 raw = (text + key).encode()
-                return raw if len(raw) <= MAX_KEY else None
+                if len(raw) <= MAX_KEY:
+                    return raw
         elif type(key) is bytes and key:
             raw = self._prefix + key
             return raw if _unsafe(raw) is None and len(raw) <= MAX_KEY else None

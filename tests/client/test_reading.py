@@ -7,8 +7,8 @@ from typing import Final
 import pytest
 
 from metacache import AsyncClient, InvalidKeyError, InvalidTypeError, Item, StoreResult
-from metacache.protocol import commands
 from metacache.serializers import BytesSerializer, StrSerializer
+from tests import raw_requests
 from tests.client.rig import Clients, ask, lease, store
 
 # What a reader that looks for line ends, or for the next reply, might trip over.
@@ -327,5 +327,5 @@ async def test_what_other_clients_leave_is_readable_where_flags_are_zero(clients
     store(clients.node, key, b"42")
     assert await clients.blobs().get(key) == b"42"
     assert await clients.make(StrSerializer()).get_many([key]) == {key: "42"}
-    tokens, _ = ask(clients.node, commands.meta_get(key.encode(), {"return_client_flags": True}))
+    tokens, _ = ask(clients.node, raw_requests.meta_get(key.encode(), {"return_client_flags": True}))
     assert tokens[1] == b"f0"

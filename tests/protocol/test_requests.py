@@ -13,21 +13,22 @@ from metacache.protocol import commands
 from metacache.protocol.commands import MAX_BODY, Request
 from metacache.protocol.connection import ProtocolConnection
 from metacache.protocol.flags import MAX_FLAGS, REQUEST_FLAGS, Commands, Flag, Token
+from tests import raw_requests
 from tests.protocol.wire import wire
 
 Flags = Mapping[str, Token]
 
 
 def meta_set(key: bytes, flags: Flags) -> Request:
-    return commands.meta_set(key, b"value", flags)
+    return raw_requests.meta_set(key, b"value", flags)
 
 
 # What stands before the flags, and what behind.
 META: Final[dict[str, tuple[Callable[[bytes, Flags], Request], bytes, bytes]]] = {
-    "mg": (commands.meta_get, b"mg key", b"\r\n"),
+    "mg": (raw_requests.meta_get, b"mg key", b"\r\n"),
     "ms": (meta_set, b"ms key 5", b"\r\nvalue\r\n"),
-    "md": (commands.meta_delete, b"md key", b"\r\n"),
-    "ma": (commands.meta_arithmetic, b"ma key", b"\r\n"),
+    "md": (raw_requests.meta_delete, b"md key", b"\r\n"),
+    "ma": (raw_requests.meta_arithmetic, b"ma key", b"\r\n"),
 }
 
 U32: Final = 2**32 - 1
@@ -191,7 +192,7 @@ def test_a_token_of_a_wrong_type_is_refused(flag: Flag) -> None:
 
 
 def test_an_opaque_with_a_lone_surrogate_is_no_raw_error() -> None:
-    assert wire(commands.meta_get(b"key", {"opaque": "\ud800"})) == b"mg key O?\r\n"
+    assert wire(raw_requests.meta_get(b"key", {"opaque": "\ud800"})) == b"mg key O?\r\n"
 
 
 # --- flags together ------------------------------------------------------------------------------------------------
@@ -237,9 +238,9 @@ def test_more_flags_than_every_server_takes_are_refused() -> None:
     flags: dict[str, Token] = dict.fromkeys((name for name in plain if name != "base64"), True)
     flags |= {"opaque": "", "proxy_hint": "", "router_hint": "", "ttl": 1, "vivify": 1, "recache": 1}
     assert len(flags) == MAX_FLAGS
-    assert wire(commands.meta_get(b"key", flags)).count(b" ") == MAX_FLAGS + 1
+    assert wire(raw_requests.meta_get(b"key", flags)).count(b" ") == MAX_FLAGS + 1
     with pytest.raises(InvalidArgumentError, match="17 flags"):
-        commands.meta_get(b"key", {**flags, "new_cas": 1})
+        raw_requests.meta_get(b"key", {**flags, "new_cas": 1})
 
 
 # --- keys and data blocks ------------------------------------------------------------------------------------------
@@ -253,29 +254,29 @@ def test_a_wire_key_that_would_break_the_line_is_refused(key: bytes) -> None:
         with pytest.raises(InvalidArgumentError, match="a wire key is 1 to 250 bytes"):
             build(key, {})
     with pytest.raises(InvalidArgumentError, match="a wire key is 1 to 250 bytes"):
-        commands.meta_debug(key)
+        raw_requests.meta_debug(key)
 
 
 @pytest.mark.parametrize("key", ["key", bytearray(b"key"), memoryview(b"key"), None, 1])
 def test_a_wire_key_is_bytes(key: bytes) -> None:
     with pytest.raises(InvalidTypeError, match="a wire key is bytes"):
-        commands.meta_get(key, {})
+        raw_requests.meta_get(key, {})
 
 
 @pytest.mark.parametrize("key", [b"x", b"x" * 250, bytes(range(0x80, 0x100)), "é".encode() * 125])
 def test_a_wire_key_travels_as_it_is(key: bytes) -> None:
-    assert wire(commands.meta_get(key, {"value": True})) == b"mg " + key + b" v\r\n"
+    assert wire(raw_requests.meta_get(key, {"value": True})) == b"mg " + key + b" v\r\n"
 
 
 @pytest.mark.parametrize("body", [b"", b"\r\n", b"END\r\n", b"\0" * 3])
 def test_a_data_block_travels_behind_its_length(body: bytes) -> None:
-    assert wire(commands.meta_set(b"k", body, {"ttl": 1})) == b"ms k %d T1\r\n%b\r\n" % (len(body), body)
+    assert wire(raw_requests.meta_set(b"k", body, {"ttl": 1})) == b"ms k %d T1\r\n%b\r\n" % (len(body), body)
 
 
 @pytest.mark.parametrize("body", ["text", bytearray(b"x"), memoryview(b"x"), None])
 def test_a_data_block_is_bytes(body: bytes) -> None:
     with pytest.raises(InvalidTypeError, match="the data block is bytes"):
-        commands.meta_set(b"k", body, {})
+        raw_requests.meta_set(b"k", body, {})
 
 
 class _Huge(bytes):
@@ -290,15 +291,15 @@ class _Huge(bytes):
 
 def test_a_data_block_beyond_the_protocol_is_refused() -> None:
     with pytest.raises(InvalidArgumentError, match=str(MAX_BODY)):
-        commands.meta_set(b"k", _Huge(), {})
+        raw_requests.meta_set(b"k", _Huge(), {})
 
 
 # --- the commands without flags ------------------------------------------------------------------------------------
 
 LINES: Final = (
     (commands.meta_noop(), b"mn\r\n"),
-    (commands.meta_debug(b"key"), b"me key\r\n"),
-    (commands.meta_debug(b"a2V5", base64=True), b"me a2V5 b b\r\n"),
+    (raw_requests.meta_debug(b"key"), b"me key\r\n"),
+    (raw_requests.meta_debug(b"a2V5", base64=True), b"me a2V5 b b\r\n"),
     (commands.version(), b"version\r\n"),
     (commands.stats(), b"stats\r\n"),
     (commands.stats("settings"), b"stats settings\r\n"),
@@ -359,8 +360,8 @@ def test_a_bad_argument_of_an_admin_line_is_refused(build: Callable[[], Request]
 
 def test_a_connection_puts_its_opaque_behind_the_flags_of_a_request() -> None:
     connection = ProtocolConnection(max_reply_size=1, first_opaque=4)
-    get = commands.meta_get(b"k", {"value": True})
-    store = commands.meta_set(b"k", b"v", {"ttl": 1})
+    get = raw_requests.meta_get(b"k", {"value": True})
+    store = raw_requests.meta_set(b"k", b"v", {"ttl": 1})
     assert connection.send(get.command, get.head)[0] == b"mg k v O4\r\n"
     assert connection.send(store.command, store.head, store.body)[0] == b"ms k 1 T1 O5\r\nv\r\n"
     assert connection.send(commands.MN, b"mn")[0] == b"mn\r\n"

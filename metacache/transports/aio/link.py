@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from metacache.errors import ConnectionLost, MetacacheError
 from metacache.interrupts import is_own
-from metacache.protocol.connection import ProtocolConnection, answer_of
+from metacache.protocol.connection import ProtocolConnection
 from metacache.protocol.expectations import Answer, Expectation
 from metacache.protocol.windows import closing_error
 from metacache.settings import Settings
@@ -293,7 +293,7 @@ class Link(asyncio.Protocol):
         return done
 
     def _answer(
-        self, places: Places, answers: Sequence[Answer | Expectation], failure: MetacacheError | None = None
+        self, places: Places, answers: Sequence[Answer | Expectation], failure: MetacacheError | None
     ) -> None:
         """Give *answers* to *places*, the first in flight; *failure*: what they have that follow the last of them."""
         requests = len(answers)
@@ -318,14 +318,10 @@ class Link(asyncio.Protocol):
             self._loop.call_soon(throw, exc)
         if was_lost:
             return
-        answers = [answer_of(each) for each in self._protocol.end_of_stream()]
-        done = self.in_flight[: len(answers)]
-        self._answer(done, answers)
         why = "the server closed the connection" if exc is None else _reason_of(exc)
         error = ConnectionLost(f"{why} before the reply was complete")
         error.is_local = is_of_signal
         self._on_lost(self, error)
-        self._on_answers(self, done)
 
     def _why_closed(self, answers: Sequence[Answer | Expectation]) -> MetacacheError:
         """Return what the last of *answers*, after which the connection is closed, means for all in flight."""

@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from metacache.errors import InvalidArgumentError, MetacacheError
 from metacache.nodes import Node
-from metacache.protocol.replies import Refusal
+from metacache.protocol.error_lines import Refusal
 from metacache.transports.base import Batch, Operation
 from metacache.transports.counters import WaitCounts
 

@@ -20,7 +20,8 @@ from metacache.interrupts import is_own
 from metacache.nodes import Node
 from metacache.protocol import commands
 from metacache.protocol.connection import ProtocolConnection, frame, pieces
-from metacache.protocol.replies import NO_OPAQUE, Opaque, Refusal, Reply, refusal
+from metacache.protocol.error_lines import Refusal, refusal
+from metacache.protocol.replies import NO_OPAQUE, Opaque, Reply
 from metacache.settings import Settings
 from metacache.transports.blocking.dialer import Dialer
 from metacache.transports.counters import CloseReason, IdleTimes, SocketCounts
@@ -293,10 +294,9 @@ class Stream:
             if data is None:
                 data = self._receive(deadline)
                 late += len(data) if monotonic() >= deadline else 0
-            if data:
-                protocol.receive(data)
-            elif not protocol.end_of_stream():
+            if not data:
                 raise ConnectionLost("the server closed the connection before the reply was complete")
+            protocol.receive(data)
             if protocol.failure is not None and expectation.answer is None:
                 raise protocol.failure
             if late > MAX_LATE and expectation.answer is None:
