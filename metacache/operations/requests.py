@@ -233,8 +233,9 @@ class Operations(Generic[T]):
         raw = self.keys.plain(key) if ttl is DEFAULT and self._has_plain_sets else None
         if raw is None:
             return self._store(SET, key, value, ttl)
+        body: bytes
         if self.is_raw and type(value) is bytes:
-            body = value
+            body = value  # type: ignore[assignment]  # mypy does not narrow a T
         else:
             dumps = self._dumps
             try:

@@ -185,7 +185,7 @@ def _words(name: str, text: str) -> bytes:
     if not isinstance(text, str):
         raise InvalidTypeError(f"the {name} is a str, not {type(text).__name__}")
     if not _is_words(text):
-        raise InvalidArgumentError(f"the {name} may hold letters, digits, spaces and _ : . - only, and 64 of them at most")
+        raise InvalidArgumentError(f"the {name} may hold at most 64 letters, digits, spaces and _ : . -")
     return text.strip().encode()
 
 

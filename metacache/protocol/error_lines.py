@@ -1,7 +1,8 @@
 """Error lines: what each of them means for its request and for the connection.
 
 One table holds the lines that servers and proxies send (protocol.txt, "Error strings"), with the error to raise. The
-text of an error comes from the table. It never quotes the wire, because a line on a broken stream may be part of a value.
+text of an error comes from the table. It never quotes an unknown line, because on a broken stream that may be a part of
+a value.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Refusal:
 class _ErrorLine:
     """A row of the table: how a line begins, and the class and the text of its error.
 
-    ``closes``: the connection must close, whatever the command was.
+    ``closes``: the connection must close after any command.
     """
 
     start: bytes

@@ -1,7 +1,7 @@
 """Replies as values: their header lines, their flags, the opaques, and the shortcut for one request at a time.
 
-Knows the reply grammar (protocol.txt, "Meta Commands"). `expectations` holds the parser, and `error_lines` what an error
-line means. Header lines that were parsed are kept in two bounded tables, which all connections share; nothing else is
+Knows the reply grammar (protocol.txt, "Meta Commands"). The parser is in `expectations`, the meaning of error lines in
+`error_lines`. Two bounded tables keep header lines that were parsed, and all connections share them; nothing else is
 kept between replies.
 """
 

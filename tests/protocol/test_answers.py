@@ -1,4 +1,4 @@
-"""`answers`, the shortcut for many requests in flight, says what the parser says, whatever comes, however it is cut."""
+"""`answers`, the shortcut for many requests in flight, agrees with the parser on every stream, however it is cut."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from metacache.protocol import commands
 from metacache.protocol.commands import Command
 from metacache.protocol.connection import ProtocolConnection, answer_of
+from metacache.protocol.error_lines import Refusal
 from metacache.protocol.expectations import Answer, Expectation
-from metacache.protocol.replies import Refusal
 
 LIMIT: Final = 1000
 
-# Each a command and what the server says to it; %b is the opaque.
+# A command and a reply of the server to it; %b is the opaque.
 KINDS: Final[tuple[tuple[Command, bytes], ...]] = (
     (commands.MG_VALUE, b"VA 5 f12 %b\r\nhello\r\n"),
     (commands.MG_VALUE, b"VA 0 f12 %b\r\n\r\n"),
@@ -33,7 +33,7 @@ KINDS: Final[tuple[tuple[Command, bytes], ...]] = (
     (commands.MD, b"NF %b\r\n"),
     (commands.MA_VALUE, b"VA 2 %b\r\n10\r\n"),
     (commands.MA_VALUE, b"CLIENT_ERROR cannot increment or decrement non-numeric value\r\n"),
-    # What no server says to it.
+    # Replies that no server sends to the command.
     (commands.MG, b"VA 5 f12 %b\r\nhello\r\n"),
     (commands.MG_VALUE, b"HD %b\r\n"),
     (commands.MG_VALUE, b"VA 5 f12 O9999\r\nhello\r\n"),
@@ -50,7 +50,7 @@ Exchanges: TypeAlias = list[tuple[Command, bytes]]
 Outcome: TypeAlias = tuple[list[object], bool, str | None]  # the answers, must_close, the failure
 
 
-def told(answer: Answer | Expectation) -> object:
+def plain_answer(answer: Answer | Expectation) -> object:
     if isinstance(answer, Refusal):
         return type(answer.error), str(answer.error), answer.closes
     assert isinstance(answer, tuple), "a single request's answer"
@@ -76,7 +76,7 @@ def outcome(
         if stop > start and not connection.must_close:
             data = stream[start:stop]
             answers = connection.answers(data) if plain else [answer_of(each) for each in connection.receive(data)]
-            found += map(told, answers)
+            found += map(plain_answer, answers)
     return found, connection.must_close, None if connection.failure is None else str(connection.failure)
 
 

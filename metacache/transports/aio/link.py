@@ -292,9 +292,7 @@ class Link(asyncio.Protocol):
             self.lose(failure)
         return done
 
-    def _answer(
-        self, places: Places, answers: Sequence[Answer | Expectation], failure: MetacacheError | None
-    ) -> None:
+    def _answer(self, places: Places, answers: Sequence[Answer | Expectation], failure: MetacacheError | None) -> None:
         """Give *answers* to *places*, the first in flight; *failure*: what they have that follow the last of them."""
         requests = len(answers)
         for place, answer in zip(places, answers, strict=True):
