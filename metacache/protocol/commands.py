@@ -90,7 +90,7 @@ def _codes(text: str) -> frozenset[bytes]:
 
 
 # protocol.txt, "Meta Get" … "Meta Arithmetic". A VA to an mg without v, or an HD to one with v, belongs to another
-# request.
+# request. MG_CONDITIONAL (C on mg), MD_DROP (x) and MA (no v) answer requests that no operation of this package makes.
 MG: Final = Command("mg", _codes("HD EN"), echoes=True)
 MG_VALUE: Final = Command("mg", _codes("VA EN"), echoes=True)
 MG_CONDITIONAL: Final = Command("mg", _codes("VA HD EN"), echoes=True)

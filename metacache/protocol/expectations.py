@@ -116,17 +116,17 @@ class ExpectedReply:
         at, closing = _DATA_BLOCKS[tokens[0]]
         size = parse_size(tokens[0], tokens[at] if len(tokens) > 1 else b"", limit)
         start, stop = end + 2, end + 2 + size
-        found = data[stop : stop + len(closing)]
-        if not closing.startswith(found):
-            what = "CRLF" if closing == b"\r\n" else "END"
-            code = tokens[0].decode()
-            raise ProtocolError(
-                f"the data block of {code} is not followed by {what}, so its size is wrong; the connection is closed"
-            )
-        if len(found) < len(closing):
-            self.needed = stop + len(closing) - pos
+        behind = stop + len(closing)
+        if len(data) < behind:
+            self.needed = behind - pos
             return pos
-        return self._finish((tokens, data[start:stop]), stop + len(closing))
+        if data[stop:behind] != closing:
+            what = "CRLF" if closing == b"\r\n" else "END"
+            raise ProtocolError(
+                f"the data block of {tokens[0].decode()} is not followed by {what}, so its size is wrong; "
+                "the connection is closed"
+            )
+        return self._finish((tokens, data[start:stop]), behind)
 
     def _keep(self, line: bytes, limit: int) -> None:
         self._lines.append(line)

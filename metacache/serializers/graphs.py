@@ -1,4 +1,4 @@
-"""Shapes as a graph: nodes, references to definitions, and the two things that are read off it, a tree and a text.
+"""Shapes as a graph: nodes, references to definitions, and the canonical text of the whole.
 
 A class or an alias that is used twice, or within itself, is one definition, and each use is a reference to it. So a
 graph is as large as the classes it is made of. Pure; knows no type expression.
@@ -30,9 +30,6 @@ __all__ = [
 REFERENCE: Final = "ref"
 ALIAS: Final = "alias"
 UNION: Final = "union"
-
-# Nodes of one tree. A tree repeats a definition at each of its uses, so it may be much larger than its graph.
-MAX_TREE: Final = 10_000
 
 
 @final
@@ -196,13 +193,6 @@ class Graph:
         shapes = (self.root, *(self._definitions[index] for index in self._reachable()))
         return frozenset(kind for shape in shapes for kind in _kinds(shape))
 
-    def tree(self) -> Shape:
-        """Return the shape as a tree, in which recursion is a number: how many definitions up, from the innermost.
-
-        Raises UnknownShape when that is too large.
-        """
-        return _Tree(self._definitions).grown(self.root, ())
-
     def text(self) -> str:
         """Return the canonical text: equal for types of one shape, whatever the order in which they were walked."""
         colors = self._colors()
@@ -246,24 +236,3 @@ class Graph:
             found.update(dict.fromkeys(new))
             pending.extend(new)
         return list(found)
-
-
-@final
-class _Tree:
-    """A graph's definitions, written out at each of their uses, within a limit."""
-
-    def __init__(self, definitions: Sequence[Shape]) -> None:
-        self._definitions = definitions
-        self._nodes = 0
-
-    def grown(self, shape: Shape, inside: tuple[int, ...]) -> Shape:
-        """Return *shape*, which stands inside of the definitions *inside*, as a tree."""
-        self._nodes += 1
-        if self._nodes > MAX_TREE:
-            raise UnknownShape(f"a type of more than {MAX_TREE:,} parts")
-        if shape.kind != REFERENCE:
-            return Shape(shape.kind, shape.labels, tuple(self.grown(part, inside) for part in shape.parts))
-        index = _index(shape)
-        if index in inside:
-            return Shape("up", (str(len(inside) - inside.index(index)),))
-        return self.grown(self._definitions[index], (*inside, index))

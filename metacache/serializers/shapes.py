@@ -35,7 +35,7 @@ from metacache.serializers.literals import constraints, literal_text
 from metacache.serializers.names import class_name, is_standard, library_name, type_name
 from metacache.serializers.records import NO_DEFAULT, Field, Record, hints_of, original_bases, record_of, required_keys
 
-__all__ = ["Shape", "UnknownShape", "graph_of", "literal_text", "quoted", "required_keys", "shape_of", "unquoted"]
+__all__ = ["Shape", "UnknownShape", "graph_of", "literal_text", "quoted", "required_keys", "unquoted"]
 
 # Any: a type expression is any object; typing gives no type for it that all its forms satisfy.
 _Type: TypeAlias = Any
@@ -87,11 +87,6 @@ _MAPPINGS: Final = frozenset(("dict", "ordereddict", "mapping", "mutablemapping"
 MAX_NODES: Final = 100_000
 
 _ANY: Final = Shape("any")
-
-
-def shape_of(type_: object) -> Shape:
-    """Return the shape of *type_* as a tree. Raises UnknownShape."""
-    return graph_of(type_).tree()
 
 
 def graph_of(type_: object) -> Graph:

@@ -33,7 +33,12 @@ KINDS: Final[tuple[tuple[Command, bytes], ...]] = (
     (commands.MD, b"NF %b\r\n"),
     (commands.MA_VALUE, b"VA 2 %b\r\n10\r\n"),
     (commands.MA_VALUE, b"CLIENT_ERROR cannot increment or decrement non-numeric value\r\n"),
+    # Requests without opaque, which are never plain.
+    (commands.MN, b"MN\r\n"),
+    (commands.ME, b"ME key exp=-1\r\n"),
+    (commands.STATS, b"STAT pid 1\r\nEND\r\n"),
     # Replies that no server sends to the command.
+    (commands.ME, b"ME other exp=-1\r\n"),
     (commands.MG, b"VA 5 f12 %b\r\nhello\r\n"),
     (commands.MG_VALUE, b"HD %b\r\n"),
     (commands.MG_VALUE, b"VA 5 f12 O9999\r\nhello\r\n"),
@@ -63,7 +68,7 @@ def outcome(
 ) -> Outcome:
     stream = b""
     for command, reply in exchanges:
-        if plain:
+        if plain and command.echoes:
             request = connection.send_plain(command, b"xx key", b"body" if command is commands.MS else None)
         else:
             request, _ = connection.send(command, b"xx key", b"body" if command is commands.MS else None)
