@@ -299,6 +299,23 @@ def test_a_window_with_one_doubtful_reply_fails_as_a_whole(command: Command, rep
     assert broken_window(command, replies)
 
 
+def test_a_value_above_the_limit_is_refused_within_a_window_when_its_header_was_seen_before() -> None:
+    for limit in (5, 4):  # the first connection makes the header known to the second
+        connection = ProtocolConnection(max_reply_size=limit)
+        sent, _ = connection.send_window(GET, [b"mg k"] * 4, None)
+        first, last = opaques_in(sent)
+        middle = b"VA 5 f0\r\nhello\r\n" * 2
+        finished = feed(connection, [b"EN %b\r\n%bEN %b\r\n" % (first, middle, last)])
+        assert len(finished) == (1 if limit == 5 else 0)
+    assert "announces 5 bytes, the limit is 4" in str(connection.failure)
+
+
+def test_a_list_of_lines_above_the_limit_is_refused() -> None:
+    line = b"STAT pid 1\r\n"
+    assert len(answer(commands.STATS, line * 3 + b"END\r\n", limit=36)[0]) == 4  # type: ignore[arg-type]  # tokens
+    assert "longer than 36 bytes" in failure(commands.STATS, [line * 4], limit=36)
+
+
 def test_a_window_with_a_missing_or_a_surplus_reply_is_not_handed_out() -> None:
     connection, first, last = window_of(GET, 4)
     short = b"".join((FIRST, HIT, LAST)).replace(b"<1>", first).replace(b"<2>", last)

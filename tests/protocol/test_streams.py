@@ -51,6 +51,11 @@ def value(data: bytes, flags: bytes = b" f0", state: bytes = b"") -> bytes:
     return b"VA %d%b@%b\r\n%b\r\n" % (len(data), flags, state, data)
 
 
+def config(data: bytes) -> bytes:
+    """Return the reply to ``config get cluster``."""
+    return b"CONFIG cluster 0 %d\r\n%b\r\nEND\r\n" % (len(data), data)
+
+
 def placed(replies: Sequence[bytes], opaques: Sequence[bytes]) -> bytes:
     """Return *replies*, each with its opaque, or without one where the opaque is empty."""
     # The placeholder is replaced in the header only: a value may hold the same byte.
@@ -164,6 +169,7 @@ singles = st.one_of(
     st.builds(single, st.just(SET), st.one_of(set_replies, closing)),
     st.builds(single, st.just(commands.MN), st.just(b"MN\r\n")),
     st.builds(single, st.just(commands.STATS), stat_lines.map(lambda lines: lines + b"END\r\n")),
+    st.builds(single, st.just(commands.CONFIG_GET_CLUSTER), values.map(config)),
 )
 windows = st.one_of(
     st.builds(window, st.just(GET), st.lists(get_replies, min_size=1, max_size=8)),
