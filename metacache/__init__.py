@@ -39,7 +39,7 @@ from metacache.operations.results import DeleteResult, Item, Metadata, Outcomes,
 from metacache.operations.statistics import ClientStatistics
 from metacache.pool.aio import AsyncPool
 from metacache.pool.blocking import Pool
-from metacache.pool.state import PoolStatistics
+from metacache.pool.statistics import PoolStatistics
 from metacache.protocol.keys import Key
 from metacache.protocol.windows import Replies
 from metacache.routing import RendezvousRouter, Router
@@ -54,7 +54,7 @@ from metacache.serializers import (
 )
 from metacache.settings import Settings
 from metacache.transports.aio.connection import AsyncConnection
-from metacache.transports.base import AsyncTransport, Batch, Exchange, Operation, Transport
+from metacache.transports.base import AsyncTransport, Batch, Operation, Transport, Verb
 from metacache.transports.blocking.connection import Connection
 
 __version__ = "0.1.0"
@@ -83,7 +83,6 @@ __all__ = [
     "DecodeError",
     "Default",
     "DeleteResult",
-    "Exchange",
     "InvalidArgumentError",
     "InvalidKeyError",
     "InvalidKeyTypeError",
@@ -119,6 +118,7 @@ __all__ = [
     "TransportError",
     "Ttl",
     "ValueTooLargeError",
+    "Verb",
     "Zlib",
     "available_serializers",
     "connect",

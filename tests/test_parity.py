@@ -35,22 +35,18 @@ PAIRS: Final = [
 # What one of the two has and the other not, for the reason beside it.
 ONLY: Final = {
     "close",  # aclose
-    "begin",  # run_batch: a batch is driven by its caller, or by the loop
-    "begin_lent",  # a loop's pool lends no connection: tasks share them
     "reset_after_fork",  # a loop does not survive a fork
     "waiting",  # many tasks wait on one AsyncConnection
-    # A cluster's batch waits in the lines of several pools at once.
-    *("try_begin", "join", "leave", "wait_until", "failed", "closed"),
     "load",
-    "is_connected",  # a loop's pool is told when a dial failed
-    "dialled",  # threads dial at the same time, and all of their failures are one event
+    "age",
+    "discard",
     "drop",  # a loop may be gone, or not run, when its connections are to be closed
     "reap",  # called by clusters' threads; a loop's pool looks round by itself
 }
-TWINS: Final = {"aclose": "close", "run_batch": "begin"}
+TWINS: Final = {"aclose": "close"}
 
 # Moving bytes is what the two do differently, and their docstrings say how.
-OWN_WORDS: Final = {"run", "discard", "close"}
+OWN_WORDS: Final = {"run", "run_batch", "close"}
 
 
 def public(class_: type) -> dict[str, object]:
@@ -69,7 +65,7 @@ def signature(found: object) -> str:
 
 
 def blocking(text: str) -> str:
-    return re.sub(r"Async(?=[A-Z])|async_|Awaitable\b", "", text)
+    return re.sub(r"Async(?=[A-Z])|async_|Awaitable\[(\w+)\]", r"\1", text)
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair[0].__name__)

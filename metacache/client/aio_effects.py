@@ -8,15 +8,14 @@ import time
 from collections.abc import Awaitable, Coroutine
 from typing import Any, Protocol, TypeVar, final
 
-from metacache.errors import ClosedError, InvalidArgumentError, MetacacheError, ValueTooLargeError
-from metacache.interrupts import is_injected
+from metacache.client.core import replies_after
+from metacache.errors import MetacacheError
 from metacache.operations.batches import BatchOperation
 from metacache.operations.policies import WRITE, ErrorPolicy, Kind
 from metacache.operations.results import Outcomes
 from metacache.protocol.keys import K
 from metacache.protocol.windows import Replies
 from metacache.transports.base import AsyncTransport, Batch, Operation
-from metacache.transports.batch_windows import failed_replies
 
 __all__ = ["AsyncEffects", "Run"]
 
@@ -85,12 +84,8 @@ class AsyncEffects:
         deadline = math.inf if self._timeout is None else time.monotonic() + self._timeout
         try:
             return await self._transport.run_batch(batch, deadline=deadline)
-        except (ClosedError, ValueTooLargeError, InvalidArgumentError):
-            raise
-        except MetacacheError as error:  # a transport that raises instead of returning an outcome
-            if is_injected(error):
-                raise
-            return failed_replies(batch, error)
+        except MetacacheError as error:
+            return replies_after(error, batch)
 
     # Any: the loop chooses the values that a recipe yields and is sent.
     async def follow(self, recipe: Coroutine[Any, Any, R], *, fallback: R) -> R:

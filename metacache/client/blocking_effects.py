@@ -7,6 +7,7 @@ import time
 from collections.abc import Coroutine
 from typing import Any, Protocol, TypeVar, cast, final
 
+from metacache.client.core import replies_after
 from metacache.errors import MetacacheError
 from metacache.interrupts import is_from_handler
 from metacache.operations.batches import BatchOperation
@@ -15,7 +16,6 @@ from metacache.operations.results import Outcomes
 from metacache.protocol.keys import K
 from metacache.protocol.windows import Replies
 from metacache.transports.base import Batch, Operation, Transport
-from metacache.transports.blocking.connection import run_batch
 
 __all__ = ["BlockingEffects", "Run"]
 
@@ -79,8 +79,13 @@ class BlockingEffects:
         return batch.outcomes(self._drive(batch.batch), self._errors)
 
     def _drive(self, batch: Batch) -> Replies:
+        if not len(batch):
+            return Replies()
         deadline = math.inf if self._timeout is None else time.monotonic() + self._timeout
-        return run_batch(self._transport, batch, deadline)
+        try:
+            return self._transport.run_batch(batch, deadline=deadline)
+        except MetacacheError as error:
+            return replies_after(error, batch)
 
     # Any: a recipe yields nothing and is sent nothing.
     def follow(self, recipe: Coroutine[Any, Any, R], *, fallback: R) -> R:

@@ -11,18 +11,22 @@ from typing import Final, Generic, TypeVar, final
 import attrs
 from typing_extensions import Unpack
 
-from metacache.errors import InvalidTypeError
+from metacache.errors import ClosedError, InvalidArgumentError, InvalidTypeError, MetacacheError, ValueTooLargeError
+from metacache.interrupts import is_injected
 from metacache.operations.batches import Batches
 from metacache.operations.options import Options, ViewOptions, refuse_unknown
 from metacache.operations.policies import ErrorPolicy, UndecodablePolicy
 from metacache.operations.readers import Reader
 from metacache.operations.requests import Operations
 from metacache.operations.statistics import ClientStatistics, Counts
+from metacache.protocol.windows import Replies
 from metacache.serializers.builtin import BytesSerializer, IntSerializer, StrSerializer
 from metacache.serializers.frame import Frame
 from metacache.serializers.interfaces import Serializer
+from metacache.transports.base import Batch
+from metacache.transports.batch_windows import failed_replies
 
-__all__ = ["Core", "check_transport"]
+__all__ = ["Core", "check_transport", "replies_after"]
 
 T = TypeVar("T")
 
@@ -77,10 +81,23 @@ class Core(Generic[T]):
 
 _SERIALIZER = ("wire_id", "fingerprint", "dumps", "loads")
 
-# What each client asks of its transport beside `run`, how it is called, and what makes a client without one.
+_RAISED: Final = (ClosedError, ValueTooLargeError, InvalidArgumentError)
+
+
+def replies_after(error: MetacacheError, batch: Batch) -> Replies:
+    """Return *error*, which a transport raised, for each request of *batch*. Call it where *error* is caught.
+
+    Raises *error* itself if it concerns the whole batch and nothing was sent, or if it interrupted the transport.
+    """
+    if isinstance(error, _RAISED) or is_injected(error):
+        raise error
+    return failed_replies(batch, error)
+
+
+# What each client needs beside `run` and `run_batch`, what it takes, and which function makes one of a URL.
 _CLIENTS: Final = {
-    "Client": ("begin", "a Connection, a Pool or a Cluster", "connect"),
-    "AsyncClient": ("run_batch", "an AsyncConnection, an AsyncPool or an AsyncCluster", "connect_async"),
+    "Client": ("close", "a Connection, a Pool or a Cluster", "connect"),
+    "AsyncClient": ("aclose", "an AsyncConnection, an AsyncPool or an AsyncCluster", "connect_async"),
 }
 
 
@@ -89,7 +106,7 @@ def check_transport(transport: object, client: str) -> None:
     fitting = [
         name
         for name, (method, _, _) in _CLIENTS.items()
-        if not isinstance(transport, type) and hasattr(transport, "run") and hasattr(transport, method)
+        if not isinstance(transport, type) and all(hasattr(transport, each) for each in ("run", "run_batch", method))
     ]
     if client in fitting:
         return

@@ -38,7 +38,6 @@ from metacache.pool.aio import AsyncPool
 from metacache.protocol.windows import Replies
 from metacache.routing import RendezvousRouter, Router
 from metacache.settings import Settings, check_settings
-from metacache.transports.aio.connection import AsyncConnection
 from metacache.transports.aio.loops import running_loop
 from metacache.transports.limits import check_bodies
 
@@ -48,7 +47,7 @@ if TYPE_CHECKING:
 
     from metacache.client.aio import AsyncClient
     from metacache.operations.options import ClientOptions
-    from metacache.pool.state import PoolStatistics
+    from metacache.pool.statistics import PoolStatistics
     from metacache.serializers.interfaces import Serializer
     from metacache.transports.base import Batch, Operation
 
@@ -138,8 +137,7 @@ class AsyncCluster:
         return Table[AsyncPool].of(self._make_router(nodes), self._pool_of, members, moves=self._moves)
 
     def _pool_of(self, node: Node) -> AsyncPool:
-        make = partial(AsyncConnection, node, settings=self._settings, on_failure=partial(self._failed, node))
-        return AsyncPool(make, settings=self._settings)
+        return AsyncPool(node, settings=self._settings, on_failure=partial(self._failed, node))
 
     def _failed(self, node: Node, error: MetacacheError) -> None:
         """Note what befell a connection; once, however many requests failed with it."""

@@ -33,8 +33,10 @@ from metacache.errors import (
 from metacache.interrupts import clear_frames, is_own
 from metacache.nodes import Node, nodes_of
 from metacache.pool.blocking import Pool
+from metacache.protocol.windows import Replies
 from metacache.routing import RendezvousRouter, Router
 from metacache.settings import Settings, check_settings
+from metacache.transports.blocking.exchange import drive_exchange
 from metacache.transports.forking import forget_in_children
 from metacache.transports.limits import check_bodies
 
@@ -44,9 +46,9 @@ if TYPE_CHECKING:
 
     from metacache.client.blocking import Client
     from metacache.operations.options import ClientOptions
-    from metacache.pool.state import PoolStatistics
+    from metacache.pool.statistics import PoolStatistics
     from metacache.serializers.interfaces import Serializer
-    from metacache.transports.base import Batch, Exchange, Operation
+    from metacache.transports.base import Batch, Operation
 
 __all__ = ["Cluster"]
 
@@ -215,16 +217,26 @@ class Cluster:
             return self._run_carefully(op, deadline)
         raise error
 
-    def begin(self, batch: Batch, /, *, deadline: float) -> Exchange:
-        """Start *batch* on all of its nodes at once.
+    def run_batch(self, batch: Batch, /, *, deadline: float) -> Replies:
+        """Send *batch* to all of its nodes at the same time; return a reply or an error for each request.
 
-        *deadline* as in `run`; ``math.inf``: ``Settings.timeout`` from now. Raises ClosedError and ValueTooLargeError;
-        all else that goes wrong is in the outcomes.
+        *deadline* as in `run`; ``math.inf``: ``Settings.timeout`` from now. Raises ClosedError and ValueTooLargeError
+        before a byte is sent. Every other failure is in the replies.
         """
+        if not len(batch):
+            return Replies()
+        try:
+            deadline = monotonic() + self._settings.timeout if deadline == math.inf else deadline
+            return drive_exchange(self._begin(batch, deadline), deadline)
+        except BaseException as error:
+            clear_frames(error)
+            raise
+
+    def _begin(self, batch: Batch, deadline: float) -> ClusterExchange:
+        """Start *batch* on all of its nodes. Raises ClosedError and ValueTooLargeError."""
         if self._closed:
             raise ClosedError("the cluster was closed", operation=batch.verb.name)
         check_bodies(batch, self._settings.max_value_size)  # the whole of it, before a part is sent
-        deadline = monotonic() + self._settings.timeout if deadline == math.inf else deadline
         self._probe_those_due(batch, deadline)
         exchange = ClusterExchange(batch, lambda: self._table, self._keeper, deadline=deadline, now=monotonic())
         try:

@@ -18,16 +18,16 @@ from metacache.errors import ClosedError
 from metacache.interrupts import ignoring, is_own
 from metacache.protocol.windows import Replies
 from metacache.transports.batch_windows import failed_replies
-from metacache.transports.blocking.checkout import ROUND, Waker
-from metacache.transports.blocking.exchange import FailedExchange
+from metacache.transports.blocking.checkout import POLL, Waker
 
 if TYPE_CHECKING:
     from metacache.cluster.health_tracker import HealthTracker
     from metacache.cluster.table import Member, Table
     from metacache.pool.blocking import Pool
-    from metacache.transports.base import Batch, Exchange
+    from metacache.transports.base import Batch
     from metacache.transports.blocking.checkout import Waiter
-    from metacache.transports.blocking.connection import Connection
+    from metacache.transports.blocking.exchange import Exchange
+    from metacache.transports.blocking.stream import Stream
 
 __all__ = ["ClusterExchange"]
 
@@ -51,13 +51,13 @@ class _Part:
         self.indices = indices
         self.batch = batch
         self.until = until
-        self.waiter: Waiter[Connection] | None = None
+        self.waiter: Waiter[Stream] | None = None
 
     def leave(self) -> None:
         """Leave the line, if it stands in one."""
         waiter, self.waiter = self.waiter, None
         if waiter is not None:
-            self.member.pool.leave(waiter)
+            self.member.pool.lending.leave(waiter)
 
 
 @final
@@ -78,7 +78,6 @@ class ClusterExchange:
 
     __slots__ = (
         "_batch",
-        "_bell",
         "_deadline",
         "_fresh",
         "_keeper",
@@ -88,6 +87,7 @@ class ClusterExchange:
         "_selector",
         "_table",
         "_waiting",
+        "_waker",
         "_watched",
         "wants_write",
     )
@@ -104,7 +104,7 @@ class ClusterExchange:
         self._left: list[_Part] = []
         self._fresh: list[_Part] = []  # those of them that were never advanced
         self._waiting: list[_Part] = []
-        self._bell = Waker()
+        self._waker = Waker()
         self._selector: select.epoll | select.poll | None = None
         self._watched: dict[int, _Part] = {}
         self.wants_write = False
@@ -148,7 +148,7 @@ class ClusterExchange:
         for part in left:
             self._settle(part, heard=False)
         for part in waiting:
-            self._fail(part, part.member.pool.failed(part.batch))
+            self._fail(part, part.member.pool.lending.timed_out(part.batch))
         self._close()
         return self._replies
 
@@ -165,7 +165,7 @@ class ClusterExchange:
                 fill_part(self._replies, own, failed_replies(part, assignment.error))
                 continue
             # Half of the time at most: what is left is for the requests themselves.
-            until = assignment.member.pool.wait_until(self._now, (self._now + self._deadline) / 2)
+            until = assignment.member.pool.lending.wait_until(self._now, (self._now + self._deadline) / 2)
             self._waiting.append(_Part(table, assignment.member, own, part, until))
 
     def _look_for_room(self) -> None:
@@ -173,28 +173,28 @@ class ClusterExchange:
         try:
             self._start_those_with_room()
             if not self._left and self._waiting:
-                self._bell.wait(min(ROUND, min(part.until for part in self._waiting) - monotonic()))
+                self._waker.wait(min(POLL, min(part.until for part in self._waiting) - monotonic()))
                 self._start_those_with_room()
         except ClosedError as error:
             if not is_own(error):
                 raise
             waiting, self._waiting = self._waiting, []
             for part in waiting:
-                self._fail(part, part.member.pool.closed(part.batch))
+                self._fail(part, part.member.pool.lending.refused(part.batch))
         for part in [part for part in self._waiting if monotonic() >= part.until]:
             self._waiting.remove(part)
-            self._fail(part, part.member.pool.failed(part.batch))
+            self._fail(part, part.member.pool.lending.timed_out(part.batch))
 
     def _start_those_with_room(self) -> None:
         for part in tuple(self._waiting):
             if not self._start(part) and part.waiter is None:
-                part.waiter = part.member.pool.join(self._bell)
+                part.waiter = part.member.pool.lending.join(self._waker)
                 self._start(part)  # what was put back before it stood in line is not handed over
 
     def _start(self, part: _Part) -> bool:
         """Start *part* if there is a connection for it; return whether it waits no longer. Raises ClosedError."""
         try:
-            exchange = part.member.pool.try_begin(part.batch, part.waiter, deadline=self._deadline)
+            exchange = part.member.pool.lending.try_begin(part.batch, part.waiter, self._deadline)
         except ClosedError as error:
             if self._table() is part.table or not is_own(error):
                 raise
@@ -211,9 +211,9 @@ class ClusterExchange:
         part.leave()
         return True
 
-    def _fail(self, part: _Part, failed: FailedExchange) -> None:
+    def _fail(self, part: _Part, failed: Replies) -> None:
         part.leave()
-        fill_part(self._replies, part.indices, failed.outcomes())
+        fill_part(self._replies, part.indices, failed)
 
     def _settle(self, part: _Part, *, heard: bool = True) -> None:
         """Take the outcomes of a part; one given up before its end (not *heard*) tells nothing of the node."""

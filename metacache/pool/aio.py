@@ -1,7 +1,6 @@
-"""`AsyncPool`: several shared connections to one node as one transport, under an event loop.
+"""`AsyncPool`: up to ``pool_size`` shared connections to one node, as one transport of one event loop.
 
-Chooses a connection for each request; moves no bytes. It changes over time; what guards it is that one event loop runs
-it.
+It chooses a connection for each request. Only that event loop changes it, so it needs no lock.
 """
 
 from __future__ import annotations
@@ -18,11 +17,12 @@ from typing_extensions import override
 from metacache.copying import refuse_copy
 from metacache.errors import ClosedError, ConnectError, InvalidTypeError, MetacacheError
 from metacache.nodes import Node
-from metacache.pool.state import RETRY, Limits, Open, PoolStatistics
+from metacache.pool.statistics import PoolStatistics
 from metacache.protocol.keys import Key
 from metacache.settings import Settings, check_settings
 from metacache.transports.aio.connection import AsyncConnection
 from metacache.transports.counters import CloseReason, IdleTimes
+from metacache.transports.limits import RETRY, Limits
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -41,19 +41,28 @@ LARGE: Final = 65536
 _load_of = attrgetter("load")
 
 
+def _ignore(_: MetacacheError) -> None:
+    pass
+
+
 @final
 class AsyncPool:
     """Up to ``pool_size`` connections to one node, each shared by many tasks of one event loop.
 
-    A further connection is opened when those open have ``max_pipeline`` requests in flight each: written, and without a
-    reply. What is asked for in one turn of the loop goes out in one write. When no more may be opened the connection
-    with the fewest takes the request. The last one of a pool of several is a lane for large values (when
-    more than 64 KiB are sent), so that they hold up nobody. How large a value is that is read nobody can know
-    beforehand: a large reply holds up what stands behind it on its connection, and new requests go where fewer wait.
+    The pool opens a further connection when each open one has ``max_pipeline`` requests in flight: sent, and without
+    a reply. Requests of one event loop iteration leave in one write. When the pool may open no more, the connection
+    with the fewest requests takes the next one.
+
+    In a pool of several, the last connection is a lane for large values: requests that send more than 64 KiB. So a
+    large write delays no small request. The size of a value that is read is not known beforehand: a large reply delays
+    the replies behind it on its connection, and new requests go to connections with fewer requests.
 
     Args:
-        source: the node, or what makes the connections.
-        settings: sizes and limits; with a node also what its connections keep to.
+        node: the server.
+        settings: sizes, limits, timeouts, TLS, credentials.
+        on_failure: called once for each failed dial and each connection that broke.
+
+    Raises InvalidTypeError for wrong arguments.
     """
 
     __reduce_ex__ = refuse_copy
@@ -68,43 +77,41 @@ class AsyncPool:
         "_limits",
         "_make",
         "_max_pipeline",
-        "_name",
-        "_round_at",
+        "_review_at",
         "_settings",
+        "node",
     )
 
-    def __init__(self, source: Node | Callable[[], AsyncConnection], *, settings: Settings = DEFAULTS) -> None:
-        if not isinstance(source, Node) and not callable(source):
-            raise InvalidTypeError(f"a pool is made of a Node or a function, not {type(source).__name__}")
+    def __init__(
+        self, node: Node, *, settings: Settings = DEFAULTS, on_failure: Callable[[MetacacheError], object] = _ignore
+    ) -> None:
+        if not isinstance(node, Node):
+            raise InvalidTypeError(f"a pool takes a Node, not {type(node).__name__}")
         check_settings(settings)
-        self._name: str | None = None
-        self._make: Callable[[], AsyncConnection] = source if callable(source) else self._of(source, settings)
+        self.node = node
+        self._make = partial(AsyncConnection, node, settings=settings, on_failure=on_failure)
         self._settings = settings
         # A single connection takes all there is: nobody need ask for another.
         self._max_pipeline = settings.max_pipeline if settings.pool_size > 1 else settings.max_in_flight
         self._limits = Limits.of(settings, spare=1 if settings.pool_size > 1 else 0)
-        self._round_at = self._limits.next_round(monotonic())
-        self._is_limited = self._round_at != math.inf
+        self._review_at = self._limits.next_review(monotonic())
+        self._is_limited = self._review_at != math.inf
         self._connections: list[AsyncConnection] = []
         self._lane: AsyncConnection | None = None
         self._current: AsyncConnection | None = None
         self._failed_at = -math.inf
         self._closed = False
 
-    def _of(self, node: Node, settings: Settings) -> Callable[[], AsyncConnection]:
-        self._name = node.name
-        return partial(AsyncConnection, node, settings=settings)
-
     @override
     def __repr__(self) -> str:
         if self._closed:
-            return f"<AsyncPool {self._name}: closed>"
+            return f"<AsyncPool {self.node.name}: closed>"
         known = self.statistics
-        return f"<AsyncPool {self._name}: {known.in_use} busy, {known.idle} idle, {known.waiting} waiting>"
+        return f"<AsyncPool {self.node.name}: {known.in_use} busy, {known.idle} idle, {known.waiting} waiting>"
 
     @property
     def statistics(self) -> PoolStatistics:
-        """What it has done and how it stands, as a frozen value."""
+        """Return a snapshot of the connections, the callers and the counts."""
         connections, now = self._all(), monotonic()
         return PoolStatistics(
             size=self._settings.pool_size,
@@ -151,7 +158,7 @@ class AsyncPool:
             await connection.aclose()
 
     def drop(self) -> None:
-        """Close without waiting, in a callback of its loop, or where that does not run."""
+        """Close without waiting. For a callback of its loop, or when the loop does not run."""
         self._closed = True
         self._current = None
         for connection in self._all():
@@ -169,7 +176,7 @@ class AsyncPool:
 
     def _choose(self, operation: str, key: Key | None, *, is_large: bool) -> AsyncConnection:
         if self._closed:
-            raise ClosedError("the pool was closed", node=self._name, operation=operation, key=key)
+            raise ClosedError("the pool was closed", node=self.node.name, operation=operation, key=key)
         if self._is_limited:
             self._reap()
         if is_large and self._settings.pool_size > 1:
@@ -190,7 +197,7 @@ class AsyncPool:
                 return connection
         if failed:  # the node takes no more connections, or none
             return min((each for each in connections if each not in failed), key=_load_of, default=failed[0])
-        if isinstance(self._limits.checkout(opened=len(connections), now=0.0, until=0.0), Open):
+        if self._limits.may_open(len(connections)):
             connections.append(self._new())
             return connections[-1]
         return min(connections, key=_load_of)
@@ -198,7 +205,6 @@ class AsyncPool:
     def _new(self) -> AsyncConnection:
         connection = self._make()
         connection.on_unreachable = self._note_failed_dial
-        self._name = connection.node.name
         return connection
 
     def _note_failed_dial(self, error: MetacacheError, began: float) -> None:
@@ -211,9 +217,9 @@ class AsyncPool:
 
     def _reap(self) -> None:
         now = monotonic()
-        if now < self._round_at:
+        if now < self._review_at:
             return
-        self._round_at = self._limits.next_round(now)
+        self._review_at = self._limits.next_review(now)
         dated = [(connection, age) for connection in self._all() if (age := connection.age) is not None]
         dated.sort(key=_used)
         for index, cause in self._limits.discard([age for _, age in dated], now).items():

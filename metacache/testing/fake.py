@@ -22,9 +22,8 @@ from metacache.protocol.connection import ProtocolConnection
 from metacache.protocol.error_lines import Refusal
 from metacache.protocol.expectations import Answer
 from metacache.protocol.windows import Replies
-from metacache.transports.base import Batch, Exchange, Operation
-from metacache.transports.blocking.connection import run_batch
-from metacache.transports.blocking.exchange import StreamExchange
+from metacache.transports.base import Batch, Operation
+from metacache.transports.blocking.exchange import StreamExchange, drive_exchange
 from metacache.transports.counters import CloseReason
 
 __all__ = ["AsyncFakeTransport", "FakeServer", "FakeTransport"]
@@ -328,10 +327,11 @@ class FakeTransport:
         except MetacacheError as error:
             raise error.locate(node="fake", operation=op.verb.name, key=op.given)  # noqa: B904 - it is the same error
 
-    def begin(self, batch: Batch, /, *, deadline: float) -> Exchange:
-        """Start *batch*; advancing it twice ends it."""
+    def run_batch(self, batch: Batch, /, *, deadline: float) -> Replies:
+        """Answer *batch* immediately. Raises ClosedError; other failures are in the replies."""
         self._note(batch.verb.name)
-        return StreamExchange(batch, _FakeStream(self.server), lambda _: None, node="fake", deadline=deadline)
+        stream = _FakeStream(self.server)
+        return drive_exchange(StreamExchange(batch, stream, lambda _: None, node="fake", deadline=deadline), deadline)
 
     def close(self) -> None:
         """Refuse what comes with ClosedError. Closing twice is nothing."""
@@ -369,9 +369,9 @@ class AsyncFakeTransport:
             await asyncio.sleep(0)
 
     async def run_batch(self, batch: Batch, /, *, deadline: float) -> Replies:
-        """Answer *batch* at once. Raises ClosedError; what else fails is in the outcomes."""
+        """Answer *batch* immediately. Raises ClosedError; other failures are in the replies."""
         try:
-            return run_batch(self._inner, batch, deadline)
+            return self._inner.run_batch(batch, deadline=deadline)
         finally:
             await asyncio.sleep(0)
 

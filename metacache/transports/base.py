@@ -1,7 +1,7 @@
-"""The seam: what a client hands to a transport, and what a transport is.
+"""The seam between a client and what moves its requests: `Operation`, `Batch`, and the transports that run them.
 
-A `Transport` runs operations and batches; one connection, a pool, a cluster and a user's own wrapper all have this
-shape and need not inherit from anything. Nothing here touches a socket or a clock.
+One connection, a pool, a cluster and a user's own wrapper all are a `Transport`, and need not inherit from anything.
+Only types: nothing here opens a socket or reads a clock.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from metacache.protocol.replies import Reply
     from metacache.protocol.windows import Replies
 
-__all__ = ["ASYNC_CLOSED", "CLOSED", "AsyncTransport", "Batch", "Exchange", "Operation", "Transport", "Verb"]
+__all__ = ["ASYNC_CLOSED", "CLOSED", "AsyncTransport", "Batch", "Operation", "Transport", "Verb"]
 
 R = TypeVar("R")
 
@@ -28,9 +28,12 @@ R = TypeVar("R")
 @final
 @attrs.frozen(eq=False)
 class Verb:
-    """What all operations of one kind share: the public name, the command, and whether it may be sent again.
+    """What all operations of one kind share.
 
-    ``is_read``: sending it twice changes nothing, so a stale connection is answered by one retry.
+    Attributes:
+        name: the method of the client, for errors and logs.
+        command: the command of the protocol.
+        is_read: sending it twice changes nothing, so a transport retries it once after a stale connection.
     """
 
     name: str
@@ -40,15 +43,15 @@ class Verb:
 
 @final
 class Operation(Generic[R]):
-    """One request, ready but for its opaque, and how to read the reply. Never sent twice by anyone but a transport.
+    """One request without its opaque, and how to read the reply. Only a transport may send it, or send it again.
 
     Attributes:
-        verb: its kind.
+        verb: the kind of operation.
         given: the key as the caller gave it, for errors; None for a request without key.
         key: the routing key (raw ``prefix + key``).
         head: the request line without opaque and CRLF.
         body: the data block without its CRLF, None when there is none.
-        read: turns the reply into the result; whatever it raises leaves the connection usable.
+        read: turns the reply into the result; an exception that it raises leaves the connection usable.
     """
 
     # No __init__: a call of one costs 1,400 instructions in CPython 3.11, a tenth of the budget of a set; operations.py
@@ -64,7 +67,7 @@ class Operation(Generic[R]):
 
     @property
     def is_read(self) -> bool:
-        """True when sending it twice changes nothing."""
+        """True if sending it twice changes nothing."""
         return self.verb.is_read
 
     @override
@@ -101,7 +104,7 @@ class Batch:
 
     @property
     def is_read(self) -> bool:
-        """True when sending it twice changes nothing."""
+        """True if sending it twice changes nothing."""
         return self.verb.is_read
 
     @override
@@ -109,38 +112,8 @@ class Batch:
         return f"<Batch {self.verb.name}: {len(self.heads)} keys>"
 
 
-class Exchange(Protocol):
-    """A batch under way.
-
-    Whoever began it drives it: wait for the descriptor, advance, until done; then take the outcomes.
-    """
-
-    def fileno(self) -> int:
-        """Return the descriptor to wait for (-1 when there is nothing to wait for)."""
-        ...
-
-    @property
-    def wants_write(self) -> bool:
-        """True while it waits until the descriptor is writable, not only until it is readable."""
-        ...
-
-    def advance(self, now: float, /) -> bool:
-        """Move what bytes can be moved without waiting; return True when nothing is left to do.
-
-        *now* is ``time.monotonic()``; past the deadline the rest fails.
-        """
-        ...
-
-    def outcomes(self) -> Replies:
-        """End the exchange and return a reply or an error for each request; never raises for a part.
-
-        Called before it is done, it gives up the rest: the connection is closed and what had no reply has an error.
-        """
-        ...
-
-
 class Transport(Protocol):
-    """Moves operations to servers and replies back. A wrapper forwards all three methods."""
+    """Moves operations to servers, and replies back. A wrapper forwards all three methods."""
 
     def run(self, op: Operation[R], /, *, deadline: float | None = None) -> R:
         """Send *op*, wait for its reply and return what ``op.read`` makes of it.
@@ -149,23 +122,23 @@ class Transport(Protocol):
         """
         ...
 
-    def begin(self, batch: Batch, /, *, deadline: float) -> Exchange:
-        """Start *batch*. *deadline* as in `run`; ``math.inf``: ``Settings.timeout`` from now.
+    def run_batch(self, batch: Batch, /, *, deadline: float) -> Replies:
+        """Send *batch*, wait for its replies and return a reply or an error for each request.
 
-        Raises only for what is wrong before a byte is sent (ClosedError, ValueTooLargeError); the rest is in the
-        outcomes.
+        *deadline* as in `run`; ``math.inf``: ``Settings.timeout`` from now. Raises ClosedError and ValueTooLargeError
+        before a byte is sent. Every other failure is in the replies.
         """
         ...
 
     def close(self) -> None:
-        """Close; what runs is let finish, what comes is refused with ClosedError. Closing twice is nothing."""
+        """Close: running requests finish, new ones are refused with ClosedError. Idempotent."""
         ...
 
 
 class AsyncTransport(Protocol):
-    """Moves operations to servers and replies back, under an event loop. A wrapper forwards all three methods.
+    """Moves operations to servers, and replies back, in an event loop. A wrapper forwards all three methods.
 
-    What they return may be a coroutine or any other awaitable, so ``async def`` satisfies it.
+    They may return a coroutine or any other awaitable, so ``async def`` methods fit.
     """
 
     def run(self, op: Operation[R], /, *, deadline: float | None = None) -> Awaitable[R]:
@@ -178,13 +151,13 @@ class AsyncTransport(Protocol):
     def run_batch(self, batch: Batch, /, *, deadline: float) -> Awaitable[Replies]:
         """Send *batch*, wait for its replies and return a reply or an error for each request.
 
-        *deadline* as in `run`; ``math.inf``: ``Settings.timeout`` from now. Raises only for what is wrong before a byte
-        is sent (ClosedError, ValueTooLargeError); the rest is in the outcomes.
+        *deadline* as in `run`; ``math.inf``: ``Settings.timeout`` from now. Raises ClosedError and ValueTooLargeError
+        before a byte is sent. Every other failure is in the replies.
         """
         ...
 
     def aclose(self) -> Awaitable[None]:
-        """Close; what runs is let finish, what comes is refused with ClosedError. Closing twice is nothing."""
+        """Close: running requests finish, new ones are refused with ClosedError. Idempotent."""
         ...
 
 
@@ -195,7 +168,7 @@ class _Closed:
     def run(self, op: Operation[R], /, *, deadline: float | None = None) -> R:  # noqa: ARG002 - the shape of a transport
         _refuse(op.verb.name, op.given)
 
-    def begin(self, batch: Batch, /, *, deadline: float) -> Exchange:  # noqa: ARG002 - the shape of a transport
+    def run_batch(self, batch: Batch, /, *, deadline: float) -> Replies:  # noqa: ARG002 - as above
         _refuse(batch.verb.name, None)
 
     def close(self) -> None:

@@ -6,9 +6,9 @@ from typing import Final, TypeVar, cast, final
 
 from typing_extensions import Unpack
 
-from metacache import AsyncClient, Batch, Client, ClientOptions, Exchange, MetacacheError, Operation, Serializer
+from metacache import AsyncClient, Batch, Client, ClientOptions, MetacacheError, Operation, Serializer
 from metacache.protocol.windows import Replies
-from metacache.transports.blocking.exchange import FailedExchange
+from metacache.transports.batch_windows import failed_replies
 from tests.client.rig import Shaped
 
 R = TypeVar("R")
@@ -27,8 +27,8 @@ class Failing:
     def run(self, op: Operation[R], /, *, deadline: float | None = None) -> R:  # noqa: ARG002 - a transport's
         raise self._kind("as told").locate(operation=op.verb.name, key=op.given)
 
-    def begin(self, batch: Batch, /, *, deadline: float) -> Exchange:  # noqa: ARG002 - as above
-        return FailedExchange(batch, self._kind("as told"))
+    def run_batch(self, batch: Batch, /, *, deadline: float) -> Replies:  # noqa: ARG002 - as above
+        return failed_replies(batch, self._kind("as told"))
 
     def close(self) -> None:
         pass
@@ -45,7 +45,7 @@ class AsyncFailing:
         return self._inner.run(op, deadline=deadline)
 
     async def run_batch(self, batch: Batch, /, *, deadline: float) -> Replies:
-        return self._inner.begin(batch, deadline=deadline).outcomes()
+        return self._inner.run_batch(batch, deadline=deadline)
 
     async def aclose(self) -> None:
         pass

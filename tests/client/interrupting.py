@@ -15,10 +15,9 @@ from types import FrameType
 from typing import Any, Final, TypeVar, final
 
 import metacache
-from metacache import Batch, Exchange, Operation, Transport
+from metacache import Batch, Operation, Transport
 from metacache.protocol.replies import Reply
 from metacache.protocol.windows import Replies
-from metacache.transports.blocking.connection import run_batch
 
 __all__ = ["AsyncQuiet", "Interrupter", "Quiet", "driven"]
 
@@ -109,34 +108,12 @@ class Quiet:
         read = op.read
         return read(reply)
 
-    def replies(self, batch: Batch, deadline: float) -> Replies:
+    def run_batch(self, batch: Batch, /, *, deadline: float) -> Replies:
         with self.interrupter.quiet():
-            return run_batch(self._inner, batch, deadline)
-
-    def begin(self, batch: Batch, /, *, deadline: float) -> Exchange:
-        return Done(self, batch, deadline)
+            return self._inner.run_batch(batch, deadline=deadline)
 
     def close(self) -> None:
         self._inner.close()
-
-
-@final
-class Done:
-    """A batch that is over when it begins."""
-
-    wants_write = False
-
-    def __init__(self, quiet: Quiet, batch: Batch, deadline: float) -> None:
-        self._replies = quiet.replies(batch, deadline)
-
-    def fileno(self) -> int:
-        return -1
-
-    def advance(self, _: float, /) -> bool:
-        return True
-
-    def outcomes(self) -> Replies:
-        return self._replies
 
 
 @final
@@ -150,7 +127,7 @@ class AsyncQuiet:
         return self._quiet.run(op, deadline=deadline)
 
     async def run_batch(self, batch: Batch, /, *, deadline: float) -> Replies:
-        return self._quiet.replies(batch, deadline)
+        return self._quiet.run_batch(batch, deadline=deadline)
 
     async def aclose(self) -> None:
         await asyncio.sleep(0)

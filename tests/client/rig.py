@@ -20,7 +20,6 @@ from metacache import (
     Client,
     ClientOptions,
     Connection,
-    Exchange,
     Node,
     Operation,
     Pool,
@@ -109,9 +108,9 @@ class Counted:
         self.sent.append(op.verb.name)
         return self._inner.run(op, deadline=deadline)
 
-    def begin(self, batch: Batch, /, *, deadline: float) -> Exchange:
+    def run_batch(self, batch: Batch, /, *, deadline: float) -> Replies:
         self.sent.append(f"{batch.verb.name} x{len(batch)}")
-        return self._inner.begin(batch, deadline=deadline)
+        return self._inner.run_batch(batch, deadline=deadline)
 
     def close(self) -> None:
         self.sent.append("close")

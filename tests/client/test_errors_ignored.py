@@ -16,7 +16,6 @@ from metacache import (
     Client,
     ClientError,
     DeleteResult,
-    Exchange,
     InvalidArgumentError,
     InvalidKeyError,
     MetacacheError,
@@ -213,7 +212,7 @@ class Wrapper:
         self._fail()
         raise AssertionError(op)
 
-    def begin(self, batch: Batch, /, *, deadline: float) -> Exchange:  # noqa: ARG002 - as above
+    def run_batch(self, batch: Batch, /, *, deadline: float) -> Replies:  # noqa: ARG002 - as above
         self._fail()
         raise AssertionError(batch)
 
@@ -237,7 +236,7 @@ class AsyncWrapper:
         return self._wrapper.run(op, deadline=deadline)
 
     async def run_batch(self, batch: Batch, /, *, deadline: float) -> Replies:
-        return self._wrapper.begin(batch, deadline=deadline).outcomes()
+        return self._wrapper.run_batch(batch, deadline=deadline)
 
     async def aclose(self) -> None:
         pass

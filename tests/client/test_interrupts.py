@@ -22,7 +22,6 @@ from metacache import (
     Client,
     Connection,
     DecodeError,
-    Exchange,
     InvalidKeyError,
     MetacacheError,
     Operation,
@@ -288,32 +287,14 @@ class Canned:
         read = op.read
         return read(([b"HD"], None) if op.body is not None else (self._header.split(b" "), self._data))
 
-    def begin(self, batch: Batch, /, *, deadline: float) -> Exchange:  # noqa: ARG002 - as above
-        return Many(len(batch), b"HD" if batch.bodies else self._header, None if batch.bodies else self._data)
+    def run_batch(self, batch: Batch, /, *, deadline: float) -> Replies:  # noqa: ARG002 - as above
+        replies = Replies(len(batch))
+        replies.headers = [b"HD" if batch.bodies else self._header] * len(batch)
+        replies.values = [None if batch.bodies else self._data] * len(batch)
+        return replies
 
     def close(self) -> None:
         pass
-
-
-@final
-class Many:
-    """A batch of which each request has the same reply."""
-
-    wants_write = False
-
-    def __init__(self, number: int, header: bytes, data: bytes | None) -> None:
-        self._replies = Replies(number)
-        self._replies.headers = [header] * number
-        self._replies.values = [data] * number
-
-    def fileno(self) -> int:
-        return -1
-
-    def advance(self, _: float, /) -> bool:
-        return True
-
-    def outcomes(self) -> Replies:
-        return self._replies
 
 
 RAISE_IN_THREAD: Final[Any] = ctypes.pythonapi.PyThreadState_SetAsyncExc  # Any: ctypes has no types for it

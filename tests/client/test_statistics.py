@@ -237,7 +237,7 @@ class Canned:
             return read(([b"VA", b"1", b"f0", b"X"], b"v"))
         return read(([b"VA", b"1", b"f7"], b"v") if op.key == b"bad" else ([b"EN"], None))
 
-    begin = Failing(OperationTimeout).begin
+    run_batch = Failing(OperationTimeout).run_batch
 
     def close(self) -> None:
         pass

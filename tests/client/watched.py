@@ -16,7 +16,6 @@ from metacache import (
     Client,
     ClientOptions,
     Connection,
-    Exchange,
     Operation,
     Serializer,
     Transport,
@@ -60,8 +59,8 @@ class _Blocking:
         self._owner.hook(number, True)  # noqa: FBT003
         return result
 
-    def begin(self, batch: Batch, /, *, deadline: float) -> Exchange:
-        return self._inner.begin(batch, deadline=deadline)
+    def run_batch(self, batch: Batch, /, *, deadline: float) -> Replies:
+        return self._inner.run_batch(batch, deadline=deadline)
 
     def close(self) -> None:
         self._inner.close()

@@ -29,7 +29,7 @@ from metacache import (
 from metacache.cluster.health import NodeState
 from metacache.testing import Memcached
 from tests.cluster.rig import NOWHERE, PATIENT, failure_of, state_of
-from tests.pool.rig import Call, finish, some_batch, until
+from tests.pool.rig import Call, begin, finish, until
 from tests.transports.test_deadlines import deaf_listener
 
 NO_TIME: Final = 1e-9  # seconds: they have passed before anything can be done with them
@@ -109,7 +109,7 @@ def test_time_that_went_in_waiting_for_a_place_is_no_event_and_nothing_was_sent(
         hasty = client.with_options(timeout=0.05)
         commands = _commands(cluster)
         for _ in range(3):
-            exchange = cluster.begin(some_batch(), deadline=monotonic() + 10.0)
+            exchange = begin(cluster)
             call = Call(lambda: failure_of(lambda: hasty.get("key")))
             assert isinstance(call.result(), PoolTimeout)
             errors = hasty.get_many_outcomes(["a", "b"]).errors

@@ -37,7 +37,7 @@ from tests.cluster.rig import (
     servers,
     state_of,
 )
-from tests.pool.rig import Call, finish, some_batch, until
+from tests.pool.rig import Call, begin, finish, until
 from tests.scripted import Peer, ScriptedServer, answering, silent
 from tests.transports.rig import within
 from tests.transports.test_interrupts import Interrupt, alarm
@@ -133,7 +133,7 @@ def test_a_full_pool_says_nothing_of_the_node(shared_memcached: Memcached) -> No
     settings = Settings(timeout=10.0, pool_size=1, pool_wait=0)
     with Cluster([shared_memcached.node], settings=settings) as cluster:
         client = Client(cluster)
-        exchange = cluster.begin(some_batch(), deadline=monotonic() + 10.0)
+        exchange = begin(cluster)
         for _ in range(5):
             assert isinstance(failure_of(lambda: client.get("key")), PoolTimeout)
             assert {type(error) for error in client.get_many_outcomes(["a"]).errors.values()} == {PoolTimeout}

@@ -23,9 +23,10 @@ from metacache import (
 )
 from metacache.cluster.health import NodeState
 from metacache.operations.batches import GET_MANY
-from metacache.transports.base import Batch, Exchange
+from metacache.transports.base import Batch
+from metacache.transports.blocking.exchange import Exchange
 from tests.cluster.rig import failure_of, key_of, keys_of, nodes_of, servers, state_of
-from tests.pool.rig import Call, finish, until
+from tests.pool.rig import Call, begin, finish, until
 from tests.transports.rig import within
 
 TIGHT = Settings(timeout=10.0, pool_size=1)
@@ -35,7 +36,7 @@ def busy(cluster: Cluster, name: str) -> Exchange:
     """Take the only connection of the node called *name*, until it is finished."""
     key = key_of(cluster, name)
     batch = Batch(GET_MANY, [key], [key.encode()], [f"mg {key} f v".encode()])
-    exchange = cluster.begin(batch, deadline=monotonic() + 20.0)
+    exchange = begin(cluster, batch, monotonic() + 20.0)
     exchange.advance(monotonic())
     return exchange
 

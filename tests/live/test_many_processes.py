@@ -24,7 +24,7 @@ from metacache.operations.batches import GET_MANY
 from metacache.testing import Memcached
 from metacache.transports.base import Batch
 from tests.live.rig import PATIENT, requests
-from tests.pool.rig import finish
+from tests.pool.rig import begin, finish
 
 READ: Final = [f"key:{number}" for number in range(200)]
 READS: Final = 10_000  # of each process
@@ -96,7 +96,7 @@ def test_they_do_so_when_another_thread_was_in_the_middle_of_a_batch(preloaded: 
 
     def read_slowly() -> list[bytes]:
         batch = Batch(GET_MANY, READ, raws, [b"mg %b f v" % raw for raw in raws])
-        exchange = preloaded.begin(batch, deadline=monotonic() + PATIENT.timeout)
+        exchange = begin(preloaded, batch, monotonic() + PATIENT.timeout)
         exchange.advance(monotonic())  # all is sent, and some of it may be answered
         begun.set()
         assert forks_done.wait(PATIENT.timeout)

@@ -20,7 +20,7 @@ from metacache.operations.batches import GET_MANY
 from metacache.testing import Memcached
 from metacache.transports.base import Batch
 from tests.live.rig import PATIENT, descriptors
-from tests.pool.rig import finish
+from tests.pool.rig import begin, finish
 
 STRIKES: Final = 2_000
 ITEMS: Final = {f"key:{number}": f"key:{number}:".encode() + b"x" * 500 for number in range(60)}
@@ -58,7 +58,7 @@ def take_every_place(cluster: Cluster) -> None:
     """Have so many batches under way at once as there are places on every node."""
     raws = [key.encode() for key in ITEMS]
     batch = Batch(GET_MANY, list(ITEMS), raws, [b"mg %b f v" % raw for raw in raws])
-    exchanges = [cluster.begin(batch, deadline=monotonic() + PATIENT.timeout) for _ in range(PLACES)]
+    exchanges = [begin(cluster, batch, monotonic() + PATIENT.timeout) for _ in range(PLACES)]
     assert all(statistics.in_use == PLACES for statistics in cluster.statistics.values())
     for exchange in exchanges:
         finish(exchange)

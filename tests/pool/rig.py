@@ -12,9 +12,10 @@ from typing import Final, Generic, TypeVar, final
 
 from typing_extensions import override
 
-from metacache import Pool, Settings
+from metacache import Cluster, Connection, Pool, Settings
 from metacache.operations.batches import GET_MANY
-from metacache.transports.base import Batch, Exchange
+from metacache.transports.base import Batch
+from metacache.transports.blocking.exchange import Exchange
 
 R = TypeVar("R")
 
@@ -25,6 +26,18 @@ PATIENT: Final = Settings(timeout=PATIENCE)
 def some_batch() -> Batch:
     """Return a batch of one read."""
     return Batch(GET_MANY, ["held"], [b"held"], [b"mg held f v"])
+
+
+def begin(
+    transport: Connection | Pool | Cluster, batch: Batch | None = None, deadline: float | None = None
+) -> Exchange:
+    """Start *batch*, or one of one read; its connection is in use until the test finishes or drops the exchange."""
+    batch = some_batch() if batch is None else batch
+    deadline = monotonic() + PATIENCE if deadline is None else deadline
+    if isinstance(transport, Cluster):
+        return transport._begin(batch, deadline)
+    lending = transport.lending if isinstance(transport, Pool) else transport._lending
+    return lending.begin(batch, deadline)
 
 
 def finish(exchange: Exchange) -> None:
@@ -39,7 +52,7 @@ def finish(exchange: Exchange) -> None:
 @contextmanager
 def held(pool: Pool, count: int = 1) -> Generator[None]:
     """Keep *count* connections of *pool* in use."""
-    exchanges = [pool.begin(some_batch(), deadline=monotonic() + PATIENCE) for _ in range(count)]
+    exchanges = [begin(pool) for _ in range(count)]
     for exchange in exchanges:
         exchange.advance(monotonic())  # dials, and writes
     yield

@@ -23,16 +23,14 @@ TWO: Final = attrs.evolve(PATIENT, pool_size=3, max_pipeline=2)  # two, and the 
 
 
 class Opened:
-    """The connections that a pool makes, in order."""
+    """The connections of a pool in the order in which it opened them, the one for large values last."""
 
-    def __init__(self, node: Node, settings: Settings) -> None:
-        self._node = node
-        self._settings = settings
-        self.all: list[AsyncConnection] = []
+    def __init__(self, pool: AsyncPool) -> None:
+        self._pool = pool
 
-    def __call__(self) -> AsyncConnection:
-        self.all.append(AsyncConnection(self._node, settings=self._settings))
-        return self.all[-1]
+    @property
+    def all(self) -> list[AsyncConnection]:
+        return self._pool._all()
 
     @property
     def loads(self) -> list[int]:
@@ -46,9 +44,9 @@ class Opened:
 @asynccontextmanager
 async def pool_of(node: Node, settings: Settings) -> AsyncGenerator[tuple[AsyncClient[bytes], Opened]]:
     """Give a client of a pool, and the connections that the pool makes."""
-    opened = Opened(node, settings)
-    async with AsyncClient(AsyncPool(opened, settings=settings), owns=True) as client:
-        yield client, opened
+    pool = AsyncPool(node, settings=settings)
+    async with AsyncClient(pool, owns=True) as client:
+        yield client, Opened(pool)
 
 
 def yes_to_all(peer: Peer) -> None:

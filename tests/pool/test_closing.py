@@ -7,10 +7,10 @@ from time import monotonic
 
 import pytest
 
-from metacache import Client, ClientError, ClosedError, Connection, Pool, Settings
+from metacache import Client, ClientError, ClosedError, Pool, Settings
 from metacache.cluster import admin
 from metacache.testing import Memcached
-from tests.pool.rig import PATIENCE, PATIENT, Call, finish, held, open_sockets, some_batch, until
+from tests.pool.rig import PATIENCE, PATIENT, Call, begin, finish, held, open_sockets, until
 from tests.scripted import Peer, ScriptedServer, answering
 from tests.transports.rig import HIT
 from tests.transports.test_forking import CHILD, in_child
@@ -39,7 +39,7 @@ def test_what_runs_is_let_finish_and_its_connection_is_closed_then() -> None:
 def test_a_batch_under_way_is_let_finish(shared_memcached: Memcached) -> None:
     before = open_sockets()
     pool = Pool(shared_memcached.node, settings=PATIENT)
-    exchange = pool.begin(some_batch(), deadline=monotonic() + PATIENCE)
+    exchange = begin(pool)
     pool.close()
     finish(exchange)
     assert exchange.outcomes().errors == {}
@@ -77,7 +77,7 @@ def test_a_closed_pool_refuses_everything_and_closes_twice(shared_memcached: Mem
 def test_what_closing_closes_is_no_broken_connection(shared_memcached: Memcached) -> None:
     pool = Pool(shared_memcached.node, settings=PATIENT)
     with held(pool, 3):
-        exchange = pool.begin(some_batch(), deadline=monotonic() + PATIENCE)
+        exchange = begin(pool)
     pool.close()  # three are idle, one is in use
     finish(exchange)
     assert pool.statistics.created == 4
@@ -87,26 +87,21 @@ def test_what_closing_closes_is_no_broken_connection(shared_memcached: Memcached
 def test_a_closed_pool_has_nothing_in_use_though_somebody_still_refers_to_its_connections(
     shared_memcached: Memcached,
 ) -> None:
-    made: list[Connection] = []
-
-    def make() -> Connection:
-        made.append(Connection(shared_memcached.node, settings=PATIENT))
-        return made[-1]
-
-    pool = Pool(make, settings=PATIENT)
+    pool = Pool(shared_memcached.node, settings=PATIENT)
     with held(pool):
         pass
     with pytest.raises(ClientError) as kept:  # as does the traceback of an error
         pool.run(admin.stats("nonsense"))
-    exchange = pool.begin(some_batch(), deadline=monotonic() + PATIENCE)
-    other = pool.begin(some_batch(), deadline=monotonic() + PATIENCE)
+    exchange = begin(pool)
+    other = begin(pool)
     finish(other)
     assert (pool.statistics.in_use, pool.statistics.idle) == (1, 1)
+    streams = pool.lending._checkout.all()
     pool.close()
     assert (pool.statistics.in_use, pool.statistics.idle) == (1, 0), "the one that runs is let finish"
     finish(exchange)
     assert (pool.statistics.in_use, pool.statistics.idle) == (0, 0)
-    assert len(made) == 2
+    assert len(streams) == 2
     assert kept.value.node == shared_memcached.node.name
 
 

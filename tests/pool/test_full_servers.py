@@ -9,12 +9,12 @@ from typing import Final
 import pytest
 
 from metacache import BatchError, Client, Cluster, ConnectError, NodeState, Pool, PoolTimeout, Settings
-from metacache.pool.state import RETRY
 from metacache.testing import Memcached
+from metacache.transports.limits import RETRY
 from tests.cluster.rig import failure_of
 from tests.conftest import start
 from tests.full_server import FEW, Crowd
-from tests.pool.rig import PATIENCE, Call, finish, held, some_batch, until
+from tests.pool.rig import PATIENCE, Call, begin, finish, held, until
 from tests.transports.rig import within
 
 FOUR: Final = Settings(timeout=PATIENCE, pool_size=4)
@@ -59,7 +59,7 @@ def test_after_a_refusal_callers_wait_for_the_connection_that_is_in_use(use: str
 @pytest.mark.parametrize("use", USES)
 def test_the_connection_that_could_not_be_made_is_none_that_is_used_last(use: str) -> None:
     with full(lambda server: Pool(server.node, settings=FOUR)) as (pool, client, _):
-        other = pool.begin(some_batch(), deadline=float("inf"))
+        other = begin(pool)
         assert refused(lambda: USES[use](client))
         finish(other)
         with held(pool):
@@ -89,7 +89,7 @@ def test_when_no_connection_is_left_those_that_wait_try_at_once(memcached: Memca
     with Pool(memcached.node, settings=FOUR) as pool:
         client = Client(pool)
         assert client.get("key") is None
-        other = pool.begin(some_batch(), deadline=float("inf"))
+        other = begin(pool)
         memcached.kill()
         assert refused(lambda: client.get("key"))
         calls = [Call(lambda: refused(lambda: client.get("key"))) for _ in range(3)]
@@ -107,7 +107,7 @@ def test_a_node_that_takes_no_more_connections_is_not_down_while_it_serves_those
         client, crowd = cluster.client(), Crowd(server)
         client.set("key", b"right")
         crowd.fill()
-        exchange = cluster.begin(some_batch(), deadline=float("inf"))
+        exchange = begin(cluster)
         assert refused(lambda: client.get("key"))
         calls = [Call(lambda: client.get("key")) for _ in range(4)]
         until(lambda: cluster.statistics[server.node].waiting == 4)

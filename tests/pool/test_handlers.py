@@ -15,7 +15,7 @@ from typing import Final
 import pytest
 
 from metacache import Client, Connection, Pool, PoolTimeout, Settings
-from metacache.pool.state import PoolStatistics
+from metacache.pool.statistics import PoolStatistics
 from metacache.testing import Memcached
 from metacache.transports.blocking.checkout import Checkout, Waker
 from tests.pool.rig import PATIENCE, PATIENT, Call, held
@@ -204,6 +204,6 @@ def test_what_is_handed_to_who_leaves_at_that_moment_is_there_for_the_next() -> 
         waiter = lender.join(Waker())
         if not meddled(partial(lender.put_back, lent), at, partial(lender.leave, waiter)):
             break
-        assert lender.look() is lent, f"left at place {at}"
+        assert lender.take_now() is lent, f"left at place {at}"
         places = at
     assert places > 5

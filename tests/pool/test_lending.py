@@ -7,7 +7,7 @@ from time import monotonic
 
 import pytest
 
-from metacache import Client, Connection, InvalidArgumentError, Node, Pool, PoolTimeout, Settings
+from metacache import Client, InvalidArgumentError, Node, Pool, PoolTimeout, Settings
 from metacache.errors import InvalidTypeError
 from metacache.testing import Memcached
 from tests.pool.rig import PATIENT, Call, held, until
@@ -175,39 +175,9 @@ def test_those_that_gave_up_leave_the_line(shared_memcached: Memcached) -> None:
 # --- what it is made of ----------------------------------------------------------------------------------------------
 
 
-def test_any_function_that_makes_connections_will_do(shared_memcached: Memcached) -> None:
-    made: list[Connection] = []
-
-    def make() -> Connection:
-        made.append(Connection(shared_memcached.node, settings=PATIENT))
-        return made[-1]
-
-    with Pool(make, settings=Settings(pool_size=2)) as pool:
-        Client(pool).set("key", b"v")
-        assert len(made) == 1
-        assert made[0].tally.dialled == pool.statistics.created == 1
-        assert shared_memcached.node.name in repr(pool)
-    assert "closed" in repr(made[0])
-
-
-def test_a_function_that_fails_takes_no_place(shared_memcached: Memcached) -> None:
-    left = [1, 2, 3]
-
-    def make() -> Connection:
-        if left:
-            raise RuntimeError(f"number {left.pop()}")
-        return Connection(shared_memcached.node)
-
-    with Pool(make, settings=Settings(pool_size=1)) as pool:
-        for number in (3, 2, 1):
-            with pytest.raises(RuntimeError, match=f"number {number}"):
-                Client(pool).get("key")
-        assert Client(pool).get("absent") is None
-
-
 @pytest.mark.parametrize("source", ["127.0.0.1:11211", None, [Node("a")]])
 def test_a_pool_of_something_else_is_refused(source: object) -> None:
-    with pytest.raises(InvalidTypeError, match="a pool is made of a Node or a function"):
+    with pytest.raises(InvalidTypeError, match="a pool takes a Node"):
         Pool(source)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # wrong on purpose
 
 

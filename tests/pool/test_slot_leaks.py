@@ -13,7 +13,7 @@ from typing_extensions import override
 from metacache import Client, ConnectError, Node, Pool, SerializationError, Settings
 from metacache.testing import Memcached
 from metacache.transports.counters import CloseReason, SocketCounts
-from tests.pool.rig import PATIENCE, PATIENT, Call, held, open_sockets, some_batch, until
+from tests.pool.rig import PATIENCE, PATIENT, Call, begin, held, open_sockets, until
 from tests.scripted import Peer, ScriptedServer, answering, silent
 from tests.transports.rig import HIT
 from tests.transports.test_interrupts import Interrupt, alarm, struck
@@ -80,7 +80,7 @@ def test_wherever_a_signal_strikes_another_thread_that_waits_is_served(shared_me
             return call
 
         def run(_: Client[bytes]) -> None:
-            exchange = pool.begin(some_batch(), deadline=monotonic() + PATIENCE)
+            exchange = begin(pool)
             waiting.append(enter())
             while not exchange.advance(monotonic()):
                 pass
@@ -186,7 +186,7 @@ def test_a_batch_given_up_half_way_frees_its_place_and_its_replies_are_nobodys()
         silent(peer)
 
     with ScriptedServer(half, answering(HIT)) as server, Pool(server.node, settings=ONE) as pool:
-        exchange = pool.begin(some_batch(), deadline=monotonic() + PATIENCE)
+        exchange = begin(pool)
         assert not exchange.advance(monotonic())
         assert pool.statistics.in_use == 1
         assert set(exchange.outcomes().errors) == {0}
@@ -197,7 +197,7 @@ def test_a_batch_given_up_half_way_frees_its_place_and_its_replies_are_nobodys()
 
 def test_a_batch_that_is_dropped_without_a_word_frees_its_place() -> None:
     with ScriptedServer(silent, answering(HIT)) as server, Pool(server.node, settings=ONE) as pool:
-        exchange = pool.begin(some_batch(), deadline=monotonic() + PATIENCE)
+        exchange = begin(pool)
         exchange.advance(monotonic())
         del exchange
         gc.collect()
@@ -206,7 +206,7 @@ def test_a_batch_that_is_dropped_without_a_word_frees_its_place() -> None:
 
 def test_one_that_waits_is_served_when_a_connection_is_lost(shared_memcached: Memcached) -> None:
     with Pool(shared_memcached.node, settings=ONE) as pool:
-        exchange = pool.begin(some_batch(), deadline=monotonic() + PATIENCE)
+        exchange = begin(pool)
         exchange.advance(monotonic())
         call = Call(lambda: Client(pool).get("absent"))
         until(lambda: pool.statistics.waiting == 1)
@@ -219,7 +219,7 @@ def test_one_that_waits_is_served_when_a_connection_is_lost(shared_memcached: Me
 
 def test_outcomes_may_be_asked_for_twice_and_the_place_is_given_back_once(shared_memcached: Memcached) -> None:
     with Pool(shared_memcached.node, settings=PATIENT) as pool:
-        exchange = pool.begin(some_batch(), deadline=monotonic() + PATIENCE)
+        exchange = begin(pool)
         while not exchange.advance(monotonic()):
             pass
         assert exchange.outcomes().errors == exchange.outcomes().errors == {}
@@ -244,7 +244,7 @@ def test_the_account_of_lost_connections_is_right_and_takes_no_more_room_the_mor
     before = _tallies()
     with Pool(shared_memcached.node, settings=ONE) as pool:
         for _ in range(50):
-            pool.begin(some_batch(), deadline=monotonic() + PATIENCE).advance(monotonic())  # and drops it
+            begin(pool).advance(monotonic())  # and drops it
         assert pool.statistics.created == 50
         with held(pool):
             assert pool.statistics.created == 51

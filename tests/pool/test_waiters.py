@@ -12,12 +12,12 @@ import attrs
 import pytest
 
 from metacache import Client, Cluster, ConnectError, NodeState, OperationTimeout, Pool, PoolTimeout, Settings
-from metacache.pool import blocking as pool_module
 from metacache.testing import Memcached
 from metacache.transports.blocking import checkout
+from metacache.transports.blocking import lending as lending_module
 from metacache.transports.blocking.checkout import Waker
 from tests.cluster.rig import failure_of
-from tests.pool.rig import PATIENCE, PATIENT, Call, held, some_batch, until
+from tests.pool.rig import PATIENCE, PATIENT, Call, begin, held, until
 from tests.scripted import Peer, ScriptedServer, answering, silent
 from tests.transports.rig import HIT
 
@@ -33,7 +33,7 @@ def test_a_cluster_s_batch_that_is_dropped_while_it_waits_leaves_the_line(shared
         client = cluster.client()
         client.set("line:key", b"v")
         with held(pool_of(cluster)):
-            batches = [cluster.begin(some_batch(), deadline=monotonic() + PATIENCE) for _ in range(3)]
+            batches = [begin(cluster) for _ in range(3)]
             call = Call(lambda: client.get("line:key"))
             (node,) = cluster.nodes
             until(lambda: cluster.statistics[node].waiting == 4)
@@ -113,13 +113,14 @@ def test_dials_one_after_the_other_are_an_event_each() -> None:
 
 def test_no_wait_is_lost_from_the_counts(shared_memcached: Memcached, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkout, "monotonic", lambda: 0.0)
-    monkeypatch.setattr(pool_module, "monotonic", lambda: 1.0)
+    monkeypatch.setattr(lending_module, "monotonic", lambda: 1.0)
     times, count = 20_000, 4
     pool = Pool(shared_memcached.node, settings=ONE)
+    lending = pool.lending
 
     def wait() -> None:
         for _ in range(times):
-            pool.leave(pool.join(Waker()))
+            lending.leave(lending.join(Waker()))
 
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)

@@ -19,7 +19,6 @@ import pytest
 import metacache
 from metacache import (
     AsyncClient,
-    AsyncConnection,
     AsyncPool,
     ConnectError,
     MetacacheError,
@@ -163,11 +162,8 @@ def strike_everywhere(shared_memcached: Memcached, *, is_cold: bool, strikes: in
     chance = random.Random(strikes)
     failures: list[MetacacheError] = []
 
-    def make() -> AsyncConnection:
-        return AsyncConnection(shared_memcached.node, settings=SETTINGS, on_failure=failures.append)
-
     async def open_client() -> AsyncClient[bytes]:
-        client = AsyncClient(AsyncPool(make, settings=SETTINGS), owns=True)
+        client = AsyncClient(AsyncPool(shared_memcached.node, settings=SETTINGS, on_failure=failures.append), owns=True)
         if not is_cold:
             await client.set_many(ITEMS)
         return client

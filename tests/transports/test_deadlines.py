@@ -28,6 +28,7 @@ from metacache import (
 )
 from metacache.protocol import commands
 from metacache.transports.base import Verb
+from tests.pool.rig import begin
 from tests.scripted import Peer, Script, ScriptedServer, answering, silent
 from tests.transports.rig import HIT, client_of, within
 
@@ -301,7 +302,7 @@ def test_bytes_that_are_there_at_the_deadline_are_still_read() -> None:
     batch = Batch(Verb("get_many", commands.MG_VALUE, is_read=True), ["key"], [b"key"], [b"mg key v f"])
     with ScriptedServer(answering(HIT)) as server, Connection(server.node) as connection:
         deadline = monotonic() + 5.0
-        exchange = connection.begin(batch, deadline=deadline)
+        exchange = begin(connection, batch, deadline)
         assert not exchange.advance(monotonic())
         arrived, _, _ = select.select([exchange], [], [], 5.0)
         assert arrived
@@ -313,7 +314,7 @@ def test_an_exchange_without_bytes_at_the_deadline_is_a_timeout() -> None:
     batch = Batch(Verb("get_many", commands.MG_VALUE, is_read=True), ["key"], [b"key"], [b"mg key v f"])
     with ScriptedServer(silent) as server, Connection(server.node) as connection:
         deadline = monotonic() + 5.0
-        exchange = connection.begin(batch, deadline=deadline)
+        exchange = begin(connection, batch, deadline)
         assert not exchange.advance(monotonic())
         assert exchange.advance(deadline)
         assert isinstance(exchange.outcomes().errors[0], OperationTimeout)

@@ -27,7 +27,7 @@ from metacache.protocol import commands
 from metacache.transports.base import Verb
 from metacache.transports.resolving import Resolver as Names
 from tests.conftest import start
-from tests.pool.rig import until
+from tests.pool.rig import begin, until
 from tests.scripted import Peer, ScriptedServer, answering, in_turn, silent
 from tests.transports.rig import HIT, client_of
 
@@ -247,7 +247,7 @@ def test_a_name_that_idna_refuses_is_a_connect_error() -> None:
 @contextmanager
 def socket_of(connection: Connection) -> Generator[socket.socket]:
     """The connection's own socket, by the descriptor that an exchange shows."""
-    exchange = connection.begin(Batch(GET, ["k"], [b"k"], [b"mg k v f"]), deadline=float("inf"))
+    exchange = begin(connection, Batch(GET, ["k"], [b"k"], [b"mg k v f"]), float("inf"))
     exchange.advance(monotonic())  # dials
     with socket.socket(fileno=socket.dup(exchange.fileno())) as sock:
         yield sock

@@ -13,17 +13,20 @@ import pytest
 from metacache import (
     Client,
     ClientError,
+    Cluster,
     ConnectError,
     Connection,
     ConnectionLost,
     MetacacheError,
+    Pool,
     ProtocolError,
     ServerError,
     StoreResult,
+    Transport,
 )
 from metacache.serializers import IntSerializer
 from tests.scripted import Asked, Peer, Script, ScriptedServer, answering, in_turn, silent
-from tests.transports.rig import HIT, client_of
+from tests.transports.rig import HIT, PATIENT, client_of, within
 
 Verb: TypeAlias = Callable[[Client[bytes]], object]
 
@@ -265,7 +268,11 @@ def test_a_read_that_meets_a_protocol_error_is_not_sent_again() -> None:
         assert client.get("key") == b"right"
 
 
-def test_a_batch_of_reads_on_a_connection_that_turns_out_stale_is_sent_again_on_a_new_one() -> None:
+@pytest.mark.parametrize("timeout", [None, 5.0])
+@pytest.mark.parametrize("kind", ["connection", "pool", "cluster"])
+def test_a_batch_of_reads_on_a_connection_that_turns_out_stale_is_sent_again_on_a_new_one(
+    kind: str, timeout: float | None
+) -> None:
     def stale(peer: Peer) -> None:
         peer.request().answer(*HIT)
         first, *_ = peer.requests(3)
@@ -277,9 +284,15 @@ def test_a_batch_of_reads_on_a_connection_that_turns_out_stale_is_sent_again_on_
             asked.answer(b"VA 1 f0", asked.line[3:4])
         peer.expect_end()
 
-    with ScriptedServer(stale, fresh) as server, client_of(server) as client:
-        assert client.get("key") == b"right"
-        assert client.get_many(["a", "b", "c"]) == {"a": b"a", "b": b"b", "c": b"c"}
+    with ScriptedServer(stale, fresh) as server:
+        made: dict[str, Callable[[], Transport]] = {
+            "connection": lambda: Connection(server.node, settings=PATIENT),
+            "pool": lambda: Pool(server.node, settings=PATIENT),
+            "cluster": lambda: Cluster([server.node], settings=PATIENT),
+        }
+        with Client(made[kind](), owns=True, timeout=timeout) as client, within(0.0, 2.0):
+            assert client.get("key") == b"right"
+            assert client.get_many(["a", "b", "c"]) == {"a": b"a", "b": b"b", "c": b"c"}
 
 
 def test_a_batch_of_reads_that_the_server_refused_is_not_sent_again() -> None:

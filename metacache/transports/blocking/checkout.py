@@ -1,7 +1,7 @@
-"""Things lent to one thread at a time: a shelf of idle ones, a queue of threads, and an account of what is lent.
+"""Lend connections to threads, one thread at a time: a stack of idle ones, a queue of waiters, and a count of the lent.
 
-Knows nothing of what is lent. No Condition: its ``with`` is Python code in which a signal can lose the lock; a bare
-lock, one a waiter, can not be lost.
+Independent of what is lent. No Condition: its ``with`` statement runs Python code, in which a signal can lose the lock.
+Each waiter has a bare lock of its own, which no signal can lose.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from typing import Final, Generic, Protocol, TypeVar, final
 
 from metacache.interrupts import clear_frames, ignoring, is_own
 
-__all__ = ["ROUND", "Checkout", "IdleStack", "Waiter", "Waker"]
+__all__ = ["POLL", "Checkout", "IdleStack", "Waiter", "Waker"]
 
-# A signal can strike whoever was about to wake the first in line: it looks for itself every so many seconds.
-ROUND: Final = 0.05
+# A signal may interrupt the thread that was about to wake the first waiter, so waiters look for themselves this often,
+# in seconds.
+POLL: Final = 0.05
 
 
 class _Lent(Protocol):
@@ -31,7 +32,7 @@ T = TypeVar("T", bound=_Lent)
 
 
 class IdleStack(Protocol[T]):
-    """Where what is idle lies, longest unused first: a deque, or what refuses to keep anything."""
+    """The idle ones, longest unused first: a deque, or the stack of a closed checkout, which keeps none."""
 
     def pop(self) -> T:
         """Return the one used last; raise IndexError when there is none."""
@@ -42,7 +43,7 @@ class IdleStack(Protocol[T]):
         ...
 
     def remove(self, lent: T, /) -> None:
-        """Take *lent* off; raise ValueError when it is not here."""
+        """Remove *lent*; raise ValueError when it is not here."""
         ...
 
     def __iter__(self) -> Iterator[T]: ...
@@ -54,8 +55,8 @@ def _always() -> bool:
 
 
 @final
-class _Retired(Generic[T]):
-    """The shelf of a closed lender: nothing comes from it, and what is put there is closed and no longer *known*."""
+class _ClosedStack(Generic[T]):
+    """The stack of a closed checkout: always empty. It closes what is put on it, and removes that from *known*."""
 
     def __init__(self, known: list[weakref.ref[T]]) -> None:
         self._known = known
@@ -65,7 +66,7 @@ class _Retired(Generic[T]):
 
     def append(self, lent: T, /) -> None:
         lent.close()
-        with ignoring(ValueError):  # not one that was admitted
+        with ignoring(ValueError):  # it was never admitted
             self._known.remove(weakref.ref(lent))
 
     def remove(self, _: T, /) -> None:
@@ -80,7 +81,7 @@ class _Retired(Generic[T]):
 
 @final
 class Waker:
-    """Wakes one thread, whoever rings it."""
+    """Wakes one waiting thread."""
 
     __slots__ = ("_asleep",)
 
@@ -88,43 +89,44 @@ class Waker:
         self._asleep = threading.Lock()
         self._asleep.acquire()
 
-    def ring(self) -> None:
-        """Wake who waits, or who will."""
-        with ignoring(RuntimeError):  # rung before
+    def wake(self) -> None:
+        """Wake the thread that waits, or the next one that will."""
+        with ignoring(RuntimeError):  # it was woken before
             self._asleep.release()
 
     def wait(self, seconds: float) -> bool:
-        """Wait for it to be rung; return whether it was."""
+        """Wait to be woken, *seconds* at most; return whether that happened."""
         return self._asleep.acquire(timeout=max(seconds, 0.0))
 
 
 @final
 class Waiter(Generic[T]):
-    """A place in the line of a lender, since *began*. Who stands in several lines has one *bell* for all of them."""
+    """A place in the queue of a checkout, since *began*. A thread in several queues has one *waker* for all of them."""
 
-    __slots__ = ("__weakref__", "_hand", "_has_left", "began", "bell")
+    __slots__ = ("__weakref__", "_handed", "_has_left", "began", "waker")
 
-    def __init__(self, bell: Waker) -> None:
-        self._hand: list[T] = []
+    def __init__(self, waker: Waker) -> None:
+        self._handed: list[T] = []
         self._has_left = False
-        self.bell = bell
+        self.waker = waker
         self.began = monotonic()
 
-    def give(self, given: T) -> T | None:
-        """Hand *given* over, and wake who waits; return it when who waited has left meanwhile and not taken it."""
-        # First give, then look who left; who leaves says so first, and then looks at the hand: one of the two takes it.
-        self._hand.append(given)
-        self.bell.ring()
+    def hand_over(self, lent: T) -> T | None:
+        """Hand *lent* over and wake the waiter; return *lent* if the waiter has left without taking it."""
+        # Hand over first, then look whether it has left; `leave` does the two in the other order. So one of the two
+        # takes it.
+        self._handed.append(lent)
+        self.waker.wake()
         return self.receive() if self._has_left else None
 
     def receive(self) -> T | None:
-        """Return what was handed over, if anything; to one alone, whoever asks at once."""
+        """Return what was handed over, if anything. Of several threads that ask, one gets it."""
         with ignoring(IndexError):
-            return self._hand.pop()
+            return self._handed.pop()
         return None
 
     def leave(self) -> T | None:
-        """Wait no longer; return what was handed over and not received."""
+        """Stop waiting; return what was handed over and not received."""
         self._has_left = True
         return self.receive()
 
@@ -134,64 +136,72 @@ class Checkout(Generic[T]):
     """Lends what *make* makes, at most *size* of them, the last used first; callers that find none wait in order.
 
     Args:
-        make: returns a new one, without waiting; what was made by several at once and is too many is dropped.
+        make: returns a new one, without waiting. When several threads make one and some are too many, those are
+            dropped.
         size: how many there may be.
-        may_make: tells whether one may be made now, or one that was set aside lent again.
+        may_make: returns whether a new or an unconnected one may be lent now.
 
-    What is lent is owned: idle it lies on the shelf, in use only its user holds it, and here it is known weakly. So
-    nothing that is raised, wherever it strikes, can lose a place: what nobody holds is gone, and its place is free.
+    The user of a lent one holds its only strong reference; the checkout keeps a weak one. So no exception leaks a slot:
+    when nothing refers to a lent one, its slot is free.
 
-    ``shelf`` and ``waiters`` are there for the short way of the busiest callers: pop, use, append, and `serve` when
-    somebody waits.
+    ``idle`` and ``waiters`` are public for the shortest path of a caller: pop, use, append, and `serve` if there are
+    waiters.
     """
 
-    __slots__ = ("_aside", "_known", "_make", "_may_make", "_size", "shelf", "waiters")
+    __slots__ = ("_known", "_make", "_may_make", "_size", "_unconnected", "idle", "waiters")
 
-    shelf: IdleStack[T]
+    idle: IdleStack[T]
 
     def __init__(self, make: Callable[[], T], size: int, *, may_make: Callable[[], bool] = _always) -> None:
         self._make = make
         self._size = size
         self._may_make = may_make
-        self.shelf = deque()
-        self.reset()
+        self.idle = deque()
+        self.reset_after_fork()
 
-    def reset(self) -> None:
-        """In a forked child: forget what is lent to threads that are not there, and locks that nobody will release."""
-        # Weak: a waiter that is dropped, with the batch that it waits for, gives up its place.
+    def reset_after_fork(self) -> None:
+        """In a forked child: forget what the parent's threads hold, and locks that they can no longer release."""
+        # Weak: a waiter gives up its place when the batch that it belongs to is dropped.
         self.waiters: deque[weakref.ref[Waiter[T]]] = deque()
-        self._aside: deque[T] = deque()
+        self._unconnected: deque[T] = deque()
         self._known: list[weakref.ref[T]] = []
-        self.shelf = _Retired(self._known) if self.is_closed else deque()
+        self.idle = _ClosedStack(self._known) if self.is_closed else deque()
 
     @property
     def is_closed(self) -> bool:
         """True once it was closed."""
-        return isinstance(self.shelf, _Retired)
+        return isinstance(self.idle, _ClosedStack)
 
     def all(self) -> list[T]:
-        """Return all that there are, idle or lent."""
+        """Return all that exist, idle or lent."""
         living = [lent for ref in tuple(self._known) if (lent := ref()) is not None]
-        return living[: self._size]  # those behind are not admitted
+        return living[: self._size]  # the others are not admitted
 
-    def standing(self) -> tuple[tuple[T, ...], int]:
-        """Return what is idle, and how many are in use: both of one look at the shelf, so never more than *size*."""
-        idle = tuple(self.shelf)
-        return idle, max(len(self.all()) - len(idle) - len(self._aside), 0)
+    def usage(self) -> tuple[tuple[T, ...], int]:
+        """Return the idle ones and how many are lent, both from one look at the stack, so never more than *size*."""
+        idle = tuple(self.idle)
+        return idle, max(len(self.all()) - len(idle) - len(self._unconnected), 0)
 
     @property
     def opened(self) -> int:
-        """How many there are, but for those set aside."""
-        return len(self.all()) - len(self._aside)
+        """How many exist, without the unconnected ones."""
+        return len(self.all()) - len(self._unconnected)
+
+    @property
+    def waiting(self) -> int:
+        """How many waiters are in the queue."""
+        return len(self._queue()) if self.waiters else 0
+
+    # --- taking ------------------------------------------------------------------------------------------------------
 
     def take(self, until: float) -> T | None:
-        """Return an idle one, a new one, or one that is handed over before *until* (``time.monotonic()``); else None.
+        """Return an idle one, a new one, or one handed over before *until* (``time.monotonic()``); else None.
 
-        None at once when it is closed.
+        Return None immediately when the checkout is closed.
         """
         try:
             while not self.is_closed:
-                taken = self._stand_in_line(until)
+                taken = self._wait_in_queue(until)
                 if taken is not None or monotonic() >= until:
                     return taken
             return None
@@ -199,134 +209,132 @@ class Checkout(Generic[T]):
             clear_frames(error)
             raise
 
-    def _stand_in_line(self, until: float) -> T | None:
-        # First in line, then look: whatever is put back after the look is handed over.
+    def _wait_in_queue(self, until: float) -> T | None:
+        # Join first, then look: what another thread puts back after the look is handed over.
         waiter = self.join(Waker())
         try:
-            found = self.look()
+            found = self.take_now()
             return self._sleep(waiter, until) if found is None else found
         finally:
             self.leave(waiter)
 
-    def join(self, bell: Waker) -> Waiter[T]:
-        """Stand in line, and have *bell* rung when something is handed over; `collect` it then, and `leave`."""
-        waiter: Waiter[T] = Waiter(bell)
+    def join(self, waker: Waker) -> Waiter[T]:
+        """Join the queue; *waker* is woken when one is handed over. Then `collect` it, and `leave`."""
+        waiter: Waiter[T] = Waiter(waker)
         self.waiters.append(weakref.ref(waiter))
         return waiter
 
     def collect(self, waiter: Waiter[T]) -> T | None:
-        """Return what was handed to *waiter*, or what there is if it has its turn; None when there is none."""
-        given = waiter.receive()
-        return self.look() if given is None and self._has_turn(waiter) else given
+        """Return what was handed to *waiter*, or an available one if it is its turn; None when there is none."""
+        handed = waiter.receive()
+        return self.take_now() if handed is None and self._is_next(waiter) else handed
 
     def leave(self, waiter: Waiter[T]) -> None:
-        """Leave the line; what was handed over and not collected is put back."""
-        with ignoring(ValueError):  # no longer in line: it was served
+        """Leave the queue, and put back what was handed over and not collected."""
+        with ignoring(ValueError):  # it was served, and so removed
             self.waiters.remove(weakref.ref(waiter))
-        given = waiter.leave()
-        if given is not None:
-            self.put_back(given)
+        handed = waiter.leave()
+        if handed is not None:
+            self.put_back(handed)
 
     def _sleep(self, waiter: Waiter[T], until: float) -> T | None:
-        """Return what is handed over to *waiter*; None when it is woken with nothing, it is closed or time is up."""
-        while not self.is_closed and not waiter.bell.wait(min(until - monotonic(), ROUND)):
+        """Return what is handed to *waiter*; None when it is woken with nothing, at *until*, and when closed."""
+        while not self.is_closed and not waiter.waker.wait(min(until - monotonic(), POLL)):
             found = self.collect(waiter)
             if found is not None or monotonic() >= until:
                 return found
         return waiter.receive()
 
-    def _has_turn(self, waiter: Waiter[T]) -> bool:
-        """Return whether *waiter* is the first in line, or out of it: an interrupted thread may have removed it."""
-        line = self._line()
-        return waiter not in line or line[0] is waiter
+    def _is_next(self, waiter: Waiter[T]) -> bool:
+        """Return whether *waiter* is the first in the queue, or no longer in it: an interrupted thread removed it."""
+        queue = self._queue()
+        return waiter not in queue or queue[0] is waiter
 
-    def _line(self) -> list[Waiter[T]]:
+    def _queue(self) -> list[Waiter[T]]:
         return [waiter for ref in tuple(self.waiters) if (waiter := ref()) is not None]
 
-    @property
-    def waiting(self) -> int:
-        """How many wait in line."""
-        return len(self._line()) if self.waiters else 0
-
-    def look(self) -> T | None:
-        """Return an idle one, or a new one if one more is admitted, without waiting."""
+    def take_now(self) -> T | None:
+        """Return an idle one, or a new one if one more is admitted; None otherwise. Never waits."""
         with ignoring(IndexError):
-            return self.shelf.pop()
-        self._forget_the_lost()
+            return self.idle.pop()
+        self._forget_lost()
         is_full = len(self._known) >= self._size
-        if self.is_closed or (is_full and not self._aside) or not self._may_make():
+        if self.is_closed or (is_full and not self._unconnected) or not self._may_make():
             return None
         with ignoring(IndexError):
-            return self._aside.pop()
-        return None if is_full else self._made()
+            return self._unconnected.pop()
+        return None if is_full else self._new()
 
-    def _made(self) -> T | None:
+    def _new(self) -> T | None:
         made = self._make()
         ref = weakref.ref(made, self._wake_all)
-        # First into the list, then look who stands before it. No lock: a signal's handler that comes to look too would
-        # wait for ever for the thread that it interrupted.
+        # Append, then count live entries ahead: two threads may append at the same time. No lock, because a signal
+        # handler that takes one too would wait forever for the thread that it interrupted.
         self._known.append(ref)
         return made if self._is_admitted(ref) else None
 
-    def _forget_the_lost(self) -> None:
+    def _forget_lost(self) -> None:
         for ref in tuple(self._known):
             if ref() is None:
-                with ignoring(ValueError):  # somebody else was faster
+                with ignoring(ValueError):  # another thread was faster
                     self._known.remove(ref)
 
     def _is_admitted(self, ref: weakref.ref[T]) -> bool:
-        """Tell whether there is room for *ref*: fewer living ones than `size` were in the list before it."""
+        """Return whether fewer than `size` live entries are ahead of *ref*."""
         known = tuple(self._known)
-        before = known[: known.index(ref)]
-        return len([other for other in before if other() is not None]) < self._size
+        ahead = known[: known.index(ref)]
+        return len([other for other in ahead if other() is not None]) < self._size
+
+    # --- putting back ------------------------------------------------------------------------------------------------
 
     def put_back(self, lent: T) -> None:
-        """Take back what was lent, and serve who waits."""
-        # First put, then look who waits: who came in between has looked at the shelf after standing in line.
-        self.shelf.append(lent)
+        """Take back what was lent, and serve the waiters."""
+        # Put back first, then look for waiters: a waiter joins the queue first and then looks at the stack.
+        self.idle.append(lent)
         if self.waiters:
             self.serve()
 
-    def shelf_of_failed(self) -> IdleStack[T]:
-        """Return where to put one that is of no use now. It is lent again, in place of a new one, if one may be made.
+    def stack_of_unconnected(self) -> IdleStack[T]:
+        """Return where to put one without a socket: it could not be dialled, or was idle for too long.
 
-        That is the usual shelf when somebody waits and may make one, for there is nothing better to wait for.
+        The checkout lends it again in place of a new one. It belongs on the idle stack if a waiter may make one now,
+        because that waiter has nothing better to wait for.
         """
-        return self.shelf if self.is_closed or (self.waiters and self._may_make()) else self._aside
+        return self.idle if self.is_closed or (self.waiters and self._may_make()) else self._unconnected
 
     def serve(self) -> None:
-        """Give an idle one to the first in line; do nothing when none is idle or nothing waits."""
+        """Hand an idle one to the first waiter; do nothing when none is idle or there is no waiter."""
         while self.waiters:
             try:
-                given = self.shelf.pop()
+                lent = self.idle.pop()
             except IndexError as error:
                 if not is_own(error):
                     raise
                 return
-            missed = self._hand_over(given)
+            missed = self._hand_over(lent)
             if missed is None:
                 return
-            self.shelf.append(missed)
+            self.idle.append(missed)
 
-    def _hand_over(self, given: T) -> T | None:
-        """Give *given* to the first in line; return it when that one has left meanwhile."""
+    def _hand_over(self, lent: T) -> T | None:
+        """Hand *lent* to the first waiter; return it when that waiter has left."""
         with ignoring(IndexError):  # another thread has served it
             waiter = self.waiters.popleft()()
-            return given if waiter is None else waiter.give(given)
-        return given
+            return lent if waiter is None else waiter.hand_over(lent)
+        return lent
 
     def _wake_all(self, _: object = None) -> None:
-        """Wake all waiters and give them nothing: the state that they wait for may have changed."""
-        for waiter in self._line():
-            waiter.bell.ring()
+        """Wake all waiters with nothing: what they wait for may have changed."""
+        for waiter in self._queue():
+            waiter.waker.wake()
 
     def close(self) -> None:
-        """Close what is idle, and what is lent as it comes back; who waits gets None. Closing twice is nothing."""
-        shelf, self.shelf = self.shelf, _Retired(self._known)
+        """Close the idle ones now, and the lent ones as they come back; waiters get None. Idempotent."""
+        idle, self.idle = self.idle, _ClosedStack(self._known)
         with ignoring(IndexError):
             while True:
-                self.shelf.append(shelf.pop())  # closes it
+                self.idle.append(idle.pop())  # closes it
         with ignoring(IndexError):
             while True:
-                self.shelf.append(self._aside.pop())
+                self.idle.append(self._unconnected.pop())
         self._wake_all()

@@ -1,11 +1,12 @@
-"""A batch on one stream: windows out, replies in, at the same time, without ever waiting.
+"""A batch on one stream: write windows and read their replies at the same time, so reading never deadlocks writing.
 
-Knows windows and how many bytes may be unanswered, so that reading never deadlocks writing; moves bytes only through
-its stream.
+An `Exchange` sends and receives only what is possible without waiting. Its driver waits: `drive_exchange`, or a batch
+over several nodes.
 """
 
 from __future__ import annotations
 
+import select
 from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol, final
@@ -15,7 +16,7 @@ from typing_extensions import override
 from metacache.errors import ConnectError, ConnectionLost, MetacacheError
 from metacache.interrupts import is_own
 from metacache.protocol.windows import Replies, Window, closing_error
-from metacache.transports.batch_windows import Windows, fail_rest, failed_replies, send_window
+from metacache.transports.batch_windows import Windows, fail_rest, send_window
 from metacache.transports.counters import CloseReason
 from metacache.transports.timeouts import MAX_LATE, advise, late_reply
 
@@ -25,9 +26,39 @@ if TYPE_CHECKING:
     from metacache.protocol.connection import ProtocolConnection
     from metacache.transports.base import Batch
 
-__all__ = ["FailedExchange", "NonBlockingStream", "StreamExchange"]
+__all__ = ["Exchange", "NonBlockingStream", "StreamExchange", "drive_exchange"]
 
 MAX_UNANSWERED: Final = 131072  # bytes; a further window is written only below it
+
+
+class Exchange(Protocol):
+    """A batch that was started. Its driver waits for the descriptor and advances it until it is done.
+
+    Then the driver takes the outcomes.
+    """
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait for; -1 when `advance` is to be called without waiting."""
+        ...
+
+    @property
+    def wants_write(self) -> bool:
+        """True while it waits for the descriptor to become writable, not only readable."""
+        ...
+
+    def advance(self, now: float, /) -> bool:
+        """Send and receive what is possible without waiting; return True when nothing is left to do.
+
+        *now* is ``time.monotonic()``; after the deadline the rest fails.
+        """
+        ...
+
+    def outcomes(self) -> Replies:
+        """End the exchange and return a reply or an error for each request.
+
+        Before it is done, this abandons the rest: it closes the connection, and requests without reply get an error.
+        """
+        ...
 
 
 class NonBlockingStream(Protocol):
@@ -260,6 +291,7 @@ class StreamExchange:
         """Dial and begin again; return the error if that fails."""
         self._fresh = True
         self._start(stream)
+        self.wants_write = True  # nothing is sent yet, so the server has nothing to answer
         try:
             stream.prepare(self._deadline)
         except MetacacheError as error:
@@ -269,23 +301,22 @@ class StreamExchange:
         return None
 
 
-@final
-class FailedExchange:
-    """A batch that could not be started: every request has the same error, and nothing was sent."""
+def drive_exchange(exchange: Exchange, deadline: float) -> Replies:
+    """Drive *exchange* to its end, and return a reply or an error for each request."""
+    try:
+        now = monotonic()
+        while not exchange.advance(now):
+            _wait_for(exchange, deadline - now)
+            now = monotonic()
+    except BaseException:
+        exchange.outcomes()  # abandons the rest and closes the connection
+        raise
+    return exchange.outcomes()
 
-    wants_write = False
 
-    def __init__(self, batch: Batch, error: MetacacheError) -> None:
-        self._replies = failed_replies(batch, error)
-
-    def fileno(self) -> int:
-        """Return -1: there is nothing to wait for."""
-        return -1
-
-    def advance(self, _: float, /) -> bool:
-        """Return True."""
-        return True
-
-    def outcomes(self) -> Replies:
-        """Return the error for each request."""
-        return self._replies
+def _wait_for(exchange: Exchange, seconds: float) -> None:
+    if exchange.fileno() < 0:
+        return
+    poll = select.poll()
+    poll.register(exchange.fileno(), select.POLLIN | (select.POLLOUT if exchange.wants_write else 0))
+    poll.poll(max(seconds, 0.0) * 1000)

@@ -67,14 +67,14 @@ class Stream:
     __slots__ = (
         "__weakref__",
         "_dialer",
-        "_dialled",
         "_node",
         "_poll",
         "_settings",
         "_sock",
-        "_tally",
         "_timeout",
         "armed",
+        "counts",
+        "dialled",
         "next_opaque",
         "protocol",
         "recv",
@@ -87,14 +87,14 @@ class Stream:
     send: Callable[[bytes | memoryview], int]
     recv: Callable[[int], bytes]
 
-    def __init__(self, node: Node, settings: Settings, dialer: Dialer, tally: SocketCounts) -> None:
+    def __init__(self, node: Node, settings: Settings) -> None:
         self._node = node
         self._settings = settings
-        self._dialer = dialer
-        self._tally = tally
+        self._dialer = Dialer(node, settings)
+        self.counts = SocketCounts()
         self._sock: socket.socket | None = None
         self._poll = _undialled
-        self._dialled = 0.0
+        self.dialled = 0.0
         self._timeout = -1.0
         self.armed = 0.0
         self.used = -math.inf
@@ -126,7 +126,7 @@ class Stream:
     @property
     def age(self) -> IdleTimes:
         """When it was dialled and last used."""
-        return IdleTimes(self._dialled, self.used)
+        return IdleTimes(self.dialled, self.used)
 
     def close(self, cause: CloseReason | None = None) -> None:
         """Close the socket, without a word on the wire, and count it as *cause* if there is one. The next use dials."""
@@ -136,8 +136,13 @@ class Stream:
         if sock is None:
             return
         if cause is not None:
-            self._tally.discarded[cause] += 1
+            self.counts.discarded[cause] += 1
         sock.close()
+
+    def reset_after_fork(self) -> None:
+        """In a forked child: close the parent's socket without sending, and drop a lookup whose thread is gone."""
+        self.close()
+        self._dialer.forget()
 
     # --- getting ready -----------------------------------------------------------------------------------------------
 
@@ -187,10 +192,10 @@ class Stream:
             self.armed = 0.0
 
     def _dial(self, deadline: float) -> None:
-        self._dialled = monotonic()
-        deadline = min(deadline, self._dialled + self._settings.connect_timeout)
+        self.dialled = monotonic()
+        deadline = min(deadline, self.dialled + self._settings.connect_timeout)
         sock = self._dialer.dial(deadline)
-        self._tally.dialled += 1
+        self.counts.dialled += 1
         poll = select.poll()
         poll.register(sock.fileno(), select.POLLIN)
         self._begin_protocol()
@@ -247,7 +252,7 @@ class Stream:
             if failure is None:
                 raise
             try:
-                fresh = self._dialled >= began
+                fresh = self.dialled >= began
                 if isinstance(failure, ConnectionLost) and not fresh and (op.is_read or not left):
                     return self.exchange(op, deadline)
                 failure.maybe_applied = left and not op.is_read
@@ -327,7 +332,7 @@ class Stream:
         began = self.used = monotonic()
         self._renew(deadline)
         self._set_timeout(0.0)
-        return self._dialled >= began
+        return self.dialled >= began
 
     def write(self, data: memoryview, /) -> int:
         """Return how many bytes of *data* were taken without waiting; raises OSError."""

@@ -1,4 +1,4 @@
-"""What a pool decides, with numbers for time: open, wait or refuse, and which idle connections to close."""
+"""What the limits decide, with numbers for time: whether to open a connection, and which idle ones to close."""
 
 from __future__ import annotations
 
@@ -10,49 +10,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metacache import Settings
-from metacache.pool.state import Decision, Limits, Open, Refuse, Wait
 from metacache.transports.counters import CloseReason, IdleTimes
+from metacache.transports.limits import Limits
 
-# --- open, wait, refuse ----------------------------------------------------------------------------------------------
-
-DECISIONS: Final[tuple[tuple[int, float, float, Decision], ...]] = (
-    # opened, now, until
-    (0, 10.0, 20.0, Open()),
-    (2, 10.0, 20.0, Open()),
-    (2, 10.0, 10.0, Open()),  # opening one takes no waiting for others
-    (2, 30.0, 20.0, Open()),
-    (3, 10.0, 20.0, Wait(20.0)),
-    (3, 20.0, 20.0, Refuse()),
-    (3, 30.0, 20.0, Refuse()),
-    (4, 10.0, 20.0, Wait(20.0)),
-)
+# --- whether to open one more ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("opened", "now", "until", "decision"), DECISIONS)
-def test_a_caller_opens_one_more_or_waits_or_is_refused(
-    opened: int, now: float, until: float, decision: Decision
-) -> None:
-    assert Limits(size=3).checkout(opened=opened, now=now, until=until) == decision
+@pytest.mark.parametrize(("opened", "may_open"), [(0, True), (2, True), (3, False), (4, False)])
+def test_a_caller_may_open_one_more_below_the_size(opened: int, *, may_open: bool) -> None:
+    assert Limits(size=3).may_open(opened) is may_open
 
 
-AFTER_FAILURES: Final[tuple[tuple[int, int, float, Decision], ...]] = (
+AFTER_FAILURES: Final[tuple[tuple[int, int, float, bool], ...]] = (
     # opened, connected, seconds since a dial failed
-    (1, 1, 0.0, Wait(20.0)),
-    (2, 1, 0.9, Wait(20.0)),
-    (2, 1, 1.0, Open()),
-    (2, 0, 0.0, Open()),  # there is nothing to wait for
-    (3, 0, 0.0, Wait(20.0)),
-    (3, 3, 9.0, Wait(20.0)),
+    (1, 1, 0.0, False),
+    (2, 1, 0.9, False),
+    (2, 1, 1.0, True),
+    (2, 0, 0.0, True),  # there is nothing to wait for
+    (3, 0, 0.0, False),
+    (3, 3, 9.0, False),
 )
 
 
-@pytest.mark.parametrize(("opened", "connected", "ago", "decision"), AFTER_FAILURES)
-def test_for_a_while_after_a_failed_dial_a_caller_waits_for_what_is_connected(
-    opened: int, connected: int, ago: float, decision: Decision
+@pytest.mark.parametrize(("opened", "connected", "ago", "may_open"), AFTER_FAILURES)
+def test_after_a_failed_dial_a_caller_waits_a_while_for_a_connected_one(
+    opened: int, connected: int, ago: float, *, may_open: bool
 ) -> None:
-    limits, now = Limits(size=3), 10.0
-    decided = limits.checkout(opened=opened, now=now, until=20.0, connected=connected, failed_at=now - ago)
-    assert decided == decision
+    now = 10.0
+    assert Limits(size=3).may_open(opened, connected=connected, now=now, failed_at=now - ago) is may_open
 
 
 @pytest.mark.parametrize(
@@ -140,4 +125,4 @@ def test_the_most_recently_used_are_kept_and_at_least_min_idle(
     ],
 )
 def test_the_idle_are_looked_through_four_times_within_the_shortest_limit(limits: Limits, at: float) -> None:
-    assert limits.next_round(NOW) == at
+    assert limits.next_review(NOW) == at

@@ -1,0 +1,382 @@
+"""Run operations and batches on streams that are lent to one thread at a time.
+
+`Connection` is this with one stream, `Pool` with several. A stream is dialled by the thread that needs it, and closed
+by the thread that has it; no lock is held meanwhile. What is sent and received is decided in `stream` and `exchange`.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from time import monotonic
+from typing import TYPE_CHECKING, Final, TypeVar, final
+
+from metacache.errors import ClosedError, ConnectError, MetacacheError, OperationTimeout, PoolTimeout
+from metacache.interrupts import clear_frames, ignoring, is_own
+from metacache.protocol.connection import LARGE, pieces
+from metacache.protocol.replies import HD_REPLY, NO_OPAQUE, whole_reply
+from metacache.protocol.windows import Replies
+from metacache.transports.batch_windows import failed_replies
+from metacache.transports.blocking.checkout import Checkout
+from metacache.transports.blocking.exchange import StreamExchange, drive_exchange
+from metacache.transports.blocking.stream import Attempt, Stream
+from metacache.transports.counters import CloseReason, CountRegistry
+from metacache.transports.forking import forget_in_children
+from metacache.transports.limits import check_bodies, too_large
+
+if TYPE_CHECKING:
+    from metacache.nodes import Node
+    from metacache.settings import Settings
+    from metacache.transports.base import Batch, Operation
+    from metacache.transports.blocking.checkout import IdleStack, Waiter, Waker
+    from metacache.transports.limits import Limits
+
+__all__ = ["Lending"]
+
+R = TypeVar("R")
+
+# A stream that was used less than this many seconds ago is used without a look at its socket.
+TRUST: Final = 0.01
+
+
+@final
+class Lending:
+    """The streams of one node, and how they are lent.
+
+    Args:
+        node: the server.
+        settings: of each stream.
+        limits: how many streams there may be, and which idle ones to close.
+        owner: how errors name it: "connection" or "pool".
+
+    ``counts`` are those of all streams so far. ``waits`` and ``wait_seconds``: how often callers waited for a stream,
+    and for how long in all.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_checkout",
+        "_failed_at",
+        "_idle",
+        "_limits",
+        "_max_body",
+        "_max_reply",
+        "_owner",
+        "_review_at",
+        "_settings",
+        "_timeout",
+        "_waiters",
+        "counts",
+        "node",
+        "wait_seconds",
+        "waits",
+    )
+
+    def __init__(self, node: Node, settings: Settings, limits: Limits, owner: str) -> None:
+        self.node = node
+        self.counts = CountRegistry()
+        self.waits = 0
+        self.wait_seconds = 0.0
+        self._settings = settings
+        self._limits = limits
+        self._owner = owner
+        self._max_body = settings.max_value_size
+        self._max_reply = settings.max_reply_size
+        self._timeout = settings.timeout
+        self._review_at = limits.next_review(monotonic())
+        self._failed_at = -math.inf
+        self._checkout: Checkout[Stream] = Checkout(self._new_stream, limits.size, may_make=self._may_open)
+        self._refer()
+        forget_in_children(self)
+
+    def _refer(self) -> None:
+        self._idle = self._checkout.idle
+        self._waiters = self._checkout.waiters
+
+    def _new_stream(self) -> Stream:
+        stream = Stream(self.node, self._settings)
+        self.counts.enter(stream, stream.counts)
+        return stream
+
+    # --- how it stands -----------------------------------------------------------------------------------------------
+
+    @property
+    def is_closed(self) -> bool:
+        """True once it was closed."""
+        return self._checkout.is_closed
+
+    @property
+    def waiting(self) -> int:
+        """How many callers wait for a stream."""
+        return self._checkout.waiting
+
+    @property
+    def connected(self) -> int:
+        """How many streams have a socket."""
+        # No generator: Python turns a StopIteration of a signal handler in one into another error.
+        return len([stream for stream in self._checkout.all() if stream.is_open])
+
+    def usage(self) -> tuple[int, int]:
+        """Return how many streams are connected and idle, and how many are in use."""
+        idle, in_use = self._checkout.usage()
+        return len([stream for stream in idle if stream.is_open]), in_use
+
+    # --- the transport -----------------------------------------------------------------------------------------------
+
+    def run(self, op: Operation[R], /, *, deadline: float | None = None) -> R:
+        """Send *op*, wait for its reply and return what ``op.read`` makes of it. See `Connection.run`."""
+        stream: Stream | None
+        began = now = monotonic()
+        seconds = self._timeout if deadline is None else deadline - now
+        try:
+            if self._max_body is not None and op.body is not None and len(op.body) > self._max_body:
+                raise too_large(len(op.body), self._max_body)
+            try:
+                stream = self._idle.pop()
+            except IndexError as error:
+                if not is_own(error):
+                    raise
+                # No call between this and the `try`: an exception of a signal handler would lose the stream.
+                stream, now = self._wait(began + seconds)
+                seconds -= now - began
+            back: IdleStack[Stream] | None = None
+            try:
+                if now - stream.used > TRUST or seconds != stream.armed:
+                    stream.make_ready(now + seconds)
+                    stream.armed = seconds
+                stream.used = now
+                command = op.verb.command
+                next_opaque = stream.next_opaque
+                opaque = next_opaque() if command.echoes else NO_OPAQUE
+                body = op.body
+                if body is None:
+                    wire = op.head + opaque[0]
+                elif len(body) <= LARGE:
+                    wire = b"".join((op.head, opaque[0], body, b"\r\n"))
+                else:
+                    wire = b""  # `finish` sends it in pieces
+                reply = data = None
+                sent = 0
+                try:
+                    if wire:
+                        send, recv = stream.send, stream.recv
+                        sent = send(wire)
+                        if sent == len(wire):
+                            data = recv(command.receive)
+                            if data == opaque[2] and command.has_plain_hd:
+                                reply = HD_REPLY
+                            else:
+                                reply = whole_reply(data, opaque[0], command, self._max_reply)
+                except OSError as error:
+                    if not is_own(error):
+                        raise
+                    left = sent > 0 or stream.is_tls  # a failed TLS write may have sent a part of itself
+                    attempt = Attempt(opaque, pieces(op.head, opaque, body, sent), left, data, error)
+                    reply = stream.finish(op, attempt, now, now + seconds)
+                if reply is None:
+                    attempt = Attempt(opaque, pieces(op.head, opaque, body, sent), sent > 0, data)
+                    reply = stream.finish(op, attempt, now, now + seconds)
+            except BaseException as error:
+                back = self._stack_after(error, stream)
+                raise
+            finally:
+                # Calls of C code only until it is back: no exception of a signal handler comes in between.
+                (self._idle if back is None else back).append(stream)
+                if self._waiters:
+                    self._checkout.serve()
+            if now >= self._review_at:
+                self.reap()
+            read = op.read
+            return read(reply)
+        except BaseException as error:
+            stream = None  # first, without a call: a caller may keep the error, and with it this frame
+            if isinstance(error, MetacacheError) and is_own(error):
+                error.locate(node=self.node.name, operation=op.verb.name, key=op.given)
+                if isinstance(error, OperationTimeout) and seconds < now - began:
+                    error.is_local = True  # the wait for the connection took more than half of the time
+            clear_frames(error)
+            raise
+
+    def _stack_after(self, error: BaseException, stream: Stream) -> IdleStack[Stream] | None:
+        """Return where to put *stream* after *error* interrupted or failed its exchange; None: where idle ones are.
+
+        Code that raises an error of this package has closed the stream if it had to. Any other exception interrupted
+        the exchange, and how far it has come is not known.
+        """
+        if not (isinstance(error, MetacacheError) and is_own(error)):
+            stream.close(CloseReason.BROKEN)
+            return None
+        if not isinstance(error, ConnectError):
+            return None
+        self._note_failed_dial(error, stream)
+        return self._checkout.stack_of_unconnected()
+
+    def _note_failed_dial(self, error: ConnectError, stream: Stream) -> None:
+        if error.is_local:
+            return
+        # Threads that dial a full server, or one that went away, at the same time all fail: that is one event.
+        error.is_local = stream.dialled < self._failed_at
+        self._failed_at = monotonic()
+
+    def run_batch(self, batch: Batch, /, *, deadline: float) -> Replies:
+        """Send *batch*, and return a reply or an error for each request. See `Connection.run_batch`."""
+        if not len(batch):
+            return Replies()
+        try:
+            deadline = monotonic() + self._timeout if deadline == math.inf else deadline
+            # No variable for the exchange: an exception that the caller keeps would keep it, and the stream with it.
+            return drive_exchange(self.begin(batch, deadline), deadline)
+        except BaseException as error:
+            if isinstance(error, PoolTimeout) and is_own(error):
+                return failed_replies(batch, error)
+            clear_frames(error)
+            raise
+
+    def close(self) -> None:
+        """Close: running requests finish, waiting and new ones are refused with ClosedError. Idempotent."""
+        self._checkout.close()
+        self._refer()
+
+    # --- a batch, step by step ---------------------------------------------------------------------------------------
+
+    def begin(self, batch: Batch, deadline: float) -> StreamExchange:
+        """Start *batch* on a stream, which is in use until the exchange ends. Raises ClosedError and PoolTimeout."""
+        check_bodies(batch, self._max_body)
+        try:
+            stream = self._idle.pop()
+        except IndexError as error:
+            if not is_own(error):
+                raise
+            try:
+                stream, _ = self._wait(deadline)
+            except MetacacheError as refused:
+                if is_own(refused):
+                    refused.locate(node=self.node.name, operation=batch.verb.name)
+                raise
+        return self._start(stream, batch, deadline)
+
+    def _start(self, stream: Stream, batch: Batch, deadline: float) -> StreamExchange:
+        try:
+            release = partial(self._take_back, stream)
+            return StreamExchange(batch, stream, release, node=self.node.name, deadline=deadline)
+        except BaseException:
+            self._checkout.put_back(stream)
+            raise
+
+    def _take_back(self, stream: Stream, replies: Replies) -> None:
+        """Take back the *stream* on which a batch ended with *replies*."""
+        failed = next((error for error in replies.errors.values() if isinstance(error, ConnectError)), None)
+        if failed is None:
+            self._checkout.put_back(stream)
+        else:
+            self._note_failed_dial(failed, stream)
+            self._set_aside(stream)
+        if monotonic() >= self._review_at:
+            self.reap()
+
+    # --- a batch that waits for streams of several nodes -------------------------------------------------------------
+
+    def try_begin(self, batch: Batch, waiter: Waiter[Stream] | None, deadline: float) -> StreamExchange | None:
+        """Start *batch* if a stream is free, or was handed to *waiter*; else return None. Raises ClosedError."""
+        if self.is_closed:
+            raise self._closed().locate(operation=batch.verb.name)
+        stream = self._checkout.take_now() if waiter is None else self._checkout.collect(waiter)
+        return None if stream is None else self._start(stream, batch, deadline)
+
+    def join(self, waker: Waker) -> Waiter[Stream]:
+        """Join the queue for a stream; *waker* is woken when there is one."""
+        self.waits += 1
+        return self._checkout.join(waker)
+
+    def leave(self, waiter: Waiter[Stream]) -> None:
+        """Leave the queue."""
+        self._checkout.leave(waiter)
+        self._count_wait(waiter.began)
+
+    def wait_until(self, now: float, deadline: float) -> float:
+        """Return when a caller that arrived at *now* stops waiting for a stream."""
+        return self._limits.wait_until(now, deadline)
+
+    def timed_out(self, batch: Batch) -> Replies:
+        """Return PoolTimeout for each request of *batch*, for which no stream became free in time."""
+        return failed_replies(batch, self._full())
+
+    def refused(self, batch: Batch) -> Replies:
+        """Return ClosedError for each request of *batch*."""
+        return failed_replies(batch, self._closed())
+
+    # --- waiting for a stream ----------------------------------------------------------------------------------------
+
+    def _may_open(self) -> bool:
+        return self._limits.may_open(
+            self._checkout.opened, connected=self.connected, now=monotonic(), failed_at=self._failed_at
+        )
+
+    def _wait(self, deadline: float) -> tuple[Stream, float]:
+        """Return a stream when there is one, and the time then. Raises ClosedError, and PoolTimeout at *deadline*."""
+        began = monotonic()
+        until = self._limits.wait_until(began, deadline)
+        waited = False
+        try:
+            while not self.is_closed:
+                now = monotonic()
+                if not self._may_open():
+                    if now >= until:
+                        raise self._full()
+                    waited, now = True, until
+                stream = self._checkout.take(now)
+                if stream is not None:
+                    return stream, monotonic()
+            raise self._closed()
+        finally:
+            if waited:
+                self.waits += 1
+                self._count_wait(began)
+
+    def _count_wait(self, began: float) -> None:
+        # Python switches threads after calls only: none stands between reading the sum and writing it.
+        waited = monotonic() - began
+        self.wait_seconds += waited
+
+    def _closed(self) -> ClosedError:
+        return ClosedError(f"the {self._owner} was closed", node=self.node.name)
+
+    def _full(self) -> PoolTimeout:
+        if self._owner == "connection":
+            why = "another thread kept the connection until the deadline; use a Pool under threads"
+        elif self._checkout.opened < self._limits.size:
+            why = "all connections stayed in use, and no further one could be made; has the server free ones (-c)?"
+        else:
+            why = f"all {self._limits.size} connections stayed in use; raise pool_size, or look for what is slow"
+        return PoolTimeout(why, node=self.node.name)
+
+    # --- idle streams ------------------------------------------------------------------------------------------------
+
+    def reap(self) -> None:
+        """Close streams that are idle or open for too long."""
+        now = monotonic()
+        self._review_at = self._limits.next_review(now)
+        # One that is taken during this review is in use, and so not idle: it stays.
+        dated = [(stream, stream.age) for stream in tuple(self._idle) if stream.is_open]
+        for index, cause in self._limits.discard([age for _, age in dated], now).items():
+            self._discard(dated[index][0], cause)
+
+    def _discard(self, stream: Stream, cause: CloseReason) -> None:
+        """Close the socket of *stream* if it is still idle; the next operation dials."""
+        with ignoring(ValueError):  # another thread took it
+            self._idle.remove(stream)
+            stream.close(cause)
+            self._set_aside(stream)
+
+    def _set_aside(self, stream: Stream) -> None:
+        """Take back a *stream* that has no socket."""
+        self._checkout.stack_of_unconnected().append(stream)
+        if self._waiters:
+            self._checkout.serve()
+
+    def reset_after_fork(self) -> None:
+        """In a forked child: close the parent's sockets without sending, and replace locks that may be held."""
+        for stream in self._checkout.all():
+            stream.reset_after_fork()
+        self._checkout.reset_after_fork()
+        self._refer()
