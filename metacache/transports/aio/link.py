@@ -374,9 +374,9 @@ class Link(asyncio.Protocol):
         del self._transport  # this is the last that is done with it
         # Over TLS there is one transport beneath another.
         beneath = getattr(getattr(transport, "_ssl_protocol", None), "_transport", transport)
-        # A private name, because no public one serves: asyncio's loop calls this at the end, and a transport that is freed
-        # before warns. abort() and close() only schedule the call, and the loop never makes it; closing or detaching the
-        # socket itself does not prevent the warning. uvloop has no such warning.
+        # A private name, because no public one serves. asyncio's loop calls this at the end, and a transport that is
+        # freed before that warns. abort() and close() only schedule the call, and this loop does not make it. To close
+        # or detach the socket itself does not prevent the warning. uvloop has no such warning.
         finish = getattr(beneath, "_call_connection_lost", None)
         is_idle = finish is not None and not transport.is_closing() and not beneath.get_write_buffer_size()
         with contextlib.suppress(RuntimeError):  # the loop is closed
