@@ -163,7 +163,7 @@ def server_hint(data: bytes, pos: int = 0) -> str | None:
         return None
     if name == "TLS":
         return "does this port speak TLS? use memcacheds://"
-    return f"it looks like {name}: is this the port of a memcached?"
+    return f"it looks like {name}: is this memcached?"
 
 
 def unexpected_line(header: bytes, command: Command) -> ProtocolError:
