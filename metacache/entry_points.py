@@ -55,13 +55,13 @@ class PluginGroup:
         does.
         """
         if not isinstance(name, str):
-            raise InvalidTypeError(f"a {self.kind}'s name is a str, not {type(name).__name__}")
+            raise InvalidTypeError(f"a {self.kind}'s name must be a str, not {type(name).__name__}")
         found = [point for point in (self.installed() if among is None else among) if point.name == name]
         # A distribution on sys.path twice (an editable install and a wheel, say) counts once.
         by_owner = {f"{distribution_of(point)} ({point.value})": point for point in found}
         if len(by_owner) > 1:
             owners = " and ".join(sorted(by_owner))
-            raise self.conflict(f"{self.kind} {name!r} is offered by {owners}; uninstall one of them")
+            raise self.conflict(f"several distributions offer {self.kind} {name!r}: {owners}; uninstall all but one")
         if not by_owner:
             raise self.error(self._how_to_install(name))
         return next(iter(by_owner.values()))
@@ -70,7 +70,7 @@ class PluginGroup:
         if name in self.extras:
             return f"{self.kind} {name!r} is not installed: pip install 'metacache[{self.extras[name]}]'"
         names = ", ".join(dict.fromkeys(point.name for point in self.installed())) or "none"
-        return f"no {self.kind} is called {name!r}; installed are: {names}"
+        return f"no {self.kind} is called {name!r}; installed {self.kind}s: {names}"
 
     def load(self, entry_point: EntryPoint) -> object:
         """Import and return the object that *entry_point* names. Raises *error* when that fails."""

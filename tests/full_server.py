@@ -1,4 +1,4 @@
-"""A memcached that has no connection left, and those who have taken them."""
+"""A memcached without free connections, and the clients that occupy them."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from metacache.testing import Memcached
 
 __all__ = ["FEW", "Crowd"]
 
-# memcached takes its limit of open files from -c, and could not even start with two.
+# memcached derives its limit of open files from -c. With -c 2 it could not start.
 FEW: Final = ("-c", "40", "-t", "1")
 MOST: Final = 200
 
 
 @final
 class Crowd:
-    """Those who take all the connections of a server."""
+    """Clients that occupy all connections of a server."""
 
     def __init__(self, server: Memcached) -> None:
         self._server = server
         self._all: list[socket.socket] = []
 
     def fill(self) -> None:
-        """Take connections until there is none left."""
+        """Open connections until the server has none left."""
         while self._join():
             assert len(self._all) < MOST, "the server is never full"
 
@@ -39,7 +39,7 @@ class Crowd:
         return False
 
     def leave(self, count: int = MOST) -> None:
-        """Give *count* connections back."""
+        """Close *count* connections."""
         leaving, self._all = self._all[:count], self._all[count:]
         for sock in leaving:
             sock.close()

@@ -1,7 +1,7 @@
-"""A server that says exactly what a test wrote down: bytes, pieces of bytes, silence, FIN, RST.
+"""A server that sends exactly what the script of a test says: bytes, pieces of bytes, silence, FIN, RST.
 
-Each connection that it accepts is handed to the next of its scripts, in a thread of its own, so a blocking test and an
-asyncio test use it alike::
+Each accepted connection gets the next script, in its own thread, so blocking tests and asyncio tests use it in the
+same way::
 
     def script(peer: Peer) -> None:
         peer.request().answer(b"VA 5 f0", b"hello")
@@ -9,8 +9,7 @@ asyncio test use it alike::
 
     with ScriptedServer(script) as server: ...
 
-A script that fails, one that does not come to its end and a connection for which there is no script fail the test when
-the ``with`` ends.
+The test fails at the end of the ``with`` if a script failed or did not end, or if a connection had no script.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from metacache.nodes import Node
 
 __all__ = ["Asked", "Peer", "Script", "ScriptedServer", "answering", "in_turn", "silent"]
 
-PATIENCE: Final = 10.0  # seconds after which a script that waits for bytes fails; far beyond any timeout under test
+PATIENCE: Final = 10.0  # seconds after which a script that waits for bytes fails; much longer than any tested timeout
 
 _size_of_ms = re.compile(rb"(?:ms \S+|set \S+ \d+ -?\d+) (\d+)").match
 _opaque_of = re.compile(rb" (O\S*)").search
@@ -42,7 +41,7 @@ _opaque_of = re.compile(rb" (O\S*)").search
 
 @final
 class Asked:
-    """One request as it came: its line without CRLF, its data block, its opaque (``b"O7"``, empty when it has none)."""
+    """One received request: its line without CRLF, its data block, its opaque (``b"O7"``, empty if it has none)."""
 
     def __init__(self, peer: Peer, line: bytes, body: bytes | None) -> None:
         self._peer = peer
@@ -63,17 +62,17 @@ class Asked:
 
 @final
 class Peer:
-    """The server's end of one connection, with the verbs of a script."""
+    """The server's end of one connection, with the methods that a script uses."""
 
     def __init__(self, sock: socket.socket) -> None:
         sock.settimeout(PATIENCE)
         self.sock = sock
         self._arrived = b""
 
-    # --- what the client says --------------------------------------------------------------------------------------
+    # --- what the client sends -------------------------------------------------------------------------------------
 
     def expect(self, data: bytes) -> None:
-        """Read exactly *data*; fail on anything else."""
+        """Read *data*; fail if other bytes arrive."""
         found = self._take(len(data))
         assert found == data, f"expected {data!r}, the client sent {found!r}"
 
@@ -91,7 +90,7 @@ class Peer:
         return [self.request() for _ in range(count)]
 
     def expect_end(self) -> None:
-        """Read until the client ends the connection, by FIN or RST; fail if it sends anything before."""
+        """Read until the client closes the connection, by FIN or RST; fail if it sends something before."""
         with contextlib.suppress(ConnectionResetError, ssl.SSLError):
             rest = self.sock.recv(65536)
             assert not rest, f"expected the end of the connection, the client sent {rest!r}"
@@ -111,10 +110,10 @@ class Peer:
         assert data, "the client ended the connection while the script waited for a request"
         return data
 
-    # --- what the server says --------------------------------------------------------------------------------------
+    # --- what the server sends -------------------------------------------------------------------------------------
 
     def send(self, data: bytes, *, chunks: Iterable[int] | None = None, delay: float = 0.0) -> None:
-        """Send *data*; cut at the offsets *chunks*, each piece on its own, *delay* seconds apart."""
+        """Send *data* in pieces, cut at the offsets *chunks*, with *delay* seconds between them."""
         edges = [0, *sorted(chunks or ()), len(data)]
         for start, stop in itertools.pairwise(edges):
             self.sock.sendall(data[start:stop])
@@ -122,13 +121,13 @@ class Peer:
                 time.sleep(delay)
 
     def fin(self) -> None:
-        """Close the connection with what was sent in it: the client reads to the end, and then the end."""
+        """Close the connection in order: the client reads all that was sent, and then the end of the stream."""
         with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_WR)
         self.sock.close()
 
     def rst(self) -> None:
-        """Break the connection with a reset."""
+        """Reset the connection (RST)."""
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.sock.close()
 
@@ -137,14 +136,14 @@ Script: TypeAlias = Callable[[Peer], object]
 
 
 def silent(peer: Peer) -> None:
-    """Take whatever comes and never say a word, until the client ends the connection."""
+    """Read everything and send nothing until the client closes the connection."""
     with contextlib.suppress(ConnectionResetError):
         while peer.sock.recv(65536):
             pass
 
 
 def answering(*answers: tuple[bytes, bytes | None]) -> Script:
-    """Return a script that answers one request with each of *answers* (head, value), and waits for the end."""
+    """Return a script that replies to one request with each of *answers* (head, value), and then waits for the end."""
 
     def script(peer: Peer) -> None:
         for head, value in answers:
@@ -155,7 +154,7 @@ def answering(*answers: tuple[bytes, bytes | None]) -> Script:
 
 
 def in_turn(*steps: Script) -> Script:
-    """Return a script of several."""
+    """Return a script that runs the given scripts one after another."""
 
     def script(peer: Peer) -> None:
         for step in steps:
@@ -166,15 +165,15 @@ def in_turn(*steps: Script) -> Script:
 
 @final
 class ScriptedServer:
-    """Accepts connections and plays *scripts*, one each, in the order of the connections.
+    """Accepts connections and runs one of *scripts* for each, in order.
 
     Args:
-        scripts: what is said on the first connection, on the second, …
+        scripts: the script of the first connection, of the second, …
         host: the loopback address to listen on (``"::1"``); unix: listen on a unix socket instead.
-        tls: speak TLS through this context.
+        tls: use TLS with this context.
 
-    ``node`` is where it listens. ``accepted`` counts connections. It ends with the ``with``, and so does the test if a
-    script failed.
+    ``node`` is its address. ``accepted`` is the number of connections. The end of the ``with`` ends the server, and
+    raises if a script failed.
     """
 
     def __init__(
@@ -220,7 +219,7 @@ class ScriptedServer:
     def _accept(self) -> None:
         while True:
             ready, _, _ = select.select([self._listener, self._ended], [], [])
-            if self._listener not in ready:  # what had connected before the end is still served
+            if self._listener not in ready:  # connections from before the end still get their scripts
                 return
             sock, _ = self._listener.accept()
             self.accepted += 1
@@ -257,7 +256,7 @@ class ScriptedServer:
             raise self._failures[0]
 
     def _stop(self) -> None:
-        """Let the scripts come to their end, or make them."""
+        """Wait for the scripts to end, then close their connections."""
         self._end.close()
         self._acceptor.join(PATIENCE)
         self._ended.close()

@@ -1,7 +1,4 @@
-"""Node sources found by entry point: listed without importing, loaded by name.
-
-Knows entry points; knows no particular source.
-"""
+"""Finds node sources by entry point: lists them without importing them, and loads one by name."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ SOURCES: Final = PluginGroup("metacache.node_sources", "node source", InvalidArg
 @final
 @attrs.frozen
 class NodeSourceInfo:
-    """An installed node source: its name, the distribution that brings it, its version, and the factory it names."""
+    """An installed node source: its name, its distribution with version, and the import path of its factory."""
 
     name: str
     distribution: str
@@ -30,15 +27,15 @@ class NodeSourceInfo:
 
 
 def available_node_sources() -> tuple[NodeSourceInfo, ...]:
-    """Return the installed node sources by name. Imports none of them."""
+    """Return the installed node sources, sorted by name. Imports none of them."""
     return SOURCES.listed(NodeSourceInfo)
 
 
 def load_node_source(name: str) -> NodeSourceFactory:
     """Return the factory of the node source called *name*, as in ``memcached+name://host:port``.
 
-    Raises InvalidArgumentError when there is none of that name, when two distributions offer one, and when it cannot be
-    imported or is no factory; InvalidTypeError when *name* is no str.
+    Raises InvalidArgumentError if no distribution or more than one offers that name, if the source cannot be imported,
+    or if it is not a factory. Raises InvalidTypeError if *name* is not a str.
     """
     entry_point = SOURCES.find(name)
     factory = SOURCES.load(entry_point)
@@ -46,4 +43,4 @@ def load_node_source(name: str) -> NodeSourceFactory:
         raise InvalidArgumentError(
             f"node source {name!r}: {entry_point.value} is not a factory (host, port, *, settings) of a source"
         )
-    return cast("NodeSourceFactory", factory)  # the boundary: an entry point names any object
+    return cast("NodeSourceFactory", factory)  # an entry point may name any object; only its callability is checked

@@ -12,7 +12,7 @@ from typing import Final, final
 import attrs
 
 from metacache.errors import InvalidArgumentError, InvalidTypeError
-from metacache.settings import shown
+from metacache.settings import number_text
 
 __all__ = [
     "AUTHENTICATE",
@@ -193,5 +193,5 @@ def _at_least(low: int, name: str, number: int) -> int:
     if isinstance(number, bool) or not isinstance(number, int):
         raise InvalidTypeError(f"{name} is an int, not {type(number).__name__}")
     if not low <= number <= 2**31 - 1:
-        raise InvalidArgumentError(f"{name} is between {low} and {2**31 - 1}, not {shown(number)}")
+        raise InvalidArgumentError(f"{name} is between {low} and {2**31 - 1}, not {number_text(number)}")
     return number
