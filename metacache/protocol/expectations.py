@@ -1,8 +1,8 @@
 """The parser of replies: reads the reply to one request, and checks it against that request.
 
 It takes the bytes as they arrive, in any pieces, and checks code, opaque, key and length. This is the authority: the
-shortcuts in `replies`, `windows` and `connection` leave every reply that they do not fully understand to it. It holds
-what it has read of one reply; the buffer and the queue of requests are in `connection`.
+shortcuts in `replies`, `windows` and `connection` leave every reply that they do not fully understand to it. The buffer
+of incomplete replies and the queue of requests are in `connection`.
 """
 
 from __future__ import annotations
