@@ -80,7 +80,7 @@ async def test_a_further_connection_is_opened_when_all_are_full_and_then_the_lea
         memcached.thaw()
         assert await asyncio.gather(*calls) == [b"v"] * 18
         assert opened.loads == [0, 0, 0]
-        assert [connection.tally.dialled for connection in opened.all] == [1, 1, 1]
+        assert [connection.counts.dialled for connection in opened.all] == [1, 1, 1]
 
 
 @pytest.mark.both_loops
@@ -118,7 +118,7 @@ async def test_what_is_asked_for_in_one_turn_goes_out_on_one_connection(shared_m
     async with nothing_left(), pool_of(shared_memcached.node, TWO) as (client, opened):
         for _ in range(3):
             assert await asyncio.gather(*(client.get("none") for _ in range(300))) == [None] * 300
-        assert [connection.tally.dialled for connection in opened.all] == [1]
+        assert [connection.counts.dialled for connection in opened.all] == [1]
 
 
 async def test_a_pool_of_one_has_one_connection_whatever_comes(shared_memcached: Memcached) -> None:
@@ -128,7 +128,7 @@ async def test_a_pool_of_one_has_one_connection_whatever_comes(shared_memcached:
         calls = [client.set(key, value) for key, value in small.items()]
         assert all(await asyncio.gather(*calls, client.set("one:large", b"x" * 500_000)))
         assert await client.get_many(small) == small
-        assert [connection.tally.dialled for connection in opened.all] == [1]
+        assert [connection.counts.dialled for connection in opened.all] == [1]
 
 
 @pytest.mark.parametrize(
@@ -158,16 +158,16 @@ async def test_a_connection_is_not_discarded_while_somebody_uses_it(memcached: M
         memcached.freeze()
         call = asyncio.create_task(client.get("key"))
         await until(lambda: connection.load == 1)
-        assert connection.age is None
+        assert connection.idle_times is None
         connection.discard(CloseReason.IDLE)
         memcached.thaw()
         async with asyncio.timeout(5.0):
             assert await call == b"v"
-        assert connection.tally.discarded[CloseReason.IDLE] == 0
+        assert connection.counts.discarded[CloseReason.IDLE] == 0
         connection.discard(CloseReason.IDLE)
-        assert connection.tally.discarded[CloseReason.IDLE] == 1
+        assert connection.counts.discarded[CloseReason.IDLE] == 1
         assert await client.get("key") == b"v"
-        assert connection.tally.dialled == 2
+        assert connection.counts.dialled == 2
 
 
 # --- large values ----------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ async def test_what_was_answered_while_the_loop_was_held_up_is_in_time(memcached
     memcached.freeze()
     async with nothing_left(), AsyncClient(connection, owns=True) as client:
         call = asyncio.create_task(client.set("busy", b"v"))
-        await until(lambda: connection.tally.dialled == 1)  # user and password are under way
+        await until(lambda: connection.counts.dialled == 1)  # user and password are under way
         threading.Timer(HELD_UP / 2, memcached.thaw).start()
         time.sleep(HELD_UP)
         assert await call
@@ -41,7 +41,7 @@ async def test_a_dial_that_a_loop_had_no_time_for_says_nothing_of_the_node(
     connection = AsyncConnection(memcached.node, settings=settings, on_failure=failures.append)
     async with nothing_left(), AsyncClient(connection, owns=True) as client:
         call = asyncio.create_task(client.get("key"))
-        await until(lambda: connection.tally.dialled == 1)
+        await until(lambda: connection.counts.dialled == 1)
         if is_held_up:
             time.sleep(HELD_UP)
         with pytest.raises(ConnectError, match="did not answer the authentication") as raised:
@@ -64,4 +64,4 @@ async def test_the_error_of_what_is_late_says_whether_the_loop_was(memcached: Me
         with pytest.raises(OperationTimeout) as raised:
             await call
         memcached.thaw()
-    assert ("the event loop was held up for 0." in str(raised.value)) == is_held_up
+    assert ("the event loop was blocked for 0." in str(raised.value)) == is_held_up

@@ -170,7 +170,7 @@ async def test_a_call_cancelled_at_any_turn_of_the_loop_leaves_a_good_connection
                 for key in ("storm:4", "storm:5", "storm:6"):
                     assert await client.get(key) == value_of(key)
                 assert connection.load == 0
-                assert connection.tally.dialled == 1
+                assert connection.counts.dialled == 1
             if not was_cancelled:
                 return
         raise AssertionError("the call never came to its end")

@@ -72,7 +72,7 @@ async def test_a_late_reply_is_dropped_and_the_connection_goes_on(memcached: Mem
         assert await client.get("b") == b"2"
         assert await client.get("a") == b"3"
         assert connection.load == 0
-        assert connection.tally.dialled == 1
+        assert connection.counts.dialled == 1
 
 
 @pytest.mark.parametrize("gives_up", ["the caller", "the deadline", "nobody"])
@@ -100,7 +100,7 @@ async def test_a_connection_on_which_no_byte_comes_is_closed_and_counted_once(
         assert connection.load == 0
         memcached.thaw()
         assert await client.get("key") == b"v"
-        assert connection.tally.dialled == 2
+        assert connection.counts.dialled == 2
         assert len(failures) == 1
 
 

@@ -71,7 +71,7 @@ async def test_a_connection_that_is_closed_before_it_is_used_is_a_connect_error_
                 found = await settled(client.get("key"), client.set("key", b"v"))
             for error in found:
                 assert isinstance(error, ConnectError)
-                assert "closed the connection at once; has it free connections (-c)?" in str(error)
+                assert "closed the connection immediately; has it free connections (-c)?" in str(error)
                 assert not error.maybe_applied
             assert [type(failure) for failure in failures] == [ConnectError]
             assert connection.load == 0
@@ -216,7 +216,7 @@ async def test_what_a_server_does_not_read_waits_unsent_and_is_surely_not_applie
         assert await patient, "it is sent when the server reads again"
         assert await client.get("key") == b"v"
         assert connection.load == 0
-        assert connection.tally.dialled == 1
+        assert connection.counts.dialled == 1
 
 
 async def test_a_full_server_is_not_dialled_over_and_over(monkeypatch: pytest.MonkeyPatch) -> None:

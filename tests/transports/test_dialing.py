@@ -160,13 +160,13 @@ def test_the_answer_of_the_resolver_is_kept_while_it_works(monkeypatch: pytest.M
 
 def test_while_an_answer_is_kept_another_question_has_half_of_the_time() -> None:
     names = Names(Node("localhost:1"))
-    assert names.patience(1.0) == 1.0
-    asked = names.ask()
+    assert names.seconds_to_wait(1.0) == 1.0
+    asked = names.start_lookup()
     asked.wait(10.0)
-    assert names.learn(asked)
-    assert names.patience(1.0) == 0.5
+    assert names.addresses_after(asked)
+    assert names.seconds_to_wait(1.0) == 0.5
     with pytest.raises(ConnectError, match="no time was left") as raised:
-        names.patience(0.0)
+        names.seconds_to_wait(0.0)
     assert raised.value.is_local
 
 

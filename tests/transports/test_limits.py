@@ -92,7 +92,7 @@ DISCARDS: Final[dict[str, tuple[Limits, list[IdleTimes], dict[int, CloseReason]]
 @pytest.mark.parametrize("name", DISCARDS)
 def test_idle_connections_are_closed_for_a_cause(name: str) -> None:
     limits, idle, expected = DISCARDS[name]
-    assert limits.discard(idle, NOW) == expected
+    assert limits.to_close(idle, NOW) == expected
 
 
 AGES: Final = st.lists(
@@ -104,7 +104,7 @@ AGES: Final = st.lists(
 def test_the_most_recently_used_are_kept_and_at_least_min_idle(
     idle: list[IdleTimes], limit: float, min_idle: int
 ) -> None:
-    discarded = Limits(max_idle_time=limit, min_idle=min_idle).discard(idle, NOW)
+    discarded = Limits(max_idle_time=limit, min_idle=min_idle).to_close(idle, NOW)
     left = [age for index, age in enumerate(idle) if index not in discarded]
     assert len(left) >= min(min_idle, len(idle))
     assert sum(NOW - age.used >= limit for age in left) <= min_idle
