@@ -116,7 +116,7 @@ async def test_a_full_server_is_down_after_three_refusals_as_for_the_blocking_cl
 
 
 @pytest.mark.both_loops
-async def test_a_pool_does_not_stay_with_a_connection_that_cannot_be_dialled() -> None:
+async def test_a_pool_does_not_choose_a_connection_whose_dial_just_failed() -> None:
     settings = attrs.evolve(PATIENT, pool_size=4, max_pipeline=1)
     async with full() as (server, crowd), AsyncPool(server.node, settings=settings) as pool:
         client = AsyncClient(pool)

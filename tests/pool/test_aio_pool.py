@@ -61,7 +61,7 @@ def yes_to_all(peer: Peer) -> None:
 
 
 @pytest.mark.both_loops
-async def test_a_further_connection_is_opened_when_all_are_full_and_then_the_least_loaded_is_taken(
+async def test_a_connection_is_opened_when_all_are_full_and_at_the_limit_the_least_loaded_is_taken(
     memcached: Memcached,
 ) -> None:
     settings = attrs.evolve(PATIENT, pool_size=4, max_pipeline=4)  # three, and the lane
@@ -84,7 +84,7 @@ async def test_a_further_connection_is_opened_when_all_are_full_and_then_the_lea
 
 
 @pytest.mark.both_loops
-async def test_a_connection_on_which_replies_are_late_gets_no_more_while_another_has_room() -> None:
+async def test_a_connection_with_late_replies_gets_no_request_while_another_has_room() -> None:
     async with nothing_left():
         with ScriptedServer(silent, yes_to_all) as server:
             async with pool_of(server.node, TWO) as (client, opened):
@@ -100,7 +100,7 @@ async def test_a_connection_on_which_replies_are_late_gets_no_more_while_another
                 assert await client.get("key") is None
 
 
-async def test_requests_that_are_given_up_before_they_are_sent_leave_their_connection_free(
+async def test_requests_that_are_cancelled_before_they_are_sent_do_not_count_as_load(
     shared_memcached: Memcached,
 ) -> None:
     async with nothing_left(), pool_of(shared_memcached.node, TWO) as (client, opened):
@@ -114,14 +114,14 @@ async def test_requests_that_are_given_up_before_they_are_sent_leave_their_conne
         assert len(opened.all) <= 2
 
 
-async def test_what_is_asked_for_in_one_turn_goes_out_on_one_connection(shared_memcached: Memcached) -> None:
+async def test_requests_of_one_loop_iteration_use_one_connection(shared_memcached: Memcached) -> None:
     async with nothing_left(), pool_of(shared_memcached.node, TWO) as (client, opened):
         for _ in range(3):
             assert await asyncio.gather(*(client.get("none") for _ in range(300))) == [None] * 300
         assert [connection.counts.dialled for connection in opened.all] == [1]
 
 
-async def test_a_pool_of_one_has_one_connection_whatever_comes(shared_memcached: Memcached) -> None:
+async def test_a_pool_of_one_sends_every_request_on_one_connection(shared_memcached: Memcached) -> None:
     settings = attrs.evolve(PATIENT, pool_size=1, max_pipeline=1)
     async with nothing_left(), pool_of(shared_memcached.node, settings) as (client, opened):
         small = {f"one:{number}": b"%d" % number for number in range(100)}
@@ -138,7 +138,7 @@ async def test_a_pool_of_one_has_one_connection_whatever_comes(shared_memcached:
         (attrs.evolve(PATIENT, max_lifetime=0.02), CloseReason.OLD),
     ],
 )
-async def test_what_is_idle_for_too_long_or_too_old_is_dialled_anew(
+async def test_connections_that_are_unused_or_old_are_dialled_again(
     shared_memcached: Memcached, settings: Settings, cause: CloseReason
 ) -> None:
     async with nothing_left(), AsyncPool(shared_memcached.node, settings=settings) as pool:
@@ -151,7 +151,7 @@ async def test_what_is_idle_for_too_long_or_too_old_is_dialled_anew(
         assert pool.statistics.created == 2
 
 
-async def test_a_connection_is_not_discarded_while_somebody_uses_it(memcached: Memcached) -> None:
+async def test_a_connection_in_use_is_not_discarded(memcached: Memcached) -> None:
     connection = AsyncConnection(memcached.node, settings=PATIENT)
     async with nothing_left(), AsyncClient(connection, owns=True) as client:
         assert await client.set("key", b"v")
@@ -174,7 +174,7 @@ async def test_a_connection_is_not_discarded_while_somebody_uses_it(memcached: M
 
 
 @pytest.mark.both_loops
-async def test_a_large_value_that_is_being_sent_holds_up_no_small_request() -> None:
+async def test_a_large_write_delays_no_small_request() -> None:
     begun, go_on = threading.Event(), threading.Event()
 
     def slow(peer: Peer) -> None:
@@ -200,7 +200,7 @@ async def test_a_large_value_that_is_being_sent_holds_up_no_small_request() -> N
 
 @pytest.mark.both_loops
 @pytest.mark.parametrize("is_batch", [False, True])
-async def test_more_than_64_kib_take_the_lane_and_no_less(shared_memcached: Memcached, *, is_batch: bool) -> None:
+async def test_requests_of_more_than_64_kib_use_the_connection_for_large_values(shared_memcached: Memcached, *, is_batch: bool) -> None:
     async with nothing_left(), pool_of(shared_memcached.node, TWO) as (client, opened):
 
         async def store(size: int) -> None:
@@ -220,7 +220,7 @@ async def test_more_than_64_kib_take_the_lane_and_no_less(shared_memcached: Memc
         assert opened.loads == [0, 0]
 
 
-async def test_the_lane_is_no_connection_more_than_the_pool_may_have(memcached: Memcached) -> None:
+async def test_the_connection_for_large_values_counts_for_the_pool_size(memcached: Memcached) -> None:
     async with nothing_left(), pool_of(memcached.node, TWO) as (client, opened):
         assert await client.set("key", b"v")
         memcached.freeze()

@@ -63,7 +63,7 @@ USES: Final[dict[str, Callable[[Client[bytes]], object]]] = {
 @pytest.mark.parametrize("inner", USES)
 @pytest.mark.parametrize("outer", USES)
 @pytest.mark.parametrize("is_cold", [False, True])
-def test_wherever_a_handler_uses_the_pool_both_are_served(
+def test_a_signal_handler_and_the_call_that_it_interrupts_may_use_the_same_pool(
     shared_memcached: Memcached, outer: str, inner: str, *, is_cold: bool
 ) -> None:
     settings = Settings(timeout=PATIENCE, pool_size=2)  # one for each
@@ -92,7 +92,7 @@ def test_wherever_a_handler_uses_the_pool_both_are_served(
 
 
 @pytest.mark.parametrize("is_pool", [False, True])
-def test_a_handler_that_finds_every_place_taken_by_whom_it_interrupted_waits_for_its_deadline_alone(
+def test_a_handler_that_interrupted_the_user_of_the_only_slot_times_out_alone(
     shared_memcached: Memcached, *, is_pool: bool
 ) -> None:
     node, settings = shared_memcached.node, Settings(timeout=PATIENCE, pool_size=1)
@@ -117,7 +117,7 @@ def test_a_handler_that_finds_every_place_taken_by_whom_it_interrupted_waits_for
     client.close()
 
 
-def test_real_signals_whose_handler_reads_through_the_same_cold_pool(shared_memcached: Memcached) -> None:
+def test_signal_handlers_may_read_through_the_pool_that_they_interrupt(shared_memcached: Memcached) -> None:
     served = 0
     pool = Pool(shared_memcached.node, settings=PATIENT)
     Client(pool).set(KEY, b"value")
@@ -142,7 +142,7 @@ def test_real_signals_whose_handler_reads_through_the_same_cold_pool(shared_memc
     assert served > 100
 
 
-def test_threads_that_come_at_once_open_no_more_connections_than_there_is_room_for(shared_memcached: Memcached) -> None:
+def test_threads_that_start_at_the_same_time_open_no_more_than_pool_size_connections(shared_memcached: Memcached) -> None:
     settings = Settings(timeout=PATIENCE, pool_size=3)
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
@@ -165,7 +165,7 @@ def test_threads_that_come_at_once_open_no_more_connections_than_there_is_room_f
 
 
 @pytest.mark.parametrize("pause", [1, 2, 3, 4, 5, 6])
-def test_statistics_are_of_one_moment_wherever_a_connection_is_used_meanwhile(
+def test_statistics_are_consistent_when_a_connection_is_used_meanwhile(
     shared_memcached: Memcached, pause: int
 ) -> None:
     places = 0
@@ -195,7 +195,7 @@ class Thing:
     def close(self) -> None: ...
 
 
-def test_what_is_handed_to_who_leaves_at_that_moment_is_there_for_the_next() -> None:
+def test_a_connection_handed_to_a_waiter_that_leaves_at_that_moment_is_idle_again() -> None:
     places = 0
     for at in range(1, 1000):
         lender = Checkout(Thing, 1)

@@ -38,7 +38,7 @@ USES: Final[dict[str, Callable[[Client[bytes]], object]]] = {
 
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("min_idle", [0, 3])
-def test_the_unused_are_closed_as_the_pool_is_used(shared_memcached: Memcached, min_idle: int, use: str) -> None:
+def test_unused_connections_are_closed_while_the_pool_is_used(shared_memcached: Memcached, min_idle: int, use: str) -> None:
     settings = Settings(timeout=PATIENCE, pool_max_idle_time=SOON, pool_min_idle=min_idle)
     with Pool(shared_memcached.node, settings=settings) as pool:
         before = open_sockets()
@@ -52,7 +52,7 @@ def test_the_unused_are_closed_as_the_pool_is_used(shared_memcached: Memcached, 
         assert open_sockets() == before + known.idle
 
 
-def test_old_connections_are_closed_though_they_are_used(shared_memcached: Memcached) -> None:
+def test_old_connections_are_closed_although_they_are_used(shared_memcached: Memcached) -> None:
     settings = Settings(timeout=PATIENCE, max_lifetime=SOON, pool_min_idle=5)
     with Pool(shared_memcached.node, settings=settings) as pool:
         opened(pool, 2)
@@ -114,7 +114,7 @@ def test_six_stale_connections_after_a_restart_fail_no_call(memcached: Memcached
         assert pool.statistics.discarded[CloseReason.STALE] == 6
 
 
-def test_a_read_that_finds_its_connection_stale_is_asked_again_on_a_new_one_and_not_on_another_stale_one() -> None:
+def test_a_read_that_meets_a_stale_connection_is_sent_again_on_a_new_one_not_on_another_stale_one() -> None:
     # The one that is used ends the moment it is asked: nothing is there to be seen before.
     used = in_turn(lambda peer: peer.request().answer(b"EN"), Peer.request, Peer.fin)
     with (
@@ -126,7 +126,7 @@ def test_a_read_that_finds_its_connection_stale_is_asked_again_on_a_new_one_and_
         assert server.accepted == 3
 
 
-def test_what_nobody_asked_for_makes_an_idle_connection_stale() -> None:
+def test_unrequested_bytes_make_an_idle_connection_stale() -> None:
     answered = threading.Event()
 
     def rude(peer: Peer) -> None:
@@ -143,7 +143,7 @@ def test_what_nobody_asked_for_makes_an_idle_connection_stale() -> None:
         assert pool.statistics.discarded[CloseReason.STALE] == 1
 
 
-def test_connections_that_the_server_closed_for_idleness_go_unnoticed() -> None:
+def test_idle_connections_that_the_server_closed_cause_no_error() -> None:
     with start("-o", "idle_timeout=1") as server, Pool(server.node, settings=PATIENT) as pool:
         opened(pool, 3)
         with Cluster([server.node]) as other:

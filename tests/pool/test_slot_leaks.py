@@ -44,7 +44,7 @@ SWEPT: Final[dict[str, Callable[[Client[bytes]], object]]] = {
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("name", SWEPT)
 @pytest.mark.parametrize("kind", ["warm", "cold", "limited"])
-def test_wherever_a_signal_strikes_the_next_call_is_right_and_no_place_is_lost(
+def test_wherever_a_signal_interrupts_a_call_the_next_one_is_right_and_no_slot_leaks(
     shared_memcached: Memcached, name: str, kind: str
 ) -> None:
     limit = 1e-6 if kind == "limited" else None  # looks through the idle every time
@@ -68,7 +68,7 @@ def test_wherever_a_signal_strikes_the_next_call_is_right_and_no_place_is_lost(
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("name", ["get", "get_many"])
-def test_wherever_a_signal_strikes_another_thread_that_waits_is_served(shared_memcached: Memcached, name: str) -> None:
+def test_wherever_a_signal_interrupts_a_call_a_waiting_thread_is_served(shared_memcached: Memcached, name: str) -> None:
     with Pool(shared_memcached.node, settings=ONE) as pool:
         client = Client(pool)
         client.set("place:small", b"place:small:value")
@@ -97,7 +97,7 @@ def test_wherever_a_signal_strikes_another_thread_that_waits_is_served(shared_me
                 break
 
 
-def test_a_signal_while_waiting_for_a_place_leaves_the_line(shared_memcached: Memcached) -> None:
+def test_a_signal_while_waiting_for_a_slot_leaves_the_queue(shared_memcached: Memcached) -> None:
     with Pool(shared_memcached.node, settings=ONE) as pool:
         client = Client(pool)
         with held(pool):
@@ -115,7 +115,7 @@ def test_a_signal_while_waiting_for_a_place_leaves_the_line(shared_memcached: Me
 
 # What a signal struck while it was made, in a test before this one, is found by the garbage collector in here.
 @pytest.mark.filterwarnings("ignore:.*unclosed", "ignore:Exception ignored in")
-def test_failed_dials_lose_no_place_and_no_descriptor(memcached: Memcached) -> None:
+def test_failed_dials_leak_no_slot_and_no_descriptor(memcached: Memcached) -> None:
     with Pool(memcached.node, settings=Settings(timeout=PATIENCE, pool_size=2)) as pool:
         client = Client(pool)
         memcached.kill()
@@ -131,7 +131,7 @@ def test_failed_dials_lose_no_place_and_no_descriptor(memcached: Memcached) -> N
         assert has_all_places(pool)
 
 
-def test_a_timeout_closes_the_connection_and_frees_its_place() -> None:
+def test_a_timeout_closes_the_connection_and_frees_its_slot() -> None:
     settings = Settings(timeout=0.1, pool_size=1)
     with ScriptedServer(silent, silent, answering(HIT)) as server, Pool(server.node, settings=settings) as pool:
         client = Client(pool)
@@ -162,7 +162,7 @@ class Failing:
         return "Failing()"
 
 
-def test_an_error_in_a_serializer_leaves_the_connection_as_good_as_it_was(shared_memcached: Memcached) -> None:
+def test_an_error_in_a_serializer_leaves_the_connection_open(shared_memcached: Memcached) -> None:
     with Pool(shared_memcached.node, settings=ONE) as pool:
         client = Client(pool, Failing(), on_undecodable="raise")
         assert client.set("place:failing", b"good")
@@ -180,7 +180,7 @@ def test_an_error_in_a_serializer_leaves_the_connection_as_good_as_it_was(shared
 # --- batches dropped half-way ----------------------------------------------------------------------------------------
 
 
-def test_a_batch_given_up_half_way_frees_its_place_and_its_replies_are_nobodys() -> None:
+def test_an_exchange_ended_early_frees_its_slot_and_its_replies_reach_no_other_request() -> None:
     def half(peer: Peer) -> None:
         peer.send(peer.request().reply(b"VA 5 f0", b"wrong")[:-4])
         silent(peer)
@@ -195,7 +195,7 @@ def test_a_batch_given_up_half_way_frees_its_place_and_its_replies_are_nobodys()
         assert Client(pool).get("key") == b"right"
 
 
-def test_a_batch_that_is_dropped_without_a_word_frees_its_place() -> None:
+def test_a_batch_that_is_garbage_collected_frees_its_slot() -> None:
     with ScriptedServer(silent, answering(HIT)) as server, Pool(server.node, settings=ONE) as pool:
         exchange = begin(pool)
         exchange.advance(monotonic())
@@ -204,7 +204,7 @@ def test_a_batch_that_is_dropped_without_a_word_frees_its_place() -> None:
         assert Client(pool).get("key") == b"right"
 
 
-def test_one_that_waits_is_served_when_a_connection_is_lost(shared_memcached: Memcached) -> None:
+def test_a_waiter_is_served_when_a_lent_connection_is_garbage_collected(shared_memcached: Memcached) -> None:
     with Pool(shared_memcached.node, settings=ONE) as pool:
         exchange = begin(pool)
         exchange.advance(monotonic())
@@ -217,7 +217,7 @@ def test_one_that_waits_is_served_when_a_connection_is_lost(shared_memcached: Me
         assert monotonic() - began < PATIENCE / 2
 
 
-def test_outcomes_may_be_asked_for_twice_and_the_place_is_given_back_once(shared_memcached: Memcached) -> None:
+def test_outcomes_may_be_called_twice_and_free_the_slot_once(shared_memcached: Memcached) -> None:
     with Pool(shared_memcached.node, settings=PATIENT) as pool:
         exchange = begin(pool)
         while not exchange.advance(monotonic()):
@@ -237,7 +237,7 @@ def test_a_node_that_is_not_there_is_an_error_of_each_key() -> None:
 # --- the account -----------------------------------------------------------------------------------------------------
 
 
-def test_the_account_of_lost_connections_is_right_and_takes_no_more_room_the_more_there_are(
+def test_the_counts_of_freed_connections_are_right_and_need_constant_memory(
     shared_memcached: Memcached,
 ) -> None:
     gc.collect()

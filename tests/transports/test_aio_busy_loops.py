@@ -18,7 +18,7 @@ HELD_UP: Final = 0.3  # seconds
 
 
 @pytest.mark.both_loops
-async def test_what_was_answered_while_the_loop_was_held_up_is_in_time(memcached: Memcached) -> None:
+async def test_an_authentication_answered_while_the_loop_was_blocked_is_in_time(memcached: Memcached) -> None:
     settings = Settings(timeout=10.0, connect_timeout=HELD_UP / 3, username="user", password="secret")
     connection = AsyncConnection(memcached.node, settings=settings)
     memcached.freeze()
@@ -32,7 +32,7 @@ async def test_what_was_answered_while_the_loop_was_held_up_is_in_time(memcached
 
 @pytest.mark.both_loops
 @pytest.mark.parametrize("is_held_up", [False, True])
-async def test_a_dial_that_a_loop_had_no_time_for_says_nothing_of_the_node(
+async def test_a_dial_that_timed_out_while_the_loop_was_blocked_does_not_charge_the_node(
     memcached: Memcached, *, is_held_up: bool
 ) -> None:
     settings = Settings(timeout=10.0, connect_timeout=HELD_UP / 3, username="user", password="secret")
@@ -53,7 +53,7 @@ async def test_a_dial_that_a_loop_had_no_time_for_says_nothing_of_the_node(
 
 @pytest.mark.both_loops
 @pytest.mark.parametrize("is_held_up", [False, True])
-async def test_the_error_of_what_is_late_says_whether_the_loop_was(memcached: Memcached, *, is_held_up: bool) -> None:
+async def test_a_timeout_error_says_whether_the_loop_was_blocked(memcached: Memcached, *, is_held_up: bool) -> None:
     async with nothing_left(), client_of(memcached.node) as client:
         assert await client.set("key", b"v")
         memcached.freeze()

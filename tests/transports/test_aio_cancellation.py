@@ -84,7 +84,7 @@ async def fill(client: AsyncClient[bytes]) -> None:
 
 
 @pytest.mark.both_loops
-async def test_in_a_storm_of_cancelled_and_late_callers_no_value_is_anothers(shared_memcached: Memcached) -> None:
+async def test_under_load_with_cancelled_and_late_calls_no_caller_gets_a_foreign_value(shared_memcached: Memcached) -> None:
     async with nothing_left(), AsyncPool(shared_memcached.node, settings=TWO) as pool:
         storm = Storm(AsyncClient(pool), seed=1, total=100_000)
         await fill(storm.client)
@@ -114,7 +114,7 @@ async def killed_and_restarted(server: Memcached) -> None:
 
 @pytest.mark.both_loops
 @pytest.mark.parametrize("mishap", [frozen_and_thawed, killed_and_restarted])
-async def test_in_a_storm_no_value_is_anothers_whatever_befalls_the_server(
+async def test_under_load_no_caller_gets_a_foreign_value_when_the_server_freezes_or_restarts(
     memcached: Memcached, mishap: Callable[[Memcached], Awaitable[None]]
 ) -> None:
     settings = Settings(timeout=0.1, connect_timeout=0.1, pool_size=3)
@@ -149,7 +149,7 @@ CALLS: Final[tuple[Callable[[AsyncClient[bytes]], Coroutine[Any, Any, object]], 
 @pytest.mark.both_loops
 @pytest.mark.parametrize("is_connected", [True, False])
 @pytest.mark.parametrize("call", CALLS)
-async def test_a_call_cancelled_at_any_turn_of_the_loop_leaves_a_good_connection(
+async def test_a_call_cancelled_at_any_loop_iteration_leaves_a_usable_connection(
     shared_memcached: Memcached,
     call: Callable[[AsyncClient[bytes]], Coroutine[Any, Any, object]],
     *,

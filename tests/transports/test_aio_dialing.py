@@ -40,7 +40,7 @@ def deaf(host: str, port: int) -> Generator[socket.socket]:
 
 
 @pytest.mark.both_loops
-async def test_addresses_that_refuse_are_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_addresses_that_refuse_are_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     Resolver(monkeypatch, ["127.0.0.2", "127.0.0.3", "127.0.0.1"])  # only the last has a listener
     async with nothing_left():
         with ScriptedServer(answering(HIT)) as server:
@@ -50,7 +50,7 @@ async def test_addresses_that_refuse_are_passed_over(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.both_loops
 @pytest.mark.parametrize("dead", [["127.0.0.2"], ["127.0.0.2", "127.0.0.3"]])
-async def test_addresses_that_never_answer_leave_time_for_the_next(
+async def test_addresses_that_do_not_answer_leave_time_for_the_next(
     monkeypatch: pytest.MonkeyPatch, dead: list[str]
 ) -> None:
     Resolver(monkeypatch, [*dead, "127.0.0.1"])
@@ -67,7 +67,7 @@ async def test_addresses_that_never_answer_leave_time_for_the_next(
 
 
 @pytest.mark.both_loops
-async def test_addresses_that_all_never_answer_fail_within_the_time_to_connect(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_addresses_that_all_do_not_answer_fail_within_the_connect_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     Resolver(monkeypatch, ["127.0.0.2", "127.0.0.3"])
     failures: list[MetacacheError] = []
     with deaf("127.0.0.2", 0) as first:
@@ -101,7 +101,7 @@ async def test_an_address_that_never_shakes_hands_leaves_time_for_the_next(monke
 
 
 @pytest.mark.both_loops
-async def test_an_answer_of_the_resolver_is_kept_until_nothing_answers_there(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_resolved_addresses_are_kept_until_none_of_them_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     once = in_turn(lambda peer: peer.request().answer(*HIT), Peer.fin)
     with ScriptedServer(once, once, answering(HIT)) as server:
         resolver = Resolver(monkeypatch, ["127.0.0.2"])  # refuses
@@ -124,7 +124,7 @@ async def test_a_name_that_is_not_known_is_a_connect_error_that_names_it(monkeyp
 
 
 @pytest.mark.both_loops
-async def test_a_dial_that_is_under_way_ends_with_its_connection() -> None:
+async def test_closing_a_connection_cancels_its_running_dial() -> None:
     with deaf("127.0.0.1", 0) as listener:
         connection = AsyncConnection(Node(f"127.0.0.1:{listener.getsockname()[1]}"), settings=PATIENT)
         async with nothing_left():
@@ -147,7 +147,7 @@ def complaints(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
 
 
 @pytest.mark.usefixtures("complaints")
-def test_an_answer_of_the_resolver_that_comes_after_the_loops_end_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lookup_that_ends_after_the_loop_was_closed_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     genuine, asked, release = socket.getaddrinfo, threading.Event(), threading.Event()
 
     def hang(_: str, port: int, *, type: int) -> object:  # noqa: A002 - as the real one calls it

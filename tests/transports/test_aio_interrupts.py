@@ -196,7 +196,7 @@ def strike_everywhere(shared_memcached: Memcached, *, is_cold: bool, strikes: in
 @LEFT
 @pytest.mark.parametrize("strikes", [1, 2, 3])
 @pytest.mark.parametrize("is_cold", [False, True])
-def test_strikes_anywhere_leave_no_task_waiting_give_no_task_another_s_value_and_charge_no_node(
+def test_exceptions_of_signal_handlers_leave_no_task_waiting_mix_no_values_and_charge_no_node(
     shared_memcached: Memcached, *, is_cold: bool, strikes: int
 ) -> None:
     # In a thread of its own: after an exception of a trace function a thread may seem to handle it for ever, and every
@@ -243,7 +243,7 @@ class Panicking:
 
 
 @pytest.mark.both_loops
-async def test_values_are_read_in_the_context_of_who_asked(shared_memcached: Memcached) -> None:
+async def test_values_are_read_in_the_context_of_the_caller(shared_memcached: Memcached) -> None:
     async with AsyncClient(AsyncPool(shared_memcached.node), OfTenant(), owns=True) as client:
         await client.set("context", "x")
 
@@ -256,7 +256,7 @@ async def test_values_are_read_in_the_context_of_who_asked(shared_memcached: Mem
 
 
 @pytest.mark.both_loops
-async def test_what_reading_one_value_raises_is_its_caller_s_alone(shared_memcached: Memcached) -> None:
+async def test_an_exception_of_loads_reaches_only_its_own_caller(shared_memcached: Memcached) -> None:
     async with AsyncClient(AsyncPool(shared_memcached.node), Panicking(), owns=True) as client:
         await client.set_many({"panic:good": "good", "panic:bad": "bad"})
         calls = [client.get("panic:bad" if number == 4 else "panic:good") for number in range(10)]

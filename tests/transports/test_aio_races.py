@@ -79,7 +79,7 @@ async def test_a_connection_that_is_closed_before_it_is_used_is_a_connect_error_
 
 
 @pytest.mark.both_loops
-async def test_a_dial_that_is_cancelled_is_begun_anew_for_those_who_still_wait() -> None:
+async def test_a_cancelled_dial_is_started_again_for_the_requests_that_still_wait() -> None:
     asked = threading.Event()
 
     def first(peer: Peer) -> None:
@@ -105,7 +105,7 @@ async def test_a_dial_that_is_cancelled_is_begun_anew_for_those_who_still_wait()
 
 
 @pytest.mark.both_loops
-async def test_a_dial_that_is_cancelled_when_nobody_waits_is_not_begun_anew() -> None:
+async def test_a_cancelled_dial_is_not_started_again_when_no_request_waits() -> None:
     asked = threading.Event()
 
     def script(peer: Peer) -> None:
@@ -132,7 +132,7 @@ async def test_a_dial_that_is_cancelled_when_nobody_waits_is_not_begun_anew() ->
 
 
 @pytest.mark.both_loops
-async def test_a_batch_that_is_cancelled_as_its_connection_breaks_is_no_complaint() -> None:
+async def test_a_batch_that_is_cancelled_as_its_connection_breaks_logs_no_error() -> None:
     def script(peer: Peer) -> None:
         peer.requests(WINDOWS * WINDOW)
         peer.rst()
@@ -150,7 +150,7 @@ async def test_a_batch_that_is_cancelled_as_its_connection_breaks_is_no_complain
 
 
 @pytest.mark.both_loops
-async def test_a_batch_whose_connection_is_closed_under_another_loop_is_no_complaint() -> None:
+async def test_a_batch_whose_connection_is_closed_from_another_loop_logs_no_error() -> None:
     async with nothing_left():
         with ScriptedServer(silent) as server:
             connection = AsyncConnection(server.node, settings=PATIENT)
@@ -165,7 +165,7 @@ async def test_a_batch_whose_connection_is_closed_under_another_loop_is_no_compl
 
 
 @pytest.mark.both_loops
-async def test_of_a_batch_that_is_cancelled_nothing_more_is_sent(memcached: Memcached) -> None:
+async def test_a_cancelled_batch_sends_no_further_window(memcached: Memcached) -> None:
     async with nothing_left(), client_of(memcached.node, attrs.evolve(PATIENT, max_in_flight=1)) as client:
         assert await client.get("key") is None
         memcached.freeze()
@@ -180,7 +180,7 @@ async def test_of_a_batch_that_is_cancelled_nothing_more_is_sent(memcached: Memc
 
 
 @pytest.mark.both_loops
-async def test_what_of_a_batch_was_not_asked_for_when_its_connection_broke_is_surely_not_applied() -> None:
+async def test_windows_of_a_batch_that_were_not_sent_when_its_connection_broke_are_not_maybe_applied() -> None:
     def script(peer: Peer) -> None:
         peer.requests(WINDOWS * WINDOW)
         peer.rst()
@@ -199,7 +199,7 @@ async def test_what_of_a_batch_was_not_asked_for_when_its_connection_broke_is_su
 
 
 @pytest.mark.both_loops
-async def test_what_a_server_does_not_read_waits_unsent_and_is_surely_not_applied(memcached: Memcached) -> None:
+async def test_requests_that_the_server_does_not_read_stay_unsent_and_are_not_applied(memcached: Memcached) -> None:
     connection = AsyncConnection(memcached.node, settings=PATIENT)
     async with nothing_left(), AsyncClient(connection, owns=True) as client:
         assert await client.set("key", b"v")
@@ -219,7 +219,7 @@ async def test_what_a_server_does_not_read_waits_unsent_and_is_surely_not_applie
         assert connection.counts.dialled == 1
 
 
-async def test_a_full_server_is_not_dialled_over_and_over(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_full_server_is_dialled_once_per_call(monkeypatch: pytest.MonkeyPatch) -> None:
     def refusing(peer: Peer) -> None:
         peer.send(b"ERROR Too many open connections\r\n")
         peer.fin()
@@ -245,7 +245,7 @@ async def test_a_full_server_is_not_dialled_over_and_over(monkeypatch: pytest.Mo
 
 
 @pytest.mark.both_loops
-async def test_a_dial_that_is_cancelled_before_its_first_step_is_begun_anew() -> None:
+async def test_a_dial_that_is_cancelled_before_its_first_step_is_started_again() -> None:
     async with nothing_left():
         with ScriptedServer(answering(HIT)) as server:
             async with client_of(server.node, Settings(timeout=2.0, connect_timeout=2.0)) as client:

@@ -70,7 +70,7 @@ async def test_every_key_of_a_random_batch_has_its_own_value(
 
 
 @pytest.mark.both_loops
-async def test_many_sets_at_once_over_tls_never_hang(tls_server: Memcached, secure: Settings) -> None:
+async def test_many_concurrent_sets_over_tls_never_hang(tls_server: Memcached, secure: Settings) -> None:
     async with nothing_left(), client_of(tls_server.node, secure) as client:
         for size in range(200, 25_000, 2_500):
             items = {f"at-once:{n}": b"%d:" % n + b"x" * size for n in range(40)}
@@ -79,7 +79,7 @@ async def test_many_sets_at_once_over_tls_never_hang(tls_server: Memcached, secu
             assert await client.get_many(items) == items
 
 
-async def test_a_certificate_of_nobody_is_refused(tls_server: Memcached) -> None:
+async def test_an_untrusted_certificate_is_refused(tls_server: Memcached) -> None:
     settings = attrs.evolve(PATIENT, tls=ssl.create_default_context())
     async with nothing_left(), client_of(tls_server.node, settings) as client:
         with pytest.raises(ConnectError, match="certificate"):

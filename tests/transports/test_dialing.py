@@ -148,7 +148,7 @@ def test_a_name_that_is_not_known_is_a_connect_error_that_names_it(monkeypatch: 
         client.get("key")
 
 
-def test_the_answer_of_the_resolver_is_kept_while_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resolved_addresses_are_kept_while_they_work(monkeypatch: pytest.MonkeyPatch) -> None:
     resolver = Resolver(monkeypatch, ["127.0.0.1"])
     once = in_turn(lambda peer: peer.request().answer(*HIT), Peer.fin)
     with ScriptedServer(once, once, answering(HIT)) as server:
@@ -158,7 +158,7 @@ def test_the_answer_of_the_resolver_is_kept_while_it_works(monkeypatch: pytest.M
     assert resolver.asked == 1
 
 
-def test_while_an_answer_is_kept_another_question_has_half_of_the_time() -> None:
+def test_while_addresses_are_kept_another_lookup_has_half_of_the_time() -> None:
     names = Names(Node("localhost:1"))
     assert names.seconds_to_wait(1.0) == 1.0
     asked = names.start_lookup()
@@ -170,7 +170,7 @@ def test_while_an_answer_is_kept_another_question_has_half_of_the_time() -> None
     assert raised.value.is_local
 
 
-def test_a_caller_without_time_does_not_drop_the_answer_of_the_resolver(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_caller_without_time_does_not_drop_the_resolved_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     resolver = Resolver(monkeypatch, ["127.0.0.1"])
     once = in_turn(lambda peer: peer.request().answer(*HIT), Peer.fin)
     with ScriptedServer(once, answering(HIT)) as server, client_of(Node(f"cache.invalid:{server.port}")) as client:
@@ -209,7 +209,7 @@ class Late(Resolver):
         until(lambda: not any(thread.name == "metacache-resolve" for thread in threading.enumerate()))
 
 
-def test_a_failure_to_find_a_name_that_came_when_nobody_waited_is_not_the_answer_to_the_next_caller(
+def test_a_failed_lookup_that_no_caller_waited_for_does_not_fail_the_next_caller(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     resolver = Late(monkeypatch, [])
@@ -222,7 +222,7 @@ def test_a_failure_to_find_a_name_that_came_when_nobody_waited_is_not_the_answer
     assert resolver.asked == 2
 
 
-def test_addresses_that_came_when_nobody_waited_are_used_without_asking_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_addresses_that_arrive_after_the_caller_timed_out_are_used_without_another_lookup(monkeypatch: pytest.MonkeyPatch) -> None:
     resolver = Late(monkeypatch, ["127.0.0.1"])
     with ScriptedServer(answering(HIT)) as server, client_of(Node(f"cache.invalid:{server.port}")) as client:
         with pytest.raises(ConnectError, match="was not resolved within"):
@@ -254,7 +254,7 @@ def socket_of(connection: Connection) -> Generator[socket.socket]:
     exchange.outcomes()
 
 
-def test_small_requests_are_never_held_back() -> None:
+def test_small_requests_are_sent_without_delay() -> None:
     with ScriptedServer(silent) as server, Connection(server.node) as connection, socket_of(connection) as sock:
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0

@@ -120,7 +120,7 @@ TRANSPORTS: Final[dict[str, Callable[[Memcached, Settings], Transport]]] = {
 
 
 @pytest.mark.parametrize("kind", TRANSPORTS)
-def test_values_of_many_megabytes_on_a_real_server(kind: str) -> None:
+def test_values_of_many_megabytes_are_stored_and_read_or_time_out(kind: str) -> None:
     """Both a timeout that is too short for them, and one that is long enough."""
     with start("-I", "200m", "-m", "1000") as server:
         transport = TRANSPORTS[kind](server, Settings(timeout=20.0))
@@ -140,7 +140,7 @@ def test_values_of_many_megabytes_on_a_real_server(kind: str) -> None:
             until(lambda: client.get_many_outcomes(["small", "large"]).results == {"small": b"s", "large": value})
 
 
-def test_what_has_arrived_at_the_deadline_is_read() -> None:
+def test_a_reply_that_arrived_before_the_deadline_is_read() -> None:
     """Up to a bound: a value that lies in the system's buffers is not thrown away because the thread was held up."""
     size = 100_000
 

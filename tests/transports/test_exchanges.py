@@ -80,7 +80,7 @@ def outcome_of(stream: Broken) -> tuple[list[MetacacheError], int]:
 
 
 @pytest.mark.parametrize("whose", ERRORS)
-def test_before_anything_is_sent_the_connection_is_as_good_as_it_was(whose: str) -> None:
+def test_a_failure_before_a_byte_is_sent_leaves_the_connection_open(whose: str) -> None:
     stream = Broken("prepare", ERRORS[whose]())
     errors, released = outcome_of(stream)
     assert [error.maybe_applied for error in errors] == [False, False]
@@ -98,7 +98,7 @@ def test_before_anything_is_sent_the_connection_is_as_good_as_it_was(whose: str)
     ids=lambda given: type(given).__name__,
 )
 @pytest.mark.parametrize("stage", ["write", "read"])
-def test_after_that_it_is_closed_and_a_write_may_have_been_applied(
+def test_after_a_byte_is_sent_the_connection_is_closed_and_a_write_may_have_been_applied(
     stage: str, error: MetacacheError, *, is_applied: bool
 ) -> None:
     stream = Broken(stage, error)

@@ -93,7 +93,7 @@ def test_a_get_that_is_answered_wrongly_is_an_error_and_the_next_one_is_right(
 
 
 @pytest.mark.parametrize(("reply", "end", "error"), FAULTS)
-def test_a_batch_that_is_answered_wrongly_is_an_error_for_each_key_and_the_next_one_is_right(
+def test_a_batch_that_is_answered_wrongly_is_an_error_for_each_key_and_the_next_get_is_right(
     reply: bytes, end: Callable[[Peer], None], error: type[MetacacheError]
 ) -> None:
     def script(peer: Peer) -> None:
@@ -170,7 +170,7 @@ def _after_a_look(script: Script) -> Script:
 
 @pytest.mark.parametrize("grow", GROWTHS)
 @pytest.mark.parametrize(("reply", "end", "error"), UNSURE)
-def test_append_and_prepend_may_have_been_applied_only_after_the_look(
+def test_append_and_prepend_may_have_been_applied_only_after_their_read(
     grow: Verb, reply: bytes, end: Callable[[Peer], None], error: type[MetacacheError]
 ) -> None:
     for script, is_unsure in ((_after_a_look(broken(reply, end)), True), (broken(reply, end), False)):
@@ -182,7 +182,7 @@ def test_append_and_prepend_may_have_been_applied_only_after_the_look(
 
 
 @pytest.mark.parametrize("grow", GROWTHS)
-def test_what_is_appended_is_never_sent_twice(grow: Verb) -> None:
+def test_an_append_is_never_sent_twice(grow: Verb) -> None:
     with ScriptedServer(_after_a_look(broken(b"", Peer.fin)), answering(HIT)) as server, client_of(server) as client:
         with pytest.raises(ConnectionLost):
             grow(client)
@@ -190,7 +190,7 @@ def test_what_is_appended_is_never_sent_twice(grow: Verb) -> None:
 
 
 @pytest.mark.parametrize("grow", GROWTHS)
-def test_a_look_on_a_connection_that_turns_out_stale_is_sent_again_on_a_new_one(grow: Verb) -> None:
+def test_the_read_before_an_append_is_sent_again_after_a_stale_connection(grow: Verb) -> None:
     stale = _then_broken(broken(b"", Peer.fin))
     with ScriptedServer(stale, _after_a_look(answering((b"HD", None)))) as server, client_of(server) as client:
         assert client.get("key") == b"right"
@@ -341,7 +341,7 @@ def test_a_client_error_to_a_set_closes_the_connection(line: bytes) -> None:
         assert client.get("key") == b"right"
 
 
-def test_an_error_in_the_middle_of_a_batch_is_that_of_its_own_key() -> None:
+def test_an_error_line_in_a_batch_belongs_to_one_key() -> None:
     def script(peer: Peer) -> None:
         a, _, c, d = peer.requests(4)
         a.answer(b"HD")
@@ -360,7 +360,7 @@ def test_an_error_in_the_middle_of_a_batch_is_that_of_its_own_key() -> None:
         assert client.get("key") == b"right"
 
 
-def test_a_client_error_in_the_middle_of_a_batch_of_writes_leaves_the_later_ones_unsure() -> None:
+def test_after_a_client_error_in_a_batch_of_writes_the_later_writes_may_have_been_applied() -> None:
     def script(peer: Peer) -> None:
         a, *_ = peer.requests(4)
         a.answer(b"HD")
@@ -401,7 +401,7 @@ def test_bytes_behind_the_last_reply_of_a_batch_leave_it_valid_and_close_the_con
 # --- on the way there ----------------------------------------------------------------------------------------------
 
 
-def test_a_server_that_is_full_is_a_connect_error_and_its_line_is_not_taken_for_a_reply() -> None:
+def test_a_full_server_is_a_connect_error_and_its_error_line_is_not_taken_for_a_reply() -> None:
     def full(peer: Peer) -> None:
         peer.send(b"ERROR Too many open connections\r\n")
         peer.fin()
@@ -414,7 +414,7 @@ def test_a_server_that_is_full_is_a_connect_error_and_its_line_is_not_taken_for_
         assert client.get("key") == b"right"
 
 
-def test_the_last_words_of_a_server_that_closes_before_the_whole_value_was_sent_are_the_error() -> None:
+def test_an_error_line_sent_before_the_whole_value_was_read_is_the_error() -> None:
     def script(peer: Peer) -> None:
         peer.sock.recv(1024)
         peer.send(b"SERVER_ERROR out of memory reading request\r\n")
@@ -428,7 +428,7 @@ def test_the_last_words_of_a_server_that_closes_before_the_whole_value_was_sent_
         assert client.get("key") == b"right"
 
 
-def test_a_value_split_everywhere_is_the_value() -> None:
+def test_a_value_that_arrives_byte_by_byte_is_complete() -> None:
     stored = b"END\r\nMN\r\nVA 5\r\nEN\r\n"
 
     def script(peer: Peer) -> None:

@@ -250,7 +250,7 @@ LEFT: Final = pytest.mark.filterwarnings(
 @LEFT
 @pytest.mark.parametrize("class_", CLASSES)
 @pytest.mark.parametrize("name", ["increment", "get", "set_many"])
-def test_before_and_after_each_system_call(shared_memcached: Memcached, name: str, class_: str) -> None:
+def test_an_exception_before_or_after_a_system_call_propagates_unchanged(shared_memcached: Memcached, name: str, class_: str) -> None:
     for kind, cold in (("connection", False), ("cluster", False), ("pool", True)):
         places = sweep(shared_memcached, kind, name, CLASSES[class_], cold=cold, only=SYSTEM, settings=PATIENT)
         assert places >= (8 if cold else 4)
@@ -260,7 +260,7 @@ def test_before_and_after_each_system_call(shared_memcached: Memcached, name: st
 @pytest.mark.parametrize("turn", range(4))
 @pytest.mark.parametrize("name", ONE)
 @pytest.mark.parametrize("kind", TRANSPORTS)
-def test_wherever_python_looks_for_signals(shared_memcached: Memcached, kind: str, name: str, turn: int) -> None:
+def test_an_exception_wherever_python_handles_signals_propagates_unchanged(shared_memcached: Memcached, kind: str, name: str, turn: int) -> None:
     chosen = list(CLASSES.values())
     number = iter(range(turn * 7, 10_000_000))
     sweep(
@@ -276,7 +276,7 @@ def test_wherever_python_looks_for_signals(shared_memcached: Memcached, kind: st
 
 @LEFT
 @pytest.mark.parametrize("class_", ["TimeoutError", "OSError with an errno", "ssl.SSLWantReadError", "ConnectError"])
-def test_over_tls(tmp_path: Path, class_: str) -> None:
+def test_an_exception_during_a_tls_call_propagates_unchanged(tmp_path: Path, class_: str) -> None:
     with start(*options_of_a_server(tmp_path)) as server:
         settings = attrs.evolve(PATIENT, tls=trusting())
         for cold in (False, True):
@@ -320,7 +320,7 @@ STORMS: Final = ["TimeoutError", "BlockingIOError", "ConnectionResetError", "Exc
 @LEFT
 @pytest.mark.parametrize("class_", STORMS)
 @pytest.mark.parametrize("kind", TRANSPORTS)
-def test_a_storm_of_alarms_doubles_nothing_and_every_alarm_comes_out(
+def test_frequent_alarms_repeat_no_increment_and_every_alarm_propagates(
     shared_memcached: Memcached, kind: str, class_: str
 ) -> None:
     storm = Storm(CLASSES[class_])
@@ -367,7 +367,7 @@ class JobServer(ServerError):  # type: ignore[misc]  # pyright: ignore[reportGen
 
 @LEFT
 @pytest.mark.parametrize("class_", [TimeoutError, ServerError, JobTimeout, JobServer])
-def test_exceptions_that_another_thread_injects_come_out(
+def test_exceptions_that_another_thread_injects_propagate_unchanged(
     shared_memcached: Memcached, class_: type[TimeoutError | ServerError]
 ) -> None:
     kept: list[BaseException] = []
@@ -399,7 +399,7 @@ def test_exceptions_that_another_thread_injects_come_out(
 # --- kept exceptions -------------------------------------------------------------------------------------------------
 
 
-def test_a_kept_error_of_this_package_keeps_no_connection(shared_memcached: Memcached) -> None:
+def test_an_error_that_the_caller_keeps_does_not_keep_a_connection(shared_memcached: Memcached) -> None:
     with subject(shared_memcached, "pool", attrs.evolve(PATIENT, max_value_size=100)) as tested:
         kept: list[BaseException] = []
         for value in (10**200, 1):

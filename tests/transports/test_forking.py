@@ -42,7 +42,7 @@ def get(client: Client[bytes]) -> Callable[[], bytes | None]:
     return lambda: client.get("key")
 
 
-def test_a_child_dials_its_own_connection_and_the_parent_keeps_its_own() -> None:
+def test_a_forked_child_dials_its_own_connection_and_the_parent_keeps_its_own() -> None:
     with ScriptedServer(answering(HIT, HIT), answering(CHILD)) as server, client_of(server) as client:
         assert client.get("key") == b"right"
         assert in_child(get(client)) == b"child"
@@ -50,7 +50,7 @@ def test_a_child_dials_its_own_connection_and_the_parent_keeps_its_own() -> None
         assert server.accepted == 2
 
 
-def test_a_child_of_a_child_does_the_same() -> None:
+def test_a_child_of_a_forked_child_dials_its_own_connection() -> None:
     with ScriptedServer(answering(HIT, HIT), answering(CHILD), answering(CHILD)) as server, client_of(server) as client:
         assert client.get("key") == b"right"
 
@@ -62,7 +62,7 @@ def test_a_child_of_a_child_does_the_same() -> None:
         assert client.get("key") == b"right"
 
 
-def test_a_child_is_not_held_up_by_a_request_that_a_thread_of_its_parent_had_on_the_way() -> None:
+def test_a_forked_child_does_not_wait_for_a_request_of_a_thread_of_the_parent() -> None:
     asked, release = threading.Event(), threading.Event()
 
     def slow(peer: Peer) -> None:
@@ -83,7 +83,7 @@ def test_a_child_is_not_held_up_by_a_request_that_a_thread_of_its_parent_had_on_
         assert got == [b"right"]
 
 
-def test_a_child_that_closes_its_client_says_nothing_on_the_connection_of_its_parent() -> None:
+def test_a_forked_child_that_closes_its_client_sends_nothing_on_the_connection_of_the_parent() -> None:
     def close(client: Client[bytes]) -> bytes:
         client.close()
         return b"closed"

@@ -103,7 +103,7 @@ def test_a_signal_in_the_middle_of_a_reply_closes_the_connection() -> None:
         assert client.get("key") == b"right"
 
 
-def test_a_signal_while_waiting_for_another_thread_loses_nothing() -> None:
+def test_a_signal_while_waiting_for_another_thread_keeps_its_connection_open() -> None:
     asked, release = threading.Event(), threading.Event()
 
     def script(peer: Peer) -> None:
@@ -127,7 +127,7 @@ def test_a_signal_while_waiting_for_another_thread_loses_nothing() -> None:
         assert server.accepted == 1
 
 
-def test_a_signal_while_dialling_loses_nothing() -> None:
+def test_a_signal_during_a_dial_leaves_a_usable_client() -> None:
     settings = Settings(timeout=5.0, connect_timeout=5.0, username="user", password="secret")
 
     def half(peer: Peer) -> None:
@@ -204,7 +204,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Generator[Memcached]:
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("name", SWEPT)
 @pytest.mark.parametrize("cold", [False, True], ids=["warm", "cold"])
-def test_wherever_a_signal_strikes_the_next_calls_are_right(guarded: Memcached, name: str, *, cold: bool) -> None:
+def test_wherever_a_signal_interrupts_a_call_the_next_calls_are_right(guarded: Memcached, name: str, *, cold: bool) -> None:
     settings = Settings(timeout=5.0, username="user", password="secret")
     client = Client(Connection(guarded.node, settings=settings), owns=True)
     operation = SWEPT[name]
@@ -226,7 +226,7 @@ def test_wherever_a_signal_strikes_the_next_calls_are_right(guarded: Memcached, 
     client.close()
 
 
-def test_a_client_that_was_interrupted_leaves_no_socket_behind(guarded: Memcached) -> None:
+def test_an_interrupted_client_leaks_no_socket(guarded: Memcached) -> None:
     settings = Settings(timeout=5.0, username="user", password="secret")
 
     def open_sockets() -> int:

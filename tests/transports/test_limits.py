@@ -17,7 +17,7 @@ from metacache.transports.limits import Limits
 
 
 @pytest.mark.parametrize(("opened", "may_open"), [(0, True), (2, True), (3, False), (4, False)])
-def test_a_caller_may_open_one_more_below_the_size(opened: int, *, may_open: bool) -> None:
+def test_a_caller_may_open_a_connection_while_there_are_fewer_than_size(opened: int, *, may_open: bool) -> None:
     assert Limits(size=3).may_open(opened) is may_open
 
 
@@ -44,7 +44,7 @@ def test_after_a_failed_dial_a_caller_waits_a_while_for_a_connected_one(
     ("wait", "until"),
     [(None, 12.0), (0.0, 10.0), (0.5, 10.5), (2.0, 12.0), (99.0, 12.0)],
 )
-def test_a_caller_waits_until_its_deadline_or_as_long_as_was_set(wait: float | None, until: float) -> None:
+def test_a_caller_waits_until_its_deadline_or_for_pool_wait_seconds(wait: float | None, until: float) -> None:
     assert Limits(wait=wait).wait_until(10.0, 12.0) == until
 
 
@@ -90,7 +90,7 @@ DISCARDS: Final[dict[str, tuple[Limits, list[IdleTimes], dict[int, CloseReason]]
 
 
 @pytest.mark.parametrize("name", DISCARDS)
-def test_idle_connections_are_closed_for_a_cause(name: str) -> None:
+def test_idle_connections_are_closed_when_old_or_unused(name: str) -> None:
     limits, idle, expected = DISCARDS[name]
     assert limits.to_close(idle, NOW) == expected
 
@@ -124,5 +124,5 @@ def test_the_most_recently_used_are_kept_and_at_least_min_idle(
         (Limits(max_lifetime=3600.0), 130.0),
     ],
 )
-def test_the_idle_are_looked_through_four_times_within_the_shortest_limit(limits: Limits, at: float) -> None:
+def test_idle_connections_are_reviewed_four_times_within_the_shortest_limit(limits: Limits, at: float) -> None:
     assert limits.next_review(NOW) == at

@@ -34,7 +34,7 @@ def add_key(client: Client[bytes]) -> StoreResult:
 
 @pytest.mark.parametrize("verb", [set_key, add_key])
 @pytest.mark.parametrize("end", [Peer.fin, Peer.rst])
-def test_an_idle_connection_that_the_server_closed_is_dialled_anew_before_a_write(
+def test_an_idle_connection_that_the_server_closed_is_dialled_again_before_a_write(
     verb: Callable[[Client[bytes]], StoreResult], end: Callable[[Peer], None]
 ) -> None:
     once = in_turn(lambda peer: peer.request().answer(b"HD"), end)
@@ -49,7 +49,7 @@ def test_an_idle_connection_that_the_server_closed_is_dialled_anew_before_a_writ
     "unasked", [b"EN\r\n", b"ERROR Too many open connections\r\n", b"x", b"VA 5 f0 O1\r\nwrong\r\n"]
 )
 @pytest.mark.parametrize("many", [False, True])
-def test_an_idle_connection_with_bytes_that_nobody_asked_for_is_dialled_anew(unasked: bytes, *, many: bool) -> None:
+def test_an_idle_connection_with_unrequested_bytes_is_dialled_again(unasked: bytes, *, many: bool) -> None:
     def chatty(peer: Peer) -> None:
         peer.request().answer(*HIT)
         peer.send(unasked)
@@ -62,7 +62,7 @@ def test_an_idle_connection_with_bytes_that_nobody_asked_for_is_dialled_anew(una
         assert server.accepted == 2
 
 
-def test_a_client_that_was_closed_does_not_dial() -> None:
+def test_a_closed_connection_does_not_dial() -> None:
     with ScriptedServer(answering(HIT)) as server:
         connection = Connection(server.node)
         client = Client(connection)

@@ -14,14 +14,14 @@ from tests.scripted import Peer, ScriptedServer, answering, in_turn, silent
 from tests.transports.rig import HIT, IDLE, client_of
 
 
-def test_values_travel_over_tls_and_the_connection_is_kept(tls_server: Memcached) -> None:
+def test_values_are_sent_over_tls_and_the_connection_is_kept(tls_server: Memcached) -> None:
     with connect(tls_server.url, settings=Settings(tls=trusting(), timeout=5.0)) as client:
         for size in (0, 1, 16_384, 16_385, 300_000):
             assert client.set("key", b"x" * size)
             assert client.get("key") == b"x" * size
 
 
-def test_an_idle_tls_connection_is_kept_though_the_protocol_of_tls_makes_it_readable() -> None:
+def test_an_idle_tls_connection_is_kept_although_tls_messages_make_it_readable() -> None:
     # A session ticket that comes late does the same; asking for the client's certificate can be done at will.
     asking = serving()
     asking.verify_mode = ssl.CERT_OPTIONAL
@@ -43,7 +43,7 @@ def test_an_idle_tls_connection_is_kept_though_the_protocol_of_tls_makes_it_read
         assert server.accepted == 1
 
 
-def test_an_idle_tls_connection_that_the_server_closed_is_dialled_anew() -> None:
+def test_an_idle_tls_connection_that_the_server_closed_is_dialled_again() -> None:
     once = in_turn(lambda peer: peer.request().answer(b"HD"), Peer.fin)
     with (
         ScriptedServer(once, answering((b"HD", None)), tls=serving()) as server,
@@ -54,13 +54,13 @@ def test_an_idle_tls_connection_that_the_server_closed_is_dialled_anew() -> None
         assert client.set("key", b"v")
 
 
-def test_a_certificate_that_nobody_vouches_for_is_a_connect_error(tls_server: Memcached) -> None:
+def test_an_untrusted_certificate_is_a_connect_error(tls_server: Memcached) -> None:
     settings = Settings(tls=ssl.create_default_context())
     with connect(tls_server.url, settings=settings) as client, pytest.raises(ConnectError, match="certificate was not"):
         client.set("key", b"v")
 
 
-def test_a_tls_url_verifies_certificates(tls_server: Memcached) -> None:
+def test_a_memcacheds_url_verifies_certificates(tls_server: Memcached) -> None:
     url = tls_server.url.replace("memcached:", "memcacheds:")
     with connect(url) as client, pytest.raises(ConnectError, match="certificate was not accepted"):
         client.get("key")
@@ -94,7 +94,7 @@ def test_tls_over_a_unix_socket_that_wants_a_host_name_is_a_connect_error() -> N
         client.get("key")
 
 
-def test_many_sets_over_tls_do_not_make_the_server_sleep_on_what_it_has_decrypted(tls_server: Memcached) -> None:
+def test_many_sets_over_tls_leave_no_decrypted_request_unanswered(tls_server: Memcached) -> None:
     with connect(tls_server.url, settings=Settings(tls=trusting(), timeout=20.0)) as client:
         for size, count in ((100, 500), (5_000, 200), (16_300, 60), (20_000, 60), (100_000, 20)):
             items = {f"tls-{size}-{number}": bytes([number % 251]) * size for number in range(count)}
