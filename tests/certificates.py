@@ -1,4 +1,4 @@
-"""TLS for tests: one authority of the run, contexts on both sides that go with it, and options for memcached."""
+"""TLS for tests: one certificate authority per test run, TLS contexts for both sides, and options for memcached."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ import trustme
 
 @cache
 def authority() -> trustme.CA:
-    """Return the authority that vouches for all servers of the run."""
+    """Return the authority that signs the certificates of all servers in this run."""
     return trustme.CA()
 
 
 def trusting() -> ssl.SSLContext:
-    """Return a new context of a client that believes the authority."""
+    """Return a new client context that trusts the authority."""
     context = ssl.create_default_context()
     trust(context)
     return context
 
 
 def trust(context: ssl.SSLContext) -> None:
-    """Have *context* believe the authority."""
+    """Make *context* trust the authority."""
     # trustme takes contexts of pyOpenSSL too, whose types are not installed.
     authority().configure_trust(context)  # pyright: ignore[reportUnknownMemberType]
 
 
 def serving(host: str = "127.0.0.1") -> ssl.SSLContext:
-    """Return a new context of a server that is *host*."""
+    """Return a new server context with a certificate for *host*."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority().issue_cert(host).configure_cert(context)  # pyright: ignore[reportUnknownMemberType]  # as in `trust`
     return context
 
 
 def options_of_a_server(where: Path) -> tuple[str, ...]:
-    """Write into *where* what a server that is 127.0.0.1 shows; return the options that make memcached speak TLS."""
+    """Write a certificate for 127.0.0.1 into *where*; return the options with which memcached uses it for TLS."""
     issued = authority().issue_cert("127.0.0.1")
     chain, key = where / "chain.pem", where / "key.pem"
     chain.write_bytes(b"".join(each.bytes() for each in issued.cert_chain_pems))

@@ -1,4 +1,4 @@
-"""What every room of tests may use: a private memcached, started by the run and ended with it."""
+"""Fixtures for all tests: private memcached servers, which are stopped when the tests end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Factory]:
 
 
 def start(*options: str, unix: bool = False) -> Memcached:
-    """Start a memcached of the test's own; skip the test, saying why, where none is installed."""
+    """Start a private memcached; skip the test, with the reason, where none is installed."""
     try:
         return Memcached(options, unix=unix)
     except MemcachedNotFound as missing:
@@ -29,7 +29,7 @@ def start(*options: str, unix: bool = False) -> Memcached:
 
 
 def start_tls(where: Path, *options: str) -> Memcached:
-    """Start one that speaks TLS, with its certificate in *where*; skip the test where it cannot."""
+    """Start a memcached that speaks TLS, with its certificate in *where*; skip the test where it cannot."""
     try:
         return start(*options_of_a_server(where), *options)
     except RuntimeError as error:
@@ -38,20 +38,20 @@ def start_tls(where: Path, *options: str) -> Memcached:
 
 @pytest.fixture(scope="session")
 def shared_memcached() -> Iterator[Memcached]:
-    """One server for all tests that only need some memcached; no test stops it or flushes it."""
+    """Return one server for all tests that need any memcached. No test stops or flushes it."""
     with start() as server:
         yield server
 
 
 @pytest.fixture
 def memcached() -> Iterator[Memcached]:
-    """A fresh server that the test may freeze, kill and restart."""
+    """Return a new server that the test may freeze, kill and restart."""
     with start() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Memcached]:
-    """As `shared_memcached`, over TLS."""
+    """Return a server like `shared_memcached` that speaks TLS."""
     with start_tls(tmp_path_factory.mktemp("tls"), "-m", "512") as server:
         yield server

@@ -1,4 +1,4 @@
-"""A memcached that has no connection left, and those who have taken them."""
+"""A memcached without a free connection, and the sockets that occupy its connections."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ MOST: Final = 200
 
 @final
 class Crowd:
-    """Those who take all the connections of a server."""
+    """Sockets that occupy all connections of a server."""
 
     def __init__(self, server: Memcached) -> None:
         self._server = server
         self._all: list[socket.socket] = []
 
     def fill(self) -> None:
-        """Take connections until there is none left."""
+        """Open connections until the server refuses one."""
         while self._join():
             assert len(self._all) < MOST, "the server is never full"
 
@@ -39,7 +39,7 @@ class Crowd:
         return False
 
     def leave(self, count: int = MOST) -> None:
-        """Give *count* connections back."""
+        """Close *count* connections."""
         leaving, self._all = self._all[:count], self._all[count:]
         for sock in leaving:
             sock.close()

@@ -1,7 +1,7 @@
-"""A server that says exactly what a test wrote down: bytes, pieces of bytes, silence, FIN, RST.
+"""A server that follows a script: it sends bytes, pieces of bytes, nothing, a FIN or an RST.
 
-Each connection that it accepts is handed to the next of its scripts, in a thread of its own, so a blocking test and an
-asyncio test use it alike::
+Each connection that it accepts is served by the next script, in a thread of its own. So blocking tests and asyncio
+tests use it in the same way::
 
     def script(peer: Peer) -> None:
         peer.request().answer(b"VA 5 f0", b"hello")
@@ -9,8 +9,7 @@ asyncio test use it alike::
 
     with ScriptedServer(script) as server: ...
 
-A script that fails, one that does not come to its end and a connection for which there is no script fail the test when
-the ``with`` ends.
+The test fails at the end of the ``with`` when a script fails or does not end, and when a connection has no script.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ _opaque_of = re.compile(rb" (O\S*)").search
 
 @final
 class Asked:
-    """One request as it came: its line without CRLF, its data block, its opaque (``b"O7"``, empty when it has none)."""
+    """One request: its line without CRLF, its data block, and its opaque (``b"O7"``, empty when it has none)."""
 
     def __init__(self, peer: Peer, line: bytes, body: bytes | None) -> None:
         self._peer = peer
@@ -63,14 +62,14 @@ class Asked:
 
 @final
 class Peer:
-    """The server's end of one connection, with the verbs of a script."""
+    """The server's end of one connection, with the methods that scripts use."""
 
     def __init__(self, sock: socket.socket) -> None:
         sock.settimeout(PATIENCE)
         self.sock = sock
         self._arrived = b""
 
-    # --- what the client says --------------------------------------------------------------------------------------
+    # --- reading ---------------------------------------------------------------------------------------------------
 
     def expect(self, data: bytes) -> None:
         """Read exactly *data*; fail on anything else."""
@@ -111,7 +110,7 @@ class Peer:
         assert data, "the client ended the connection while the script waited for a request"
         return data
 
-    # --- what the server says --------------------------------------------------------------------------------------
+    # --- sending ---------------------------------------------------------------------------------------------------
 
     def send(self, data: bytes, *, chunks: Iterable[int] | None = None, delay: float = 0.0) -> None:
         """Send *data*; cut at the offsets *chunks*, each piece on its own, *delay* seconds apart."""
@@ -122,7 +121,7 @@ class Peer:
                 time.sleep(delay)
 
     def fin(self) -> None:
-        """Close the connection with what was sent in it: the client reads to the end, and then the end."""
+        """Close the connection: the client reads all that was sent, and then the end of the stream."""
         with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_WR)
         self.sock.close()
@@ -137,14 +136,14 @@ Script: TypeAlias = Callable[[Peer], object]
 
 
 def silent(peer: Peer) -> None:
-    """Take whatever comes and never say a word, until the client ends the connection."""
+    """Read everything and send nothing, until the client ends the connection."""
     with contextlib.suppress(ConnectionResetError):
         while peer.sock.recv(65536):
             pass
 
 
 def answering(*answers: tuple[bytes, bytes | None]) -> Script:
-    """Return a script that answers one request with each of *answers* (head, value), and waits for the end."""
+    """Return a script that answers one request with each of *answers* (head, value), and waits for the client's end."""
 
     def script(peer: Peer) -> None:
         for head, value in answers:
@@ -155,7 +154,7 @@ def answering(*answers: tuple[bytes, bytes | None]) -> Script:
 
 
 def in_turn(*steps: Script) -> Script:
-    """Return a script of several."""
+    """Return a script that runs *steps* one after the other."""
 
     def script(peer: Peer) -> None:
         for step in steps:
@@ -169,12 +168,12 @@ class ScriptedServer:
     """Accepts connections and plays *scripts*, one each, in the order of the connections.
 
     Args:
-        scripts: what is said on the first connection, on the second, …
+        scripts: the script for the first connection, for the second, …
         host: the loopback address to listen on (``"::1"``); unix: listen on a unix socket instead.
         tls: speak TLS through this context.
 
-    ``node`` is where it listens. ``accepted`` counts connections. It ends with the ``with``, and so does the test if a
-    script failed.
+    ``node`` is where it listens. ``accepted`` counts connections. The server stops at the end of the ``with``, which
+    raises the error of a script that failed.
     """
 
     def __init__(
@@ -199,7 +198,7 @@ class ScriptedServer:
             listener.bind(str(Path(self._directory.name) / "sock"))
             listener.listen()
             return listener
-        # Looked up, because `create_server` drops a zone (fe80::1%eth0).
+        # With getaddrinfo, because `create_server` drops a zone (fe80::1%eth0).
         family, _, _, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address, family=family)
 
@@ -220,7 +219,7 @@ class ScriptedServer:
     def _accept(self) -> None:
         while True:
             ready, _, _ = select.select([self._listener, self._ended], [], [])
-            if self._listener not in ready:  # what had connected before the end is still served
+            if self._listener not in ready:  # connections made before the end are still served
                 return
             sock, _ = self._listener.accept()
             self.accepted += 1
@@ -257,7 +256,7 @@ class ScriptedServer:
             raise self._failures[0]
 
     def _stop(self) -> None:
-        """Let the scripts come to their end, or make them."""
+        """Wait until the scripts end, and report those that do not."""
         self._end.close()
         self._acceptor.join(PATIENCE)
         self._ended.close()
@@ -265,7 +264,7 @@ class ScriptedServer:
         for player in self._players:
             player.join(PATIENCE)
             if player.is_alive():
-                self._failures.append(AssertionError("a script did not come to its end"))
+                self._failures.append(AssertionError("a script did not end"))
         for peer in self._peers:
             peer.sock.close()
         if self._scripts:

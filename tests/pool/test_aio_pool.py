@@ -1,4 +1,4 @@
-"""Which connection of a pool takes a request: the first with room, a new one, the one where fewest wait, the lane."""
+"""The connection that a pool chooses: the first with room, a new one, the least loaded, or the one for large values."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from metacache.transports.counters import CloseReason
 from tests.scripted import Peer, ScriptedServer, silent
 from tests.transports.aio_rig import PATIENT, nothing_left, until
 
-LIMIT: Final = 65536  # bytes of the largest value that is no large one
-TWO: Final = attrs.evolve(PATIENT, pool_size=3, max_pipeline=2)  # two, and the lane
+LIMIT: Final = 65536  # bytes of the largest request that does not count as large
+TWO: Final = attrs.evolve(PATIENT, pool_size=3, max_pipeline=2)  # two, and the one for large values
 
 
 class Opened:
@@ -37,20 +37,20 @@ class Opened:
         return [connection.load for connection in self.all]
 
     async def written(self, count: int) -> None:
-        """Wait until so many requests were written and have no reply."""
+        """Wait until *count* requests are written and have no reply."""
         await until(lambda: sum(connection.in_flight for connection in self.all) == count)
 
 
 @asynccontextmanager
 async def pool_of(node: Node, settings: Settings) -> AsyncGenerator[tuple[AsyncClient[bytes], Opened]]:
-    """Give a client of a pool, and the connections that the pool makes."""
+    """Yield a client of a pool, and the connections of the pool."""
     pool = AsyncPool(node, settings=settings)
     async with AsyncClient(pool, owns=True) as client:
         yield client, Opened(pool)
 
 
-def yes_to_all(peer: Peer) -> None:
-    """Answer every request, at once."""
+def missing(peer: Peer) -> None:
+    """Answer every request with a miss, immediately."""
     while data := peer.sock.recv(65536):
         for line in data.split(b"\r\n"):
             if line:
@@ -64,7 +64,7 @@ def yes_to_all(peer: Peer) -> None:
 async def test_a_connection_is_opened_when_all_are_full_and_at_the_limit_the_least_loaded_is_taken(
     memcached: Memcached,
 ) -> None:
-    settings = attrs.evolve(PATIENT, pool_size=4, max_pipeline=4)  # three, and the lane
+    settings = attrs.evolve(PATIENT, pool_size=4, max_pipeline=4)  # three, and the one for large values
     async with nothing_left(), pool_of(memcached.node, settings) as (client, opened):
         assert await client.set("key", b"v")
         memcached.freeze()
@@ -86,7 +86,7 @@ async def test_a_connection_is_opened_when_all_are_full_and_at_the_limit_the_lea
 @pytest.mark.both_loops
 async def test_a_connection_with_late_replies_gets_no_request_while_another_has_room() -> None:
     async with nothing_left():
-        with ScriptedServer(silent, yes_to_all) as server:
+        with ScriptedServer(silent, missing) as server:
             async with pool_of(server.node, TWO) as (client, opened):
                 held = [asyncio.create_task(client.get("held")) for _ in range(2)]
                 await until(lambda: opened.loads == [2] and opened.all[0].waiting == 0)
@@ -96,7 +96,7 @@ async def test_a_connection_with_late_replies_gets_no_request_while_another_has_
                 for call in held:
                     call.cancel()
                 await asyncio.wait(held)
-                assert opened.loads == [2, 0], "who gave up is still to be answered there"
+                assert opened.loads == [2, 0], "cancelled requests are in flight until their replies arrive"
                 assert await client.get("key") is None
 
 
@@ -185,10 +185,10 @@ async def test_a_large_write_delays_no_small_request() -> None:
         peer.expect_end()
 
     async with nothing_left():
-        with ScriptedServer(yes_to_all, slow) as server:
+        with ScriptedServer(missing, slow) as server:
             async with pool_of(server.node, TWO) as (client, opened):
                 assert await client.get("first") is None
-                large = asyncio.create_task(client.set("large", b"x" * 20_000_000))  # more than any socket's buffer
+                large = asyncio.create_task(client.set("large", b"x" * 20_000_000))  # more than the socket buffers hold
                 await until(begun.is_set)
                 for number in range(50):
                     assert await client.get(f"key-{number}") is None
@@ -200,14 +200,16 @@ async def test_a_large_write_delays_no_small_request() -> None:
 
 @pytest.mark.both_loops
 @pytest.mark.parametrize("is_batch", [False, True])
-async def test_requests_of_more_than_64_kib_use_the_connection_for_large_values(shared_memcached: Memcached, *, is_batch: bool) -> None:
+async def test_requests_of_more_than_64_kib_use_the_connection_for_large_values(
+    shared_memcached: Memcached, *, is_batch: bool
+) -> None:
     async with nothing_left(), pool_of(shared_memcached.node, TWO) as (client, opened):
 
         async def store(size: int) -> None:
             if is_batch:
-                assert all((await client.set_many({"lane:a": b"x" * 1000, "lane:b": b"x" * (size - 1000)})).values())
+                assert all((await client.set_many({"large:a": b"x" * 1000, "large:b": b"x" * (size - 1000)})).values())
             else:
-                assert await client.set("lane:a", b"x" * size)
+                assert await client.set("large:a", b"x" * size)
 
         await store(LIMIT)
         assert len(opened.all) == 1
@@ -216,7 +218,7 @@ async def test_requests_of_more_than_64_kib_use_the_connection_for_large_values(
         await store(LIMIT)
         await store(5 * LIMIT)
         assert len(opened.all) == 2
-        assert (await client.get_many(["lane:a", "lane:b"])).keys() >= {"lane:a"}
+        assert (await client.get_many(["large:a", "large:b"])).keys() >= {"large:a"}
         assert opened.loads == [0, 0]
 
 

@@ -1,4 +1,4 @@
-"""A pool that is closed lets finish what runs, refuses what waits or comes, and leaves no socket; and forks."""
+"""Closing a pool: running requests finish, waiting and new ones are refused, no socket leaks. Also forks."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_closed_pool_has_nothing_in_use_although_its_connections_are_still_ref
     pool = Pool(shared_memcached.node, settings=PATIENT)
     with held(pool):
         pass
-    with pytest.raises(ClientError) as kept:  # as does the traceback of an error
+    with pytest.raises(ClientError) as kept:  # the traceback of an error refers to the stream
         pool.run(admin.stats("nonsense"))
     exchange = begin(pool)
     other = begin(pool)
@@ -98,7 +98,7 @@ def test_a_closed_pool_has_nothing_in_use_although_its_connections_are_still_ref
     assert (pool.statistics.in_use, pool.statistics.idle) == (1, 1)
     streams = pool.lending._checkout.all()
     pool.close()
-    assert (pool.statistics.in_use, pool.statistics.idle) == (1, 0), "the one that runs is let finish"
+    assert (pool.statistics.in_use, pool.statistics.idle) == (1, 0), "the running exchange may finish"
     finish(exchange)
     assert (pool.statistics.in_use, pool.statistics.idle) == (0, 0)
     assert len(streams) == 2
@@ -121,7 +121,7 @@ def test_closing_while_threads_work_gives_each_its_value_or_a_closed_error(share
                     assert client.get_many(["closing"]) == {"closing": b"right"}
                 except ClosedError:
                     return count
-            raise AssertionError("it was never closed")
+            raise AssertionError("the pool was not closed")
 
         calls = [Call(work) for _ in range(4)]
         started.wait(PATIENCE)

@@ -1,4 +1,4 @@
-"""A server that takes no more connections: callers wait for those that the pool has, and use them first."""
+"""A server that accepts no further connection: callers wait for the open connections and use them first."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ USES: Final[dict[str, Callable[[Client[bytes]], object]]] = {
 
 @contextmanager
 def full(pool: Callable[[Memcached], Pool]) -> Generator[tuple[Pool, Client[bytes], Crowd]]:
-    """Give a pool that has one connection to a server which takes no further one."""
+    """Yield a pool that has one connection to a server that accepts no further one."""
     with start(*FEW) as server, pool(server) as made:
         client, crowd = Client(made), Crowd(server)
         client.set("key", b"right")
@@ -37,7 +37,7 @@ def full(pool: Callable[[Memcached], Pool]) -> Generator[tuple[Pool, Client[byte
 
 
 def refused(use: Callable[[], object]) -> bool:
-    """Tell whether *use* fails because no connection could be made."""
+    """Return whether *use* fails because no connection could be made."""
     failure = failure_of(use)
     failures = failure.errors.values() if isinstance(failure, BatchError) else [failure]
     return {type(each) for each in failures} == {ConnectError}
@@ -95,7 +95,7 @@ def test_when_the_last_connection_is_lost_waiting_callers_dial_immediately(memca
         calls = [Call(lambda: refused(lambda: client.get("key"))) for _ in range(3)]
         until(lambda: pool.statistics.waiting == 3)
         with within(0.0, RETRY / 2):
-            finish(other)  # it finds that its connection is gone, and can not be made anew
+            finish(other)  # it meets the lost connection, and its dial fails
             assert all(call.result() for call in calls)
         assert (pool.statistics.in_use, pool.statistics.idle) == (0, 0)
         memcached.restart()

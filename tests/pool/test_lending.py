@@ -1,4 +1,4 @@
-"""A pool lends: never more than its size, in the order of those who wait, the connection used last first."""
+"""A pool lends at most ``pool_size`` connections, the last used one first, and serves waiting callers in order."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_the_connection_used_last_is_used_next() -> None:
             with held(pool):
                 pass
             assert [client.get("key") for _ in range(4)] == [b"second"] * 4
-        # The first went back last.
+        # The first one was put back last.
         assert client.get("key") == b"first"
 
 
@@ -172,7 +172,7 @@ def test_callers_that_time_out_leave_the_queue(shared_memcached: Memcached) -> N
         assert pool.statistics.waiting == 0
 
 
-# --- what it is made of ----------------------------------------------------------------------------------------------
+# --- arguments and statistics ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("source", ["127.0.0.1:11211", None, [Node("a")]])

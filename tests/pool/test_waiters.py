@@ -1,4 +1,4 @@
-"""The line of callers that wait for a connection: what becomes of dropped waiters, late ones, and of their counts."""
+"""The queue of callers that wait for a connection: dropped waiters, late waiters, and the counts of waits."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def pool_of(cluster: Cluster) -> Pool:
 def test_a_cluster_batch_that_is_dropped_while_it_waits_leaves_the_queue(shared_memcached: Memcached) -> None:
     with Cluster([shared_memcached.node], settings=ONE) as cluster:
         client = cluster.client()
-        client.set("line:key", b"v")
+        client.set("queue:key", b"v")
         with held(pool_of(cluster)):
             batches = [begin(cluster) for _ in range(3)]
-            call = Call(lambda: client.get("line:key"))
+            call = Call(lambda: client.get("queue:key"))
             (node,) = cluster.nodes
             until(lambda: cluster.statistics[node].waiting == 4)
             batches.clear()
@@ -136,7 +136,7 @@ def test_no_wait_is_lost_from_the_counts(shared_memcached: Memcached, monkeypatc
 
 @pytest.mark.parametrize("settings", [ONE, Settings(timeout=PATIENCE, pool_size=3)])
 def test_closing_a_pool_lets_a_running_batch_finish(memcached: Memcached, settings: Settings) -> None:
-    items = {f"line:{number}": b"v" * 2000 for number in range(2000)}
+    items = {f"queue:{number}": b"v" * 2000 for number in range(2000)}
     with Pool(memcached.node, settings=settings) as pool:
         client = Client(pool)
         client.set_many(items)

@@ -1,4 +1,4 @@
-"""A loop that is held up, by computing in a task for one: it learns nothing of the node from that, and says so."""
+"""An event loop that is blocked, for example by a computation in a task, charges no node, and errors say so."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def test_an_authentication_answered_while_the_loop_was_blocked_is_in_time(
     memcached.freeze()
     async with nothing_left(), AsyncClient(connection, owns=True) as client:
         call = asyncio.create_task(client.set("busy", b"v"))
-        await until(lambda: connection.counts.dialled == 1)  # user and password are under way
+        await until(lambda: connection.counts.dialled == 1)  # user and password are sent
         threading.Timer(HELD_UP / 2, memcached.thaw).start()
         time.sleep(HELD_UP)
         assert await call
@@ -37,7 +37,7 @@ async def test_a_dial_that_timed_out_while_the_loop_was_blocked_does_not_charge_
 ) -> None:
     settings = Settings(timeout=10.0, connect_timeout=HELD_UP / 3, username="user", password="secret")
     failures: list[MetacacheError] = []
-    memcached.freeze()  # the kernel connects, and nobody answers user and password
+    memcached.freeze()  # the kernel accepts the connection, and the server does not answer
     connection = AsyncConnection(memcached.node, settings=settings, on_failure=failures.append)
     async with nothing_left(), AsyncClient(connection, owns=True) as client:
         call = asyncio.create_task(client.get("key"))

@@ -1,4 +1,4 @@
-"""A deadline, like a cancellation, gives up one place; a connection on which nothing moves is closed and counted."""
+"""A deadline, like a cancellation, abandons one request; a silent connection is closed and charged to its node once."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ async def test_a_late_reply_is_dropped_and_the_connection_stays_open(memcached: 
         assert connection.counts.dialled == 1
 
 
-@pytest.mark.parametrize("gives_up", ["the caller", "the deadline", "nobody"])
+@pytest.mark.parametrize("gives_up", ["the caller", "the deadline", "none"])
 async def test_a_silent_connection_is_closed_and_its_failure_is_reported_once(
     memcached: Memcached, gives_up: str
 ) -> None:
@@ -146,7 +146,7 @@ async def test_a_blocked_loop_reads_a_large_reply_that_has_arrived_before_reques
             request = peer.request()
             asked.set()
             assert go_on.wait(10.0)
-            request.answer(b"VA 160000 f0", b"x" * 160_000)  # more than a socket gives at once
+            request.answer(b"VA 160000 f0", b"x" * 160_000)  # more than one recv returns
             answered.set()
         peer.expect_end()
 
@@ -158,7 +158,7 @@ async def test_a_blocked_loop_reads_a_large_reply_that_has_arrived_before_reques
                 call = asyncio.create_task(client.get("key"))
                 await until(asked.is_set)
                 go_on.set()
-                assert answered.wait(10.0)  # the loop is held up,
+                assert answered.wait(10.0)  # the loop is blocked,
                 time.sleep(1.2 * SHORT)  # past the deadline
                 assert await call == b"x" * 160_000
 
@@ -242,7 +242,9 @@ async def test_a_dropped_connection_marks_writes_as_maybe_applied_and_sends_read
             for error in (written, deleted):
                 assert isinstance(error, ConnectionLost)
                 assert error.maybe_applied
-            assert [type(failure) for failure in failures] == [ConnectionLost], "however many failed, it is one event"
+            assert [type(failure) for failure in failures] == [ConnectionLost], (
+                "one event, although several requests failed"
+            )
             assert connection.load == 0
 
 
@@ -323,7 +325,7 @@ async def test_silence_is_measured_from_the_first_waiting_request() -> None:
     with ScriptedServer(script) as server:
         async with client_of(server.node, Settings(timeout=4 * SHORT, connect_timeout=10.0)) as client:
             assert await client.get("key") == b"right"
-            await asyncio.sleep(4 * SHORT)  # nobody waits
+            await asyncio.sleep(4 * SHORT)  # no request waits
             hasty = asyncio.create_task(client.with_options(timeout=SHORT / 2).get("key"))
             patient = asyncio.create_task(client.set("key", b"v"))
             with pytest.raises(OperationTimeout):
@@ -358,7 +360,7 @@ async def test_a_connection_that_slowly_sends_a_large_value_is_not_silent() -> N
 
     settings = Settings(timeout=0.2)
     async with nothing_left():
-        with ScriptedServer(script, unix=True) as server:  # of which the kernel holds little
+        with ScriptedServer(script, unix=True) as server:  # the kernel buffers little for it
             async with client_of(server.node, settings) as client:
                 patient = client.with_options(timeout=20.0)
                 stored = asyncio.ensure_future(patient.set("large", b"x" * size))

@@ -1,4 +1,4 @@
-"""From a node to a connection under asyncio: names with dead addresses, dials that are given up, loops that end."""
+"""Dialling under asyncio: names with dead addresses, cancelled dials, and event loops that end meanwhile."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ WITHIN: Final = attrs.evolve(PATIENT, connect_timeout=1.0)
 
 @contextmanager
 def deaf(host: str, port: int) -> Generator[socket.socket]:
-    """Listen on *host* so that nobody who connects is answered: the queue of those not accepted is full."""
+    """Listen on *host* with a full backlog, so that further connections get no answer."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.create_server((host, port), backlog=0))
-        for _ in range(4):  # one is taken, and what the kernel rounds up to
+        for _ in range(4):  # more than the kernel accepts for a backlog of 0
             sock = stack.enter_context(socket.socket())
             sock.settimeout(0.0)
             with contextlib.suppress(BlockingIOError):
@@ -63,11 +63,15 @@ async def test_addresses_that_do_not_answer_leave_time_for_the_next(
                 began = time.monotonic()
                 assert await client.get("key") == b"right"
                 share = 1.0 / (len(dead) + 1)
-                assert time.monotonic() - began >= 0.9 * share * len(dead), "each had its share of the time"
+                assert time.monotonic() - began >= 0.9 * share * len(dead), (
+                    "each dead address had its share of the time"
+                )
 
 
 @pytest.mark.both_loops
-async def test_addresses_that_all_do_not_answer_fail_within_the_connect_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_addresses_that_all_do_not_answer_fail_within_the_connect_timeout(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     Resolver(monkeypatch, ["127.0.0.2", "127.0.0.3"])
     failures: list[MetacacheError] = []
     with deaf("127.0.0.2", 0) as first:
@@ -120,7 +124,7 @@ async def test_a_name_that_is_not_known_is_a_connect_error_that_names_it(monkeyp
             await client.get("key")
 
 
-# --- dials that are given up -----------------------------------------------------------------------------------------
+# --- cancelled dials -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.both_loops
@@ -138,15 +142,15 @@ async def test_closing_a_connection_cancels_its_running_dial() -> None:
 
 
 @pytest.fixture
-def complaints(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
-    """What threads end with."""
+def no_thread_fails(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
+    """Collect the exceptions that end threads, and check that there are none."""
     found: list[object] = []
     monkeypatch.setattr(threading, "excepthook", found.append)
     yield found
     assert found == []
 
 
-@pytest.mark.usefixtures("complaints")
+@pytest.mark.usefixtures("no_thread_fails")
 def test_a_lookup_that_ends_after_the_loop_was_closed_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     genuine, asked, release = socket.getaddrinfo, threading.Event(), threading.Event()
 

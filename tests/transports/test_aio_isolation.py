@@ -1,4 +1,4 @@
-"""What a shared connection owes to each of its callers: late, cancelled, refused or unlucky, nobody else notices."""
+"""Callers of one shared connection do not affect each other when one is late, cancelled or refused."""
 
 from __future__ import annotations
 
@@ -207,9 +207,9 @@ async def test_a_refused_dial_fails_each_request_and_is_reported_once() -> None:
         failures: list[MetacacheError] = []
         connection = AsyncConnection(node, settings=PATIENT, on_failure=failures.append)
         async with nothing_left(), AsyncClient(connection, owns=True) as client:
-            told = await settled(*(client.get(f"key:{n}") for n in range(5)))
-        assert {type(each) for each in told} == {ConnectError}
-        assert len({id(each) for each in told}) == 5
+            failures_of_all = await settled(*(client.get(f"key:{n}") for n in range(5)))
+        assert {type(each) for each in failures_of_all} == {ConnectError}
+        assert len({id(each) for each in failures_of_all}) == 5
         assert len(failures) == 1
 
 
@@ -235,7 +235,7 @@ async def test_a_blocked_loop_reads_a_reply_that_has_arrived_before_requests_tim
         task = asyncio.create_task(client.get("key"))
         for _ in range(3):
             await asyncio.sleep(0)
-        time.sleep(SHORT * 2)  # the loop can do nothing, the server can
+        time.sleep(SHORT * 2)  # blocks the loop while the server answers
         assert await task == b"right"
 
 

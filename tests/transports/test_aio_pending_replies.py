@@ -1,4 +1,4 @@
-"""What tasks wait for in place of a Future: to asyncio it behaves as one, and what ends a task ends no other."""
+"""Pending replies, which tasks await like a Future: asyncio accepts them, and one task's end affects no other."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def wait_for(request: Awaitable[bytes | None]) -> bytes | None:
 
 @asynccontextmanager
 async def connected_to(script: Script, settings: Settings = PATIENT) -> AsyncGenerator[AsyncConnection]:
-    """Give a connection to a server that does what *script* says; nothing is left of either."""
+    """Yield a connection to a server that runs *script*; check that neither leaks anything."""
     async with nothing_left():
         with ScriptedServer(script) as server:
             async with AsyncConnection(server.node, settings=settings) as connection:
@@ -105,7 +105,7 @@ async def test_a_task_cancelled_in_the_iteration_of_its_reply_is_cancelled_and_n
 
                 async def first() -> bytes | None:
                     found = await client.get("key-0")
-                    second.cancel()  # its reply came with this one's
+                    second.cancel()  # its reply arrived together with this one
                     return found
 
                 tasks = [asyncio.ensure_future(first())]
@@ -151,7 +151,7 @@ def test_an_exception_that_ends_the_loop_propagates_and_the_other_tasks_finish_l
         found = await client.get(key)
         if key == "key-3":
             raise kind
-        assert await client.get("key-0") == b"key-0"  # the others go on where they were
+        assert await client.get("key-0") == b"key-0"  # the others continue
         return found
 
     async def all_of_them(client: AsyncClient[bytes]) -> None:
@@ -205,7 +205,7 @@ async def test_a_request_that_failed_cannot_be_awaited_again() -> None:
 async def test_two_tasks_cannot_await_one_request() -> None:
     def script(peer: Peer) -> None:
         asked = peer.request()
-        peer.request()  # by then both have come
+        peer.request()  # by then both tasks wait
         asked.answer(b"VA 5 f0", b"right")
         silent(peer)
 
@@ -250,7 +250,7 @@ async def test_a_request_driven_by_hand_cannot_be_awaited_by_a_task() -> None:
 
 @final
 class Large:
-    """What a caller holds while it waits."""
+    """An object that a caller refers to while it waits."""
 
 
 @pytest.mark.both_loops

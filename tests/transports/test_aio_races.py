@@ -1,4 +1,4 @@
-"""What strikes at rare moments: a link lost before it is used, a dial cancelled, a batch given up as it fails."""
+"""Rare races: a link that is lost before it is used, a cancelled dial, a batch that is cancelled while it fails."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.scripted import Peer, ScriptedServer, answering, silent
 from tests.transports.aio_rig import HIT, PATIENT, SHORT, client_of, nothing_left, settled, until
 
 GUARDED: Final = attrs.evolve(PATIENT, username="user", password="secret")
-WINDOWS: Final = 4  # of one batch, asked for at once
+WINDOWS: Final = 4  # of one batch, sent without waiting for replies
 WINDOW: Final = 32  # requests of a thousand bytes in one of them
 ITEMS: Final = {f"rare:{number}": b"x" * 1_000 for number in range(10 * WINDOW)}
 
@@ -39,7 +39,7 @@ def the_dial(tasks: AbstractSet[asyncio.Task[Any]]) -> asyncio.Task[Any]:  # Any
 
 
 def hold_until_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have what dials hear of its connection only when the other side has closed it."""
+    """Delay each dial until the server has closed the connection."""
     loop = asyncio.get_running_loop()
     genuine = loop.create_connection
 
@@ -146,7 +146,7 @@ async def test_a_batch_that_is_cancelled_as_its_connection_breaks_logs_no_error(
                 await asyncio.wait(calls)
                 assert calls.pop().cancelled()
                 assert connection.load == 0
-                gc.collect()  # whatever failed and was not looked at would complain now
+                gc.collect()  # an exception that was never retrieved would be reported now
 
 
 @pytest.mark.both_loops
@@ -176,7 +176,7 @@ async def test_a_cancelled_batch_sends_no_further_window(memcached: Memcached) -
         await asyncio.wait([call])
         memcached.thaw()
         stored = await client.get_many(ITEMS)
-        assert list(stored) == list(ITEMS)[:WINDOW], "the first window was under way, the others waited for room"
+        assert list(stored) == list(ITEMS)[:WINDOW], "the first window was sent, the others waited for room"
 
 
 @pytest.mark.both_loops
@@ -192,10 +192,10 @@ async def test_windows_of_a_batch_that_were_not_sent_when_its_connection_broke_a
                 assert outcomes.errors.keys() == ITEMS.keys()
                 perhaps = [key for key in ITEMS if outcomes.errors[key].maybe_applied]
                 assert perhaps == list(ITEMS)[: WINDOWS * WINDOW]
-                assert server.accepted == 1, "what is left of a batch that writes is not sent elsewhere"
+                assert server.accepted == 1, "the rest of a batch of writes is not sent on another connection"
 
 
-# --- a server that takes nothing -------------------------------------------------------------------------------------
+# --- a server that reads nothing -------------------------------------------------------------------------------------
 
 
 @pytest.mark.both_loops
@@ -211,7 +211,7 @@ async def test_requests_that_the_server_does_not_read_stay_unsent_and_are_not_ap
         sent = [error for error in found if isinstance(error, OperationTimeout) and error.maybe_applied]
         unsent = [error for error in found if isinstance(error, MetacacheError) and not error.maybe_applied]
         assert len(sent) + len(unsent) == 100
-        assert len(sent) < 30, "what the sockets hold, and one more"
+        assert len(sent) < 30, "no more than the socket buffers hold, and one request"
         memcached.thaw()
         assert await patient, "it is sent when the server reads again"
         assert await client.get("key") == b"v"
@@ -229,7 +229,7 @@ async def test_a_full_server_is_dialled_once_per_call(monkeypatch: pytest.Monkey
 
     async def held(sock: Any, address: Any) -> None:  # Any: passed on
         await genuine(sock, address)
-        time.sleep(0.02)  # the server's word is there before any of ours
+        time.sleep(0.02)  # the server's error line arrives before the first request is sent
 
     monkeypatch.setattr(loop, "sock_connect", held)
     failures: list[MetacacheError] = []

@@ -1,4 +1,4 @@
-"""User and password: given before anything else on each connection, and never told to anybody."""
+"""User and password: sent first on each connection, and never shown in an error, a log line or a repr."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_user_and_password_are_sent_first(guarded_server: Memcached) -> None:
         assert client.get_many(["key"]) == {"key": b"value"}
 
 
-@pytest.mark.parametrize("credentials", ["", "gustav:hunter2@", "nobody:hunter2@"])
+@pytest.mark.parametrize("credentials", ["", "gustav:hunter2@", "other:hunter2@"])
 def test_with_a_wrong_password_nothing_is_done_and_no_credential_appears_in_errors_or_logs(
     guarded_server: Memcached, credentials: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -51,9 +51,7 @@ BOTH = pytest.mark.parametrize("blocking", [True, False])
 
 
 @BOTH
-async def test_without_credentials_the_error_says_how_to_set_them(
-    guarded_server: Memcached, *, blocking: bool
-) -> None:
+async def test_without_credentials_the_error_says_how_to_set_them(guarded_server: Memcached, *, blocking: bool) -> None:
     error = await refusal(guarded_server.url, blocking=blocking)
     assert "give Settings(username=..., password=...) or memcached://user:password@host" in str(error)
 
@@ -120,8 +118,8 @@ def test_an_unexpected_answer_to_the_authentication_is_a_connect_error(reply: by
 
 def test_a_server_without_passwords_stores_no_credentials_and_keeps_its_items(memcached: Memcached) -> None:
     with connect(memcached.url) as client:
-        client.set("auth", b"an item of somebody's")
+        client.set("auth", b"an item")
     with connect(memcached.url.replace("//", "//user:secret@")) as client:
-        assert client.get("auth") == b"an item of somebody's"
+        assert client.get("auth") == b"an item"
         assert client.get("metacache_authentication") is None
         assert client.inspect("metacache_authentication") is None

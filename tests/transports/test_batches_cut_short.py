@@ -1,4 +1,4 @@
-"""A batch that an error line cuts short, for the server closes behind it: every key has its reply or its error."""
+"""Batches that end early because the server sends an error line and closes: every key has its reply or its error."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def under_asyncio(node: Node, verb: str, argument: Any) -> Outcomes[str, Any]:  
 
 
 def ending(count: int, good: bytes, line: bytes) -> Script:
-    """Return a script that answers *count* of the six requests with *good*, and then says *line* and closes."""
+    """Return a script that answers *count* of the six requests with *good*, then sends *line* and closes."""
 
     def script(peer: Peer) -> None:
         asked = peer.requests(len(KEYS))

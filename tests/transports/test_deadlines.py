@@ -1,6 +1,6 @@
-"""One deadline for a whole operation: name, dial, the wait for another thread, sending, receiving, a second try.
+"""One deadline covers a whole operation: lookup, dial, the wait for another thread, sending, receiving, a retry.
 
-Upper bounds are loose, for a busy machine is slow; what they must tell apart is at least twice as far away.
+Upper bounds are loose, because a busy machine is slow. A wrong result would take at least twice as long.
 """
 
 from __future__ import annotations
@@ -231,7 +231,7 @@ def test_a_deadline_that_has_passed_sends_nothing() -> None:
 
 @contextmanager
 def deaf_listener() -> Generator[Node]:
-    """A loopback port whose queue of connections is full: a further SYN is dropped, as by a dead host."""
+    """Yield a loopback port with a full backlog: a further SYN is dropped, as by a dead host."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -293,7 +293,7 @@ def test_a_lookup_that_hangs_times_out_and_its_late_answer_is_used(monkeypatch: 
             for _ in range(2):
                 with within(SHORT * 0.9, SHORT * 5), pytest.raises(ConnectError, match="not resolved within"):
                     client.get("key")
-            assert asked == ["cache.invalid"], "one question is open at a time"
+            assert asked == ["cache.invalid"], "one lookup runs at a time"
             answer.set()
             assert client.get("key") == b"right"
 

@@ -1,4 +1,4 @@
-"""What becomes of a batch whose stream fails is told by how far it has come, whatever the error is or whose fault."""
+"""A batch whose stream fails: the stage at which it fails decides which writes may have been applied."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SET: Final = Verb("set_many", commands.MS, is_read=False)
 
 @final
 class Broken:
-    """A stream that fails with *error* at one of its *stages*, and tells whether it was closed."""
+    """A stream that fails with *error* at *stage*; ``is_closed`` says whether the exchange closed it."""
 
     is_tls = False
 
@@ -58,7 +58,7 @@ class Broken:
 
 
 def local(error: OperationTimeout) -> OperationTimeout:
-    """Return *error* as one of which the node is innocent."""
+    """Return *error*, marked as not caused by the node."""
     error.is_local = True
     return error
 

@@ -1,6 +1,7 @@
-"""What a server can do wrong on one connection, and what each looks like to the caller of a blocking client.
+"""Faults of a server on one connection, and the result for the caller of a blocking client.
 
-Never another's value; never a connection whose position is not certain; always a typed error; never a write sent twice.
+The caller gets a typed error and never a foreign value. A connection at an uncertain position is closed. No write is
+sent twice.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def filled(asked: Asked, reply: bytes) -> bytes:
 
 
 def broken(reply: bytes, end: Callable[[Peer], None]) -> Script:
-    """Return a script that answers one request with *reply* and ends so."""
+    """Return a script that answers one request with *reply* and then calls *end*."""
 
     def script(peer: Peer) -> None:
         peer.send(filled(peer.request(), reply))
@@ -46,7 +47,7 @@ def broken(reply: bytes, end: Callable[[Peer], None]) -> Script:
     return script
 
 
-# What a server says to one request, how it goes on, and the error that a get gets.
+# The reply to one request, how the server continues, and the error of a get.
 LOST: Final = (
     (b"", Peer.fin),
     (b"", Peer.rst),
@@ -157,14 +158,14 @@ def _then_broken(script: Script) -> Script:
     return in_turn(lambda peer: peer.request().answer(*HIT), script)
 
 
-# Both look at the item first, with a request that changes nothing.
+# Both read the item first, with a request that changes nothing.
 GROWTHS: Final[tuple[Verb, ...]] = (
     lambda client: client.append("key", b"v"),
     lambda client: client.prepend("a key", b"v"),
 )
 
 
-def _after_a_look(script: Script) -> Script:
+def _after_a_read(script: Script) -> Script:
     return in_turn(lambda peer: peer.request().answer(b"HD s3 f0 c7"), script)
 
 
@@ -173,7 +174,7 @@ def _after_a_look(script: Script) -> Script:
 def test_append_and_prepend_may_have_been_applied_only_after_their_read(
     grow: Verb, reply: bytes, end: Callable[[Peer], None], error: type[MetacacheError]
 ) -> None:
-    for script, is_unsure in ((_after_a_look(broken(reply, end)), True), (broken(reply, end), False)):
+    for script, is_unsure in ((_after_a_read(broken(reply, end)), True), (broken(reply, end), False)):
         with ScriptedServer(script, answering(HIT)) as server, client_of(server) as client:
             with pytest.raises(error) as raised:
                 grow(client)
@@ -183,7 +184,7 @@ def test_append_and_prepend_may_have_been_applied_only_after_their_read(
 
 @pytest.mark.parametrize("grow", GROWTHS)
 def test_an_append_is_never_sent_twice(grow: Verb) -> None:
-    with ScriptedServer(_after_a_look(broken(b"", Peer.fin)), answering(HIT)) as server, client_of(server) as client:
+    with ScriptedServer(_after_a_read(broken(b"", Peer.fin)), answering(HIT)) as server, client_of(server) as client:
         with pytest.raises(ConnectionLost):
             grow(client)
         assert client.get("key") == b"right"  # the only request of the second script
@@ -192,7 +193,7 @@ def test_an_append_is_never_sent_twice(grow: Verb) -> None:
 @pytest.mark.parametrize("grow", GROWTHS)
 def test_the_read_before_an_append_is_sent_again_after_a_stale_connection(grow: Verb) -> None:
     stale = _then_broken(broken(b"", Peer.fin))
-    with ScriptedServer(stale, _after_a_look(answering((b"HD", None)))) as server, client_of(server) as client:
+    with ScriptedServer(stale, _after_a_read(answering((b"HD", None)))) as server, client_of(server) as client:
         assert client.get("key") == b"right"
         assert grow(client) is StoreResult.STORED
 
@@ -310,7 +311,7 @@ def test_a_batch_of_reads_that_the_server_refused_is_not_sent_again() -> None:
         assert client.get("key") == b"right"
 
 
-# --- errors that leave the connection as it is ---------------------------------------------------------------------
+# --- errors that leave the connection open -------------------------------------------------------------------------
 
 
 def test_a_server_error_leaves_the_connection_open() -> None:
@@ -375,7 +376,7 @@ def test_after_a_client_error_in_a_batch_of_writes_the_later_writes_may_have_bee
         assert client.get("key") == b"right"
 
 
-# --- more than was asked for ---------------------------------------------------------------------------------------
+# --- unrequested bytes ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("surplus", [b"MN\r\n", b"EN O9999\r\n", b"VA 5 f0 O9999\r\nwrong\r\n", b"x"])
@@ -398,7 +399,7 @@ def test_bytes_behind_the_last_reply_of_a_batch_leave_it_valid_and_close_the_con
         assert client.get("key") == b"right"
 
 
-# --- on the way there ----------------------------------------------------------------------------------------------
+# --- before the first reply ----------------------------------------------------------------------------------------
 
 
 def test_a_full_server_is_a_connect_error_and_its_error_line_is_not_taken_for_a_reply() -> None:
@@ -418,7 +419,7 @@ def test_an_error_line_sent_before_the_whole_value_was_read_is_the_error() -> No
     def script(peer: Peer) -> None:
         peer.sock.recv(1024)
         peer.send(b"SERVER_ERROR out of memory reading request\r\n")
-        peer.fin()  # with bytes unread, which makes it a reset
+        peer.fin()  # with unread bytes, so the kernel sends a reset
 
     with ScriptedServer(script, script, answering(HIT)) as server, client_of(server) as client:
         with pytest.raises(ServerError, match="out of memory reading request"):

@@ -1,4 +1,4 @@
-"""A child that was forked with a connection open uses one of its own; the parent goes on with its own."""
+"""After a fork, the child dials its own connection, and the parent continues to use the old one."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ def in_child(work: Callable[[], bytes | None]) -> bytes:
     """Return what *work* returns in a forked child, or the error it raises as text."""
     read, write = os.pipe()
     with warnings.catch_warnings():
-        # From 3.12 on: this process has threads (the scripted server's), and forks all the same.
+        # Python 3.12 warns because this process has threads (those of the scripted server).
         warnings.simplefilter("ignore", DeprecationWarning)
         pid = os.fork()
     if pid == 0:
         try:
-            told = work() or b"nothing"
-        except BaseException as error:  # a child must never return into the test run
-            told = repr(error).encode()
-        os.write(write, told)
+            output = work() or b"nothing"
+        except BaseException as error:  # the child must not continue the test run
+            output = repr(error).encode()
+        os.write(write, output)
         os._exit(0)
     os.close(write)
     with os.fdopen(read, "rb") as pipe:
-        told = pipe.read()
+        output = pipe.read()
     os.waitpid(pid, 0)
-    return told
+    return output
 
 
 def get(client: Client[bytes]) -> Callable[[], bytes | None]:
@@ -102,5 +102,5 @@ def test_a_connection_that_was_closed_before_the_fork_stays_closed(*, is_closed:
         assert client.get("key") == b"right"
         if is_closed:
             client.close()
-        told = in_child(get(client))
-        assert told.startswith(b"ClosedError") if is_closed else told == b"child"
+        output = in_child(get(client))
+        assert output.startswith(b"ClosedError") if is_closed else output == b"child"

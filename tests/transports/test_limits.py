@@ -1,4 +1,4 @@
-"""What the limits decide, with numbers for time: whether to open a connection, and which idle ones to close."""
+"""The decisions of `Limits`: whether to open a connection, and which idle ones to close. Time is a number."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ AFTER_FAILURES: Final[tuple[tuple[int, int, float, bool], ...]] = (
     (1, 1, 0.0, False),
     (2, 1, 0.9, False),
     (2, 1, 1.0, True),
-    (2, 0, 0.0, True),  # there is nothing to wait for
+    (2, 0, 0.0, True),  # there is no connection to wait for
     (3, 0, 0.0, False),
     (3, 3, 9.0, False),
 )
@@ -53,39 +53,39 @@ def test_the_limits_are_those_of_the_settings() -> None:
     assert Limits.of(settings) == Limits(size=3, min_idle=2, max_idle_time=4.0, max_lifetime=5.0, wait=0.5)
 
 
-# --- which of the idle to close --------------------------------------------------------------------------------------
+# --- which idle connections to close ---------------------------------------------------------------------------------
 
 NOW: Final = 100.0
 DISCARDS: Final[dict[str, tuple[Limits, list[IdleTimes], dict[int, CloseReason]]]] = {
-    "nothing is limited": (Limits(), [IdleTimes(0.0, 0.0)], {}),
-    "there are none": (Limits(max_idle_time=1.0, max_lifetime=1.0), [], {}),
-    "unused for just as long as is allowed": (
+    "there is no limit": (Limits(), [IdleTimes(0.0, 0.0)], {}),
+    "there is no idle connection": (Limits(max_idle_time=1.0, max_lifetime=1.0), [], {}),
+    "unused for exactly the limit": (
         Limits(max_idle_time=10.0),
         [IdleTimes(0.0, 89.0), IdleTimes(0.0, 90.0), IdleTimes(0.0, 90.1)],
         {0: CloseReason.IDLE, 1: CloseReason.IDLE},
     ),
-    "open for just as long as is allowed, though just used": (
+    "open for exactly the limit, although just used": (
         Limits(max_lifetime=10.0),
         [IdleTimes(89.0, 100.0), IdleTimes(90.0, 100.0), IdleTimes(90.1, 100.0)],
         {0: CloseReason.OLD, 1: CloseReason.OLD},
     ),
     "old and unused is old": (Limits(max_idle_time=1.0, max_lifetime=1.0), [IdleTimes(0.0, 0.0)], {0: CloseReason.OLD}),
-    "the least used go first, and min_idle stay": (
+    "the longest unused are closed first, and min_idle stay": (
         Limits(max_idle_time=10.0, min_idle=2),
         [IdleTimes(0.0, 1.0), IdleTimes(0.0, 2.0), IdleTimes(0.0, 3.0)],
         {0: CloseReason.IDLE},
     ),
-    "the old go, min_idle or not": (
+    "old ones are closed whatever min_idle says": (
         Limits(max_lifetime=10.0, min_idle=2),
         [IdleTimes(0.0, 99.0), IdleTimes(95.0, 99.0)],
         {0: CloseReason.OLD},
     ),
-    "the old do not count for those that stay": (
+    "old ones do not count for min_idle": (
         Limits(max_idle_time=10.0, max_lifetime=50.0, min_idle=1),
         [IdleTimes(0.0, 1.0), IdleTimes(60.0, 61.0), IdleTimes(60.0, 62.0)],
         {0: CloseReason.OLD, 1: CloseReason.IDLE},
     ),
-    "fewer than min_idle stay all": (Limits(max_idle_time=1.0, min_idle=5), [IdleTimes(0.0, 1.0)], {}),
+    "fewer than min_idle all stay": (Limits(max_idle_time=1.0, min_idle=5), [IdleTimes(0.0, 1.0)], {}),
 }
 
 
@@ -111,7 +111,7 @@ def test_the_most_recently_used_are_kept_and_at_least_min_idle(
     assert list(discarded) == list(range(len(discarded))), "the longest unused go first"
 
 
-# --- when to look ----------------------------------------------------------------------------------------------------
+# --- when to review --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Replies that are sound and easily misread: placeholders, padded numbers, wrapped times, a CAS of 0, odd flags."""
+"""Valid replies that are easily misread: placeholders, padded numbers, wrapped times, a CAS of 0, odd flags."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An idle connection is looked at before it is used; a bad one is dialled anew, silently."""
+"""An idle connection is checked before it is used; a stale one is dialled again, without an error."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_an_idle_connection_that_the_server_closed_is_dialled_again_before_a_wri
     once = in_turn(lambda peer: peer.request().answer(b"HD"), end)
     with ScriptedServer(once, answering((b"HD", None))) as server, client_of(server) as client:
         assert verb(client)
-        sleep(IDLE)  # the server's FIN or RST has come, and the connection counts as idle
+        sleep(IDLE)  # the server's FIN or RST has arrived, and the connection counts as idle
         assert verb(client)
         assert server.accepted == 2
 
@@ -57,7 +57,7 @@ def test_an_idle_connection_with_unrequested_bytes_is_dialled_again(unasked: byt
 
     with ScriptedServer(chatty, answering(HIT)) as server, client_of(server) as client:
         assert client.get("key") == b"right"
-        sleep(IDLE)  # the bytes have come, and the connection counts as idle
+        sleep(IDLE)  # the bytes have arrived, and the connection counts as idle
         assert client.get_many(["key"]) == {"key": b"right"} if many else client.get("key") == b"right"
         assert server.accepted == 2
 

@@ -1,4 +1,4 @@
-"""TLS: certificates are verified, idle connections kept, and every write ends where a request does."""
+"""TLS: certificates are verified, idle connections are kept, and every write ends where a request ends."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def test_values_are_sent_over_tls_and_the_connection_is_kept(tls_server: Memcach
 
 
 def test_an_idle_tls_connection_is_kept_although_tls_messages_make_it_readable() -> None:
-    # A session ticket that comes late does the same; asking for the client's certificate can be done at will.
+    # A late session ticket has the same effect. A request for the client's certificate can be made at any time.
     asking = serving()
     asking.verify_mode = ssl.CERT_OPTIONAL
-    believing = trusting()
-    asking.post_handshake_auth = believing.post_handshake_auth = True
+    trusting_client = trusting()
+    asking.post_handshake_auth = trusting_client.post_handshake_auth = True
     trust(asking)
 
     def script(peer: Peer) -> None:
@@ -36,10 +36,10 @@ def test_an_idle_tls_connection_is_kept_although_tls_messages_make_it_readable()
         peer.sock.do_handshake()
         answering(HIT, HIT)(peer)
 
-    with ScriptedServer(script, tls=asking) as server, client_of(server, Settings(tls=believing)) as client:
+    with ScriptedServer(script, tls=asking) as server, client_of(server, Settings(tls=trusting_client)) as client:
         for _ in range(3):
             assert client.get("key") == b"right"
-            sleep(IDLE)  # long enough to be looked at
+            sleep(IDLE)  # long enough for the check of an idle connection
         assert server.accepted == 1
 
 
@@ -50,7 +50,7 @@ def test_an_idle_tls_connection_that_the_server_closed_is_dialled_again() -> Non
         client_of(server, Settings(tls=trusting())) as client,
     ):
         assert client.set("key", b"v")
-        sleep(IDLE)  # the end has come, and the connection counts as idle
+        sleep(IDLE)  # the server's end has arrived, and the connection counts as idle
         assert client.set("key", b"v")
 
 
@@ -73,7 +73,7 @@ def test_a_certificate_of_another_host_is_a_connect_error() -> None:
         pytest.raises(ConnectError, match="certificate was not accepted"),
     ):
         client.get("key")
-    with pytest.raises(ssl.SSLError):  # what the server saw of it
+    with pytest.raises(ssl.SSLError):  # the error on the server's side
         server.__exit__(None, None, None)
 
 
