@@ -51,11 +51,12 @@ class AsyncPool:
 
     The pool opens a further connection when each open one has ``max_pipeline`` requests in flight: sent, and without
     a reply. When the pool may open no more, the connection with the fewest requests takes the next one. Requests of one
-    event loop iteration leave in one write, up to 256 of them and about 64 KiB.
+    event loop iteration leave in one write, up to 256 of them and 64 KiB.
 
     In a pool of several, one connection is reserved for large requests, which send more than 64 KiB. So a large write
-    delays no small request. The size of a reply is not known beforehand: a large one delays the replies behind it on
-    its connection, and new requests go to connections with fewer requests.
+    delays no small request. While that connection cannot be dialled, large requests use the others. The size of a reply
+    is not known beforehand: a large one delays the replies behind it on its connection, and new requests go to
+    connections with fewer requests.
 
     Args:
         node: the server.
@@ -130,7 +131,7 @@ class AsyncPool:
     # --- the transport -----------------------------------------------------------------------------------------------
 
     def run(self, op: Operation[R], /, *, deadline: float | None = None) -> Awaitable[R]:
-        """Send *op* on a chosen connection, wait for its reply and return what ``op.read`` makes of it.
+        """Send *op* on a chosen connection, wait for its reply and return ``op.read(reply)``.
 
         *deadline*: a ``time.monotonic()`` time; None: ``Settings.timeout`` from now. Raises ClosedError, and what
         `AsyncConnection.run` raises.

@@ -80,7 +80,7 @@ class Pool:
         )
 
     def run(self, op: Operation[R], /, *, deadline: float | None = None) -> R:
-        """Send *op* on a free connection, wait for its reply and return what ``op.read`` makes of it.
+        """Send *op* on a free connection, wait for its reply and return ``op.read(reply)``.
 
         *deadline*: a ``time.monotonic()`` time; None: ``Settings.timeout`` from now. Raises ClosedError, PoolTimeout
         when no connection became free in time, and what `Connection.run` raises.

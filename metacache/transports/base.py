@@ -28,10 +28,10 @@ R = TypeVar("R")
 @final
 @attrs.frozen(eq=False)
 class Verb:
-    """What all operations of one kind share.
+    """The attributes that all operations of one kind share.
 
     Attributes:
-        name: the method of the client, for errors and logs.
+        name: the client's method, for errors and logs.
         command: the command of the protocol.
         is_read: sending it twice changes nothing, so a transport may send it again after a stale connection.
     """
@@ -116,7 +116,7 @@ class Transport(Protocol):
     """Sends operations to servers and returns their results. A wrapper forwards all three methods."""
 
     def run(self, op: Operation[R], /, *, deadline: float | None = None) -> R:
-        """Send *op*, wait for its reply and return what ``op.read`` makes of it.
+        """Send *op*, wait for its reply and return ``op.read(reply)``.
 
         *deadline*: a ``time.monotonic()`` time; None: ``Settings.timeout`` from now. Raises a MetacacheError.
         """
@@ -142,7 +142,7 @@ class AsyncTransport(Protocol):
     """
 
     def run(self, op: Operation[R], /, *, deadline: float | None = None) -> Awaitable[R]:
-        """Send *op*, wait for its reply and return what ``op.read`` makes of it.
+        """Send *op*, wait for its reply and return ``op.read(reply)``.
 
         *deadline*: a ``time.monotonic()`` time; None: ``Settings.timeout`` from now. Raises a MetacacheError.
         """

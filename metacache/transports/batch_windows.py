@@ -80,7 +80,7 @@ def build_window(protocol: ProtocolConnection, batch: Batch, start: int, stop: i
 
 
 def fail_rest(replies: Replies, error: MetacacheError, sent: int) -> None:
-    """Give *error* to every request without a reply; the first *sent* ones may have been applied."""
+    """Give *error* to every request without a reply. Those with an index below *sent* may have been applied."""
     applied = copy.copy(error)
     applied.maybe_applied = True
     for index, header in enumerate(replies.headers):
@@ -89,7 +89,7 @@ def fail_rest(replies: Replies, error: MetacacheError, sent: int) -> None:
 
 
 def failed_replies(batch: Batch, error: MetacacheError) -> Replies:
-    """Return *error* for each request of *batch*. For a batch of which nothing was sent."""
+    """Return *error* for each request of *batch*, of which nothing was sent."""
     replies = Replies(len(batch))
     fail_rest(replies, error.locate(operation=batch.verb.name), 0)
     return replies

@@ -1,4 +1,4 @@
-"""Reset registered objects in a forked child: they drop the parent's sockets, and locks of threads that are gone.
+"""Reset registered objects in a forked child: they drop the parent's sockets, and locks of the parent's threads.
 
 The interpreter calls this module after a fork, so no operation compares process ids. Each object resets itself: this
 module closes no socket and replaces no lock.

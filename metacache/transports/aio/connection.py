@@ -59,7 +59,7 @@ def _ignore(*_: object) -> None:
 class AsyncConnection:
     """One connection to one node, shared by any number of tasks of one event loop; dialled when needed.
 
-    Requests of one event loop iteration leave in one write, up to 256 of them and about 64 KiB. Replies arrive in the
+    Requests of one event loop iteration leave in one write, up to 256 of them and 64 KiB. Replies arrive in the
     order of the requests. When a task is cancelled or its deadline passes, its reply is dropped on arrival. No other
     request is affected. When requests wait and nothing is received for ``Settings.timeout`` seconds, the connection is
     closed, and all requests that wait on it fail.
@@ -148,7 +148,7 @@ class AsyncConnection:
     # --- the transport -----------------------------------------------------------------------------------------------
 
     def run(self, op: Operation[R], /, *, deadline: float | None = None) -> Awaitable[R]:
-        """Send *op*, wait for its reply and return what ``op.read`` makes of it.
+        """Send *op*, wait for its reply and return ``op.read(reply)``.
 
         It is queued by this call and written in this event loop iteration, if the connection is open and not full.
 
@@ -267,7 +267,7 @@ class AsyncConnection:
             tick_at = deadline
         pending.queue = queue
         pending.deadline = deadline
-        pending.asked = now
+        pending.made_at = now
         pending.answer = pending.waiter = None
         # Set it also when it is overdue: a signal's exception may have ended its callback.
         if not now <= self._timer.at <= tick_at:

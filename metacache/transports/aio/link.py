@@ -235,7 +235,7 @@ class Link(asyncio.Protocol):
         before, self._unwritten = self._unwritten, self._transport.get_write_buffer_size() + len(self._large)
         return self._unwritten < before
 
-    # --- what the loop calls -----------------------------------------------------------------------------------------
+    # --- called by the event loop ------------------------------------------------------------------------------------
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -315,7 +315,7 @@ class Link(asyncio.Protocol):
         was_lost, self.is_lost = self.is_lost, True
         if not self.when_closed.done():
             self.when_closed.set_result(None)
-        is_of_signal = exc is not None and not is_own(exc)  # it came out of `data_received`
+        is_of_signal = exc is not None and not is_own(exc)  # `data_received` raised it
         if exc is not None and is_of_signal:
             self._loop.call_soon(throw, exc)
         if was_lost:
@@ -364,7 +364,7 @@ class Link(asyncio.Protocol):
         self._on_lost(self, error)
 
     def close(self) -> None:
-        """Close without calling *on_lost*: nothing is in flight, or no task waits for it. Idempotent."""
+        """Close without calling *on_lost*. For a link on which no task waits. Idempotent."""
         self.is_lost = True
         self._large.clear()
         if hasattr(self, "_transport"):  # else it is not connected, and `connection_made` closes it

@@ -171,7 +171,7 @@ async def open_link(
 async def _authenticate(link: Link, queue: RequestQueue, credentials: Operation[bool], deadline: float) -> None:
     pending: PendingReply[bool] = PendingReply()
     pending.queue, pending.work, pending.plain, pending.read = queue, credentials, None, bool
-    pending.deadline, pending.asked = math.inf, -math.inf
+    pending.deadline, pending.made_at = math.inf, -math.inf
     pending.answer = pending.waiter = None
     link.write([pending])
     try:

@@ -82,7 +82,7 @@ class Waiter:
 
 @final
 class PendingReply(Generic[R]):
-    """The reply to one request, which one task awaits once. It keeps its position in the request queue.
+    """The reply to one request. One task at a time may await it.
 
     Attributes:
         queue: the queue of the connection.
@@ -90,26 +90,26 @@ class PendingReply(Generic[R]):
         plain: the request if it echoes its opaque; else None.
         read: turns the answer into the result.
         deadline: a ``time.monotonic()`` time.
-        asked: when the caller made the request; minus infinity when it was queued a second time.
+        made_at: when the caller made the request; minus infinity when it was queued a second time.
         answer: the reply, or the error to raise; None while there is neither. With an answer it is done: a reply that
             arrives later is dropped.
         waiter: what its task waits on; None when no task waits.
     """
 
     # No __init__: calling one costs 1,400 instructions. Each caller assigns all attributes.
-    __slots__ = ("answer", "asked", "deadline", "plain", "queue", "read", "waiter", "work")
+    __slots__ = ("answer", "deadline", "made_at", "plain", "queue", "read", "waiter", "work")
 
     queue: RequestQueue
     work: Work
     plain: Operation[R] | None
     read: Callable[[Any], R]  # Any: the answer, whose shape only the reader knows
     deadline: float
-    asked: float
+    made_at: float
     answer: object | None
     waiter: Waiter | None
 
     def __await__(self) -> Generator[asyncio.Future[None], None, R]:
-        """Wait for the answer; return what its reader makes of it, in the caller's task and context."""
+        """Wait for the answer, call ``read`` with it in the caller's task and context, and return the result."""
         if self.waiter is not None:
             raise RuntimeError("another task awaits this request already")
         try:
@@ -300,12 +300,12 @@ class RequestQueue:
         self.waiting[behind:behind] = again
         in_flight[:] = [pending for pending in in_flight if not _is_stale_read(pending, dialled_at)]
         for pending in again:
-            pending.asked = -math.inf
+            pending.made_at = -math.inf
 
     # --- dropping and draining ---------------------------------------------------------------------------------------
 
     def drop_abandoned(self) -> None:
-        """Remove from ``waiting`` the requests that are done or abandoned."""
+        """Remove from ``waiting`` the requests that have an answer or are abandoned."""
         held = self.waits.waiting
         if held:
             self.waits.set_waiting(sum(pending.answer is None for pending in self.waiting[:held]), monotonic())
@@ -353,7 +353,7 @@ def weight_of(work: Work) -> int:
 
 def _is_stale_read(pending: AnyPending, dialled_at: float) -> bool:
     """Return whether *pending* is an unanswered read whose connection was dialled before the caller made it."""
-    return pending.answer is None and pending.work.is_read and dialled_at < pending.asked
+    return pending.answer is None and pending.work.is_read and dialled_at < pending.made_at
 
 
 def fail_pending(some: Iterable[AnyPending], error: MetacacheError, *, sent: bool) -> None:

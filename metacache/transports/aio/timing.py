@@ -45,7 +45,7 @@ class DeadlineTimer:
         self.at = math.inf
 
     def set(self, loop: asyncio.AbstractEventLoop, at: float, now: float) -> None:
-        """Set the timer for *at*, in place of any other time in the future."""
+        """Set the timer for *at*. If it was set for another time in the future, it no longer is."""
         delay = max(at - now, 0.0)
         before, is_overdue = self._timers, self.at <= now
         self._timers = [loop.call_later(delay + more, self._expire, loop, at + more) for more in _DELAYS]

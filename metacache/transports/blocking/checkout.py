@@ -1,7 +1,7 @@
 """Lend connections to threads, one thread at a time: a stack of idle ones, a queue of waiters, and a count of the lent.
 
-Independent of what is lent. No Condition: its ``with`` statement runs Python code, in which a signal can lose the lock.
-Each waiter has a bare lock of its own, which no signal can lose.
+It can lend any object with a `close` method. It uses no Condition: its ``with`` statement runs Python code, in which a
+signal may leave the lock held. Each waiter has a bare lock of its own, which no signal can leave held.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _always() -> bool:
 
 @final
 class _ClosedStack(Generic[T]):
-    """The stack of a closed checkout: always empty. It closes what is put on it, and removes that from *known*."""
+    """The stack of a closed checkout: always empty. It closes each object put on it, and removes it from *known*."""
 
     def __init__(self, known: list[weakref.ref[T]]) -> None:
         self._known = known
@@ -120,13 +120,13 @@ class Waiter(Generic[T]):
         return self.receive() if self._has_left else None
 
     def receive(self) -> T | None:
-        """Return what was handed over, if anything. Of several threads that ask, one gets it."""
+        """Return the object that was handed over, if any. If several threads call this, only one gets it."""
         with ignoring(IndexError):
             return self._handed.pop()
         return None
 
     def leave(self) -> T | None:
-        """Stop waiting; return what was handed over and not received."""
+        """Stop waiting; return the object that was handed over and not received, if any."""
         self._has_left = True
         return self.receive()
 
@@ -178,7 +178,7 @@ class Checkout(Generic[T]):
         return living[: self._size]  # the others are not admitted
 
     def usage(self) -> tuple[tuple[T, ...], int]:
-        """Return the idle ones and how many are lent. Both come from one snapshot, so the sum is *size* at most."""
+        """Return the idle ones and how many are lent. Both come from one snapshot, so the sum is at most *size*."""
         idle = tuple(self.idle)
         return idle, max(len(self.all()) - len(idle) - len(self._unconnected), 0)
 
@@ -225,12 +225,12 @@ class Checkout(Generic[T]):
         return waiter
 
     def collect(self, waiter: Waiter[T]) -> T | None:
-        """Return what was handed to *waiter*, or an available one if it is its turn; None when there is none."""
+        """Return the object handed to *waiter*, or an available one if it is its turn; None when there is none."""
         handed = waiter.receive()
         return self.take_now() if handed is None and self._is_next(waiter) else handed
 
     def leave(self, waiter: Waiter[T]) -> None:
-        """Leave the queue, and put back what was handed over and not collected."""
+        """Leave the queue, and put back an object that was handed over and not collected."""
         with ignoring(ValueError):  # it was served, and so removed
             self.waiters.remove(weakref.ref(waiter))
         handed = waiter.leave()
@@ -238,7 +238,7 @@ class Checkout(Generic[T]):
             self.put_back(handed)
 
     def _sleep(self, waiter: Waiter[T], until: float) -> T | None:
-        """Return what is handed to *waiter*; None when it is woken with nothing, at *until*, and when closed."""
+        """Return the object handed to *waiter*; None if there is none at *until*, when woken, or after a close."""
         while not self.is_closed and not waiter.waker.wait(min(until - monotonic(), POLL)):
             found = self.collect(waiter)
             if found is not None or monotonic() >= until:
@@ -288,7 +288,7 @@ class Checkout(Generic[T]):
     # --- putting back ------------------------------------------------------------------------------------------------
 
     def put_back(self, lent: T) -> None:
-        """Take back what was lent, and serve the waiters."""
+        """Take *lent* back, and serve the waiters."""
         # Put back, then look for waiters. A waiter joins the queue and then looks at the stack: one of the two sees the
         # other.
         self.idle.append(lent)
@@ -330,7 +330,7 @@ class Checkout(Generic[T]):
             waiter.waker.wake()
 
     def close(self) -> None:
-        """Close the idle ones now, and the lent ones as they come back; waiters get None. Idempotent."""
+        """Close idle objects now and lent ones when they are put back; waiters get None. Idempotent."""
         idle, self.idle = self.idle, _ClosedStack(self._known)
         with ignoring(IndexError):
             while True:

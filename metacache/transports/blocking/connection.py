@@ -61,7 +61,7 @@ class Connection:
         return "idle" if idle else f"in use, {self._lending.waiting} waiting"
 
     def run(self, op: Operation[R], /, *, deadline: float | None = None) -> R:
-        """Send *op*, wait for its reply and return what ``op.read`` makes of it.
+        """Send *op*, wait for its reply and return ``op.read(reply)``.
 
         *deadline*: a ``time.monotonic()`` time; None: ``Settings.timeout`` from now.
 

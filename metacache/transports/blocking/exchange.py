@@ -283,7 +283,7 @@ class StreamExchange:
         self._finish(stream)
 
     def _fail_unsent(self, error: MetacacheError, stream: NonBlockingStream) -> None:
-        """Fail all requests before a byte was sent: the connection stays open."""
+        """Fail all requests. Nothing was sent, so the connection stays open."""
         fail_rest(self._replies, error, 0)
         self._finish(stream)
 

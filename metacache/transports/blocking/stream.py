@@ -146,7 +146,7 @@ class Stream:
         sock.close()
 
     def reset_after_fork(self) -> None:
-        """In a forked child: close the parent's socket without sending, and drop a lookup whose thread is gone."""
+        """In a forked child: close the parent's socket without sending, and drop a lookup of the parent."""
         self.close()
         self._dialer.reset_after_fork()
 
@@ -363,13 +363,13 @@ class Stream:
         """
         own = is_own(error)
         is_raw = own and isinstance(error, OSError) and not isinstance(error, MetacacheError)
-        line = self._last_line() if is_raw else None
+        last_line = self._last_line() if is_raw else None
         self.close(CloseReason.BROKEN)
         if own and isinstance(error, MetacacheError):
             return error
         if not is_raw:
             return None
-        lost = line or ConnectionLost(
+        lost = last_line or ConnectionLost(
             f"the connection broke ({getattr(error, 'strerror', None) or type(error).__name__})"
         )
         lost.__cause__ = error
