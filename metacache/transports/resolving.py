@@ -116,9 +116,10 @@ class Resolver:
         return failed
 
     def _dial_error(self, failures: Sequence[OSError]) -> ConnectError:
-        why = "; ".join(dict.fromkeys(map(_reason_of, failures))) or "no time was left to connect"
-        failed = ConnectError(why, node=self._node.name)
-        failed.is_local = all(error.errno in _LOCAL for error in failures)
+        # Lists, no generators or map: these would swallow or replace a signal handler's StopIteration.
+        reasons = [_reason_of(error) for error in failures]
+        failed = ConnectError("; ".join(dict.fromkeys(reasons)) or "no time was left to connect", node=self._node.name)
+        failed.is_local = not [error for error in failures if error.errno not in _LOCAL]
         failed.__cause__ = failures[-1] if failures else None
         return failed
 

@@ -34,6 +34,7 @@ from metacache import (
     ConnectError,
     ConnectionLost,
     MetacacheError,
+    Node,
     NodeState,
     OperationTimeout,
     Pool,
@@ -48,6 +49,7 @@ from metacache.testing import Memcached
 from metacache.transports.blocking.connection import Connection
 from tests.certificates import options_of_a_server, trusting
 from tests.conftest import start
+from tests.transports.test_dialing import closed_port
 
 PACKAGE: Final = str(Path(metacache.__file__).parent)
 PATIENT: Final = Settings(timeout=5.0)
@@ -276,6 +278,29 @@ def test_an_exception_wherever_python_handles_signals_propagates_unchanged(
         only=None,
         settings=PATIENT,
     )
+
+
+@LEFT
+@pytest.mark.parametrize(
+    ("name", "class_"),
+    [
+        ("get", "StopIteration"),
+        ("get", "ConnectError"),
+        ("set_many", "ConnectError"),
+        ("set_many", "OSError with an errno"),
+    ],
+)
+def test_an_exception_wherever_a_dial_fails_propagates_unchanged(name: str, class_: str) -> None:
+    for at in range(1, 1000):
+        with Client(Pool(Node(f"127.0.0.1:{closed_port()}")), IntSerializer(), owns=True) as client:
+            interruption = Interruption(at, CLASSES[class_])
+            caught = interrupted(partial(ONE[name], client, "key"), interruption)
+        if interruption.raised is None:
+            assert isinstance(caught, ConnectError | BatchError)
+            assert at > 50
+            return
+        assert caught is interruption.raised, f"at point {at}: {caught!r} propagated"
+    raise AssertionError("the operation has no end")
 
 
 @LEFT

@@ -178,8 +178,10 @@ class StreamExchange:
             while self._began and self._windows and self._read(self._stream):
                 self._write(self._stream)
         except (OSError, MetacacheError) as error:
+            if self._stream is None:  # pyright: ignore[reportUnnecessaryComparison]  # `_prepare` may end it
+                raise  # a signal handler's exception interrupted `_finish`
             self._fail(error, self._stream)
-            return self._stream is None  # pyright: ignore[reportUnnecessaryComparison]  # `_fail` may end it
+            return self._stream is None  # pyright: ignore[reportUnnecessaryComparison]  # as above
         self._began = True
         if not self._windows and self._cutter.is_done:
             self._finish(self._stream)

@@ -114,7 +114,7 @@ class Lending:
     @property
     def connected(self) -> int:
         """How many streams have a socket."""
-        # No generator: in one, Python turns a StopIteration of a signal handler into a RuntimeError.
+        # No generator: Python turns a signal handler's StopIteration in a generator into a RuntimeError.
         return len([stream for stream in self._checkout.all() if stream.is_open])
 
     def usage(self) -> tuple[int, int]:
@@ -279,12 +279,12 @@ class Lending:
 
     def _take_back(self, stream: Stream, replies: Replies) -> None:
         """Take back the *stream* on which a batch ended with *replies*."""
-        failed = next((error for error in replies.errors.values() if isinstance(error, ConnectError)), None)
-        if failed is None:
-            self._checkout.put_back(stream)
-        else:
-            self._note_failed_dial(failed, stream)
+        failed = [error for error in replies.errors.values() if isinstance(error, ConnectError)]  # as in `connected`
+        if failed:
+            self._note_failed_dial(failed[0], stream)
             self._set_aside(stream)
+        else:
+            self._checkout.put_back(stream)
         if monotonic() >= self._review_at:
             self.reap()
 
