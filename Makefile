@@ -2,6 +2,7 @@
 # make test    the whole check: lint, mypy, pyright, then pytest against a real memcached
 # make check   lint and types only
 # make bench   instructions and times, side by side with other clients
+# make docs    the documentation, as HTML in docs/_build
 # Each installs what is missing: a virtual environment, memcached and, for bench, valgrind.
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ PLUGINS := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
 EDITABLE_PLUGINS := $(foreach plugin,$(PLUGINS),-e ./$(plugin))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test check lint types pytest bench clean memcached valgrind
+.PHONY: demo test check lint types pytest bench docs clean memcached valgrind
 
 demo: $(VENV)/.installed memcached
 	$(BIN)/python -m metacache demo
@@ -37,8 +38,12 @@ pytest: $(VENV)/.dev memcached
 bench: $(VENV)/.dev memcached valgrind
 	$(BIN)/python -m benchmarks
 
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -n -W --keep-going -q -b html docs docs/_build
+	@echo "docs/_build/index.html"
+
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # --- what is needed ----------------------------------------------------------------------------------------------
 
@@ -52,8 +57,13 @@ $(VENV)/.installed: $(PROJECTS) | $(BIN)/python
 
 # The other clients too: the benchmarks are type-checked with everything else.
 $(VENV)/.dev: $(PROJECTS) | $(BIN)/python
-	$(PIP) -e '.[dev,bench]' $(EDITABLE_PLUGINS)
-	@touch $@ $(VENV)/.installed
+	$(PIP) -e '.[dev,bench,docs]' $(EDITABLE_PLUGINS)
+	@touch $@ $(VENV)/.installed $(VENV)/.docs
+
+# The reference is made from the docstrings of the installed package.
+$(VENV)/.docs: $(PROJECTS) | $(BIN)/python
+	$(PIP) -e '.[docs]'
+	@touch $@
 
 memcached:
 	@command -v memcached >/dev/null || { $(APT) update -qq && $(APT) install -y -qq memcached; }

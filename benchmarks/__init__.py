@@ -1,4 +1,4 @@
-"""What metacache costs, beside other clients, on this machine: `python -m benchmarks [section…]`.
+"""Measure the cost of metacache and of other clients on this machine: `python -m benchmarks [section…]`.
 
-Prints figures; asserts nothing.
+The sections print figures. No figure fails a run.
 """

@@ -1,4 +1,4 @@
-"""python -m benchmarks [section…]: print those sections, or all of them."""
+"""The command ``python -m benchmarks [section…]``: print the given sections, or all of them."""
 
 from __future__ import annotations
 
@@ -19,16 +19,18 @@ SECTIONS: Final[dict[str, Callable[[], None]]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks", description="What metacache costs, beside other clients."
+        prog="python -m benchmarks", description="Measure the cost of metacache and of other clients."
     )
-    parser.add_argument("section", nargs="*", help=f"{', '.join(SECTIONS)}; all when left out")
-    parser.add_argument("--tasks", nargs="+", type=int, default=concurrency.TASKS, help="asyncio: only so many tasks")
-    parser.add_argument("--loops", nargs="+", choices=concurrency.LOOPS, help="asyncio: only these event loops")
+    parser.add_argument("section", nargs="*", help=f"{', '.join(SECTIONS)}; by default all")
+    parser.add_argument(
+        "--tasks", nargs="+", type=int, default=concurrency.TASKS, help="asyncio: only these numbers of tasks"
+    )
+    parser.add_argument("--loops", nargs="+", choices=concurrency.LOOPS, help="asyncio: event loops")
     arguments = parser.parse_args()
     chosen: list[str] = arguments.section
     unknown = [name for name in chosen if name not in SECTIONS]
     if unknown:
-        parser.error(f"no section is called {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
+        parser.error(f"no section is called {', '.join(unknown)}; the sections are {', '.join(SECTIONS)}")
     loops: list[str] = arguments.loops or list(concurrency.LOOPS)
     narrowed: Callable[[], None] = partial(concurrency.main, loops=loops, tasks=arguments.tasks)
     sections = {**SECTIONS, "asyncio": narrowed}

@@ -1,6 +1,6 @@
-"""What is measured under an event loop: asyncio clients, a row each, that get keys of one memcached for many tasks.
+"""The asyncio clients that `concurrency` measures. Each reads keys of one memcached for many tasks.
 
-Each has what suits it best at that many tasks; how it is measured is told elsewhere.
+Each client has the settings that are best for it with that number of tasks.
 """
 
 from __future__ import annotations
@@ -18,41 +18,41 @@ import emcache
 from memcache import AsyncMemcache
 
 from benchmarks.bare import BareConnection
-from benchmarks.subjects import PATIENCE, VALUE_SIZE, host_and_port
+from benchmarks.subjects import TIMEOUT, VALUE_SIZE, host_and_port
 from metacache import AsyncClient, AsyncCluster, AsyncPool, AsyncTransport, Node, Settings
 
 __all__ = ["ASYNC_SUBJECTS", "AUTOBATCHING", "AsyncSetup", "AsyncSubject", "Read", "read_each"]
 
 K = TypeVar("K")
 
-# Distinct, so that no two tasks ask for the same key at the same time: emcache's autobatching would ask once.
+# Distinct keys, so that no two tasks read one key at the same time: emcache's autobatching would send one request.
 KEYS: Final = [f"benchmark:{number}" for number in range(1024)]
-RAW_KEYS: Final = [key.encode() for key in KEYS]  # aiomcache and emcache take bytes alone
+RAW_KEYS: Final = [key.encode() for key in KEYS]  # aiomcache and emcache accept only bytes
 VALUE: Final = b"v" * VALUE_SIZE
 
-# Of 8 to 512 connections no number made any pooled client distinctly faster, at 64 or 512 tasks.
+# With 64 and 512 tasks, no number of connections from 8 to 512 made a pooled client clearly faster.
 MOST_CONNECTIONS: Final = 64
 
-# What metacache is when nothing is said, but for the deadline: on a busy machine it must not end a measurement.
-SETTINGS: Final = Settings(timeout=PATIENCE)
+# The default settings, except the timeout, which must not end a measurement on a busy machine.
+SETTINGS: Final = Settings(timeout=TIMEOUT)
 
 
 class Read(Protocol):
-    """What one task of many does."""
+    """The work of one task."""
 
     def __call__(self, task: int, tasks: int, until: float, latencies: list[float], /) -> Coroutine[None, None, None]:
-        """Get one key after another of this task's share until then, and append the seconds that each took."""
+        """Read the keys of this task's share in turn until the time *until*, and append the seconds of each read."""
         ...
 
 
 AsyncSetup: TypeAlias = Callable[[Node, int, AsyncExitStack], Awaitable[Read]]
-"""Connects to the node for so many tasks, stores what will be read, and returns the reading of it."""
+"""Connects to the node for that number of tasks, stores the values, and returns the function that reads them."""
 
 
 @final
 @attrs.frozen
 class AsyncSubject:
-    """One client: its name, its setup, and whether each of its requests has a connection to itself."""
+    """One client: its name, its setup, and whether each of its requests has a connection of its own."""
 
     name: str
     setup: AsyncSetup
@@ -60,9 +60,9 @@ class AsyncSubject:
 
 
 def read_each(get: Callable[[K], Awaitable[object]], keys: Sequence[K], found: object) -> Read:
-    """Return the reading of *keys* by *get*, which *found* a value: it must be the one that was stored."""
+    """Return a Read that reads *keys* with *get*. Checks that *found*, the result of one *get*, is the stored value."""
     if found != VALUE:
-        raise RuntimeError(f"{get!r} found {found!r}, and not what was stored")
+        raise RuntimeError(f"{get!r} returned {found!r}, not the stored value")
 
     async def read(task: int, tasks: int, until: float, latencies: list[float], /) -> None:
         began = perf_counter()
@@ -77,19 +77,19 @@ def read_each(get: Callable[[K], Awaitable[object]], keys: Sequence[K], found: o
     return read
 
 
-async def over_pool(node: Node, _tasks: int, stack: AsyncExitStack) -> Read:
+async def set_up_pool(node: Node, _tasks: int, stack: AsyncExitStack) -> Read:
     """Set up an ``AsyncClient[bytes]`` over an AsyncPool."""
     return await _metacache(await stack.enter_async_context(AsyncPool(node, settings=SETTINGS)))
 
 
-async def over_one_connection(node: Node, _tasks: int, stack: AsyncExitStack) -> Read:
+async def set_up_one_connection(node: Node, _tasks: int, stack: AsyncExitStack) -> Read:
     """Set up an ``AsyncClient[bytes]`` over a pool of one connection."""
     return await _metacache(
         await stack.enter_async_context(AsyncPool(node, settings=attrs.evolve(SETTINGS, pool_size=1)))
     )
 
 
-async def over_cluster(node: Node, _tasks: int, stack: AsyncExitStack) -> Read:
+async def set_up_cluster(node: Node, _tasks: int, stack: AsyncExitStack) -> Read:
     """Set up what `connect_async` returns for one node: an ``AsyncClient[bytes]`` over an AsyncCluster."""
     return await _metacache(await stack.enter_async_context(AsyncCluster([node], settings=SETTINGS)))
 
@@ -100,8 +100,8 @@ async def _metacache(transport: AsyncTransport) -> Read:
     return read_each(client.get, KEYS, await client.get(KEYS[0]))
 
 
-async def over_aiomcache(node: Node, tasks: int, stack: AsyncExitStack) -> Read:
-    """Set up aiomcache, with a connection a task. It knows no deadlines."""
+async def set_up_aiomcache(node: Node, tasks: int, stack: AsyncExitStack) -> Read:
+    """Set up aiomcache with one connection per task. It has no timeout."""
     host, port = host_and_port(node)
     client = aiomcache.Client(host, port, pool_size=min(tasks, MOST_CONNECTIONS))
     stack.push_async_callback(client.close)
@@ -111,13 +111,13 @@ async def over_aiomcache(node: Node, tasks: int, stack: AsyncExitStack) -> Read:
     return read_each(client.get, RAW_KEYS, await client.get(RAW_KEYS[0]))
 
 
-async def over_emcache(node: Node, tasks: int, stack: AsyncExitStack) -> Read:
-    """Set up emcache with a connection a task, opened beforehand."""
+async def set_up_emcache(node: Node, tasks: int, stack: AsyncExitStack) -> Read:
+    """Set up emcache with one connection per task, opened in advance."""
     return await _emcache(node, min(tasks, MOST_CONNECTIONS), stack, autobatching=False)
 
 
-async def over_autobatching(node: Node, _tasks: int, stack: AsyncExitStack) -> Read:
-    """Set up emcache that joins the gets of one turn of the loop, 32 at most, into one command."""
+async def set_up_autobatching(node: Node, _tasks: int, stack: AsyncExitStack) -> Read:
+    """Set up emcache so that it joins the gets of one event loop iteration, at most 32, into one command."""
     return await _emcache(node, 2, stack, autobatching=True)
 
 
@@ -126,7 +126,7 @@ async def _emcache(node: Node, connections: int, stack: AsyncExitStack, *, autob
         [emcache.MemcachedHostAddress(*host_and_port(node))],
         max_connections=connections,
         min_connections=connections,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
         autobatching=autobatching,
     )
     stack.push_async_callback(client.close)
@@ -136,16 +136,16 @@ async def _emcache(node: Node, connections: int, stack: AsyncExitStack, *, autob
     return read_each(client.get, RAW_KEYS, None if item is None else item.value)
 
 
-async def over_memcache(node: Node, tasks: int, _stack: AsyncExitStack) -> Read:
-    """Set up aisk's memcache with a connection a task. It cannot be closed: its connections end with the loop."""
-    client = AsyncMemcache(host_and_port(node), pool_size=min(tasks, MOST_CONNECTIONS), pool_timeout=round(PATIENCE))
+async def set_up_memcache(node: Node, tasks: int, _stack: AsyncExitStack) -> Read:
+    """Set up aisk's memcache with one connection per task. It has no close; the event loop closes its connections."""
+    client = AsyncMemcache(host_and_port(node), pool_size=min(tasks, MOST_CONNECTIONS), pool_timeout=round(TIMEOUT))
     for key in KEYS:
         await client.set(key, VALUE)
     return read_each(client.get, KEYS, await client.get(KEYS[0]))
 
 
-async def over_bare_connection(node: Node, _tasks: int, stack: AsyncExitStack) -> Read:
-    """Set up a connection that does nothing but move bytes."""
+async def set_up_bare_connection(node: Node, _tasks: int, stack: AsyncExitStack) -> Read:
+    """Set up a connection that only moves bytes."""
     async with AsyncClient(AsyncPool(node, settings=SETTINGS), owns=True) as client:
         await client.set_many(dict.fromkeys(KEYS, VALUE))
     _, connection = await asyncio.get_running_loop().create_connection(BareConnection, *host_and_port(node))
@@ -156,12 +156,12 @@ async def over_bare_connection(node: Node, _tasks: int, stack: AsyncExitStack) -
 AUTOBATCHING: Final = "emcache, autobatching"
 
 ASYNC_SUBJECTS: Final = (
-    AsyncSubject("metacache, AsyncCluster", over_cluster),
-    AsyncSubject("metacache, AsyncPool", over_pool),
-    AsyncSubject("metacache, pool_size=1", over_one_connection),
-    AsyncSubject(AUTOBATCHING, over_autobatching),
-    AsyncSubject("emcache", over_emcache, is_pooled=True),
-    AsyncSubject("aiomcache", over_aiomcache, is_pooled=True),
-    AsyncSubject("memcache", over_memcache, is_pooled=True),
-    AsyncSubject("(nothing but bytes)", over_bare_connection),
+    AsyncSubject("metacache, AsyncCluster", set_up_cluster),
+    AsyncSubject("metacache, AsyncPool", set_up_pool),
+    AsyncSubject("metacache, pool_size=1", set_up_one_connection),
+    AsyncSubject(AUTOBATCHING, set_up_autobatching),
+    AsyncSubject("emcache", set_up_emcache, is_pooled=True),
+    AsyncSubject("aiomcache", set_up_aiomcache, is_pooled=True),
+    AsyncSubject("memcache", set_up_memcache, is_pooled=True),
+    AsyncSubject("(nothing but bytes)", set_up_bare_connection),
 )

@@ -1,6 +1,6 @@
-"""The least that can be called a multiplexing client, with asyncio's own futures: for scale beside real ones.
+"""A minimal multiplexing client with asyncio's futures, as a lower bound for the cost of real clients.
 
-It checks no key, sends no opaque, knows no deadline and no error, and takes a value that holds CRLF for two replies.
+It checks no key, sends no opaque, and has no timeout and no error handling. A value with CRLF looks like two replies.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["BareConnection"]
 
 @final
 class BareConnection(asyncio.Protocol):
-    """One connection, whose requests of one turn of the loop leave together."""
+    """One connection. It sends the requests of one event loop iteration together."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -25,11 +25,12 @@ class BareConnection(asyncio.Protocol):
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's are no subclass of asyncio's
+        """Store the transport."""
+        # cast: the transports of uvloop are not subclasses of asyncio.Transport.
+        self._transport = cast("asyncio.Transport", transport)
 
     def get(self, key: bytes) -> asyncio.Future[bytes | None]:
-        """Return the future value of *key*."""
+        """Return a future for the value of *key*."""
         if not self._requests:
             self._loop.call_soon(self._flush)
         future: asyncio.Future[bytes | None] = self._loop.create_future()
@@ -43,13 +44,13 @@ class BareConnection(asyncio.Protocol):
 
     @override
     def data_received(self, data: bytes) -> None:
-        """Give what came, in order, to those who wait."""
+        """Resolve the futures of the replies in *data*, in the order of the requests."""
         lines = (self._rest + data).split(b"\r\n")
         at = answered = 0
         while at < len(lines) - 1:
             is_value = lines[at].startswith(b"VA")
             if at + is_value >= len(lines) - 1:
-                break  # the value has not come yet
+                break  # the value has not arrived yet
             self._waiting[answered].set_result(lines[at + 1] if is_value else None)
             answered += 1
             at += 1 + is_value
@@ -57,5 +58,5 @@ class BareConnection(asyncio.Protocol):
         self._rest = b"\r\n".join(lines[at:])
 
     def close(self) -> None:
-        """Close it."""
+        """Close the connection."""
         self._transport.close()

@@ -1,6 +1,6 @@
-"""Many tasks that get, under asyncio and uvloop: gets a second and latencies of asyncio clients, paired in one run.
+"""Measure gets per second and latencies of asyncio clients with many tasks, under asyncio and uvloop.
 
-In each round every client is given the same time, one after the other; ratios are of the same round.
+In each round the clients run one after another for the same time. Ratios compare times of the same round.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ LOOPS: Final[dict[str, Callable[[], asyncio.AbstractEventLoop]]] = {
 }
 TASKS: Final = (1, 8, 64, 512)
 ROUNDS: Final = 10
-ROUND: Final = 0.2  # seconds, of each client
+ROUND: Final = 0.2  # seconds per client
 
 
 def main(*, loops: Sequence[str] = tuple(LOOPS), tasks: Sequence[int] = TASKS) -> None:
     """Print a table for each of *loops* and each number of *tasks*."""
-    print(f"Gets under an event loop: 100-byte values, {ROUNDS} rounds of {ROUND} s for each client, in turn")
-    print("Latencies in µs; how many times as many gets as another in the same round: median (middle half)\n")
+    print(f"Gets under an event loop: 100-byte values, {ROUNDS} rounds of {ROUND} s per client")
+    print("Latencies in µs. Ratio: gets of this client / gets of the other in the same round, median (quartiles)\n")
     with ExitStack() as stack:
         nodes = {subject.name: stack.enter_context(Memcached()).node for subject in ASYNC_SUBJECTS}
         for loop in loops:
@@ -46,13 +46,13 @@ def main(*, loops: Sequence[str] = tuple(LOOPS), tasks: Sequence[int] = TASKS) -
 
 
 async def _measure(nodes: dict[str, Node], tasks: int) -> tuple[dict[str, list[float]], Times]:
-    """Return, by subject, the latencies of all rounds, and the seconds a get round by round."""
+    """Return, by subject, all latencies, and the seconds per get of each round."""
     latencies: dict[str, list[float]] = {name: [] for name in nodes}
     times: dict[str, list[float]] = {name: [] for name in nodes}
     async with AsyncExitStack() as stack:
         reads = {each.name: await each.setup(nodes[each.name], tasks, stack) for each in ASYNC_SUBJECTS}
         for read in reads.values():
-            await _read(read, tasks, [])  # connections are dialled, bytecode is specialised
+            await _read(read, tasks, [])  # warm up: dial connections, specialise bytecode
         names = list(reads)
         for number in range(ROUNDS):
             first = number % len(names)
@@ -62,7 +62,7 @@ async def _measure(nodes: dict[str, Node], tasks: int) -> tuple[dict[str, list[f
 
 
 async def _read(read: Read, tasks: int, latencies: list[float]) -> float:
-    """Let *tasks* tasks read for a round; return the seconds a get."""
+    """Run *tasks* tasks for one round, and return the seconds per get."""
     gc.collect()
     before = len(latencies)
     began = perf_counter()
@@ -78,7 +78,7 @@ def _print(title: str, latencies: dict[str, list[float]], times: Times) -> None:
 
 def _row(subject: AsyncSubject, latencies: list[float], times: Times, best: str) -> list[str]:
     percentiles = quantiles(latencies, n=100)
-    # Turned round: the other's time by this one's is how many times as many gets this one does.
+    # The ratio of the times, inverted, is the ratio of the numbers of gets.
     ratios = [ratio(times, other, subject.name) for other in (best, AUTOBATCHING)]
     figures = (1 / median(times[subject.name]), percentiles[49] * 1e6, percentiles[98] * 1e6)
     return [subject.name, *(f"{figure:,.0f}" for figure in figures), *ratios]

@@ -1,4 +1,4 @@
-"""The program whose instructions are counted: one operation of one subject, so many times.
+"""The program that `instructions` runs under valgrind: repeat one operation of one subject.
 
 python -m benchmarks.counted SUBJECT OPERATION COUNT ADDRESS
 """

@@ -1,7 +1,7 @@
-"""Client instructions per operation, counted by valgrind: the slope between two operation counts cancels the start.
+"""Count the instructions of a client per operation, with valgrind.
 
-Time on a shared machine wavers by tens of per cent; this does not by one. The server runs outside valgrind and is not
-counted, nor is the kernel.
+The count is the difference between two runs with different numbers of operations, so start-up does not count. On a
+shared machine times vary by tens of per cent, and these counts by less than one. Server and kernel are not counted.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from metacache.testing import Memcached
 
 __all__ = ["count", "main"]
 
-# By number of keys: so many operations, and so many.
+# By number of keys per operation: the numbers of operations of the two runs.
 COUNTS: Final = {1: (200, 1200), 100: (10, 60)}
 
 VALGRIND: Final = ("valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null")
@@ -31,9 +31,10 @@ COLLECTED: Final = re.compile(r"Collected : (\d+)")
 def main() -> None:
     """Print the table of all subjects, with the budget where there is one."""
     if shutil.which("valgrind") is None:
-        sys.exit("benchmarks: no valgrind on PATH; install it (apt install valgrind)")
-    print(f"Instructions a key, client only (Python {sys.version.split()[0]}, 100-byte values, batches of 100)\n")
-    # Each has a server beside it. One that has to wait for a processor takes its connection for idle, and looks at it.
+        sys.exit("benchmarks: valgrind is not on PATH; install it (apt install valgrind)")
+    print(f"Instructions per key, client only (Python {sys.version.split()[0]}, 100-byte values, batches of 100)\n")
+    # Half of the processors: each client needs one for its server. A client that waits for a processor would see its
+    # connection as idle and check it, which costs instructions.
     with ThreadPoolExecutor(max((os.cpu_count() or 1) // 2, 1)) as threads:
         pairs = [(subject.name, name) for subject in SUBJECTS for name in _offered(subject)]
         measured = {pair: threads.submit(count, *pair) for pair in pairs}
@@ -48,36 +49,36 @@ def _offered(subject: Subject) -> list[str]:
 
 
 def count(subject: str, operation: str) -> float:
-    """Return the instructions that *subject* spends a key of *operation*."""
+    """Return the instructions of *subject* per key of *operation*."""
     keys = OPERATIONS[operation]
     few, many = COUNTS[keys]
     with Memcached() as server:
         address = str(server.node)
-        # The first run writes the bytecode of what is imported, which must not be counted in one of the two.
+        # Run once without valgrind to write the .pyc files, which must not count in only one of the two runs.
         _run((), subject, operation, few, address)
         spent = _collect(subject, operation, many, address) - _collect(subject, operation, few, address)
     return spent / (many - few) / keys
 
 
 def _collect(subject: str, operation: str, times: int, address: str) -> int:
-    told = _run(VALGRIND, subject, operation, times, address)
-    found = COLLECTED.search(told)
+    output = _run(VALGRIND, subject, operation, times, address)
+    found = COLLECTED.search(output)
     if found is None:
-        raise RuntimeError(f"valgrind told no count: {told[-2000:]}")
+        raise RuntimeError(f"valgrind printed no count: {output[-2000:]}")
     return int(found[1])
 
 
 def _run(before: tuple[str, ...], subject: str, operation: str, times: int, address: str) -> str:
-    """Run the program and return what it wrote to stderr."""
+    """Run the program and return its stderr."""
     done = subprocess.run(
         [*before, sys.executable, "-m", "benchmarks.counted", subject, operation, str(times), address],
-        env={**os.environ, "PYTHONHASHSEED": "0"},  # the order of sets, and with it the count, is always the same
+        env={**os.environ, "PYTHONHASHSEED": "0"},  # fixes the order of sets, and so the count
         capture_output=True,
         text=True,
         check=False,
     )
     if done.returncode != 0:
-        raise RuntimeError(f"{subject}, {operation}: ended with {done.returncode}: {done.stderr[-2000:]}")
+        raise RuntimeError(f"{subject}, {operation}: exit code {done.returncode}: {done.stderr[-2000:]}")
     return done.stderr
 
 

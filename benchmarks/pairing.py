@@ -1,6 +1,7 @@
-"""Wall-clock times of several subjects, in turn, in one run: what disturbs one round disturbs all subjects in it.
+"""Measure wall-clock times of several subjects in rounds.
 
-So only ratios within a round are compared, and their median told.
+A disturbance of the machine affects all subjects of a round. So compare only times of one round, and report the median
+of these ratios.
 """
 
 from __future__ import annotations
@@ -14,18 +15,18 @@ from typing import TypeAlias
 __all__ = ["Times", "ratio", "take_times"]
 
 Times: TypeAlias = Mapping[str, Sequence[float]]
-"""Seconds an operation, by subject, round by round."""
+"""Seconds per operation, by subject, one for each round."""
 
 
 def take_times(subjects: Mapping[str, Callable[[int], None]], *, rounds: int, count: int) -> Times:
-    """Return the times of *rounds* rounds, in each of which every subject repeats its operation *count* times.
+    """Return the times of *rounds* rounds. In a round every subject repeats its operation *count* times.
 
-    They take turns to begin.
+    Each round begins with another subject.
     """
     times: dict[str, list[float]] = {name: [] for name in subjects}
     names = list(subjects)
     for repeat in subjects.values():
-        _time(repeat, count)  # connections are dialled, bytecode is specialised
+        _time(repeat, count)  # warm up: dial connections, specialise bytecode
     for number in range(rounds):
         first = number % len(names)
         for name in names[first:] + names[:first]:
@@ -41,7 +42,7 @@ def _time(repeat: Callable[[int], None], count: int) -> float:
 
 
 def ratio(times: Times, name: str, other: str) -> str:
-    """Return, as text, the median of *name*'s time by *other*'s in the same round, and the middle half of these."""
+    """Return the median, and the quartiles, of the time of *name* divided by the time of *other*, as text."""
     ratios = [mine / its for mine, its in zip(times[name], times[other], strict=True)]
     low, _, high = quantiles(ratios, n=4)
     return f"{median(ratios):.2f} ({low:.2f}-{high:.2f})"

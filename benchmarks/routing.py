@@ -1,6 +1,6 @@
-"""What it costs to find a key's node: RendezvousRouter beside pymemcache's RendezvousHash, in turn, in one run.
+"""Measure the cost of routing: RendezvousRouter against pymemcache's RendezvousHash, in one run.
 
-pymemcache's knows no weights; it stands beside the weighted runs as well, with the same nodes.
+RendezvousHash has no weights. In the weighted runs it has the same nodes without weights.
 """
 
 from __future__ import annotations
@@ -21,13 +21,11 @@ __all__ = ["print_routing", "time_routing"]
 NODES: Final = (3, 10, 30)
 WEIGHTS: Final[Mapping[str, tuple[float, ...]]] = {"equal": (1.0,), "3 weights": (1.0, 2.0, 4.0)}
 KEYS: Final = [f"user:{number}:profile" for number in range(200)]
-RAW_KEYS: Final = [
-    key.encode() for key in KEYS
-]  # the form in which each is asked: keys are encoded once, before routing
+RAW_KEYS: Final = [key.encode() for key in KEYS]  # metacache encodes a key once, before routing
 
 
 def time_routing(count: int, weights: tuple[float, ...], *, rounds: int = 15) -> Times:
-    """Return seconds for all of KEYS, by subject, over *count* nodes that bear *weights* in turn."""
+    """Return the seconds for all of KEYS, by subject, over *count* nodes with *weights* in turn."""
     nodes = [Node(f"10.0.0.{number}:11211", weight=weights[number % len(weights)]) for number in range(count)]
     router, theirs = RendezvousRouter(nodes), RendezvousHash([node.name for node in nodes])
 
@@ -52,7 +50,7 @@ def _repeat(run: Callable[[], object]) -> Callable[[int], None]:
 
 
 def print_routing() -> None:
-    """Print µs a key and the ratio to pymemcache's time, at each number of nodes."""
+    """Print the µs per key, and the ratio to the time of pymemcache, for each number of nodes."""
     rows: list[list[str]] = []
     for count in NODES:
         for kind, weights in WEIGHTS.items():
@@ -60,7 +58,7 @@ def print_routing() -> None:
             figures = [f"{median(times[name]) / len(KEYS) * 1e6:.2f}" for name in ("pick", "split", "pymemcache")]
             ratios = [ratio(times, name, "pymemcache") for name in ("pick", "split")]
             rows.append([f"{count} nodes, {kind}", *figures, *ratios])
-    print("Routing: µs a key, and the ratio to pymemcache's (median, middle half)")
+    print("Routing: µs per key, and the ratio to the time of pymemcache (median, quartiles)")
     print_table(["", "pick", "split", "pymemcache", "pick : theirs", "split : theirs"], rows)
 
 

@@ -1,6 +1,6 @@
-"""What is measured: clients, a row each, that do the same four operations on one memcached.
+"""The blocking clients that are measured. Each does the same four operations on one memcached.
 
-A further subject is a function and a row in SUBJECTS; how it is measured is told elsewhere.
+To add a client, write a set-up function and add a row to SUBJECTS.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from metacache.nodes import TcpAddress
 __all__ = [
     "BATCH",
     "OPERATIONS",
-    "PATIENCE",
     "SUBJECTS",
+    "TIMEOUT",
     "VALUE_SIZE",
     "Repeat",
     "Setup",
     "Subject",
     "host_and_port",
+    "repeat_one",
+    "repeat_two",
     "subject",
-    "with_one",
-    "with_two",
 ]
 
 A = TypeVar("A")
@@ -38,16 +38,16 @@ B = TypeVar("B")
 BATCH: Final = 100  # keys of a get_many and a set_many
 VALUE_SIZE: Final = 100  # bytes
 
-# The operations, and the number of keys of each.
+# The number of keys of each operation.
 OPERATIONS: Final[dict[str, int]] = {"get": 1, "set": 1, "get_many": BATCH, "set_many": BATCH}
 
 Repeat: TypeAlias = Callable[[int], None]
-"""Does one operation so many times."""
+"""Does one operation the given number of times."""
 
 Setup: TypeAlias = Callable[[Node, ExitStack], Mapping[str, Repeat]]
-"""Connects to the node, stores what will be read, and returns the operations; the stack closes what was opened.
+"""Connects to the node, stores the values, and returns the operations by name. The stack closes the client.
 
-The node is its own: clients do not read one another's flags.
+Each client has a node of its own, because clients do not understand one another's flags.
 """
 
 VALUES: Final = {f"benchmark:{number}": b"%d" % number * VALUE_SIZE for number in range(BATCH)}
@@ -56,17 +56,17 @@ KEYS: Final = list(VALUES)
 KEY: Final = KEYS[BATCH // 2]
 VALUE: Final = VALUES[KEY]
 
-# No deadline may end a measurement: under valgrind, and on a busy machine, everything is fifty times slower.
-PATIENCE: Final = 60.0  # seconds
+# No timeout may end a measurement. Under valgrind, and on a busy machine, everything is fifty times slower.
+TIMEOUT: Final = 60.0  # seconds
 
 
 @final
 @attrs.frozen
 class Subject:
-    """One client: its name, its setup, and what it may cost, where promised.
+    """One client: its name, its set-up function, and its budget if it has one.
 
-    ``budget``: instructions a key, by operation. ``above``: the name of another, and by how many instructions an
-    operation may cost more than with that.
+    ``budget``: instructions per key, by operation. ``above``: the name of another subject, and the number of
+    instructions by which an operation may exceed the cost of that subject.
     """
 
     name: str
@@ -75,12 +75,12 @@ class Subject:
     above: tuple[str, int] | None = None
 
 
-# Each client is called from a Python loop, as its users would: partial() and map() would add a C call, and only to the
-# clients in Python.
+# Each client is called from a Python loop, as users do. partial() and map() would add a C call, and only to the clients
+# in Python.
 
 
-def with_one(run: Callable[[A], object], argument: A) -> Repeat:
-    """Return the calling of *run* with *argument*, so many times."""
+def repeat_one(run: Callable[[A], object], argument: A) -> Repeat:
+    """Return a function that calls *run* with *argument* the given number of times."""
 
     def repeat(times: int) -> None:
         for _ in range(times):
@@ -89,8 +89,8 @@ def with_one(run: Callable[[A], object], argument: A) -> Repeat:
     return repeat
 
 
-def with_two(run: Callable[[A, B], object], first: A, second: B) -> Repeat:
-    """Return the calling of *run* with *first* and *second*, so many times."""
+def repeat_two(run: Callable[[A, B], object], first: A, second: B) -> Repeat:
+    """Return a function that calls *run* with *first* and *second* the given number of times."""
 
     def repeat(times: int) -> None:
         for _ in range(times):
@@ -99,62 +99,61 @@ def with_two(run: Callable[[A, B], object], first: A, second: B) -> Repeat:
     return repeat
 
 
-def over_connection(node: Node, stack: ExitStack) -> Mapping[str, Repeat]:
+def _four_operations(
+    get: Callable[[str], object],
+    set_: Callable[[str, bytes], object],
+    get_many: Callable[[list[str]], object],
+    set_many: Callable[[dict[str, bytes]], object],
+) -> Mapping[str, Repeat]:
+    return {
+        "get": repeat_one(get, KEY),
+        "set": repeat_two(set_, KEY, VALUE),
+        "get_many": repeat_one(get_many, KEYS),
+        "set_many": repeat_one(set_many, VALUES),
+    }
+
+
+def set_up_connection(node: Node, stack: ExitStack) -> Mapping[str, Repeat]:
     """Set up a ``Client[bytes]`` over a Connection."""
-    return _metacache(stack.enter_context(Connection(node, settings=Settings(timeout=PATIENCE))), stack)
+    return _metacache(stack.enter_context(Connection(node, settings=Settings(timeout=TIMEOUT))), stack)
 
 
-def over_pool(node: Node, stack: ExitStack) -> Mapping[str, Repeat]:
+def set_up_pool(node: Node, stack: ExitStack) -> Mapping[str, Repeat]:
     """Set up a ``Client[bytes]`` over a Pool."""
-    return _metacache(stack.enter_context(Pool(node, settings=Settings(timeout=PATIENCE))), stack)
+    return _metacache(stack.enter_context(Pool(node, settings=Settings(timeout=TIMEOUT))), stack)
 
 
-def over_cluster(node: Node, stack: ExitStack) -> Mapping[str, Repeat]:
-    """Set up a ``Client[bytes]`` over a Cluster of one node: all that stands between a caller and a socket."""
-    return _metacache(stack.enter_context(Cluster([node], settings=Settings(timeout=PATIENCE))), stack)
+def set_up_cluster(node: Node, stack: ExitStack) -> Mapping[str, Repeat]:
+    """Set up a ``Client[bytes]`` over a Cluster of one node, as `connect` does."""
+    return _metacache(stack.enter_context(Cluster([node], settings=Settings(timeout=TIMEOUT))), stack)
 
 
 def _metacache(transport: Transport, stack: ExitStack) -> Mapping[str, Repeat]:
     client = stack.enter_context(Client(transport))
     client.set_many(VALUES)
-    return {
-        "get": with_one(client.get, KEY),
-        "set": with_two(client.set, KEY, VALUE),
-        "get_many": with_one(client.get_many, KEYS),
-        "set_many": with_one(client.set_many, VALUES),
-    }
+    return _four_operations(client.get, client.set, client.get_many, client.set_many)
 
 
-def over_pymemcache(node: Node, stack: ExitStack) -> Mapping[str, Repeat]:
-    """Set up pymemcache's plain client; it waits for the reply to a store, as the others do (its default is not to)."""
+def set_up_pymemcache(node: Node, stack: ExitStack) -> Mapping[str, Repeat]:
+    """Set up pymemcache's plain client, which here waits for the reply to a set, as the other clients do."""
     client = pymemcache.Client(host_and_port(node), no_delay=True, default_noreply=False)
     stack.callback(client.close)
     client.set_many(VALUES)
-    return {
-        "get": with_one(client.get, KEY),
-        "set": with_two(client.set, KEY, VALUE),
-        "get_many": with_one(client.get_many, KEYS),
-        "set_many": with_one(client.set_many, VALUES),
-    }
+    return _four_operations(client.get, client.set, client.get_many, client.set_many)
 
 
-def over_pylibmc(node: Node, stack: ExitStack) -> Mapping[str, Repeat]:
-    """Set up pylibmc, which is libmemcached in C."""
+def set_up_pylibmc(node: Node, stack: ExitStack) -> Mapping[str, Repeat]:
+    """Set up pylibmc, which wraps libmemcached, a client in C."""
     host, port = host_and_port(node)
     client = pylibmc.Client([f"{host}:{port}"], behaviors={"tcp_nodelay": True})
     stack.callback(client.disconnect_all)
     client.set_multi(VALUES)
-    return {
-        "get": with_one(client.get, KEY),
-        "set": with_two(client.set, KEY, VALUE),
-        "get_many": with_one(client.get_multi, KEYS),
-        "set_many": with_one(client.set_multi, VALUES),
-    }
+    return _four_operations(client.get, client.set, client.get_multi, client.set_multi)
 
 
-def over_socket(node: Node, stack: ExitStack) -> Mapping[str, Repeat]:
-    """Set up the floor of all that is written in Python: one sendall and one recv of bytes that lie ready."""
-    sock = stack.enter_context(socket.create_connection(host_and_port(node), PATIENCE))
+def set_up_socket(node: Node, stack: ExitStack) -> Mapping[str, Repeat]:
+    """Set up the lower bound for a client in Python: one sendall and one recv of prepared bytes."""
+    sock = stack.enter_context(socket.create_connection(host_and_port(node), TIMEOUT))
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     key = KEY.encode()
     get, set_ = b"mg %b v f O1\r\n" % key, b"ms %b %d F1 O1\r\n%b\r\n" % (key, len(VALUE), VALUE)
@@ -172,7 +171,7 @@ def over_socket(node: Node, stack: ExitStack) -> Mapping[str, Repeat]:
 
 
 def host_and_port(node: Node) -> tuple[str, int]:
-    """Return the address of *node* as other clients take it."""
+    """Return the address of *node* in the form that other clients need."""
     assert isinstance(node.address, TcpAddress)
     return node.address.host, node.address.port
 
@@ -182,14 +181,14 @@ CONNECTION: Final = "metacache, Connection"
 SUBJECTS: Final = (
     Subject(
         CONNECTION,
-        over_connection,
+        set_up_connection,
         {"get": 20_000, "set": 16_500, "get_many": 9_000, "set_many": 7_000},
     ),
-    Subject("metacache, Pool", over_pool, above=(CONNECTION, 3_000)),
-    Subject("metacache, Cluster", over_cluster, {"get": 26_000, "set": 22_000}),
-    Subject("pymemcache", over_pymemcache),
-    Subject("pylibmc", over_pylibmc),
-    Subject("sendall + recv", over_socket),
+    Subject("metacache, Pool", set_up_pool, above=(CONNECTION, 3_000)),
+    Subject("metacache, Cluster", set_up_cluster, {"get": 26_000, "set": 22_000}),
+    Subject("pymemcache", set_up_pymemcache),
+    Subject("pylibmc", set_up_pylibmc),
+    Subject("sendall + recv", set_up_socket),
 )
 
 

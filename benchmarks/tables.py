@@ -1,4 +1,4 @@
-"""Tables as text: names to the left, figures to the right."""
+"""Print tables as text: names aligned left, figures aligned right."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["print_table"]
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print *rows* under *header*; the first column is names, the others figures."""
+    """Print *rows* under *header*. The first column has names, the others have figures."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     for row in (header, ["-" * width for width in widths], *rows):
         name, *figures = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))

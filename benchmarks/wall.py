@@ -1,4 +1,4 @@
-"""Wall-clock time of every subject beside pymemcache and pylibmc, paired in one run."""
+"""Measure the wall-clock time of every subject against pymemcache and pylibmc, in one run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BESIDE: Final = ("pymemcache", "pylibmc")
 
 def main() -> None:
     """Print a table for each operation."""
-    print(f"Time, and its ratio to other clients' in the same round: median of {ROUNDS} rounds (middle half)\n")
+    print(f"Time, and its ratio to other clients in the same round: median of {ROUNDS} rounds (quartiles)\n")
     with ExitStack() as stack:
         nodes = {subject.name: stack.enter_context(Memcached()).node for subject in SUBJECTS}
         setups = {subject.name: subject.setup(nodes[subject.name], stack) for subject in SUBJECTS}

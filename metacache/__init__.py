@@ -1,4 +1,4 @@
-"""metacache: a strictly typed client for memcached's meta commands. This file is the shop window and nothing else."""
+"""metacache: a strictly typed client for memcached's meta commands. It has the public names and the version."""
 
 from metacache.client.aio import AsyncClient
 from metacache.client.blocking import Client

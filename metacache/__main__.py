@@ -1,4 +1,4 @@
-"""The command line: `python -m metacache demo` and `python -m metacache version`. Parses arguments and nothing else."""
+"""The command line: `python -m metacache demo` and `python -m metacache version`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from metacache.testing import demo
 
 
 def main() -> int:
-    """Run the command that the arguments name; return the exit status."""
+    """Run the command that the arguments name; return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m metacache", description="metacache, a typed memcached client.")
     commands = parser.add_subparsers(dest="command", metavar="command", required=True)
-    for name, (_, told) in COMMANDS.items():
-        commands.add_parser(name, help=told, description=told)
+    for name, (_, description) in COMMANDS.items():
+        commands.add_parser(name, help=description, description=description)
     run, _ = COMMANDS[parser.parse_args().command]
     return run()
 

@@ -1,10 +1,13 @@
-"""`connect` and `connect_async`: from a URL to a client. Builds clusters and clients; moves no byte."""
+"""`connect` and `connect_async`: make a client from a URL, with its serializer and its cluster.
+
+Opens no connection to a node. For a URL with a source of nodes, `connect` polls the source once.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final, TypeVar, overload
+from typing import Final, TypeVar, overload
 
 from typing_extensions import TypeForm, Unpack
 
@@ -14,8 +17,8 @@ from metacache.cluster.aio import AsyncCluster
 from metacache.cluster.blocking import Cluster
 from metacache.cluster.per_loop import PerLoop
 from metacache.discovery import load_node_source
-from metacache.discovery.aio_watch import AsyncWatch, poll
-from metacache.discovery.follower import ask, known_nodes
+from metacache.discovery.aio_watch import AsyncWatch, find_nodes
+from metacache.discovery.follower import poll_source, usable_nodes
 from metacache.discovery.sources import NodeSource
 from metacache.discovery.watch import Watch
 from metacache.errors import InvalidTypeError
@@ -28,12 +31,12 @@ from metacache.serializers.interfaces import Serializer
 from metacache.serializers.names import type_name
 from metacache.serializers.suggestions import suggestion
 from metacache.settings import Settings
-from metacache.urls import SourceOfNodes, parse_url
+from metacache.urls import SourceLocation, parse_url
 
 __all__ = ["connect", "connect_async", "open_async_cluster", "open_cluster", "serializer_for"]
 
 T = TypeVar("T")
-Builtin = TypeVar("Builtin", bytes, str, int)  # the types that need no serializer
+Builtin = TypeVar("Builtin", bytes, str, int)  # the types with a built-in serializer
 
 
 @overload
@@ -67,27 +70,36 @@ def connect(
     settings: Settings | None = None,
     **options: Unpack[ClientOptions],
 ) -> Client[T]: ...
-def connect(
+def connect(  # pyright: ignore[reportInconsistentOverload]  # pyright does not solve T for a TypeForm
     url: str,
-    type_: Any = bytes,  # Any: a type expression; the overloads say which
+    type_: TypeForm[T] = bytes,  # type: ignore[assignment]  # T is bytes if it is left out
     *,
-    serializer: str | Serializer[Any] | None = None,  # Any: as above
+    serializer: str | Serializer[T] | None = None,
     settings: Settings | None = None,
     **options: Unpack[ClientOptions],
-) -> Client[Any]:
-    """Return a client for the servers that *url* names, storing values of *type_*. It dials when first used.
+) -> Client[T]:
+    """Return a `Client` that stores values of *type_* on the servers of *url*. Its first operation opens a connection.
+
+    The result is a ``Client[bytes]`` by default, and a ``Client[T]`` for a *type_* T.
 
         memcached://[user:password@]host[:port][,host[:port]…]/?weights=2,1&timeout=0.25&pool_size=8
         memcacheds://…   memcached+unix:///path   memcached+dns://name:port   memcached+elasticache://host:port
 
-    *serializer*: the name of an installed serializer (`available_serializers`) or a Serializer; left out for bytes, str
-    and int. *settings*: what the URL does not say. *options*: see `ClientOptions`. The client owns its cluster:
-    close it, or use it in a ``with``.
+    Args:
+        url: one of the forms above. A source of nodes (dns, elasticache) is polled before the function returns.
+        type_: the type of the values: a class, or another type expression, such as ``list[User] | None``.
+        serializer: a Serializer, or the name of an installed one (`available_serializers`). Leave it out for bytes, str
+            and int.
+        settings: the settings that the URL does not set. The URL has priority.
+        options: see `ClientOptions`.
 
-    Raises InvalidArgumentError naming the part of the URL that is wrong (never a credential), SerializerNotFound.
+    The client owns its cluster: call ``close()``, or use the client in a ``with`` statement.
+
+    Raises InvalidArgumentError that names the invalid part of the URL (never a credential), SerializerNotFound; for a
+    source of nodes, ConnectError and other errors of the source.
     """
     chosen = serializer_for(type_, serializer)
-    options_of(options)  # before anything is opened
+    options_of(options)  # checks the options before anything is opened
     return Client(open_cluster(url, settings or Settings()), chosen, owns=True, **options)
 
 
@@ -122,76 +134,88 @@ def connect_async(
     settings: Settings | None = None,
     **options: Unpack[ClientOptions],
 ) -> AsyncClient[T]: ...
-def connect_async(
+def connect_async(  # pyright: ignore[reportInconsistentOverload]  # as above
     url: str,
-    type_: Any = bytes,  # Any: a type expression; the overloads say which
+    type_: TypeForm[T] = bytes,  # type: ignore[assignment]  # T is bytes if it is left out
     *,
-    serializer: str | Serializer[Any] | None = None,  # Any: as above
+    serializer: str | Serializer[T] | None = None,
     settings: Settings | None = None,
     **options: Unpack[ClientOptions],
-) -> AsyncClient[Any]:
-    """Return an asyncio client for the servers that *url* names, storing values of *type_*. It dials when first used.
+) -> AsyncClient[T]:
+    """Return an `AsyncClient` that stores values of *type_* on the servers of *url*. Its first operation connects.
+
+    The result is an ``AsyncClient[bytes]`` by default, and an ``AsyncClient[T]`` for a *type_* T. It works in every
+    event loop: each loop has its own connections.
 
         memcached://[user:password@]host[:port][,host[:port]…]/?weights=2,1&timeout=0.25&pool_size=8
         memcacheds://…   memcached+unix:///path   memcached+dns://name:port   memcached+elasticache://host:port
 
-    *serializer*: the name of an installed serializer (`available_serializers`) or a Serializer; left out for bytes, str
-    and int. *settings*: what the URL does not say. *options*: see `ClientOptions`. The client owns its cluster:
-    close it, or use it in an ``async with``.
+    Args:
+        url: one of the forms above. A source of nodes (dns, elasticache) is polled by the first operation.
+        type_: the type of the values: a class, or another type expression, such as ``list[User] | None``.
+        serializer: a Serializer, or the name of an installed one (`available_serializers`). Leave it out for bytes, str
+            and int.
+        settings: the settings that the URL does not set. The URL has priority.
+        options: see `ClientOptions`.
 
-    Raises InvalidArgumentError naming the part of the URL that is wrong (never a credential), SerializerNotFound.
+    The client owns its clusters: call ``aclose()``, or use the client in an ``async with`` statement.
+
+    Raises InvalidArgumentError that names the invalid part of the URL (never a credential), SerializerNotFound.
     """
     chosen = serializer_for(type_, serializer)
-    options_of(options)  # before anything is opened
+    options_of(options)  # checks the options before anything is opened
     where, make, complete = _async_clusters(url, settings or Settings())
     owner = f"<AsyncClient prefix={options.get('prefix', '')!r} on {where}>"
     transport = PerLoop(make, name=where, owner=owner, timeout=complete.timeout)
     return AsyncClient(transport, chosen, owns=True, **options)
 
 
-# type and not isinstance: a subclass of int or str needs a serializer that makes it again.
+# Compared by identity: a built-in serializer would return an int or str instead of an instance of a subclass.
 _BUILTIN: Final = ((bytes, BytesSerializer), (str, StrSerializer), (int, IntSerializer))
 
 
-def serializer_for(type_: Any, serializer: str | Serializer[Any] | None) -> Serializer[Any]:  # Any: as in connect
-    """Return *serializer*, the installed one of that name, or the built-in one of *type_*. Raises InvalidTypeError."""
+def serializer_for(type_: TypeForm[T], serializer: str | Serializer[T] | None) -> Serializer[T]:
+    """Return *serializer*, the installed serializer of that name, or the built-in serializer of *type_*.
+
+    Raises InvalidTypeError if *serializer* is None and *type_* has no built-in one, SerializerNotFound for a name.
+    """
     if isinstance(serializer, str):
         return load_serializer(serializer, type_)
     if serializer is not None:
         return serializer
     for class_, builtin in _BUILTIN:
         if type_ is class_:
-            return builtin()
+            return builtin()  # type: ignore[return-value]  # pyright: ignore[reportReturnType]  # T is class_
     check_type(type_)
     raise InvalidTypeError(f"values of {type_name(type_)} need a serializer: {suggestion(type_)}")
 
 
 def open_cluster(url: str, settings: Settings) -> Cluster:
-    """Return the cluster of the nodes that *url* names; for a source of nodes, watched until the cluster is closed."""
+    """Return a cluster of the nodes of *url*. With a node source, it follows the source until its close."""
     place, complete = parse_url(url, settings)
-    if not isinstance(place, SourceOfNodes):
+    if not isinstance(place, SourceLocation):
         return Cluster(place, settings=complete)
     source = load_node_source(place.name)(place.host, place.port, settings=complete)
-    first = known_nodes(source, ask(source))
+    first = usable_nodes(source, poll_source(source))
     cluster = Cluster(first, settings=complete)
     cluster.attach(Watch(source, cluster.set_nodes, settings=complete, first=first))
     return cluster
 
 
 def open_async_cluster(url: str, settings: Settings) -> AsyncCluster:
-    """Return the asyncio cluster of the nodes that *url* names; a source of nodes is first asked when it is used."""
+    """Return an asyncio cluster of the nodes of *url*. With a node source, the first operation polls it."""
     _, make, _ = _async_clusters(url, settings)
     return make()
 
 
 def _async_clusters(url: str, settings: Settings) -> tuple[str, Callable[[], AsyncCluster], Settings]:
-    """Return where *url* leads, without credentials, a maker of clusters of its nodes, and the complete settings."""
+    """Return the location of *url* without credentials, a function that makes a cluster, and the complete settings."""
     place, complete = parse_url(url, settings)
-    if not isinstance(place, SourceOfNodes):
+    if not isinstance(place, SourceLocation):
         nodes = tuple(place)
         return ", ".join(node.name for node in nodes), partial(AsyncCluster, nodes, settings=complete), complete
     open_source = partial(load_node_source(place.name), place.host, place.port, settings=complete)
-    open_source()  # a source that is not possible is an error here, and not when it is used
+    open_source()  # raises for an invalid source now instead of at the first use
     return f"{place.name}://{place.host}:{place.port}", partial(_watching_cluster, open_source, complete), complete
 
 
@@ -199,7 +223,7 @@ def _watching_cluster(open_source: Callable[[], NodeSource], settings: Settings)
     source = open_source()
 
     async def find(cluster: AsyncCluster) -> Sequence[Node]:
-        first = await poll(source)
+        first = await find_nodes(source)
         cluster.attach(AsyncWatch(source, cluster.set_nodes, settings=settings, first=first))
         return first
 

@@ -1,4 +1,4 @@
-"""Refuses copies and pickles of objects that own connections, with one clear error. Does not know their classes."""
+"""Refuses copies and pickles of objects that own connections, with one error for all classes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,6 @@ def refuse_copy(self: object, _: SupportsIndex, /) -> NoReturn:
     """
     name = type(self).__name__
     raise InvalidTypeError(
-        f"a {name} cannot be copied or pickled, because it owns connections or finds them, with their credentials; "
-        "threads may share a client, and each process makes its own from the URL: connect(url), Cluster.from_url(url)"
+        f"a {name} cannot be copied or pickled, because it holds connections or credentials; threads may share a "
+        "client, and each process makes its own with connect(url) or Cluster.from_url(url)"
     )

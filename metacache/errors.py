@@ -1,7 +1,7 @@
-"""Every error metacache raises: one tree, each naming node, operation and key.
+"""The errors that metacache raises: one class tree; each error names its node, operation and key.
 
-Knows nothing of sockets, protocol or serializers. Never holds a value, a credential, or the bytes of a reply
-that may be a value.
+A message contains no credential, no value, and no bytes of a reply that may be a value. Of the attributes, only
+`BatchError.results` holds values.
 """
 
 from __future__ import annotations
@@ -40,20 +40,20 @@ __all__ = [
 
 _K = TypeVar("_K", bound=str | bytes)
 
-# A key in a message is cut after this many characters; the attribute keeps the whole of it.
-_KEY_SHOWN = 80
+# A message shows at most this many characters of a key. The attribute has the whole key.
+_KEY_LIMIT = 80
 
 
 class MetacacheError(Exception):
-    """The root of every error raised here.
+    """The base class of all errors of metacache.
 
     Attributes:
-        node: name of the server the operation went to (``host:port``), None when none was involved.
-        operation: the verb that was called (``"get"``), None outside a verb.
-        key: the key as the caller gave it, without prefix; None when no single key is meant.
-        maybe_applied: True when a write was sent and its outcome is unknown: the server may have applied it.
+        node: the name of the server (``host:port``); None if no server was involved.
+        operation: the method that was called (``"get"``); None if no method was called.
+        key: the key as the caller gave it, without prefix; None if the error is not about one key.
+        maybe_applied: True if a write was sent and its result is unknown: the server may have applied it.
 
-    Survives ``pickle`` and ``copy``; ``__cause__`` is not carried along.
+    An error can be pickled and copied; a copy has no ``__cause__``.
     """
 
     def __init__(
@@ -74,41 +74,41 @@ class MetacacheError(Exception):
 
     @override
     def __str__(self) -> str:
-        return f"{_said(self)} (the write may have been applied)" if self.maybe_applied else _said(self)
+        return f"{_text(self)} (the write may have been applied)" if self.maybe_applied else _text(self)
 
     def locate(self, *, node: str | None = None, operation: str | None = None, key: str | bytes | None = None) -> Self:
-        """Fill in what is not known yet of node, operation and key; return self."""
+        """Set those of node, operation and key that are still None; return the error itself."""
         self.node = self.node if self.node is not None else node
         self.operation = self.operation if self.operation is not None else operation
         self.key = self.key if self.key is not None else key
         return self
 
 
-def _said(error: MetacacheError) -> str:
-    """Return the text of *error* but for its note about a write, which stands once, at the end of a whole message."""
-    what = error.operation or ""
+def _text(error: MetacacheError) -> str:
+    """Return the text of *error* without the note on ``maybe_applied``, which stands once at the end of a message."""
+    context = error.operation or ""
     if error.key is not None:
-        what = f"{what} {_shown(error.key)}".lstrip()
+        context = f"{context} {_key_text(error.key)}".lstrip()
     if error.node is not None:
-        what = f"{what} on {error.node}" if what else error.node
-    return f"{what}: {error.message}" if what else error.message
+        context = f"{context} on {error.node}" if context else error.node
+    return f"{context}: {error.message}" if context else error.message
 
 
-def _shown(key: str | bytes) -> str:
-    return repr(key) if len(key) <= _KEY_SHOWN else f"{key[:_KEY_SHOWN]!r}… ({len(key)} long)"
+def _key_text(key: str | bytes) -> str:
+    return repr(key) if len(key) <= _KEY_LIMIT else f"{key[:_KEY_LIMIT]!r}… ({len(key)} long)"
 
 
 class InvalidKeyError(MetacacheError, ValueError):
-    """The key cannot travel: empty, too long for the wire, or not encodable. Nothing was sent."""
+    """The key is empty, too long for the protocol, or cannot be encoded. Nothing was sent."""
 
 
 @final
 class InvalidKeyTypeError(InvalidKeyError, TypeError):
-    """The key is neither str nor bytes. Nothing was sent."""
+    """The key is not a str or bytes. Nothing was sent."""
 
 
 class InvalidArgumentError(MetacacheError, ValueError):
-    """An argument other than the key is out of its range. Nothing was sent."""
+    """An argument other than the key has an invalid value. Nothing was sent."""
 
 
 @final
@@ -118,65 +118,65 @@ class InvalidTypeError(InvalidArgumentError, TypeError):
 
 @final
 class ValueTooLargeError(MetacacheError):
-    """The encoded value is larger than ``Settings.max_value_size`` or the protocol allows. Nothing was sent."""
+    """The encoded value is larger than ``Settings.max_value_size`` or the protocol allows. It was not sent."""
 
 
 @final
 class ConflictError(MetacacheError):
-    """`update`, `append` or `prepend` lost its race in every attempt. The item holds another writer's value."""
+    """`update`, `append` or `prepend`: another writer was first in every attempt. The item has that writer's value."""
 
 
 class SerializationError(MetacacheError):
-    """The value could not be turned into bytes. Nothing was sent."""
+    """The value could not be encoded. It was not sent."""
 
 
 @final
 class DecodeError(SerializationError):
-    """The stored bytes are not a value of the client's type (only with ``on_undecodable="raise"``).
+    """The stored bytes could not be decoded to the client's type (only with ``on_undecodable="raise"``).
 
-    The connection is untouched: the fault lies above the wire.
+    The connection stays open.
     """
 
 
 class SerializerNotFound(MetacacheError, LookupError):
-    """No serializer plugin of that name can be used; the message says what to install."""
+    """There is no usable serializer plugin of that name. The message says what to install."""
 
 
 @final
 class SerializerConflict(SerializerNotFound):
-    """Two distributions claim the same serializer name or the same wire_id; the message names both."""
+    """Two distributions offer the same serializer name or the same wire_id. The message names both."""
 
 
 @final
 class ServerError(MetacacheError):
-    """The server answered SERVER_ERROR: it understood the command and could not do it.
+    """The server replied SERVER_ERROR: it understood the command and could not execute it.
 
-    A value that is too large, or that found no memory, leaves the key without its old value.
+    A store that failed because the value is too large, or for lack of memory, deletes the old value of the key.
     """
 
 
 @final
 class ClientError(MetacacheError):
-    """The server answered CLIENT_ERROR (or refused an admin line): the request was not acceptable to it."""
+    """The server replied CLIENT_ERROR, or refused an administrative command: the request was invalid."""
 
 
 @final
 class AuthenticationError(MetacacheError):
-    """The server wants a user and password, or refused the ones given. The connection is closed."""
+    """The server requires a user name and password, or refused the given ones. The connection is closed."""
 
 
 @final
 class ProtocolError(MetacacheError):
-    """The reply cannot belong to the request, or is no meta reply at all. The connection is closed."""
+    """The reply does not match the request, or is not a valid meta reply. The connection is closed."""
 
 
 class TransportError(MetacacheError, OSError):
-    """Bytes could not be moved. A connection that this closed is dialled anew by the next operation.
+    """Sending or receiving failed. If that closed the connection, the next operation opens another one.
 
     Attributes:
-        is_local: True when the cause lies on this side (the caller's time was used up before anything was tried, this
-            process had no descriptor or memory left, its event loop was held up, or a signal struck): it says nothing
-            of the node, whose health stays as it is.
+        is_local: True if the cause is on the client's side, so that the health of the node does not change: the
+            deadline was over before the operation began, the event loop was blocked, a signal interrupted the
+            operation, or this process had no file descriptor or memory left.
     """
 
     is_local: bool = False
@@ -184,25 +184,25 @@ class TransportError(MetacacheError, OSError):
 
 @final
 class ConnectError(TransportError):
-    """No connection could be made (name, dial, TLS, deadline, server full). Nothing was sent."""
+    """A connection could not be opened (name, dial, TLS, deadline, server full). The request was not sent."""
 
 
 @final
 class ConnectionLost(TransportError):
-    """The connection broke before the reply was complete."""
+    """The connection was lost before the reply was complete."""
 
 
 @final
 class OperationTimeout(TransportError, TimeoutError):
     """The reply was not complete within the operation's deadline.
 
-    The connection is closed; under an event loop it lives on, and the late reply is dropped.
+    A blocking client closes the connection. An asyncio client keeps it, and drops the late reply.
     """
 
 
 @final
 class NodeDownError(TransportError):
-    """The node is marked down and the operation was failed fast. Nothing was sent."""
+    """The node is marked as down, so the operation failed immediately. Nothing was sent."""
 
 
 @final
@@ -212,7 +212,7 @@ class PoolTimeout(MetacacheError, TimeoutError):
 
 @final
 class ClosedError(MetacacheError):
-    """The client or transport was closed before. Nothing was sent."""
+    """The client or transport is closed."""
 
 
 @final
@@ -220,8 +220,8 @@ class BatchError(MetacacheError):
     """Some keys of a batch failed.
 
     Attributes:
-        results: what succeeded, by the caller's key: values of `get_many`, `StoreResult` of `set_many`, …
-        errors: what failed, by the caller's key; each error says for itself whether a write may have been applied.
+        results: the results of the keys that succeeded: values of `get_many`, `StoreResult` of `set_many`, …
+        errors: the errors of the keys that failed. Each error has its own ``maybe_applied``.
     """
 
     def __init__(
@@ -244,6 +244,6 @@ class BatchError(MetacacheError):
 def _summary(results: Mapping[str | bytes, object], errors: Mapping[str | bytes, MetacacheError]) -> str:
     causes = Counter((type(error).__name__, error.node) for error in errors.values())
     counts = ", ".join(f"{count} {name}" + (f" at {node}" if node else "") for (name, node), count in causes.items())
-    # No generator that is left half-way: Python drops an exception of a signal handler while it closes one.
-    first = _said(next(iter(errors.values()))) if errors else "None"
+    # An iterator and not a generator: Python drops an exception of a signal handler while it closes a generator.
+    first = _text(next(iter(errors.values()))) if errors else "None"
     return f"{len(errors)} of {len(errors) + len(results)} keys failed: {counts}; the first: {first}"

@@ -1,7 +1,4 @@
-"""Node and Address: which server, and its share of the keys.
-
-Knows how an address is written and normalised; never dials, never resolves.
-"""
+"""`Node` and its address: parses and normalises addresses, checks weights and names. Resolves and dials nothing."""
 
 from __future__ import annotations
 
@@ -39,14 +36,14 @@ has_surrogate: Final = re.compile(r"[\ud800-\udfff]").search
 @final
 @attrs.frozen
 class TcpAddress:
-    """A host and a port, and the name in the server's TLS certificate.
+    """A host and a port, and the name that the server's TLS certificate must have.
 
     Attributes:
-        host: a name or an IP literal: lower case, IPv6 without brackets; ``fe80::1%eth0`` has a zone.
+        host: a name or an IP literal, in lower case, IPv6 without brackets; ``fe80::1%eth0`` has a zone.
         port: the TCP port.
-        server_hostname: the name that the server's certificate must have, if that is not *host*; sent as SNI. It is
-            not part of a node's identity. Give one only if the user wrote it or a verified server sent it: an attacker
-            who chooses this name can impersonate the server.
+        server_hostname: the name that the server's certificate must have; None: *host*. It is sent as SNI, and it is
+            not part of a node's identity. Use only a name that the user wrote or that a verified server sent: an
+            attacker who chooses this name can impersonate the server.
     """
 
     host: str
@@ -57,7 +54,7 @@ class TcpAddress:
     def certificate_name(self) -> str:
         """The name or IP address that the server's certificate must have."""
         name = self.host.partition("%")[0] if self.server_hostname is None else self.server_hostname
-        return name.rstrip(".") or name  # the dot of the root is in no certificate
+        return name.rstrip(".") or name  # certificates have no trailing dot
 
     @override
     def __str__(self) -> str:
@@ -82,12 +79,12 @@ _TCP = re.compile(r"(?:\[(?P<v6>[^\[\]]+)\]|(?P<host>[^\[\]:/@\s\x00-\x1f\x7f]+)
 
 
 def parse_address(text: str | Address) -> Address:
-    """Return the normalised address that *text* writes.
+    """Return the normalised address for *text*.
 
-    ``"host"``, ``"host:port"``, ``"[::1]:11211"``, ``"[fe80::1%eth0]"`` and ``"unix:/path"`` are understood; the port
-    is 11211 when left out. Only the zone behind ``%`` keeps its case.
+    *text* is ``"host"``, ``"host:port"``, ``"[::1]:11211"``, ``"[fe80::1%eth0]"`` or ``"unix:/path"``. The default port
+    is 11211. Hosts become lower case; a zone and a path keep their case.
 
-    Raises InvalidArgumentError when *text* is none of these, InvalidTypeError when it is not text.
+    Raises InvalidArgumentError if *text* has another form, InvalidTypeError if it is not a str or an Address.
     """
     if isinstance(text, UnixAddress):
         return _unix(text.path)
@@ -101,7 +98,7 @@ def parse_address(text: str | Address) -> Address:
 def _tcp(text: str) -> TcpAddress:
     _refuse_surrogate(text)
     match = _TCP.fullmatch(text)
-    if match is None and ("@" in text or "://" in text):  # not quoted: it may hold a password
+    if match is None and ("@" in text or "://" in text):  # the text may contain a password, so the error omits it
         raise InvalidArgumentError("an address is host:port, [ipv6]:port or unix:/path; connect(url) takes a URL")
     if match is None:
         raise InvalidArgumentError(f"address {text!r} is not host:port, [ipv6]:port or unix:/path")
@@ -113,7 +110,7 @@ def _tcp(text: str) -> TcpAddress:
 
 def _refuse_surrogate(text: str) -> None:
     if has_surrogate(text):
-        raise InvalidArgumentError("an address holds a lone surrogate, which stands for a byte that is not UTF-8")
+        raise InvalidArgumentError("an address contains a lone surrogate, which represents a byte that is not UTF-8")
 
 
 def _check_hostname(name: str | None) -> str | None:
@@ -132,18 +129,18 @@ def _unix(path: str) -> UnixAddress:
     if not path.startswith("/") or len(path) < 2 or "\0" in path:
         raise InvalidArgumentError(f"unix socket path {path!r} is not absolute: write unix:/run/memcached.sock")
     if (size := len(path.encode())) > LONGEST_PATH:
-        raise InvalidArgumentError(f"a unix socket path of {size} bytes is too long: the system takes {LONGEST_PATH}")
+        raise InvalidArgumentError(f"a unix socket path of {size} bytes is too long: the limit is {LONGEST_PATH} bytes")
     return UnixAddress(path)
 
 
-# RFC 6874: unreserved characters; an interface has 15 of them at most, and "eth0:1" is one.
+# RFC 6874: unreserved characters. An interface name has at most 15 characters and may contain a colon ("eth0:1").
 _is_zone = re.compile(r"[A-Za-z0-9._~:-]{1,15}", re.ASCII).fullmatch
 
 
 def _ipv6(host: str, text: str) -> str:
     literal, percent, zone = host.partition("%")
     if percent and not _is_zone(zone):
-        raise InvalidArgumentError(f"address {text!r}: behind % stands the name or number of a network interface")
+        raise InvalidArgumentError(f"address {text!r}: % must be followed by the name or number of a network interface")
     try:
         return f"{ipaddress.IPv6Address(literal)}{percent}{zone}"
     except ValueError:
@@ -155,7 +152,7 @@ def _check_weight(weight: float) -> float:
         raise InvalidTypeError(f"a node's weight is a number, not {type(weight).__name__}")
     try:
         number = float(weight)
-    except OverflowError:  # an int beyond what a float can hold
+    except OverflowError:  # an int that is too large for a float
         number = math.inf
     if not (math.isfinite(number) and number >= 0):
         raise InvalidArgumentError(f"a node's weight is finite and not negative, not {number}")
@@ -176,12 +173,12 @@ class Node:
     """One memcached server and its share of the keys.
 
     Args:
-        address: ``"host:port"``, ``"[ipv6]:port"``, ``"unix:/path"`` (107 bytes at most) or an Address.
-        weight: the node's share relative to the others; 0 drains it.
-        name: the identity that is hashed when keys are routed; default: the normalised address. Give one to let a
-            server change its address and keep its keys.
+        address: ``"host:port"``, ``"[ipv6]:port"``, ``"unix:/path"`` (at most 107 bytes) or an Address.
+        weight: the share of the keys, relative to the other nodes; 0 drains the node.
+        name: the identity that is hashed for routing; None: the normalised address. A server with a name can change
+            its address and keep its keys.
 
-    Raises InvalidArgumentError (InvalidTypeError for a wrong type) on a malformed part.
+    Raises InvalidArgumentError if an argument is malformed, InvalidTypeError if it has a wrong type.
     """
 
     address: Address
@@ -191,7 +188,7 @@ class Node:
     def __init__(self, address: str | Address, *, weight: float = 1.0, name: str | None = None) -> None:
         parsed = parse_address(address)
         identity = str(parsed) if name is None else _check_name(name)
-        # attrs makes __attrs_init__; pyright does not know of it.
+        # attrs generates __attrs_init__, and pyright does not know it.
         self.__attrs_init__(  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
             parsed, _check_weight(weight), identity
         )
@@ -208,7 +205,7 @@ def check_node(node: object) -> None:
 
 
 def nodes_of(nodes: Iterable[Node]) -> tuple[Node, ...]:
-    """Return *nodes*, whatever they were given as. Raises InvalidTypeError when they are no iterable."""
+    """Return *nodes* as a tuple. Raises InvalidTypeError if they are not an iterable."""
     try:
         return tuple(nodes)
     except TypeError:

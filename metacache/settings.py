@@ -1,12 +1,9 @@
-"""Settings: every number and credential of a transport, frozen and checked when made.
-
-Knows what may be set and in which unit; acts on none of it.
-"""
+"""`Settings`: the frozen settings of a transport, checked when they are made. Also checks that other modules use."""
 
 from __future__ import annotations
 
 import re
-from ssl import SSLContext  # for the type only: nothing here opens a connection
+from ssl import SSLContext  # only the type: this module opens no connection
 from typing import Final, Literal, TypeAlias, final, get_args
 
 import attrs
@@ -22,20 +19,20 @@ __all__ = [
     "check_seconds",
     "check_settings",
     "check_whole",
-    "shown",
+    "number_text",
 ]
 
 GIB: Final = 1 << 30
 
-# Seconds that a caller may wait: poll() takes 2**31-1 milliseconds, under 25 days.
+# The limit of a timeout in seconds: poll() takes at most 2**31-1 milliseconds, under 25 days.
 LONGEST_WAIT: Final = 1_000_000
-# Seconds between two looks at something: 31 years, which every clock and timer can add to what it shows.
+# The limit of an interval in seconds: 31 years. It can be added to the time of every clock and timer.
 LONGEST_AGE: Final = 1_000_000_000
-# tcp(7), TCP_KEEPIDLE: seconds that Linux takes at most.
+# tcp(7), TCP_KEEPIDLE: the limit of Linux, in seconds.
 MOST_KEEPALIVE: Final = 32767
 
-# Larger numbers are not written out in an error.
-SHOWN: Final = 128  # bits
+# An error message does not write out an int with more bits.
+MOST_BITS: Final = 128
 
 OnNodeDown: TypeAlias = Literal["fail", "next"]
 
@@ -44,24 +41,24 @@ def _wrong_type(field: str, wanted: str, value: object) -> InvalidTypeError:
     return InvalidTypeError(f"Settings.{field} is {wanted}, not {type(value).__name__}")
 
 
-def shown(number: float) -> str:
-    """Return *number* for an error message. Python refuses to write out one of thousands of digits."""
-    if isinstance(number, int) and number.bit_length() > SHOWN:
+def number_text(number: float) -> str:
+    """Return *number* as text for an error message. Python refuses to write out a number of thousands of digits."""
+    if isinstance(number, int) and number.bit_length() > MOST_BITS:
         return f"a number of {number.bit_length()} bits"
     return str(number)
 
 
 def check_seconds(name: str, value: object, longest: int, *, may_be_zero: bool = False) -> None:
-    """Raise InvalidArgumentError, naming *name*, unless *value* is a number of seconds up to *longest*.
+    """Raise InvalidArgumentError that names *name* unless *value* is above 0 (or 0) and at most *longest* seconds.
 
-    Raises InvalidTypeError when it is no number.
+    Raises InvalidTypeError if it is not a number.
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidTypeError(f"{name} is a number of seconds, not {type(value).__name__}")
-    # Compared, not converted: an int may be beyond the floats. NaN is neither.
+    # Compare without float(): an int may be too large for a float. NaN fails both comparisons.
     if not (0 < value <= longest or (may_be_zero and value == 0)):
         least = "at least" if may_be_zero else "above"
-        raise InvalidArgumentError(f"{name} is {least} 0 and at most {longest} seconds, not {shown(value)}")
+        raise InvalidArgumentError(f"{name} is {least} 0 and at most {longest} seconds, not {number_text(value)}")
 
 
 def _seconds(longest: int, *, may_be_zero: bool = False) -> attrs._ValidatorType[float]:
@@ -72,19 +69,19 @@ def _seconds(longest: int, *, may_be_zero: bool = False) -> attrs._ValidatorType
 
 
 def check_whole(name: str, value: object, low: int, high: int | None = None) -> None:
-    """Raise InvalidArgumentError, naming *name*, unless *value* is a whole number from *low* to *high*.
+    """Raise InvalidArgumentError that names *name* unless *value* is an int from *low* to *high*.
 
-    Raises InvalidTypeError when it is no whole number.
+    Raises InvalidTypeError if it is not an int.
     """
     if isinstance(value, bool) or not isinstance(value, int):
         raise InvalidTypeError(f"{name} is a whole number, not {type(value).__name__}")
     if value < low or (high is not None and value > high):
         wanted = f"at least {low}" if high is None else f"{low} to {high}"
-        raise InvalidArgumentError(f"{name} is {wanted}, not {shown(value)}")
+        raise InvalidArgumentError(f"{name} is {wanted}, not {number_text(value)}")
 
 
 def between(low: int, high: int | None = None) -> attrs._ValidatorType[int]:
-    """Return the validator of an attrs field that is a whole number from *low* to *high*."""
+    """Return a validator for an attrs field that holds an int from *low* to *high*."""
 
     def check(owner: object, field: attrs.Attribute[int], value: object) -> None:
         check_whole(f"{type(owner).__name__}.{field.name}", value, low, high)
@@ -109,9 +106,9 @@ def _context(_: Settings, field: attrs.Attribute[SSLContext | None], value: obje
 
 
 def _credential(forbidden: str, named: str) -> attrs._ValidatorType[str | None]:
-    """Return a validator that never shows the value that it checks.
+    """Return a validator whose errors do not show the value.
 
-    A lone surrogate is refused here, because encoding it later would raise an error that contains the credential.
+    It refuses a lone surrogate, because encoding it later would raise an error that contains the credential.
     """
 
     def check(_: Settings, field: attrs.Attribute[str | None], value: object) -> None:
@@ -120,10 +117,12 @@ def _credential(forbidden: str, named: str) -> attrs._ValidatorType[str | None]:
         if not isinstance(value, str):
             raise _wrong_type(field.name, "a str", value)
         if not value or re.search(forbidden, value):
-            raise InvalidArgumentError(f"Settings.{field.name} is empty or contains {named}; the server cannot take it")
+            raise InvalidArgumentError(
+                f"Settings.{field.name} is empty or contains {named}; the server cannot read that"
+            )
         if has_surrogate(value):
             raise InvalidArgumentError(
-                f"Settings.{field.name} holds a lone surrogate: it was read from bytes that are not UTF-8"
+                f"Settings.{field.name} contains a lone surrogate: it was read from bytes that are not UTF-8"
             )
 
     return check
@@ -132,32 +131,34 @@ def _credential(forbidden: str, named: str) -> attrs._ValidatorType[str | None]:
 @final
 @attrs.frozen(kw_only=True)
 class Settings:
-    """How a transport behaves. Frozen; ``attrs.evolve(settings, timeout=0.1)`` makes a changed copy.
+    """The settings of a transport. Frozen; ``attrs.evolve(settings, timeout=0.1)`` returns a changed copy.
 
     Args:
         timeout: seconds for a whole operation: name resolution, connect, I/O and retry together.
         connect_timeout: seconds for name resolution, dial, TLS handshake and authentication; ``timeout`` bounds it too.
-        pool_size: connections a pool has open at most.
-        pool_min_idle: how many of them are kept though nobody uses them.
+        pool_size: the maximal number of open connections of a pool.
+        pool_min_idle: the number of idle connections that a pool does not close.
         pool_max_idle_time: seconds without use after which the next use of the pool closes a connection; None: never.
-        pool_wait: seconds a caller waits for a connection of a full pool; 0: not at all, None: until its deadline.
-        max_lifetime: seconds after which the next use of the pool closes a connection that is idle; None: never.
-        max_pipeline: requests in flight on one connection before a pool opens another (asyncio).
-        max_in_flight: requests in flight on one connection at most; more wait within their deadlines (asyncio).
-        on_node_down: what a cluster does with the keys of a node that is down: "fail", or "next": the next-ranked node
-            serves them, as long as no more than half of the weight is down.
-        poll_interval: seconds between two looks at a source of nodes, a fifth more or less by chance.
-        change_interval: seconds between two changes of the nodes at least.
-        tls: speak TLS through this context. Make it with ``ssl.create_default_context()`` to verify certificates.
-        username, password: ASCII authentication (``memcached -Y``). Never shown in a repr or an error. They are in a
-            pickle of the settings, so treat one like the password itself.
-        keepalive: seconds of silence before TCP keepalive probes; None leaves them off.
-        max_value_size: refuse to send a larger encoded value (bytes, ValueTooLargeError); None lets the server answer.
-        max_reply_size: a reply that announces a larger value (bytes) is a ProtocolError before memory is taken; so is
-            an answer to ``stats`` that is longer.
+        pool_wait: seconds that a caller waits for a connection of a full pool; 0: no wait, None: until the deadline.
+        max_lifetime: seconds after which the next use of the pool closes an idle connection; None: never.
+        max_pipeline: requests in flight on one connection before a pool opens another one (asyncio).
+        max_in_flight: the maximal number of requests in flight on one connection; others wait until their deadlines
+            (asyncio).
+        on_node_down: how a cluster serves the keys of a node that is down. "fail": NodeDownError. "next": the
+            next-ranked node serves them, as long as at most half of the weight is down.
+        poll_interval: seconds between two polls of a source of nodes; a random part makes it up to a fifth longer or
+            shorter.
+        change_interval: the minimal number of seconds between two changes of the nodes.
+        tls: use TLS with this context. ``ssl.create_default_context()`` makes one that verifies certificates.
+        username, password: ASCII authentication (``memcached -Y``). They are not in the repr or in errors. They are in
+            a pickle of the settings, so protect a pickle like the password.
+        keepalive: idle seconds before the first TCP keepalive probe; None: no probes.
+        max_value_size: a larger encoded value (in bytes) raises ValueTooLargeError; None: the server decides.
+        max_reply_size: a reply that announces a larger value (in bytes) raises ProtocolError before memory is
+            allocated. A longer reply to ``stats`` raises it too.
 
-    ``timeout``, ``connect_timeout`` and ``pool_wait`` are at most 1,000,000 seconds, the other times 1,000,000,000;
-    ``keepalive`` is at most 32,767. Raises InvalidArgumentError (InvalidTypeError for a wrong type) that names the
+    ``timeout``, ``connect_timeout`` and ``pool_wait`` are at most 1,000,000 seconds, ``keepalive`` at most 32,767, the
+    other times at most 1,000,000,000. Raises InvalidArgumentError (InvalidTypeError for a wrong type) that names the
     field.
     """
 
@@ -174,8 +175,8 @@ class Settings:
     poll_interval: float = attrs.field(default=30.0, validator=_seconds(LONGEST_AGE))
     change_interval: float = attrs.field(default=5.0, validator=_seconds(LONGEST_AGE, may_be_zero=True))
     tls: SSLContext | None = attrs.field(default=None, validator=_context)
-    # protocol.txt, "Authentication": user and password are one line "user pass" in the body of a `set`, and the
-    # server's file has lines "user:pass": a user holds no space or colon.
+    # protocol.txt, "Authentication": the body of a `set` has the line "user pass", and the file of the server has lines
+    # "user:pass". So a user name cannot contain a space or a colon.
     username: str | None = attrs.field(
         default=None, repr=False, validator=_credential(r"[\s:\x00-\x20\x7f]", "a space, colon or control byte")
     )
@@ -188,7 +189,7 @@ class Settings:
 
     def __attrs_post_init__(self) -> None:
         if (self.username is None) != (self.password is None):
-            raise InvalidArgumentError("Settings.username and Settings.password go together: give both or neither")
+            raise InvalidArgumentError("Settings.username and Settings.password belong together: pass both or neither")
 
 
 def check_settings(settings: object) -> None:

@@ -1,4 +1,4 @@
-"""TLS for tests: one certificate authority per test run, TLS contexts for both sides, and options for memcached."""
+"""TLS for tests: one certificate authority, contexts for clients and servers, and options for memcached."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import trustme
 
 @cache
 def authority() -> trustme.CA:
-    """Return the authority that signs the certificates of all servers in this run."""
+    """Return the certificate authority of all servers of the test run."""
     return trustme.CA()
 
 
@@ -24,7 +24,7 @@ def trusting() -> ssl.SSLContext:
 
 def trust(context: ssl.SSLContext) -> None:
     """Make *context* trust the authority."""
-    # trustme takes contexts of pyOpenSSL too, whose types are not installed.
+    # trustme also accepts contexts of pyOpenSSL, whose types are not installed.
     authority().configure_trust(context)  # pyright: ignore[reportUnknownMemberType]
 
 
@@ -36,7 +36,7 @@ def serving(host: str = "127.0.0.1") -> ssl.SSLContext:
 
 
 def options_of_a_server(where: Path) -> tuple[str, ...]:
-    """Write a certificate for 127.0.0.1 into *where*; return the options with which memcached uses it for TLS."""
+    """Write key and certificate for 127.0.0.1 into *where*; return the options with which memcached uses TLS."""
     issued = authority().issue_cert("127.0.0.1")
     chain, key = where / "chain.pem", where / "key.pem"
     chain.write_bytes(b"".join(each.bytes() for each in issued.cert_chain_pems))

@@ -1,4 +1,4 @@
-"""Fixtures for all tests: private memcached servers, which are stopped when the tests end."""
+"""Fixtures for all tests: private memcached servers, which the test run starts and ends."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Factory]:
 
 
 def start(*options: str, unix: bool = False) -> Memcached:
-    """Start a private memcached; skip the test, with the reason, where none is installed."""
+    """Start a private memcached; skip the test, with the reason, if none is installed."""
     try:
         return Memcached(options, unix=unix)
     except MemcachedNotFound as missing:
@@ -29,7 +29,7 @@ def start(*options: str, unix: bool = False) -> Memcached:
 
 
 def start_tls(where: Path, *options: str) -> Memcached:
-    """Start a memcached that speaks TLS, with its certificate in *where*; skip the test where it cannot."""
+    """Start a private memcached with TLS, whose certificate is in *where*; skip the test if it cannot use TLS."""
     try:
         return start(*options_of_a_server(where), *options)
     except RuntimeError as error:
@@ -38,20 +38,20 @@ def start_tls(where: Path, *options: str) -> Memcached:
 
 @pytest.fixture(scope="session")
 def shared_memcached() -> Iterator[Memcached]:
-    """Return one server for all tests that need any memcached. No test stops or flushes it."""
+    """One server for all tests that only need a memcached. No test stops or flushes it."""
     with start() as server:
         yield server
 
 
 @pytest.fixture
 def memcached() -> Iterator[Memcached]:
-    """Return a new server that the test may freeze, kill and restart."""
+    """A fresh server that the test may freeze, kill and restart."""
     with start() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Memcached]:
-    """Return a server like `shared_memcached` that speaks TLS."""
+    """Like `shared_memcached`, with TLS."""
     with start_tls(tmp_path_factory.mktemp("tls"), "-m", "512") as server:
         yield server

@@ -1,4 +1,4 @@
-"""A memcached without a free connection, and the sockets that occupy its connections."""
+"""A memcached without free connections, and the clients that occupy them."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from metacache.testing import Memcached
 
 __all__ = ["FEW", "Crowd"]
 
-# memcached takes its limit of open files from -c, and could not even start with two.
+# memcached derives its limit of open files from -c. With -c 2 it could not start.
 FEW: Final = ("-c", "40", "-t", "1")
 MOST: Final = 200
 
 
 @final
 class Crowd:
-    """Sockets that occupy all connections of a server."""
+    """Clients that occupy all connections of a server."""
 
     def __init__(self, server: Memcached) -> None:
         self._server = server
         self._all: list[socket.socket] = []
 
     def fill(self) -> None:
-        """Open connections until the server refuses one."""
+        """Open connections until the server has none left."""
         while self._join():
             assert len(self._all) < MOST, "the server is never full"
 

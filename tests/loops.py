@@ -1,4 +1,4 @@
-"""The event loops of the tests: asyncio's own, and uvloop where a test is marked `both_loops`."""
+"""The event loops of the tests: the one of asyncio, and also uvloop for a test with the mark `both_loops`."""
 
 from __future__ import annotations
 

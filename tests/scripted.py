@@ -1,7 +1,7 @@
-"""A server that follows a script: it sends bytes, pieces of bytes, nothing, a FIN or an RST.
+"""A server that sends exactly what the script of a test says: bytes, pieces of bytes, silence, FIN, RST.
 
-Each connection that it accepts is served by the next script, in a thread of its own. So blocking tests and asyncio
-tests use it in the same way::
+Each accepted connection gets the next script, in its own thread, so blocking tests and asyncio tests use it in the
+same way::
 
     def script(peer: Peer) -> None:
         peer.request().answer(b"VA 5 f0", b"hello")
@@ -9,7 +9,7 @@ tests use it in the same way::
 
     with ScriptedServer(script) as server: ...
 
-The test fails at the end of the ``with`` when a script fails or does not end, and when a connection has no script.
+The test fails at the end of the ``with`` if a script failed or did not end, or if a connection had no script.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from metacache.nodes import Node
 
 __all__ = ["Asked", "Peer", "Script", "ScriptedServer", "answering", "in_turn", "silent"]
 
-PATIENCE: Final = 10.0  # seconds after which a script that waits for bytes fails; far beyond any timeout under test
+PATIENCE: Final = 10.0  # seconds after which a script that waits for bytes fails; much longer than any tested timeout
 
 _size_of_ms = re.compile(rb"(?:ms \S+|set \S+ \d+ -?\d+) (\d+)").match
 _opaque_of = re.compile(rb" (O\S*)").search
@@ -41,7 +41,7 @@ _opaque_of = re.compile(rb" (O\S*)").search
 
 @final
 class Asked:
-    """One request: its line without CRLF, its data block, and its opaque (``b"O7"``, empty when it has none)."""
+    """One received request: its line without CRLF, its data block, its opaque (``b"O7"``, empty if it has none)."""
 
     def __init__(self, peer: Peer, line: bytes, body: bytes | None) -> None:
         self._peer = peer
@@ -62,17 +62,17 @@ class Asked:
 
 @final
 class Peer:
-    """The server's end of one connection, with the methods that scripts use."""
+    """The server's end of one connection, with the methods that a script uses."""
 
     def __init__(self, sock: socket.socket) -> None:
         sock.settimeout(PATIENCE)
         self.sock = sock
         self._arrived = b""
 
-    # --- reading ---------------------------------------------------------------------------------------------------
+    # --- what the client sends -------------------------------------------------------------------------------------
 
     def expect(self, data: bytes) -> None:
-        """Read exactly *data*; fail on anything else."""
+        """Read *data*; fail if other bytes arrive."""
         found = self._take(len(data))
         assert found == data, f"expected {data!r}, the client sent {found!r}"
 
@@ -90,7 +90,7 @@ class Peer:
         return [self.request() for _ in range(count)]
 
     def expect_end(self) -> None:
-        """Read until the client ends the connection, by FIN or RST; fail if it sends anything before."""
+        """Read until the client closes the connection, by FIN or RST; fail if it sends something before."""
         with contextlib.suppress(ConnectionResetError, ssl.SSLError):
             rest = self.sock.recv(65536)
             assert not rest, f"expected the end of the connection, the client sent {rest!r}"
@@ -110,10 +110,10 @@ class Peer:
         assert data, "the client ended the connection while the script waited for a request"
         return data
 
-    # --- sending ---------------------------------------------------------------------------------------------------
+    # --- what the server sends -------------------------------------------------------------------------------------
 
     def send(self, data: bytes, *, chunks: Iterable[int] | None = None, delay: float = 0.0) -> None:
-        """Send *data*; cut at the offsets *chunks*, each piece on its own, *delay* seconds apart."""
+        """Send *data* in pieces, cut at the offsets *chunks*, with *delay* seconds between them."""
         edges = [0, *sorted(chunks or ()), len(data)]
         for start, stop in itertools.pairwise(edges):
             self.sock.sendall(data[start:stop])
@@ -121,13 +121,13 @@ class Peer:
                 time.sleep(delay)
 
     def fin(self) -> None:
-        """Close the connection: the client reads all that was sent, and then the end of the stream."""
+        """Close the connection in order: the client reads all that was sent, and then the end of the stream."""
         with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_WR)
         self.sock.close()
 
     def rst(self) -> None:
-        """Break the connection with a reset."""
+        """Reset the connection (RST)."""
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.sock.close()
 
@@ -136,14 +136,14 @@ Script: TypeAlias = Callable[[Peer], object]
 
 
 def silent(peer: Peer) -> None:
-    """Read everything and send nothing, until the client ends the connection."""
+    """Read everything and send nothing until the client closes the connection."""
     with contextlib.suppress(ConnectionResetError):
         while peer.sock.recv(65536):
             pass
 
 
 def answering(*answers: tuple[bytes, bytes | None]) -> Script:
-    """Return a script that answers one request with each of *answers* (head, value), and waits for the client's end."""
+    """Return a script that replies to one request with each of *answers* (head, value), and then waits for the end."""
 
     def script(peer: Peer) -> None:
         for head, value in answers:
@@ -154,7 +154,7 @@ def answering(*answers: tuple[bytes, bytes | None]) -> Script:
 
 
 def in_turn(*steps: Script) -> Script:
-    """Return a script that runs *steps* one after the other."""
+    """Return a script that runs the given scripts one after another."""
 
     def script(peer: Peer) -> None:
         for step in steps:
@@ -165,15 +165,15 @@ def in_turn(*steps: Script) -> Script:
 
 @final
 class ScriptedServer:
-    """Accepts connections and plays *scripts*, one each, in the order of the connections.
+    """Accepts connections and runs one of *scripts* for each, in order.
 
     Args:
-        scripts: the script for the first connection, for the second, …
+        scripts: the script of the first connection, of the second, …
         host: the loopback address to listen on (``"::1"``); unix: listen on a unix socket instead.
-        tls: speak TLS through this context.
+        tls: use TLS with this context.
 
-    ``node`` is where it listens. ``accepted`` counts connections. The server stops at the end of the ``with``, which
-    raises the error of a script that failed.
+    ``node`` is its address. ``accepted`` is the number of connections. The end of the ``with`` ends the server, and
+    raises if a script failed.
     """
 
     def __init__(
@@ -198,7 +198,7 @@ class ScriptedServer:
             listener.bind(str(Path(self._directory.name) / "sock"))
             listener.listen()
             return listener
-        # With getaddrinfo, because `create_server` drops a zone (fe80::1%eth0).
+        # Looked up, because `create_server` drops a zone (fe80::1%eth0).
         family, _, _, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address, family=family)
 
@@ -219,7 +219,7 @@ class ScriptedServer:
     def _accept(self) -> None:
         while True:
             ready, _, _ = select.select([self._listener, self._ended], [], [])
-            if self._listener not in ready:  # connections made before the end are still served
+            if self._listener not in ready:  # connections from before the end still get their scripts
                 return
             sock, _ = self._listener.accept()
             self.accepted += 1
@@ -256,7 +256,7 @@ class ScriptedServer:
             raise self._failures[0]
 
     def _stop(self) -> None:
-        """Wait until the scripts end, and report those that do not."""
+        """Wait for the scripts to end, then close their connections."""
         self._end.close()
         self._acceptor.join(PATIENCE)
         self._ended.close()
@@ -264,7 +264,7 @@ class ScriptedServer:
         for player in self._players:
             player.join(PATIENCE)
             if player.is_alive():
-                self._failures.append(AssertionError("a script did not end"))
+                self._failures.append(AssertionError("a script did not come to its end"))
         for peer in self._peers:
             peer.sock.close()
         if self._scripts:

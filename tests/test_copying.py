@@ -1,4 +1,4 @@
-"""Copies and pickles of what owns connections are refused with one clear error, and the original is untouched."""
+"""Objects that own connections refuse copies and pickles with one clear error. The original is not affected."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def nothing(_: object) -> None:
     pass
 
 
-# Any: clients of any type, each with its own way to be closed.
+# Any: clients of any type, closed in different ways.
 MAKE: Final[dict[str, Callable[[], Any]]] = {
     "Client": lambda: connect(URL),
     "a used view of a Client": lambda: connect(URL).with_options(prefix="p"),
@@ -81,7 +81,7 @@ async def made(request: pytest.FixtureRequest) -> AsyncIterator[Any]:  # Any: as
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_a_copy_is_refused_with_what_to_do_instead(made: object, way: str) -> None:
+async def test_a_copy_is_refused_and_the_error_names_the_alternative(made: object, way: str) -> None:
     name = type(made).__name__
     with pytest.raises(InvalidTypeError, match=f"a {name} cannot be copied or pickled.*connect") as refused:
         WAYS[way](made)
@@ -90,13 +90,13 @@ async def test_a_copy_is_refused_with_what_to_do_instead(made: object, way: str)
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_method_of_a_client_is_no_way_round_it(way: str) -> None:
+def test_a_bound_method_of_a_client_cannot_be_pickled(way: str) -> None:
     with connect(URL) as client, pytest.raises(InvalidTypeError, match="a Client cannot be copied"):
         WAYS["deepcopy" if way == "copy" else way](client.get)
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_the_original_works_on_after_a_refusal(way: str, shared_memcached: Memcached) -> None:
+def test_the_original_still_works_after_a_refused_copy(way: str, shared_memcached: Memcached) -> None:
     with connect(shared_memcached.url) as client:
         assert client.set("copying", b"v")
         with pytest.raises(TypeError):
@@ -104,7 +104,7 @@ def test_the_original_works_on_after_a_refusal(way: str, shared_memcached: Memca
         assert client.get("copying") == b"v"
 
 
-def test_every_public_class_that_is_closed_refuses_copies() -> None:
+def test_every_public_class_with_a_close_method_refuses_copies() -> None:
     closed = {
         name
         for name in metacache.__all__
@@ -117,7 +117,7 @@ def test_every_public_class_that_is_closed_refuses_copies() -> None:
     assert all(getattr(metacache, name).__reduce_ex__ is not object.__reduce_ex__ for name in closed)
 
 
-# --- values are copied -------------------------------------------------------------------------------------------
+# --- values can be copied ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("value", [SETTINGS, NODE, Settings()], ids=["settings", "node", "defaults"])

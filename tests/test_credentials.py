@@ -1,4 +1,4 @@
-"""No credential in any text: an error, one that it refers to, a repr. Swept over URLs and settings."""
+"""No text contains a credential: errors, the errors that they refer to, reprs. Tests many URLs and settings."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from metacache import (
 from metacache.protocol import commands
 from metacache.urls import parse_url
 
-HALVES: Final = ("canary", "yellow")  # lower case and digits, like settings and hosts: the hardest to recognise
+HALVES: Final = ("canary", "yellow")  # lower case and digits, like settings and hosts, which makes it hard to recognise
 PLAIN: Final = Settings()
 
-# What may stand in the middle of a password that its owner forgot to encode.
+# Text in the middle of a password that was not percent-encoded.
 MIDDLES: Final = [
     *"/?#@:,;&=+%[]| \\\"'^`{}<>!$*()~",
     *("%ff", "%zz", "%", "%00", "%0a", "%20", "%25", "%C3", "%ed%b0%80"),
@@ -81,7 +81,7 @@ URLS: Final = [
 
 
 def linked(error: BaseException) -> Iterator[BaseException]:
-    """Return *error* and every one that it refers to, the suppressed ones too."""
+    """Return *error* and all errors that it refers to, suppressed ones too."""
     found, left = [error], [error]
     while left:
         here = left.pop()
@@ -103,7 +103,7 @@ def reveals(text: str) -> bool:
 
 def through_parse_url(url: str) -> object:
     place, settings = parse_url(url, PLAIN)
-    # The parts that a repr may show: of a host or path that is written so, no one can know that it is a password.
+    # The parts that a repr may show: in such a URL, a part of a password has the form of a host or a path.
     return settings, attrs.asdict(settings).keys(), len(place) if isinstance(place, tuple) else place.port
 
 
@@ -115,12 +115,12 @@ WAYS: Final[dict[str, Callable[[str], object]]] = {"parse_url": through_parse_ur
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_no_text_of_a_url_reveals_its_password(way: str) -> None:
-    """One test for all of them: what fails is listed by its place in the table, for a report is a text too."""
+def test_no_error_about_a_url_contains_its_password(way: str) -> None:
+    """One test for all URLs: it lists failures by their position in the table, because a test report is a text too."""
     make, revealing, refused = WAYS[way], list[int](), 0
     for number, url in enumerate(URLS):
         if way == "Cluster.from_url" and "+dns" in url:
-            continue  # it asks the resolver
+            continue  # a lookup by the resolver
         try:
             shown = [repr(make(url))]
         except InvalidArgumentError as error:
@@ -132,7 +132,7 @@ def test_no_text_of_a_url_reveals_its_password(way: str) -> None:
     assert refused > 1000, "the table is one of malformed URLs"
 
 
-def test_the_sweep_sees_what_is_suppressed() -> None:
+def test_the_check_includes_suppressed_errors() -> None:
     def raising() -> None:
         try:
             raise ValueError(HALVES[0])
@@ -153,7 +153,7 @@ SURROGATES: Final = ("\ud800", "\udc80", "\udcff", "\udfff")
 @pytest.mark.parametrize("bad", [*SURROGATES, "\x00", "\n", "\r", "\x7f"], ids=ascii)
 def test_a_credential_that_cannot_be_sent_is_refused_and_never_shown(name: str, bad: str) -> None:
     for value in (f"{HALVES[0]}{bad}", f"{bad}{HALVES[0]}", f"{HALVES[0]}{bad}{HALVES[1]}"):
-        given: dict[str, Any] = {"username": "root", "password": "pass", name: value}  # Any: what Settings takes
+        given: dict[str, Any] = {"username": "root", "password": "pass", name: value}  # Any: a value of any setting
         for make in (Settings, partial(attrs.evolve, PLAIN)):
             with pytest.raises(InvalidArgumentError, match=rf"Settings\.{name} ") as caught:
                 make(**given)
@@ -161,8 +161,8 @@ def test_a_credential_that_cannot_be_sent_is_refused_and_never_shown(name: str, 
 
 
 @pytest.mark.parametrize("name", ["username", "password"])
-def test_bytes_from_the_environment_are_refused_by_name(name: str) -> None:
-    value = b"canary\xff".decode(errors="surrogateescape")  # as `os.environ` has it
+def test_credentials_with_a_lone_surrogate_are_refused_by_field_name(name: str) -> None:
+    value = b"canary\xff".decode(errors="surrogateescape")  # like a value in `os.environ`
     given = {"username": "root", "password": "pass", name: value}
     with pytest.raises(InvalidArgumentError, match="it was read from bytes that are not UTF-8"):
         Settings(**given)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # one name of many types
@@ -183,7 +183,7 @@ def test_an_escape_that_is_not_utf8_is_refused_and_never_replaced(part: str, esc
     assert all(each.__context__ is None for each in linked(caught.value))
 
 
-def test_what_is_utf8_is_decoded() -> None:
+def test_escapes_of_valid_utf8_are_decoded() -> None:
     _, settings = parse_url("memcached://%C3%A4:p%C3%B6%2F%3F%23%40%25@host", PLAIN)
     assert (settings.username, settings.password) == ("ä", "pö/?#@%")
 
@@ -191,7 +191,7 @@ def test_what_is_utf8_is_decoded() -> None:
 # --- reprs -------------------------------------------------------------------------------------------------------
 
 
-async def test_no_repr_of_what_is_made_with_credentials_shows_them() -> None:
+async def test_no_repr_shows_credentials() -> None:
     settings = Settings(username=HALVES[0], password=HALVES[1])
     url, node = f"memcached://{HALVES[0]}:{HALVES[1]}@host", Node("host")
     made: list[object] = [
@@ -210,7 +210,7 @@ async def test_no_repr_of_what_is_made_with_credentials_shows_them() -> None:
 
 
 @pytest.mark.parametrize("text", ["memcached://root:{}@host", "root:{}@host:1", "memcached://root:{}", "@{}"])
-def test_a_url_given_for_an_address_is_not_quoted(text: str) -> None:
+def test_the_error_for_a_url_as_an_address_does_not_quote_it(text: str) -> None:
     with pytest.raises(InvalidArgumentError, match=r"connect\(url\) takes a URL") as caught:
         Node(text.replace("{}", HALVES[0]))
     assert not any(map(reveals, texts_of(caught.value)))

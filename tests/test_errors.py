@@ -1,4 +1,4 @@
-"""The one tree of errors: where each stands, and that each survives pickle, copy and another process whole."""
+"""The tree of errors: base classes, messages, and that pickle, copy and another process keep all attributes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from metacache.errors import BatchError, MetacacheError, ServerError
 
 ALL: Final = sorted(errors.__all__)
 
-# Each error, and what else a caller may catch it as.
+# The base classes of each error.
 PARENTS: Final[dict[str, tuple[type[BaseException], ...]]] = {
     "InvalidKeyError": (MetacacheError, ValueError),
     "InvalidKeyTypeError": (errors.InvalidKeyError, TypeError),
@@ -41,13 +41,13 @@ def example(name: str) -> MetacacheError:
         failed: dict[str | bytes, MetacacheError] = {"k": inner}
         return BatchError(results=results, errors=failed, operation="set_many")
     kind: type[MetacacheError] = getattr(errors, name)
-    return kind("what happened", node="cache-1:11211", operation="set", key=b"k\xff", maybe_applied=True)
+    return kind("something failed", node="cache-1:11211", operation="set", key=b"k\xff", maybe_applied=True)
 
 
-def told(error: MetacacheError) -> tuple[object, ...]:
+def facts(error: MetacacheError) -> tuple[object, ...]:
     whole = (type(error), str(error), error.message, error.node, error.operation, error.key, error.maybe_applied)
     if isinstance(error, BatchError):
-        return (*whole, error.results, {key: told(each) for key, each in error.errors.items()})
+        return (*whole, error.results, {key: facts(each) for key, each in error.errors.items()})
     return whole
 
 
@@ -56,32 +56,32 @@ def raise_again(error: MetacacheError) -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_an_error_stands_where_callers_catch_it(name: str) -> None:
+def test_an_error_has_the_documented_base_classes(name: str) -> None:
     parents = PARENTS.get(name, (MetacacheError,))
     assert getattr(errors, name).__bases__ == parents
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_an_error_survives_pickle_and_copy_whole(name: str) -> None:
+def test_an_error_keeps_all_attributes_when_pickled_or_copied(name: str) -> None:
     error = example(name)
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
-        assert told(pickle.loads(pickle.dumps(error, protocol))) == told(error)
-    assert told(copy.copy(error)) == told(error)
-    assert told(copy.deepcopy(error)) == told(error)
+        assert facts(pickle.loads(pickle.dumps(error, protocol))) == facts(error)
+    assert facts(copy.copy(error)) == facts(error)
+    assert facts(copy.deepcopy(error)) == facts(error)
 
 
-def test_every_error_survives_another_process_whole() -> None:
+def test_an_error_keeps_all_attributes_across_processes() -> None:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as processes:
         for name in ALL:
             error = example(name)
             raised = processes.submit(raise_again, error).exception()
             assert isinstance(raised, MetacacheError)
-            assert told(raised) == told(error)
+            assert facts(raised) == facts(error)
 
 
-def test_an_error_says_operation_key_node_and_whether_a_write_may_have_been_done() -> None:
+def test_a_message_names_operation_key_node_and_whether_a_write_may_have_been_applied() -> None:
     assert str(example("OperationTimeout")) == (
-        "set b'k\\xff' on cache-1:11211: what happened (the write may have been applied)"
+        "set b'k\\xff' on cache-1:11211: something failed (the write may have been applied)"
     )
     assert str(example("BatchError")) == (
         "set_many: 1 of 3 keys failed: 1 ServerError at n:1; the first: set_many 'k' on n:1: out of memory"
@@ -89,7 +89,7 @@ def test_an_error_says_operation_key_node_and_whether_a_write_may_have_been_done
 
 
 @pytest.mark.parametrize("applied", [(True, True), (True, False), (False, True), (False, False)])
-def test_that_a_write_may_have_been_applied_is_said_once(applied: tuple[bool, bool]) -> None:
+def test_the_note_about_an_applied_write_appears_once(applied: tuple[bool, bool]) -> None:
     lost = [
         errors.ConnectionLost("broke", node="n:1", key=str(n), maybe_applied=each) for n, each in enumerate(applied)
     ]
@@ -98,7 +98,7 @@ def test_that_a_write_may_have_been_applied_is_said_once(applied: tuple[bool, bo
     assert text.endswith(" (the write may have been applied)" if any(applied) else "broke")
 
 
-def test_a_long_key_is_cut_in_the_message_and_whole_in_the_attribute() -> None:
+def test_a_message_truncates_a_long_key_and_the_attribute_does_not() -> None:
     error = ServerError("no", key="k" * 1000)
     assert error.key == "k" * 1000
     assert str(error) == f"'{'k' * 80}'… (1000 long): no"

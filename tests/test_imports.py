@@ -1,12 +1,13 @@
-"""The arrows between the rooms: imports go down the list below and nowhere else, and I/O stays where it belongs.
+"""Imports between the packages only go down the list below, and only listed modules do I/O.
 
-An import under TYPE_CHECKING is an arrow too.
+An import under TYPE_CHECKING counts too.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -16,8 +17,8 @@ import metacache
 
 ROOT: Final = Path(metacache.__file__).parent
 
-# A room is a package with all in it, or a module. A line may import from the lines below it, and a room from itself.
-# Rooms that share a line do not import one another. A part of a room that has a line of its own keeps to that line.
+# A room is a package with all its modules, or a single module. A room may import from itself and from the lines below
+# it. Rooms in one line do not import one another. A part of a room may have its own line.
 ORDER: Final[tuple[tuple[str, ...], ...]] = (
     ("",),  # metacache/__init__.py, the public names
     ("connect",),
@@ -41,17 +42,17 @@ ORDER: Final[tuple[tuple[str, ...], ...]] = (
     ("nodes", "copying"),
     ("interrupts", "errors"),
 )
-# The public contract has a cluster make clients, and open itself from a URL: two imports up, each made when it is used.
+# Imports up, inside functions: `Cluster.client` makes clients, and `Cluster.from_url` parses a URL.
 LATE: Final = {
     "cluster/blocking.py": {"metacache.client.blocking", "metacache.connect", "metacache.operations.options"},
     "cluster/aio.py": {"metacache.client.aio", "metacache.connect", "metacache.operations.options"},
 }
-FREE: Final = {"testing", "__main__"}  # may import anything, and be imported by each other only
+FREE: Final = {"testing", "__main__"}  # may import everything; only they import one another
 BOTH: Final = {"", "connect"}  # rooms that serve both kinds of client
 
 RANK: Final = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 
-# Which modules do I/O, wait or read a clock, and why.
+# The modules that do I/O, wait or read a clock, and the reasons.
 GUARDED: Final[dict[str, dict[str, str]]] = {
     "socket": {
         "discovery/dns.py": "resolves the names of nodes",
@@ -67,7 +68,7 @@ GUARDED: Final[dict[str, dict[str, str]]] = {
         "transports/blocking/stream.py": "catches what TLS sockets raise",
     },
     "threading": {
-        "cluster/blocking.py": "the lock of node health and of the node set",
+        "cluster/blocking.py": "the lock of the node set and of node health",
         "discovery/watch.py": "asks the source of nodes from time to time",
         "transports/blocking/checkout.py": "callers wait for a connection",
         "transports/resolving.py": "getaddrinfo has no timeout",
@@ -101,7 +102,6 @@ GUARDED: Final[dict[str, dict[str, str]]] = {
         "cluster/blocking.py": "deadlines, probes",
         "cluster/blocking_batch.py": "deadlines",
         "cluster/aio.py": "deadlines, probes",
-        "cluster/aio_batch.py": "deadlines",
         "cluster/opening.py": "deadlines",
         "discovery/watch.py": "when to ask again",
         "discovery/aio_watch.py": "when to ask again",
@@ -125,7 +125,7 @@ GUARDED: Final[dict[str, dict[str, str]]] = {
 
 
 class Import(NamedTuple):
-    """One imported module, and where."""
+    """An import: the file, the line, the imported module."""
 
     file: str
     line: int
@@ -141,7 +141,7 @@ def imports_of(path: Path) -> Iterator[Import]:
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, f"{name}:{node.lineno}: imports are absolute"
             assert node.module
-            # `from metacache import recipes` names a room in its list.
+            # `from metacache import recipes` names a module in its list.
             rooms = [alias.name for alias in node.names if is_module(f"{node.module}.{alias.name}")]
             yield from (Import(name, node.lineno, f"{node.module}.{room}") for room in rooms)
             if len(rooms) < len(node.names):
@@ -154,7 +154,7 @@ def is_module(name: str) -> bool:
 
 
 def room_of(name: str) -> str:
-    """Return the room of a file (``pool/blocking.py``) or of a module (``metacache.pool.blocking``)."""
+    """Return the room of a file (``pool/blocking.py``) or a module (``metacache.pool.blocking``)."""
     parts = name.removesuffix(".py").split("/") if name.endswith(".py") else name.split(".")[1:]
     dotted = ".".join(part for part in parts if part != "__init__")
     found = [room for room in (*RANK, *FREE) if room and f"{dotted}.".startswith(f"{room}.")]
@@ -162,7 +162,7 @@ def room_of(name: str) -> str:
 
 
 def side_of(name: str) -> str | None:
-    """Return which kind of client a file or module serves: "aio", "blocking", or None for both."""
+    """Return the kind of client that uses a file or module: "aio", "blocking", or None for both."""
     for part in name.removesuffix(".py").replace("/", ".").split("."):
         for side in ("aio", "blocking"):
             if part == side or part.startswith(f"{side}_"):
@@ -174,7 +174,7 @@ ALL: Final = [found for path in sorted(ROOT.rglob("*.py")) for found in imports_
 
 
 def wrong_arrow(found: Import) -> str | None:
-    """Return what is wrong with *found*, if anything."""
+    """Return what is wrong with the direction of *found*; None if it is right."""
     if found.module.split(".")[0] != "metacache":
         return None
     here, there = room_of(found.file), room_of(found.module)
@@ -182,37 +182,37 @@ def wrong_arrow(found: Import) -> str | None:
     if here in FREE or found.module in LATE.get(found.file, ()):
         return None
     if here not in RANK or there not in RANK:
-        return f"{where}, and one of them is in no line of ORDER"
+        return f"{where}, and one of them is not in ORDER"
     if here not in BOTH and {side_of(found.file), side_of(found.module)} == {"aio", "blocking"}:
-        return f"{where}, which serves the other kind of client"
+        return f"{where}, which belongs to the other kind of client"
     if here == there and here:
         return None
     return None if RANK[here] < RANK[there] else f"{where}, which is not below it"
 
 
 def wrong_guard(found: Import) -> str | None:
-    """Return what is wrong with *found* if it is a guarded module, if anything."""
+    """Return what is wrong with *found* if it imports a guarded module; None if it is right."""
     allowed = GUARDED.get(found.module.split(".")[0])
     if allowed is None or room_of(found.file) in FREE or found.file in allowed:
         return None
-    return f"{found.file}:{found.line}: {found.module} is for {', '.join(allowed)}"
+    return f"{found.file}:{found.line}: {found.module} is only for {', '.join(allowed)}"
 
 
 def test_imports_go_down_only() -> None:
     assert [wrong for found in ALL if (wrong := wrong_arrow(found))] == []
 
 
-def test_io_stays_in_its_files() -> None:
+def test_only_listed_modules_import_io() -> None:
     assert [wrong for found in ALL if (wrong := wrong_guard(found))] == []
 
 
-def test_each_module_that_may_do_io_does_it() -> None:
+def test_each_module_listed_for_io_imports_it() -> None:
     used = {(found.module.split(".")[0], found.file) for found in ALL}
     listed = {(module, file) for module, files in GUARDED.items() for file in files}
     assert listed - used == set()
 
 
-def test_the_walk_sees_the_arrows() -> None:
+def test_all_forms_of_imports_are_found() -> None:
     assert len(ALL) > 200
     modules = {(found.file, found.module) for found in ALL}
     assert ("client/blocking.py", "metacache.operations.recipes") in modules, "a room named in a list"
@@ -235,8 +235,8 @@ WRONG: Final = (
     ("pool/blocking.py", "metacache.cluster.blocking", "not below"),
     ("transports/blocking/connection.py", "metacache.operations.requests", "not below"),
     ("client/blocking.py", "metacache", "not below"),
-    ("client/blocking.py", "metacache.testing.fake", "no line of ORDER"),
-    ("attic.py", "metacache.errors", "no line of ORDER"),
+    ("client/blocking.py", "metacache.testing.fake", "not in ORDER"),
+    ("attic.py", "metacache.errors", "not in ORDER"),
 )
 RIGHT: Final = (
     ("client/blocking.py", "metacache.operations.recipes"),
@@ -251,12 +251,12 @@ RIGHT: Final = (
 
 
 @pytest.mark.parametrize(("file", "module", "why"), WRONG)
-def test_an_arrow_up_or_across_is_found(file: str, module: str, why: str) -> None:
+def test_an_import_up_or_across_is_found(file: str, module: str, why: str) -> None:
     assert why in (wrong_arrow(Import(file, 1, module)) or "")
 
 
 @pytest.mark.parametrize(("file", "module"), RIGHT)
-def test_an_arrow_down_is_allowed(file: str, module: str) -> None:
+def test_an_import_down_is_allowed(file: str, module: str) -> None:
     assert wrong_arrow(Import(file, 1, module)) is None
 
 
@@ -277,5 +277,34 @@ def test_an_arrow_down_is_allowed(file: str, module: str) -> None:
         ("testing/memcached.py", "socket", False),
     ],
 )
-def test_io_in_a_wrong_file_is_found(file: str, module: str, *, is_wrong: bool) -> None:
+def test_io_in_an_unlisted_module_is_found(file: str, module: str, *, is_wrong: bool) -> None:
     assert (wrong_guard(Import(file, 1, module)) is not None) == is_wrong
+
+
+# A module whose docstring says "Pure" gives equal results for equal arguments, so it imports none of these.
+IMPURE: Final = {
+    *("asyncio", "io", "logging", "os", "random", "secrets", "select", "selectors", "socket", "ssl", "subprocess"),
+    *("tempfile", "threading", "time", "weakref"),
+}
+
+
+def impure_imports(docstring: str, modules: Iterable[str]) -> set[str]:
+    """Return the members of IMPURE among *modules*, the imports of a module whose docstring says that it is pure."""
+    is_pure = re.search(r"\bPure\b", docstring) is not None
+    return {module.split(".")[0] for module in modules} & IMPURE if is_pure else set()
+
+
+def test_a_module_that_calls_itself_pure_imports_nothing_impure() -> None:
+    docstrings = {path: ast.get_docstring(ast.parse(path.read_text())) or "" for path in sorted(ROOT.rglob("*.py"))}
+    found = {
+        path.relative_to(ROOT): impure_imports(docstring, [each.module for each in imports_of(path)])
+        for path, docstring in docstrings.items()
+    }
+    assert {path: modules for path, modules in found.items() if modules} == {}
+
+
+@pytest.mark.parametrize(
+    ("docstring", "expected"), [("Parses. Pure.", ["time"]), ("Pure, and shared.", ["time"]), ("Waits.", [])]
+)
+def test_an_impure_import_is_found(docstring: str, expected: list[str]) -> None:
+    assert sorted(impure_imports(docstring, ["math", "time", "metacache.errors"])) == expected

@@ -1,4 +1,4 @@
-"""Which exceptions are this package's own, and which ones interrupted it."""
+"""`metacache.interrupts` distinguishes the errors of this package from exceptions that interrupted it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ import pytest
 from metacache import ConnectError, Connection, Node, OperationTimeout, ServerError, Settings
 from metacache.cluster.admin import ping
 from metacache.interrupts import (
-    call_each,
     clear_frames,
     fails_again,
     is_from_handler,
     is_injected,
     is_own,
+    map_or_none,
 )
 from metacache.transports.blocking.dialer import Dialer
 
@@ -71,7 +71,7 @@ HANDLERS: dict[str, Callable[[Exception], Callable[[int, FrameType | None], obje
 
 @pytest.mark.parametrize("kind", HANDLERS)
 @pytest.mark.parametrize("class_", CLASSES)
-def test_what_a_handler_raises_is_not_our_own(kind: str, class_: type[Exception]) -> None:
+def test_an_exception_of_a_signal_handler_is_not_our_own(kind: str, class_: type[Exception]) -> None:
     error = (
         class_(5, "of the handler") if issubclass(class_, OSError) and class_ not in CLASSES[8:] else class_("of it")
     )
@@ -83,7 +83,7 @@ def test_what_a_handler_raises_is_not_our_own(kind: str, class_: type[Exception]
 
 
 class JobTimeout(TimeoutError):
-    """A class with a message of its own, as job queues have: only a class can be injected."""
+    """An exception class with a fixed message, as in job queues: Python injects a class, not an instance."""
 
     def __init__(self) -> None:
         super().__init__("the job took too long")
@@ -95,7 +95,7 @@ class JobServer(ServerError):  # type: ignore[misc]  # pyright: ignore[reportGen
 
 
 @pytest.mark.parametrize("class_", [*CLASSES, JobTimeout, JobServer])
-def test_what_another_thread_injects_is_not_our_own(class_: type[Exception]) -> None:
+def test_an_exception_injected_by_another_thread_is_not_our_own(class_: type[Exception]) -> None:
     caught: list[Exception] = []
 
     def work() -> None:
@@ -154,7 +154,7 @@ def test_errors_of_tls_are_our_own() -> None:
 
 
 class Once:
-    """Fails the first time, or every time."""
+    """A function that fails at the first call, or at every call."""
 
     def __init__(self, *errors: Exception) -> None:
         self.errors = list(errors)
@@ -173,18 +173,18 @@ def caught_of(call: Callable[[bytes], object]) -> Exception:
     raise AssertionError
 
 
-def test_a_call_that_fails_in_the_same_way_fails_by_itself() -> None:
+def test_a_call_that_fails_twice_in_the_same_way_was_not_interrupted() -> None:
     call = Once(ValueError("one"), ValueError("another message"))
     assert fails_again(call, b"", caught_of(call))
 
 
-def test_a_call_that_succeeds_or_fails_otherwise_was_interrupted() -> None:
+def test_a_call_that_then_succeeds_or_fails_differently_was_interrupted() -> None:
     for later in ([], [KeyError("x")]):
         call = Once(ValueError("one"), *later)
         assert not fails_again(call, b"", caught_of(call))
 
 
-def test_a_call_interrupted_by_a_signal_is_not_tried_again() -> None:
+def test_a_call_interrupted_by_a_signal_is_not_repeated() -> None:
     calls = 0
 
     def call(_: bytes) -> None:
@@ -197,7 +197,7 @@ def test_a_call_interrupted_by_a_signal_is_not_tried_again() -> None:
     assert calls == 1
 
 
-def test_what_interrupts_the_second_call_comes_out_of_it() -> None:
+def test_an_exception_that_interrupts_the_second_call_propagates() -> None:
     interrupting = KeyError("of another thread")
     call = Once(ValueError("its own"), interrupting, ValueError("its own"))
     with pytest.raises(KeyError) as raised:
@@ -205,7 +205,7 @@ def test_what_interrupts_the_second_call_comes_out_of_it() -> None:
     assert raised.value is interrupting
 
 
-def test_a_handler_that_raises_in_the_second_call_is_heard() -> None:
+def test_an_exception_of_a_handler_in_the_second_call_propagates() -> None:
     calls = 0
 
     def call(_: bytes) -> None:
@@ -222,35 +222,35 @@ def test_a_handler_that_raises_in_the_second_call_is_heard() -> None:
     assert calls == 2
 
 
-def test_where_the_stack_ends_does_not_matter() -> None:
+def test_two_recursion_errors_are_the_same_wherever_the_stack_ends() -> None:
     def call(data: bytes) -> bytes:
         return call(data)
 
     assert fails_again(call, b"", caught_of(call))
 
 
-def test_each_is_called_once_and_the_results_are_returned() -> None:
+def test_map_or_none_calls_once_per_argument_and_returns_the_results() -> None:
     asked: list[int] = []
 
     def call(number: int) -> int:
         asked.append(number)
         return number * 2
 
-    assert call_each(call, [1, 2, 3]) == [2, 4, 6]
+    assert map_or_none(call, [1, 2, 3]) == [2, 4, 6]
     assert asked == [1, 2, 3]
-    assert call_each(call, ()) == []
+    assert map_or_none(call, ()) == []
 
 
 @pytest.mark.parametrize("at", range(3))
-def test_one_that_fails_by_itself_ends_the_calls(at: int) -> None:
+def test_map_or_none_returns_none_at_the_first_failure(at: int) -> None:
     def call(number: int) -> float:
         return 1 / (number - at)
 
-    assert call_each(call, range(3)) is None
+    assert map_or_none(call, range(3)) is None
 
 
 @pytest.mark.parametrize("at", range(3))
-def test_what_interrupts_one_of_the_calls_comes_out_of_them(at: int) -> None:
+def test_an_exception_that_interrupts_map_or_none_propagates(at: int) -> None:
     interrupting = [ZeroDivisionError("of another thread")]
 
     def call(number: int) -> int:
@@ -259,7 +259,7 @@ def test_what_interrupts_one_of_the_calls_comes_out_of_them(at: int) -> None:
         return number
 
     with pytest.raises(ZeroDivisionError, match="of another thread"):
-        call_each(call, range(3))
+        map_or_none(call, range(3))
 
 
 def test_an_error_that_the_users_code_raises_is_not_injected() -> None:
@@ -301,7 +301,7 @@ def test_an_error_of_another_thread_is_injected() -> None:
     assert caught == [True]
 
 
-def test_frames_of_this_package_let_go_of_what_they_held() -> None:
+def test_clear_frames_clears_the_locals_of_this_package() -> None:
     with pytest.raises(ConnectError) as refused, Connection(Node("127.0.0.1:1")) as connection:
         connection.run(ping())
     clear_frames(refused.value)

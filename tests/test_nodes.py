@@ -1,4 +1,4 @@
-"""Nodes and addresses: what is written, how it is normalised, and what no system could dial."""
+"""Nodes and addresses: parsing, normalisation, and addresses that cannot be dialled."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_an_address_has_one_spelling(text: str, name: str) -> None:
         ("[::1%\udc80]", "lone surrogate"),
         ("unix:/run/\udc80", "lone surrogate"),
         ("unix:/run/\0", "not absolute"),
-        ("unix:" + LONGEST + "x", "108 bytes is too long: the system takes 107"),
+        ("unix:" + LONGEST + "x", "108 bytes is too long: the limit is 107 bytes"),
         ("unix:/ä" + "x" * 105, "108 bytes is too long"),
         (UnixAddress(LONGEST + "x"), "108 bytes is too long"),
         (UnixAddress("run"), "not absolute"),
@@ -76,7 +76,7 @@ def test_an_address_has_one_spelling(text: str, name: str) -> None:
     ],
     ids=ascii,
 )
-def test_an_address_that_no_system_can_dial_is_refused_when_the_node_is_made(address: str | Address, why: str) -> None:
+def test_a_node_with_an_address_that_cannot_be_dialled_is_refused(address: str | Address, why: str) -> None:
     with pytest.raises(InvalidArgumentError, match=why):
         Node(address)
 
@@ -98,18 +98,20 @@ def test_a_wrong_type_is_named() -> None:
     ],
     ids=str,
 )
-def test_the_name_in_a_certificate_has_no_zone_and_no_dot_of_the_root(address: TcpAddress, name: str) -> None:
+def test_the_certificate_name_has_no_zone_and_no_trailing_dot(address: TcpAddress, name: str) -> None:
     assert address.certificate_name == name
 
 
-def test_the_name_in_the_certificate_is_no_part_of_the_identity() -> None:
+def test_the_certificate_name_is_not_part_of_the_identity() -> None:
     named = Node(TcpAddress("10.0.0.1", 1, server_hostname="cache.example"))
     assert named.name == Node("10.0.0.1:1").name
     assert named != Node("10.0.0.1:1"), "another name in the certificate needs other connections"
 
 
 @pytest.mark.parametrize("make", [connect, connect_async])
-def test_connect_refuses_a_path_that_cannot_be_dialled(make: Any) -> None:  # Any: either, with its own overloads
+def test_connect_refuses_a_path_that_cannot_be_dialled(
+    make: Any,
+) -> None:  # Any: connect or connect_async, with their overloads
     with pytest.raises(InvalidArgumentError, match="too long"):
         make("memcached+unix://" + LONGEST + "x")
     with pytest.raises(InvalidArgumentError, match="surrogate"):
@@ -120,7 +122,7 @@ def test_connect_refuses_a_path_that_cannot_be_dialled(make: Any) -> None:  # An
 
 
 def zoned() -> list[str]:
-    """Return literals with a zone that this machine has: the loopback by number, and a link-local one by name."""
+    """Return IPv6 literals with a zone of this machine: the loopback by number, and a link-local address by name."""
     lines = Path("/proc/net/if_inet6").read_text().splitlines() if Path("/proc/net/if_inet6").exists() else []
     links = [(bytes.fromhex(line.split()[0]), line.split()[-1]) for line in lines if line.startswith("fe80")]
     return ["::1%1", *(f"{ipaddress.IPv6Address(address)}%{interface}" for address, interface in links[:1])]
@@ -138,14 +140,14 @@ def test_an_address_with_a_zone_is_dialled(literal: str) -> None:
 
 
 @pytest.mark.parametrize("literal", zoned())
-async def test_so_it_is_under_a_loop(literal: str) -> None:
+async def test_an_address_with_a_zone_is_dialled_by_asyncio(literal: str) -> None:
     with ScriptedServer(answering((b"HD", None)), host=literal) as server:
         node = Node(f"[{literal}]:{server.port}")
         async with AsyncClient(AsyncConnection(node, settings=Settings(timeout=5.0)), owns=True) as client:
             assert await client.set("key", b"v")
 
 
-def test_an_interface_that_is_not_there_is_named() -> None:
+def test_an_error_names_an_unknown_interface() -> None:
     hint = r"'fe80::1%nope' .*; is there such a network interface"
     with connect("memcached://[fe80::1%25nope]", timeout=5.0) as client, pytest.raises(ConnectError, match=hint):
         client.get("key")

@@ -1,4 +1,4 @@
-"""An option that is none: the error says where it belongs, whichever way it is given, and nothing is opened before."""
+"""Unknown options: the error says where each belongs, for every way to pass it. Nothing is opened before the check."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from metacache import (
 URL: Final = "memcached://127.0.0.1:1"
 NODE: Final = Node("127.0.0.1:1")
 
-# Any, here and below: options that no type checker lets pass.
+# Any, here and below: options that a type checker would refuse.
 WAYS: Final[dict[str, Callable[..., Any]]] = {
     "connect": partial(connect, URL),
     "connect_async": partial(connect_async, URL),
@@ -56,10 +56,10 @@ WHERE: Final[list[tuple[str, object, str]]] = [
     ("prefx", "p", "the option is `prefix`"),
     ("default_tll", 60, "the option is `default_ttl`"),
     ("longkeys", "hash", "the option is `long_keys`"),
-    ("pool_sise", 5, "is 'pool_size' meant? It is a setting: `Settings(pool_size=5)`"),
-    ("max_connections", 5, "is 'pool_size' meant? It is a setting: `Settings(pool_size=5)`"),
-    ("ssl_context", None, "is 'tls' meant? It is a setting: `Settings(tls=...)`"),
-    ("serde", None, "is 'serializer' meant? it is an argument of connect"),
+    ("pool_sise", 5, "did you mean 'pool_size'? It is a setting: `Settings(pool_size=5)`"),
+    ("max_connections", 5, "did you mean 'pool_size'? It is a setting: `Settings(pool_size=5)`"),
+    ("ssl_context", None, "did you mean 'tls'? It is a setting: `Settings(tls=...)`"),
+    ("serde", None, "did you mean 'serializer'? it is an argument of connect"),
     ("router", None, "it is an argument of Cluster"),
     ("colour", "canary", "the options are prefix, default_ttl, "),
 ]
@@ -67,7 +67,7 @@ WHERE: Final[list[tuple[str, object, str]]] = [
 
 @EVERY_WAY
 @pytest.mark.parametrize(("name", "value", "words"), WHERE, ids=[name for name, _, _ in WHERE])
-def test_an_option_that_is_none_is_refused_and_the_right_place_named(
+def test_an_unknown_option_is_refused_and_the_error_says_where_it_belongs(
     way: str, name: str, value: object, words: str
 ) -> None:
     with pytest.raises(InvalidTypeError, match=re.escape(f"there is no option {name!r}: ")) as refused:
@@ -78,7 +78,7 @@ def test_an_option_that_is_none_is_refused_and_the_right_place_named(
 
 @EVERY_WAY
 @pytest.mark.parametrize("name", sorted(attrs.fields_dict(Settings).keys() - ClientOptions.__annotations__.keys()))
-def test_every_setting_is_sent_to_the_settings(way: str, name: str) -> None:
+def test_the_error_for_a_setting_as_an_option_names_settings(way: str, name: str) -> None:
     with pytest.raises(InvalidTypeError, match=rf"there is no option '{name}': it is a setting: `Settings\(.*{name}="):
         WAYS[way](**{name: 1})
 

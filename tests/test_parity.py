@@ -1,6 +1,6 @@
-"""The two halves of the house: what the blocking and the asyncio classes have in common is equal, and all is in both.
+"""The blocking and the asyncio classes have the same methods, with the same signatures and docstrings.
 
-Names, signatures and docstrings are compared; what only one of the two has is named here, and nothing else may differ.
+This file lists the methods that only one of the two has, with the reason. Nothing else may differ.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PAIRS: Final = [
     (FakeTransport, AsyncFakeTransport),
 ]
 
-# What one of the two has and the other not, for the reason beside it.
+# Names that only one of the two has, with the reason.
 ONLY: Final = {
     "close",  # aclose
     "reset_after_fork",  # a loop does not survive a fork
@@ -40,12 +40,12 @@ ONLY: Final = {
     "load",
     "age",
     "discard",
-    "drop",  # a loop may be gone, or not run, when its connections are to be closed
-    "reap",  # called by clusters' threads; a loop's pool looks round by itself
+    "drop",  # a loop may be closed or stopped when its connections must be closed
+    "reap",  # threads of a cluster call it; an asyncio pool does it at each use
 }
 TWINS: Final = {"aclose": "close"}
 
-# Moving bytes is what the two do differently, and their docstrings say how.
+# The two do I/O differently, and the docstrings of these methods describe it.
 OWN_WORDS: Final = {"run", "run_batch", "close"}
 
 
@@ -58,7 +58,7 @@ def public(class_: type) -> dict[str, object]:
 
 
 def signature(found: object) -> str:
-    """Return a signature in the words of the blocking half."""
+    """Return a signature with the names of the blocking class."""
     function = getattr(found, "__func__", getattr(found, "fget", None) or found)
     assert callable(function)
     return blocking(str(inspect.signature(function)))
@@ -69,14 +69,14 @@ def blocking(text: str) -> str:
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair[0].__name__)
-def test_both_halves_have_the_same_names(pair: tuple[type, type]) -> None:
+def test_both_classes_have_the_same_names(pair: tuple[type, type]) -> None:
     one, other = (set(public(class_)) for class_ in pair)
     missing = (one ^ other) - ONLY - set(TWINS)
     assert not missing, f"only one of the two has {sorted(missing)}"
 
 
 @pytest.mark.parametrize("name", sorted(public(Client).keys() & public(AsyncClient).keys()))
-def test_a_verb_is_the_same_in_both_clients(name: str) -> None:
+def test_a_method_has_the_same_signature_and_docstring_in_both_clients(name: str) -> None:
     one, other = getattr(Client, name), getattr(AsyncClient, name)
     assert signature(one) == signature(other)
     assert inspect.getdoc(one) == inspect.getdoc(other)
@@ -85,15 +85,15 @@ def test_a_verb_is_the_same_in_both_clients(name: str) -> None:
 
 
 @pytest.mark.parametrize("pair", PAIRS[1:], ids=lambda pair: pair[0].__name__)
-def test_transports_agree_in_what_both_have(pair: tuple[type, type]) -> None:
+def test_both_transports_have_the_same_signatures_and_docstrings(pair: tuple[type, type]) -> None:
     one, other = map(public, pair)
     for name in one.keys() & other.keys():
         ours, theirs = signature(one[name]), signature(other[name])
-        if name != "run":  # the loop's may return any awaitable
+        if name != "run":  # the asyncio one may return any awaitable
             assert ours == theirs, name
         if name not in OWN_WORDS:
             assert blocking(inspect.getdoc(one[name]) or "") == blocking(inspect.getdoc(other[name]) or ""), name
 
 
-def test_both_ways_to_connect_take_the_same() -> None:
+def test_connect_and_connect_async_have_the_same_signature() -> None:
     assert signature(metacache.connect) == signature(metacache.connect_async)

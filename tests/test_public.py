@@ -1,4 +1,4 @@
-"""The shop window: what it shows is documented, and looking at it loads no plugin."""
+"""The public names of `metacache` are documented, show real types, and importing them loads no plugin."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import tokenize
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +17,7 @@ import pytest
 
 import metacache
 
-# What is not the language's or the library's own to document.
+# The public classes and functions. Constants and type aliases have no docstrings.
 CLASSES: Final = [name for name in metacache.__all__ if inspect.isclass(getattr(metacache, name))]
 FUNCTIONS: Final = [name for name in metacache.__all__ if inspect.isfunction(getattr(metacache, name))]
 
@@ -29,14 +29,14 @@ ClientError AuthenticationError ProtocolError TransportError ConnectError Connec
 PoolTimeout ClosedError BatchError ClientStatistics""".split()  # noqa: SIM905 - read as a list of words
 
 
-def test_everything_promised_is_there() -> None:
+def test_all_public_names_exist() -> None:
     assert set(CONTRACT) <= set(metacache.__all__)
     assert all(hasattr(metacache, name) for name in metacache.__all__)
     assert len(set(metacache.__all__)) == len(metacache.__all__)
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_a_public_class_and_all_it_offers_is_documented(name: str) -> None:
+def test_a_public_class_and_its_members_are_documented(name: str) -> None:
     class_: type = getattr(metacache, name)
     assert (class_.__doc__ or "").strip()
     undocumented = [
@@ -54,20 +54,31 @@ def test_a_public_function_is_documented(name: str) -> None:
     assert (getattr(metacache, name).__doc__ or "").strip()
 
 
+@pytest.mark.parametrize("class_", [metacache.Client, metacache.AsyncClient], ids=lambda class_: class_.__name__)
+def test_help_of_a_client_shows_real_types(class_: type) -> None:
+    methods = [function for _, function in inspect.getmembers(class_, inspect.isfunction)]
+    assert [function.__name__ for function in methods if "Any" in str(inspect.signature(function))] == []
+
+
+@pytest.mark.parametrize("function", [metacache.connect, metacache.connect_async], ids=lambda each: each.__name__)
+def test_help_of_connect_shows_real_types(function: Callable[..., object]) -> None:
+    assert "Any" not in str(inspect.signature(function))
+
+
 def test_importing_metacache_imports_no_plugin() -> None:
-    told = "import sys, metacache; print([name for name in sys.modules if name.split('.')[0] in sys.argv[1:]])"
+    program = "import sys, metacache; print([name for name in sys.modules if name.split('.')[0] in sys.argv[1:]])"
     plugins = ["msgspec", "orjson", "metacache_msgspec", "metacache_orjson", "metacache_attrs"]
-    ran = subprocess.run([sys.executable, "-c", told, *plugins], capture_output=True, text=True, check=True)
+    ran = subprocess.run([sys.executable, "-c", program, *plugins], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
 
 
-# --- what the types do not say ---------------------------------------------------------------------------------------
+# --- Any -------------------------------------------------------------------------------------------------------------
 
 ROOT: Final = Path(metacache.__file__).parent
 
 
 def units(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
-    """Return the functions of *body*, whole, those of its classes, and its other statements."""
+    """Return the functions of *body*, the methods of its classes, and its other statements."""
     for statement in body:
         if isinstance(statement, ast.ClassDef):
             yield from units(statement.body)
@@ -76,7 +87,7 @@ def units(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
 
 
 def types_in(unit: ast.stmt) -> Iterator[ast.expr | None]:
-    """Return the types that *unit* writes down: of arguments, results, names, casts, and those that it gives a name."""
+    """Return the types in *unit*: of arguments, results, variables and casts, and type aliases."""
     for node in ast.walk(unit):
         match node:
             case ast.arg(annotation=type_) | ast.FunctionDef(returns=type_) | ast.AsyncFunctionDef(returns=type_):
@@ -91,7 +102,7 @@ def types_in(unit: ast.stmt) -> Iterator[ast.expr | None]:
 
 
 def unexplained(source: str) -> list[int]:
-    """Return the lines of *source* where a unit begins that writes Any, with no comment on it inside or right above."""
+    """Return the first lines of the units of *source* that contain Any without a comment about it in or above them."""
     lines = source.splitlines()
     comments = {
         token.start[0]
@@ -109,7 +120,7 @@ def unexplained(source: str) -> list[int]:
     return found
 
 
-def test_every_any_says_what_would_have_been_written() -> None:
+def test_every_any_has_a_reason() -> None:
     found = {path.relative_to(ROOT): unexplained(path.read_text()) for path in ROOT.rglob("*.py")}
     assert len(found) > 50
     assert {path: lines for path, lines in found.items() if lines} == {}
@@ -129,9 +140,34 @@ def test_every_any_says_what_would_have_been_written() -> None:
         "class C:\n    def f(self) -> Any: ...",
     ],
 )
-def test_an_any_without_a_word_is_found_and_one_with_it_is_not(line: str) -> None:
+def test_an_any_without_a_reason_is_found(line: str) -> None:
     at = len(line.splitlines())
     assert unexplained(f"# A comment.\n{line}  # and another\n") == [1 + at]
-    assert unexplained(f"# Any: of somebody else\n\n{line}\n") == [2 + at]
+    assert unexplained(f"# Any: of another unit\n\n{line}\n") == [2 + at]
     assert unexplained(f"{line}  # Any: as it comes\n") == []
     assert unexplained("# Any: whatever it is\n".join(("y = 1\n", *line.splitlines(keepends=True)))) == []
+
+
+# --- what help() shows -----------------------------------------------------------------------------------------------
+
+
+def signatures() -> Iterator[tuple[str, str]]:
+    """Yield every public function and method of `metacache` with its signature, as `help` shows it."""
+    for name in metacache.__all__:
+        public: object = getattr(metacache, name)
+        members = {"": public}
+        if inspect.isclass(public):
+            members |= {f".{key}": value for key, value in vars(public).items() if not key.startswith("_")}
+            members |= {".__init__": vars(public).get("__init__")}
+        for suffix, member in members.items():
+            function = getattr(member, "__func__", member)
+            if inspect.isfunction(function):
+                yield f"{name}{suffix}", str(inspect.signature(function))
+
+
+def test_help_shows_the_type_of_a_value_and_never_any() -> None:
+    found = dict(signatures())
+    assert len(found) > 100
+    assert "-> 'Client[T]'" in found["connect"]
+    assert "Serializer[T]" in found["Client.__init__"]
+    assert {name: signature for name, signature in found.items() if re.search(r"\bAny\b", signature)} == {}

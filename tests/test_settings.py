@@ -1,4 +1,4 @@
-"""Numbers of seconds and counts: what nobody can wait for or set is refused where it is said, not where it is used."""
+"""Settings check numbers when they are made: seconds that no wait supports, and counts out of range."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def with_one(name: str, value: Any) -> Settings:
 
 
 @pytest.mark.parametrize("name", MOST)
-def test_a_number_beyond_its_bound_is_refused_by_name(name: str) -> None:
+def test_a_number_beyond_its_limit_is_refused_by_field_name(name: str) -> None:
     most = MOST[name]
     assert getattr(with_one(name, most), name) == most
     with pytest.raises(InvalidArgumentError, match=rf"^Settings\.{name} is .*{most}.*, not {most + 1}"):
@@ -56,19 +56,19 @@ def test_a_number_beyond_its_bound_is_refused_by_name(name: str) -> None:
 
 @pytest.mark.parametrize("name", [*WAITS, *AGES])
 @pytest.mark.parametrize("value", HUGE.values(), ids=HUGE)
-def test_a_number_that_no_clock_knows_is_refused(name: str, value: Any) -> None:
+def test_nan_infinity_and_huge_numbers_are_refused(name: str, value: Any) -> None:
     with pytest.raises(InvalidArgumentError, match=rf"^Settings\.{name} is .* seconds, not "):
         with_one(name, value)
 
 
 @pytest.mark.parametrize("name", ["keepalive", "max_in_flight", "pool_size", "pool_min_idle", "max_reply_size"])
-def test_a_whole_number_too_long_to_write_is_refused(name: str) -> None:
+def test_an_int_too_long_to_print_is_refused(name: str) -> None:
     with pytest.raises(InvalidArgumentError, match=rf"^Settings\.{name} is .*, not a number of 16610 bits"):
         with_one(name, -(10**5000))
 
 
 @pytest.mark.parametrize("name", [*WAITS, *AGES])
-def test_zero_seconds_are_a_number_only_where_they_mean_something(name: str) -> None:
+def test_zero_seconds_are_allowed_only_for_some_settings(name: str) -> None:
     if name in MAY_BE_ZERO:
         assert getattr(with_one(name, 0), name) == 0
         with pytest.raises(InvalidArgumentError, match="is at least 0 and at most"):
@@ -83,7 +83,7 @@ def test_zero_seconds_are_a_number_only_where_they_mean_something(name: str) -> 
 
 @pytest.mark.parametrize("value", [*HUGE.values(), LONGEST_WAIT + 1, 3e6], ids=[*HUGE, "1,000,001", "3e6"])
 @pytest.mark.parametrize("way", WAYS)
-def test_no_timeout_is_longer_than_a_poll_whichever_way_it_is_given(way: str, value: Any) -> None:
+def test_no_timeout_exceeds_the_limit_of_poll(way: str, value: Any) -> None:
     with pytest.raises(InvalidArgumentError, match=r"timeout is above 0 and at most 1000000 seconds, not "):
         WAYS[way](value)
 
@@ -99,12 +99,12 @@ QUERIES: Final = (
 
 
 @pytest.mark.parametrize("query", QUERIES, ids=range(len(QUERIES)))
-def test_a_url_is_held_to_the_same_bounds(query: str) -> None:
+def test_a_url_has_the_same_limits(query: str) -> None:
     with pytest.raises(InvalidArgumentError, match=re.escape(f"Settings.{query.split('=')[0]} is ")):
         parse_url(f"memcached://host/?{query}", Settings())
 
 
-def test_every_verb_works_with_the_largest_that_is_taken(memcached: Memcached) -> None:
+def test_every_method_works_with_the_largest_settings(memcached: Memcached) -> None:
     largest = "&".join(f"{name}={most}" for name, most in MOST.items())
     with connect(f"{memcached.url}/?{largest}", timeout=LONGEST_WAIT) as client:
         assert client.set("key", b"1")
@@ -112,7 +112,7 @@ def test_every_verb_works_with_the_largest_that_is_taken(memcached: Memcached) -
         assert client.get_many(["key"]) == {"key": b"1"}
 
 
-async def test_so_it_does_under_a_loop(memcached: Memcached) -> None:
+async def test_every_asyncio_method_works_with_the_largest_settings(memcached: Memcached) -> None:
     largest = "&".join(f"{name}={most}" for name, most in MOST.items())
     async with connect_async(f"{memcached.url}/?{largest}", timeout=LONGEST_WAIT) as client:
         assert await client.set("key", b"1")

@@ -1,4 +1,4 @@
-"""What a URL says, and how an error names the part that is wrong without quoting a credential."""
+"""URLs: parsing, and errors that name the invalid part without quoting a credential."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from metacache import (
     connect,
     connect_async,
 )
-from metacache.urls import SourceOfNodes, parse_url
+from metacache.urls import SourceLocation, parse_url
 
 PLAIN = Settings()
 
@@ -33,11 +33,11 @@ PLAIN = Settings()
         ("memcached+unix:///run/m.sock", (Node("unix:/run/m.sock"),)),
         ("memcached+unix:///run/m%20%C3%A4.sock", (Node("unix:/run/m ä.sock"),)),
         ("memcached://a:1,b:2/?weights=2,1", (Node("a:1", weight=2.0), Node("b:2", weight=1.0))),
-        ("memcached+dns://a:1", SourceOfNodes("dns", "a", 1)),
-        ("memcached+elasticache://a:1/", SourceOfNodes("elasticache", "a", 1)),
+        ("memcached+dns://a:1", SourceLocation("dns", "a", 1)),
+        ("memcached+elasticache://a:1/", SourceLocation("elasticache", "a", 1)),
     ],
 )
-def test_every_form_names_its_place(url: str, places: object) -> None:
+def test_every_form_of_url_is_parsed(url: str, places: object) -> None:
     assert parse_url(url, PLAIN) == (places, PLAIN)
 
 
@@ -47,14 +47,14 @@ def test_every_form_names_its_place(url: str, places: object) -> None:
         ("redis://a", "scheme"),
         ("memcached://", "no host"),
         ("memcached://a/path", "path"),
-        ("memcached://a:1,b:x", "host number 2 of the URL has a port that is no number"),
+        ("memcached://a:1,b:x", "host number 2 of the URL has a port that is not a number"),
         ("memcached://a:99999", "host number 1 of the URL has a port that is not between 1 and 65535"),
         ("memcached://[::1]:0", "host number 1 of the URL has a port that is not between 1 and 65535"),
-        ("memcached://a:", "a port that is no number"),
+        ("memcached://a:", "a port that is not a number"),
         ("memcached://[zz]:1", "is not host:port"),
         ("memcached://[1:2]:1", "is not host:port"),
         ("memcached://a,,b", "host number 2 of the URL is empty"),
-        ("memcached://::1", "IPv6 stands in brackets"),
+        ("memcached://::1", "write an IPv6 address in brackets"),
         ("memcached://a,b/?weights=1", "1 weights for 2 hosts"),
         ("memcached://a/?color=1", "unknown key 'color'"),
         ("memcached://a/?timeout=1&timeout=2", "'timeout' twice"),
@@ -67,27 +67,27 @@ def test_every_form_names_its_place(url: str, places: object) -> None:
         ("memcached://a/?password=p", "'password'; write memcached://user:password@host"),
         ("memcached://a/?timeout=1#part", "has a #"),
         ("MEMCACHED://a", "lower case, not 'MEMCACHED'"),
-        ("a:11211", "is not written scheme://.*; memcached://localhost:11211 is an example"),
-        ("localhost", "no scheme.*memcached://localhost:11211 is an example"),
-        ("memcached:a", "no scheme.*memcached://localhost:11211 is an example"),
-        ("//a:11211", "no scheme.*memcached://localhost:11211 is an example"),
-        ("://a:11211", "is not written scheme://.*; memcached://localhost:11211 is an example"),
+        ("a:11211", "no scheme: its form is scheme://.*, for example memcached://localhost:11211"),
+        ("localhost", "no scheme.*for example memcached://localhost:11211"),
+        ("memcached:a", "no scheme.*for example memcached://localhost:11211"),
+        ("//a:11211", "no scheme.*for example memcached://localhost:11211"),
+        ("://a:11211", "the form of a URL is scheme://.*, for example memcached://localhost:11211"),
         ("memcached://a/?on_node_down=wait", "on_node_down is 'fail' or 'next'"),
         ("memcached://[fe80::1%25]", "is not host:port"),
         ("memcached://[fe80::1%25a%2Fb]", "is not host:port"),
-        ("memcached+dns://a/?weights=1", "dns has no weights"),
+        ("memcached+dns://a/?weights=1", "dns URL has no weights"),
         ("memcached+unix:///" + "x" * 107, "108 bytes is too long"),
         ("memcached+unix:///%C3%A4" + "x" * 105, "108 bytes is too long"),
         ("memcached://a\udc80", "lone surrogate"),
         ("memcached+unix:///run/\udcff", "lone surrogate"),
-        ("memcached+file:///x", "no node source is called 'file'"),
-        ("memcached+dns:///x", "path is /"),
-        ("memcached+dns://", "names no host"),
-        ("memcached+dns://a,b", "names one host"),
+        ("memcached+file:///x", "there is no node source 'file'"),
+        ("memcached+dns:///x", "path must be empty or /"),
+        ("memcached+dns://", "has no host"),
+        ("memcached+dns://a,b", "has one host"),
         ("memcached+unix://a/path", "has no host"),
     ],
 )
-def test_the_error_names_the_part_that_is_wrong(url: str, named: str) -> None:
+def test_the_error_names_the_invalid_part(url: str, named: str) -> None:
     with pytest.raises(InvalidArgumentError, match=named):
         parse_url(url, PLAIN)
 
@@ -114,7 +114,7 @@ def test_credentials_are_never_quoted(rest: str) -> None:
     assert "cret" not in str(caught.value)
 
 
-def test_what_the_url_says_beats_the_settings() -> None:
+def test_the_url_has_priority_over_the_settings() -> None:
     _, settings = parse_url("memcached://a/?timeout=0.5", Settings(timeout=3.0, pool_size=7))
     assert (settings.timeout, settings.pool_size) == (0.5, 7)
 

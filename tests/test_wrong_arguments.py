@@ -1,4 +1,4 @@
-"""What is made of the wrong parts says so when it is made, and names what it takes."""
+"""Constructors check the types of their arguments, and the error names the right type."""
 
 from __future__ import annotations
 
@@ -29,34 +29,34 @@ Make = Callable[..., object]
 
 
 @pytest.mark.parametrize("make", [Connection, AsyncConnection])
-def test_a_connection_is_to_a_node(make: Make) -> None:
+def test_a_connection_requires_a_node(make: Make) -> None:
     with pytest.raises(InvalidTypeError, match="to a Node, not str"):
         make("127.0.0.1:1")
 
 
 @pytest.mark.parametrize("make", [Cluster, AsyncCluster, RendezvousRouter])
 @pytest.mark.parametrize(
-    ("nodes", "told"), [(5, "an iterable of Node, not int"), (["127.0.0.1:1"], "one of them is str")]
+    ("nodes", "message"), [(5, "an iterable of Node, not int"), (["127.0.0.1:1"], "one of them is str")]
 )
-def test_a_cluster_is_of_nodes(make: Make, nodes: Any, told: str) -> None:  # Any: what a checker would refuse
-    with pytest.raises(InvalidTypeError, match=told):
+def test_a_cluster_requires_nodes(make: Make, nodes: Any, message: str) -> None:  # Any: a type checker would refuse it
+    with pytest.raises(InvalidTypeError, match=message):
         make(nodes)
 
 
 @pytest.mark.parametrize("make", [Connection, AsyncConnection, Pool, AsyncPool])
-def test_the_settings_of_one_node_are_settings(make: Make) -> None:
+def test_a_connection_or_pool_requires_settings(make: Make) -> None:
     with pytest.raises(InvalidTypeError, match="a Settings, not dict"):
         make(NODE, settings={"timeout": 0.5})
 
 
 @pytest.mark.parametrize("make", [Cluster, AsyncCluster])
-def test_the_settings_of_a_cluster_are_settings(make: Make) -> None:
+def test_a_cluster_requires_settings(make: Make) -> None:
     with pytest.raises(InvalidTypeError, match="a Settings, not dict"):
         make([NODE], settings={"timeout": 0.5})
 
 
 class Lost:
-    """A router that sends every key to a node it was never told of."""
+    """A router that returns a node that the cluster does not have."""
 
     def __init__(self, nodes: Sequence[Node]) -> None:
         self.nodes = tuple(nodes)
@@ -68,7 +68,7 @@ class Lost:
         return (STRANGER,)
 
 
-def test_a_router_that_chooses_a_node_it_does_not_have_is_told_so() -> None:
+def test_a_router_that_returns_an_unknown_node_is_a_typed_error() -> None:
     with Cluster([NODE], router=Lost) as cluster:
         client = Client(cluster)
         for use in (partial(client.get, "key"), partial(client.get_many, ["key"]), partial(client.set, "key", b"")):
@@ -76,7 +76,7 @@ def test_a_router_that_chooses_a_node_it_does_not_have_is_told_so() -> None:
                 use()
 
 
-async def test_so_is_one_of_an_asyncio_cluster() -> None:
+async def test_a_router_that_returns_an_unknown_node_is_a_typed_error_in_asyncio() -> None:
     async with AsyncCluster([NODE], router=Lost) as cluster:
         client = AsyncClient(cluster)
         with pytest.raises(InvalidArgumentError, match=f"the router chose {STRANGER.name}"):

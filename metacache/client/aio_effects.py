@@ -1,4 +1,4 @@
-"""Runs the verbs of an `AsyncClient`: operations, batches, recipes. The policy decides which errors are raised."""
+"""Runs the operations, batches and recipes of an `AsyncClient`, and applies its `on_error` policy to their errors."""
 
 from __future__ import annotations
 
@@ -40,42 +40,46 @@ def _run_within(transport: AsyncTransport, timeout: float) -> Run:
 
 @final
 class AsyncEffects:
-    """The effects of a client's recipes, and how its verbs run."""
+    """The effects that a client's recipes await, and the functions with which its methods run.
 
-    __slots__ = ("_errors", "_timeout", "_transport", "run_now")
+    ``transport_run``: runs one operation within the timeout of the client.
+    """
 
-    run_now: Run
+    __slots__ = ("_errors", "_timeout", "_transport", "transport_run")
+
+    transport_run: Run
 
     def __init__(self, transport: AsyncTransport, timeout: float | None, errors: ErrorPolicy) -> None:
         self._transport = transport
         self._timeout = timeout
         self._errors = errors
-        # Chosen once, so that no operation asks. It does not refer to the client, which is freed when it is dropped.
-        self.run_now = transport.run if timeout is None else _run_within(transport, timeout)
+        # Chosen once, so that an operation need not look for a timeout. The function must not refer to the client: such
+        # a cycle would keep the client alive until the garbage collector runs.
+        self.transport_run = transport.run if timeout is None else _run_within(transport, timeout)
 
     async def run(self, op: Operation[R], /) -> R:
-        """Run *op* within one timeout of its own, as a step of a recipe."""
-        return await self.run_now(op, deadline=None)
+        """Run *op* with a timeout of its own, as one step of a recipe."""
+        return await self.transport_run(op, deadline=None)
 
     async def sleep(self, seconds: float, /) -> None:
-        """Wait."""
+        """Wait for that number of seconds."""
         await asyncio.sleep(seconds)
 
     async def call(self, kind: Kind, op: Operation[R], *, fallback: R) -> R:
-        """Run *op*; return *fallback* if it fails and the policy forgives that."""
+        """Run *op*; return *fallback* if the policy suppresses its error."""
         try:
-            return await self.run_now(op, deadline=None)
+            return await self.transport_run(op, deadline=None)
         except MetacacheError as error:
-            if self._errors.forgives(kind, error):
+            if self._errors.suppresses(kind, error):
                 return fallback
             raise
 
     async def results(self, batch: BatchOperation[K, V]) -> dict[K, V]:
-        """Run *batch* and return its results by key. Raises BatchError if a part failed that is not forgiven."""
+        """Run *batch*; return its results by key. Raises BatchError if the policy does not suppress the errors."""
         return batch.results(await self._drive(batch.batch), self._errors)
 
     async def outcomes(self, batch: BatchOperation[K, V]) -> Outcomes[K, V]:
-        """Run *batch* and return its results and errors by key."""
+        """Run *batch*; return its results and errors by key."""
         return batch.outcomes(await self._drive(batch.batch), self._errors)
 
     async def _drive(self, batch: Batch) -> Replies:
@@ -87,18 +91,18 @@ class AsyncEffects:
         except MetacacheError as error:
             return replies_after(error, batch)
 
-    # Any: the loop chooses the values that a recipe yields and is sent.
-    async def follow(self, recipe: Coroutine[Any, Any, R], *, fallback: R) -> R:
-        """Run a recipe that writes; return *fallback* if it fails and the policy forgives that."""
+    # Any: the event loop defines the values that a coroutine yields and receives.
+    async def run_recipe(self, recipe: Coroutine[Any, Any, R], *, fallback: R) -> R:
+        """Run a recipe that writes; return *fallback* if the policy suppresses its error."""
         try:
             return await recipe
         except MetacacheError as error:
-            if self._errors.forgives(WRITE, error):
+            if self._errors.suppresses(WRITE, error):
                 return fallback
             raise
 
-    async def follow_strictly(self, recipe: Coroutine[Any, Any, R]) -> R:  # Any: as above
-        """Run a recipe of which no error is forgiven."""
+    async def run_recipe_or_raise(self, recipe: Coroutine[Any, Any, R]) -> R:  # Any: as above
+        """Run a recipe; count its error and raise it, whatever the policy is."""
         try:
             return await recipe
         except MetacacheError as error:

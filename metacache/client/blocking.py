@@ -1,7 +1,7 @@
-"""`Client[T]`: the verbs of one Python type over a blocking transport, a line or two each.
+"""`Client[T]`: the public methods of a blocking client.
 
-What a verb means is in operations, batches and recipes; how bytes move is the transport's. The asyncio twin has the
-same verbs.
+Most of them are a line or two. The modules in `operations/` build the requests and read the replies. The transport
+sends and receives the bytes. `AsyncClient` has the same methods as coroutines.
 """
 
 from __future__ import annotations
@@ -40,21 +40,26 @@ B = TypeVar("B", bytes, str)
 
 @final
 class Client(Generic[T]):
-    """Stores and returns values of one Python type.
+    """A typed memcached client: stores and returns values of one Python type.
 
     Args:
-        transport: moves the operations: a Connection, a Pool, a Cluster, or a wrapper of one.
-        serializer: turns T into bytes (`load_serializer`); left out: a ``Client[bytes]``.
-        owns: close the transport with the client.
+        transport: sends the requests: a Connection, a Pool, a Cluster, or a wrapper of one.
+        serializer: encodes and decodes T (`load_serializer` makes one). Left out: the client is a ``Client[bytes]``.
+        owns: True: closing the client closes the transport.
         options: see `ClientOptions`.
 
-    Misses, NOT_STORED and lost compare-and-sets are results. Every verb raises, before anything is sent:
-    InvalidKeyError, InvalidArgumentError, SerializationError, ValueTooLargeError, ClosedError, PoolTimeout,
-    NodeDownError, ConnectError, AuthenticationError. And when its request is on the way: OperationTimeout,
-    ConnectionLost, ProtocolError (the connection is closed; ``maybe_applied`` tells whether a write may have been
-    done), ServerError and ClientError (the connection goes on). ``on_error="miss"`` makes misses of the errors of
-    servers and network in reads, ``"ignore"`` lets writes fail quietly too: see `ClientOptions`.
-    Safe to share among threads if the transport is.
+    A miss, NOT_STORED and a lost compare-and-set are results, not errors.
+
+    Every method may raise before its request is sent: InvalidKeyError, InvalidArgumentError, SerializationError,
+    ValueTooLargeError, ClosedError, PoolTimeout, NodeDownError, ConnectError, AuthenticationError. It may also raise
+    later: OperationTimeout, ConnectionLost, ProtocolError, ServerError, ClientError. ``maybe_applied`` of the error
+    says whether the server may have applied a write. The transport closes a connection that it cannot use any more, and
+    opens another one for a later operation.
+
+    ``on_error="miss"`` turns failures of servers and the network into misses in reads; ``"ignore"`` suppresses them in
+    writes too. See `ClientOptions`.
+
+    Threads may share a client if they may share its transport.
     """
 
     __reduce_ex__ = refuse_copy
@@ -76,13 +81,13 @@ class Client(Generic[T]):
     def __init__(
         self,
         transport: Transport,
-        serializer: Serializer[Any] | None = None,  # Any: T, or bytes when left out; the overloads say which
+        serializer: Serializer[T] | None = None,
         *,
         owns: bool = False,
         **options: Unpack[ClientOptions],
     ) -> None:
         check_transport(transport, "Client")
-        chosen: Serializer[Any] = BytesSerializer() if serializer is None else serializer  # Any: as above
+        chosen: Serializer[Any] = BytesSerializer() if serializer is None else serializer  # Any: T or bytes
         # pyright takes the T of a bare class for unknown.
         self._set_up(
             transport,
@@ -96,19 +101,20 @@ class Client(Generic[T]):
         self._operations = core.operations
         self._owns = owns
         self._effects = BlockingEffects(transport, core.options.timeout, core.errors)
-        self._run = self._effects.run_now
+        self._run = self._effects.transport_run
 
     def with_options(self, **changes: Unpack[ViewOptions]) -> Client[T]:
-        """Return a client of the same type on the same transport with some options changed; cheap, and it owns nothing.
+        """Return a view of this client with some options changed.
 
-        It shares the counters. Raises InvalidArgumentError for a bad option.
+        A view shares the transport and the counters. It is cheap, and closing it does not close the transport. Raises
+        InvalidArgumentError for an invalid option.
         """
         view = object.__new__(type(self))
         view._set_up(self._transport, self._core.view(**changes), owns=False)
         return view
 
     def close(self) -> None:
-        """Refuse further operations with ClosedError; close the transport if it is owned. Closing twice is nothing."""
+        """Close the client, and its transport if the client owns it. Later operations raise ClosedError. Idempotent."""
         transport, self._transport = self._transport, CLOSED
         self._effects = BlockingEffects(CLOSED, None, self._core.errors)
         self._run = CLOSED.run
@@ -129,19 +135,19 @@ class Client(Generic[T]):
 
     @property
     def undecodable(self) -> Mapping[Cause, int]:
-        """How many stored values could not be decoded, by cause. Live."""
+        """The number of stored values that could not be decoded, by cause. A live view."""
         return self._core.undecodable.counts
 
     @property
     def errors_as_misses(self) -> Mapping[str, int]:
-        """How many errors ``on_error`` made misses of, or ignored, by the name of their class. Live."""
+        """The number of errors that ``on_error`` suppressed, by class name. A live view."""
         return self._core.errors.counts
 
     @property
     def statistics(self) -> ClientStatistics:
-        """Hits, misses, stale and undecodable values, and errors since the client was made, its views included.
+        """The counts of hits, misses, stale and undecodable values, and errors, since the client was made.
 
-        A frozen snapshot; the counts are exact under threads.
+        A frozen snapshot. It includes the calls of all views. Threads that share the client lose no count.
         """
         return self._core.statistics
 
@@ -152,118 +158,124 @@ class Client(Generic[T]):
     @overload
     def get(self, key: Key, default: D) -> T | D: ...
     def get(self, key: Key, default: D | None = None) -> T | D | None:
-        """Return the value, or *default* for a miss.
+        """Return the value, or *default* on a miss.
 
-        A value marked stale is returned as any other, and spends its win: use `get_item` to be told.
+        A stale value is returned like a fresh one, and the read consumes its win flag. `get_item` returns both marks.
         """
         run = self._run
         try:
             return run(self._operations.get(key, default), deadline=None)
         except MetacacheError as error:
-            if self._core.errors.forgives(READ, error):
+            if self._core.errors.suppresses(READ, error):
                 return default
             raise
 
     def get_item(self, key: Key) -> Item[T] | None:
-        """Return the value with its CAS, time to live, size and state, or None for a miss."""
+        """Return the value with its CAS, TTL, size and state; None on a miss."""
         return self._effects.call(READ, self._operations.get_item(key), fallback=None)
 
     def get_many(self, keys: Iterable[K]) -> dict[K, T]:
-        """Return the values of those keys that were found; one exchange for all.
+        """Return the values that were found, by key, in one batch.
 
-        Raises BatchError, with both halves, when a part failed.
+        Raises BatchError if a part failed. It holds the results and the errors.
         """
         return self._effects.results(self._core.batches.get_many(keys))
 
     def get_items(self, keys: Iterable[K]) -> dict[K, Item[T]]:
-        """Return the items of those keys that were found, as `get_item` and `get_many` do."""
+        """Return the items that were found, by key, in one batch. Raises BatchError as `get_many` does."""
         return self._effects.results(self._core.batches.get_items(keys))
 
     def get_many_outcomes(self, keys: Iterable[K]) -> Outcomes[K, T]:
-        """Return the values found and the errors met, by key; never raises for a part once it is sent.
+        """Return the values that were found and the errors, by key, in one batch.
 
-        A key that cannot travel raises before anything is sent, as in every batch.
+        The error of a part that failed is in ``errors`` and is not raised. An invalid key raises before anything is
+        sent.
         """
         return self._effects.outcomes(self._core.batches.get_many(keys))
 
     def get_and_touch(self, key: Key, ttl: Ttl) -> T | None:
-        """Return the value and give it *ttl* seconds to live from now; None for a miss.
+        """Return the value and set its TTL to *ttl*, in seconds or a timedelta; None on a miss.
 
-        An item that cannot be decoded is touched too. A lease is removed by a second exchange, because it would
-        last too long. An error or a cancel before that leaves it with *ttl*. An error says by ``maybe_applied`` whether
-        the item may have been touched.
+        An item that cannot be decoded gets the TTL too. A lease placeholder would last too long with it, so a second
+        request deletes the placeholder. An error or a cancel before that leaves the placeholder with *ttl*.
+        ``maybe_applied`` of an error says whether the TTL may have been set.
         """
         recipe = recipes.get_and_touch(self._effects, self._operations, key, ttl)
-        return self._effects.follow(recipe, fallback=None)
+        return self._effects.run_recipe(recipe, fallback=None)
 
     def touch(self, key: Key, ttl: Ttl) -> bool:
-        """Give the item *ttl* seconds to live from now; return whether it was there.
+        """Set the TTL of the item to *ttl*, in seconds or a timedelta; return whether the item exists.
 
-        Consumes the win of a stale item. A lease is removed as in `get_and_touch`, and is False; errors as there.
+        Consumes the win flag of a stale item. Returns False for a lease placeholder, and deletes it as `get_and_touch`
+        does. Errors are as in `get_and_touch`.
         """
-        return self._effects.follow(recipes.touch(self._effects, self._operations, key, ttl), fallback=False)
+        return self._effects.run_recipe(recipes.touch(self._effects, self._operations, key, ttl), fallback=False)
 
     def exists(self, key: Key) -> bool:
-        """Return whether an item is there that this client can read by its client flags; its bytes are not decoded.
+        """Return whether there is an item whose client flags this client can read. No value is transferred.
 
-        False for a lease. Foreign flags: False, or DecodeError by ``on_undecodable``. Consumes the win of a stale item,
-        as `get` does.
+        Returns False for a lease placeholder. Returns False for foreign client flags, or raises DecodeError with
+        ``on_undecodable="raise"``. Consumes the win flag of a stale item, as `get` does.
         """
         return self._effects.call(READ, self._operations.exists(key), fallback=False)
 
     def inspect(self, key: Key) -> Metadata | None:
-        """Return what the server knows of an item without reading it, or None; spends no win, renews nothing.
+        """Return the metadata of the item; None if there is no item.
 
-        Raises InvalidKeyError for a key that travels as base64 (it holds a space or control byte, or is hashed).
+        It is not a read: it consumes no win flag and restarts no idle time. Raises InvalidKeyError for a key that is
+        base64-encoded on the wire, because it holds a space or a control byte, or is hashed.
         """
         return self._effects.call(READ, self._operations.inspect(key), fallback=None)
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
     def set(self, key: Key, value: T, *, ttl: Ttl | Default = DEFAULT) -> StoreResult:
-        """Store *value* whatever is there; return STORED.
+        """Store *value*, whether the key exists or not; return STORED.
 
-        *ttl*: seconds or timedelta; None: never expires; left out: the client's default_ttl. A ServerError (too large,
-        out of memory) leaves the key without its old value.
+        *ttl*: seconds or a timedelta; None: the item never expires; left out: the client's default_ttl. A ServerError
+        (value too large, out of memory) leaves the key without its old value.
         """
         run = self._run
         try:
             return run(self._operations.set(key, value, ttl), deadline=None)
         except MetacacheError as error:
-            if self._core.errors.forgives(WRITE, error):
+            if self._core.errors.suppresses(WRITE, error):
                 return StoreResult.FAILED
             raise
 
     def add(self, key: Key, value: T, *, ttl: Ttl | Default = DEFAULT) -> StoreResult:
-        """Store *value* if the key is not there; return STORED or NOT_STORED. *ttl* and errors as in `set`.
+        """Store *value* if the key does not exist; return STORED or NOT_STORED.
 
-        What this client cannot decode is there all the same: `get` misses it, `add` does not store.
+        *ttl* and errors are as in `set`. An item that this client cannot decode exists: `get` returns a miss, but `add`
+        returns NOT_STORED.
         """
         return self._effects.call(WRITE, self._operations.add(key, value, ttl), fallback=StoreResult.FAILED)
 
     def replace(self, key: Key, value: T, *, ttl: Ttl | Default = DEFAULT) -> StoreResult:
-        """Store *value* if the key is there; return STORED or NOT_STORED. *ttl* and errors as in `set`."""
+        """Store *value* if the key exists; return STORED or NOT_STORED. *ttl* and errors are as in `set`."""
         return self._effects.call(WRITE, self._operations.replace(key, value, ttl), fallback=StoreResult.FAILED)
 
     def compare_and_set(self, key: Key, value: T, cas: int, *, ttl: Ttl | Default = DEFAULT) -> StoreResult:
-        """Store *value* if the item still has *cas* (of `get_item`); return STORED, EXISTS or NOT_FOUND.
+        """Store *value* if the item still has the CAS *cas* (see `get_item`); return STORED, EXISTS or NOT_FOUND.
 
-        *ttl* as in `set`: it lives anew, not for what it had left.
+        *ttl* and errors are as in `set`: a store restarts the TTL.
         """
         op = self._operations.compare_and_set(key, value, cas, ttl)
         return self._effects.call(WRITE, op, fallback=StoreResult.FAILED)
 
     def set_many(self, items: Mapping[K, T], *, ttl: Ttl | Default = DEFAULT) -> dict[K, StoreResult]:
-        """Store all values; one exchange for all. Return what each came to. *ttl* as in `set`.
+        """Store the values in one batch; return the result of each key.
 
-        Everything is checked before the first byte is sent. Raises BatchError, with both halves, when a part failed.
+        *ttl* is as in `set`. All arguments are checked before the first byte is sent. Raises BatchError if a part
+        failed. It holds the results and the errors.
         """
         return self._effects.results(self._core.batches.set_many(items, ttl))
 
     def set_many_outcomes(self, items: Mapping[K, T], *, ttl: Ttl | Default = DEFAULT) -> Outcomes[K, StoreResult]:
-        """Store all values; return results and errors by key, and never raise for a part once it is sent.
+        """Store the values in one batch; return the results and the errors, by key.
 
-        *ttl* as in `set`. A key, value or ttl that is refused raises before anything is sent, as in `set_many`.
+        *ttl* is as in `set`. The error of a part that failed is in ``errors`` and is not raised. An invalid key, value
+        or ttl raises before anything is sent.
         """
         return self._effects.outcomes(self._core.batches.set_many(items, ttl))
 
@@ -272,64 +284,71 @@ class Client(Generic[T]):
     @overload
     def append(self: Client[str], key: Key, value: str) -> StoreResult: ...
     def append(self: Client[B], key: Key, value: B) -> StoreResult:
-        """Put *value* behind what is stored; return STORED or NOT_STORED. The item keeps its time to live.
+        """Append *value* to the stored value; return STORED or NOT_STORED. The item keeps its TTL.
 
-        NOT_STORED: the item is absent, a lease, stale, compressed, written by another serializer (the last two:
-        DecodeError by ``on_undecodable``), or it would become too large for the server. Takes two exchanges, each with
-        a timeout of its own: one looks at the item (and gives the win back where it took that of a stale item), one
-        appends if no other writer came in between. Else both are done again, up to 64 times within 3 seconds or so;
-        then ConflictError. After an error with ``maybe_applied`` false nothing was appended. ServerError: the server
-        runs without CAS (-C), or *value* alone is too large for it, which leaves the key without any. Only for values
-        of bytes and of str with the built-in serializer and no compressor, else InvalidArgumentError.
+        Returns NOT_STORED if there is no item, or if the item cannot be extended: it is a lease placeholder, stale,
+        compressed, of another serializer, or would become too large for the server. With ``on_undecodable="raise"``,
+        an item that is compressed or of another serializer raises DecodeError instead.
+
+        Two requests, each with its own timeout: one reads the flags and the CAS of the item, the other appends if the
+        CAS is unchanged. If the first consumed the win flag of a stale item, a request returns the flag. If another
+        writer stores in between, both are repeated: 64 attempts in about 3 seconds, then ConflictError.
+
+        After an error with ``maybe_applied`` False nothing was appended. Raises ServerError if the server runs without
+        CAS (-C). Raises ServerError, and leaves the key without a value, if *value* alone is too large for the server.
+        Raises InvalidArgumentError unless the client has the built-in serializer of bytes or str and no compressor.
         """
-        recipe = recipes.grow(self._effects, self._operations, APPEND, key, value)
-        return self._effects.follow(recipe, fallback=StoreResult.FAILED)
+        recipe = recipes.extend(self._effects, self._operations, APPEND, key, value)
+        return self._effects.run_recipe(recipe, fallback=StoreResult.FAILED)
 
     @overload
     def prepend(self: Client[bytes], key: Key, value: bytes) -> StoreResult: ...
     @overload
     def prepend(self: Client[str], key: Key, value: str) -> StoreResult: ...
     def prepend(self: Client[B], key: Key, value: B) -> StoreResult:
-        """Put *value* before what is stored; else as `append`."""
-        recipe = recipes.grow(self._effects, self._operations, PREPEND, key, value)
-        return self._effects.follow(recipe, fallback=StoreResult.FAILED)
+        """Prepend *value* to the stored value. Results and errors are as in `append`."""
+        recipe = recipes.extend(self._effects, self._operations, PREPEND, key, value)
+        return self._effects.run_recipe(recipe, fallback=StoreResult.FAILED)
 
     def delete(self, key: Key, *, cas: int | None = None) -> DeleteResult:
-        """Delete the item; with *cas* only if it still has it. Return DELETED, NOT_FOUND or EXISTS."""
+        """Delete the item, with *cas* only if its CAS is unchanged; return DELETED, NOT_FOUND or EXISTS."""
         return self._effects.call(WRITE, self._operations.delete(key, cas), fallback=DeleteResult.FAILED)
 
     def delete_many(self, keys: Iterable[K]) -> dict[K, DeleteResult]:
-        """Delete the items; one exchange for all. Return what each came to.
+        """Delete the items in one batch; return the result of each key.
 
-        Raises BatchError, with both halves, when a part failed.
+        Raises BatchError if a part failed. It holds the results and the errors.
         """
         return self._effects.results(self._core.batches.delete_many(keys))
 
     def delete_many_outcomes(self, keys: Iterable[K]) -> Outcomes[K, DeleteResult]:
-        """Delete the items; return results and errors by key, and never raise for a part once it is sent.
+        """Delete the items in one batch; return the results and the errors, by key.
 
-        A key that cannot travel raises before anything is sent, as in every batch.
+        The error of a part that failed is in ``errors`` and is not raised. An invalid key raises before anything is
+        sent.
         """
         return self._effects.outcomes(self._core.batches.delete_many(keys))
 
     def invalidate(self, key: Key, *, stale_for: int | timedelta) -> bool:
-        """Mark the item stale and let it be served for *stale_for* seconds more; return whether it was there.
+        """Mark the item stale and set its TTL to *stale_for*, in seconds or a timedelta; return whether it exists.
 
-        The next reader wins the right to store a fresh value (`Item.won`), and no other does, though it may never store
-        one. *stale_for* becomes the time to live, also of an item that had less.
+        Readers get the stale value until it expires. The next reader also gets the win flag (`Item.won`): it should
+        store a fresh value. Other readers do not get the flag, even if the winner never stores. *stale_for* replaces
+        the TTL, also if that was shorter.
         """
         return self._effects.call(WRITE, self._operations.invalidate(key, stale_for), fallback=False)
 
     def update(self, key: Key, fn: Callable[[T | None], T], *, ttl: Ttl | Default = DEFAULT, attempts: int = 10) -> T:
-        """Store ``fn(current value)``, again if another writer stores in between; return the stored value.
+        """Store ``fn(current value)`` and return it; retry if another writer stores in between.
 
-        *fn* gets None when there is no value (absent, being computed, undecodable) and may be called *attempts* times.
-        Each exchange has its own timeout. *ttl* as in `set`: it restarts. Raises ConflictError when every attempt lost;
-        read errors always raise. An end before the store leaves the item as it was, but for the win of a stale item,
-        which the read consumes.
+        *fn* gets None if there is no item, if it is a lease placeholder, or if it cannot be decoded. It may be called
+        *attempts* times. Each request has its own timeout. *ttl* is as in `set`: the store restarts the TTL.
+
+        Raises ConflictError if another writer was first in every attempt. ``on_error`` suppresses no error here. If the
+        update ends before the store, the item keeps its value, but the read has consumed the win flag of a stale item.
         """
         recipe = recipes.update(self._effects, self._operations, key, fn, ttl, attempts)
-        return self._effects.follow_strictly(recipe)
+        return self._effects.run_recipe_or_raise(recipe)
 
     # --- arithmetic --------------------------------------------------------------------------------------------------
 
@@ -352,18 +371,21 @@ class Client(Generic[T]):
         initial_ttl: Ttl | Default = DEFAULT,
         ttl: Ttl | Default = DEFAULT,
     ) -> int | None:
-        """Add *delta* (0 to 2**64-1) on the server and return the sum, which wraps at 2**64; None if the key is absent.
+        """Add *delta* (0 to 2**64-1) on the server; return the sum, or None if the key does not exist.
 
-        *initial* is stored and returned when the key is not there, to live for *initial_ttl*, else *ttl*, else the
-        client's default_ttl. Only a given *ttl* renews the life of an item that is there. It costs a second exchange, a
-        `touch` with a timeout of its own: after an error of that one (``maybe_applied``) the number has changed, its
-        life perhaps not; the win of a stale item is consumed. Only for values of int with the built-in serializer and
-        no compressor, else InvalidArgumentError, as for *initial_ttl* beside *ttl* or without *initial*; ClientError
-        when the stored value is not a number from 0 to 2**64-1. With ``on_error="ignore"`` a failure returns *initial*,
-        also when only the second exchange failed.
+        The sum wraps at 2**64. If the key does not exist and *initial* is given, *initial* is stored and returned. Its
+        TTL is *initial_ttl*, else *ttl*, else the client's default_ttl.
+
+        *ttl* also restarts the TTL of an existing item. That takes a second request, a `touch` with its own timeout,
+        which consumes the win flag of a stale item. If only the `touch` fails, the number has changed, and
+        ``maybe_applied`` is True.
+
+        Raises InvalidArgumentError unless the client has the built-in serializer of int and no compressor; also for
+        *initial_ttl* together with *ttl* or without *initial*. Raises ClientError if the stored value is not a number
+        from 0 to 2**64-1. With ``on_error="ignore"`` a failure returns *initial*, also if only the `touch` failed.
         """
         recipe = recipes.arithmetic(self._effects, self._operations, INCREMENT, key, delta, initial, initial_ttl, ttl)
-        return self._effects.follow(recipe, fallback=initial)
+        return self._effects.run_recipe(recipe, fallback=initial)
 
     @overload
     def decrement(
@@ -384,6 +406,9 @@ class Client(Generic[T]):
         initial_ttl: Ttl | Default = DEFAULT,
         ttl: Ttl | Default = DEFAULT,
     ) -> int | None:
-        """Subtract *delta* on the server and return the difference, at least 0; else as `increment`."""
+        """Subtract *delta* (0 to 2**64-1) on the server; return the difference, or None if the key does not exist.
+
+        The difference is at least 0. Arguments and errors are as in `increment`.
+        """
         recipe = recipes.arithmetic(self._effects, self._operations, DECREMENT, key, delta, initial, initial_ttl, ttl)
-        return self._effects.follow(recipe, fallback=initial)
+        return self._effects.run_recipe(recipe, fallback=initial)

@@ -1,21 +1,21 @@
-"""Runs the verbs of a `Client`: operations, batches, recipes in one go. The policy decides which errors are raised."""
+"""Runs the operations, batches and recipes of a `Client`, and applies its `on_error` policy to their errors."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Coroutine
-from typing import Any, Protocol, TypeVar, cast, final
+from typing import Any, Protocol, TypeVar, final
 
 from metacache.client.core import replies_after
 from metacache.errors import MetacacheError
-from metacache.interrupts import is_from_handler
 from metacache.operations.batches import BatchOperation
 from metacache.operations.policies import WRITE, ErrorPolicy, Kind
 from metacache.operations.results import Outcomes
 from metacache.protocol.keys import K
 from metacache.protocol.windows import Replies
 from metacache.transports.base import Batch, Operation, Transport
+from metacache.transports.blocking.driver import drive
 
 __all__ = ["BlockingEffects", "Run"]
 
@@ -40,42 +40,46 @@ def _run_within(transport: Transport, timeout: float) -> Run:
 
 @final
 class BlockingEffects:
-    """The effects of a client's recipes, and how its verbs run."""
+    """The effects that a client's recipes await, and the functions with which its methods run.
 
-    __slots__ = ("_errors", "_timeout", "_transport", "run_now")
+    ``transport_run``: runs one operation within the timeout of the client.
+    """
 
-    run_now: Run
+    __slots__ = ("_errors", "_timeout", "_transport", "transport_run")
+
+    transport_run: Run
 
     def __init__(self, transport: Transport, timeout: float | None, errors: ErrorPolicy) -> None:
         self._transport = transport
         self._timeout = timeout
         self._errors = errors
-        # Chosen once, so that no operation asks. It does not refer to the client, which is freed when it is dropped.
-        self.run_now = transport.run if timeout is None else _run_within(transport, timeout)
+        # Chosen once, so that an operation need not look for a timeout. The function must not refer to the client: such
+        # a cycle would keep the client alive until the garbage collector runs.
+        self.transport_run = transport.run if timeout is None else _run_within(transport, timeout)
 
     async def run(self, op: Operation[R], /) -> R:
-        """Run *op* within one timeout of its own, as a step of a recipe."""
-        return self.run_now(op, deadline=None)
+        """Run *op* with a timeout of its own, as one step of a recipe."""
+        return self.transport_run(op, deadline=None)
 
     async def sleep(self, seconds: float, /) -> None:
-        """Wait."""
+        """Wait for that number of seconds."""
         time.sleep(seconds)
 
     def call(self, kind: Kind, op: Operation[R], *, fallback: R) -> R:
-        """Run *op*; return *fallback* if it fails and the policy forgives that."""
+        """Run *op*; return *fallback* if the policy suppresses its error."""
         try:
-            return self.run_now(op, deadline=None)
+            return self.transport_run(op, deadline=None)
         except MetacacheError as error:
-            if self._errors.forgives(kind, error):
+            if self._errors.suppresses(kind, error):
                 return fallback
             raise
 
     def results(self, batch: BatchOperation[K, V]) -> dict[K, V]:
-        """Run *batch* and return its results by key. Raises BatchError if a part failed that is not forgiven."""
+        """Run *batch*; return its results by key. Raises BatchError if the policy does not suppress the errors."""
         return batch.results(self._drive(batch.batch), self._errors)
 
     def outcomes(self, batch: BatchOperation[K, V]) -> Outcomes[K, V]:
-        """Run *batch* and return its results and errors by key."""
+        """Run *batch*; return its results and errors by key."""
         return batch.outcomes(self._drive(batch.batch), self._errors)
 
     def _drive(self, batch: Batch) -> Replies:
@@ -87,40 +91,20 @@ class BlockingEffects:
         except MetacacheError as error:
             return replies_after(error, batch)
 
-    # Any: a recipe yields nothing and is sent nothing.
-    def follow(self, recipe: Coroutine[Any, Any, R], *, fallback: R) -> R:
-        """Run a recipe that writes; return *fallback* if it fails and the policy forgives that."""
+    # Any: a recipe yields nothing and receives nothing.
+    def run_recipe(self, recipe: Coroutine[Any, Any, R], *, fallback: R) -> R:
+        """Run a recipe that writes; return *fallback* if the policy suppresses its error."""
         try:
-            return _result(recipe)
+            return drive(recipe)
         except MetacacheError as error:
-            if self._errors.forgives(WRITE, error):
+            if self._errors.suppresses(WRITE, error):
                 return fallback
             raise
 
-    def follow_strictly(self, recipe: Coroutine[Any, Any, R]) -> R:  # Any: as above
-        """Run a recipe of which no error is forgiven."""
+    def run_recipe_or_raise(self, recipe: Coroutine[Any, Any, R]) -> R:  # Any: as above
+        """Run a recipe; count its error and raise it, whatever the policy is."""
         try:
-            return _result(recipe)
+            return drive(recipe)
         except MetacacheError as error:
             self._errors.count_raised(error)
             raise
-
-
-def _result(recipe: Coroutine[Any, Any, R]) -> R:  # Any: as above
-    """Run a recipe whose effects never suspend it."""
-    try:
-        recipe.send(None)
-    except StopIteration as done:
-        if is_from_handler(done):
-            raise
-        return cast("R", done.value)  # typeshed cannot know the type of a StopIteration's value
-    except RuntimeError as error:
-        # PEP 479: a coroutine turns a StopIteration, here of a signal handler, into this error.
-        interruption = error.__cause__
-        if not isinstance(interruption, StopIteration):
-            raise
-    else:
-        raise RuntimeError("a recipe waited for something other than its effects")
-    finally:
-        recipe.close()  # one that was interrupted before it began
-    raise interruption

@@ -1,6 +1,6 @@
-"""What a client is but for the moving of bytes: its frame, its options, its verbs, its counters.
+"""The parts of a client that both kinds of client share: serializer frame, options, operations, policies, counters.
 
-Pure, and shared by both clients.
+It builds these parts and does no I/O. The counters and the policies change while the client is used.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 @final
 class Core(Generic[T]):
-    """The parts of one client. A view of it shares the frame and the counters."""
+    """The parts of one client. Its views share the frame and the counters."""
 
     __slots__ = ("_counts", "_frame", "batches", "errors", "operations", "options", "undecodable")
 
@@ -50,13 +50,13 @@ class Core(Generic[T]):
 
     @classmethod
     def of(cls, serializer: Serializer[T], options: Options) -> Core[T]:
-        """Return the core of a new client. Raises InvalidTypeError when *serializer* is none."""
+        """Return the core of a new client. Raises InvalidTypeError if *serializer* is not a Serializer."""
         if isinstance(serializer, str) or not all(hasattr(serializer, name) for name in _SERIALIZER):
             raise InvalidTypeError(
                 f"a client takes a Serializer, not {type(serializer).__name__}; load_serializer(name, type) makes one"
             )
-        # Items of other clients, and those the server makes in arithmetic, have flags 0 and are plain bytes, text or
-        # numbers.
+        # Items of other clients, and numbers that the server creates, have client flags 0. They are plain bytes, text
+        # or digits.
         reads_plain = isinstance(serializer, BytesSerializer | StrSerializer | IntSerializer)
         frame = Frame(serializer, compressor=options.compressor, reads_plain=reads_plain)
         undecodable = UndecodablePolicy(strict=options.on_undecodable == "raise")
@@ -64,7 +64,7 @@ class Core(Generic[T]):
         return cls(frame, options, undecodable, ErrorPolicy(options.on_error, counts, {}), counts)
 
     def view(self, **changes: Unpack[ViewOptions]) -> Core[T]:
-        """Return a core with some options changed. Raises InvalidTypeError for one that no view can change."""
+        """Return a core with some options changed. Raises InvalidTypeError for an option that a view cannot change."""
         refuse_unknown(changes)
         fixed = changes.keys() - ViewOptions.__annotations__.keys()
         if fixed:
@@ -75,7 +75,7 @@ class Core(Generic[T]):
 
     @property
     def statistics(self) -> ClientStatistics:
-        """The counts so far."""
+        """A snapshot of the counters."""
         return self._counts.snapshot(sum(self.undecodable.counts.values()))
 
 
@@ -94,7 +94,8 @@ def replies_after(error: MetacacheError, batch: Batch) -> Replies:
     return failed_replies(batch, error)
 
 
-# What each client needs beside `run` and `run_batch`, what it takes, and which function makes one of a URL.
+# For each client: the method its transport needs beside `run` and `run_batch`, the transports by name, the function
+# that makes both.
 _CLIENTS: Final = {
     "Client": ("close", "a Connection, a Pool or a Cluster", "connect"),
     "AsyncClient": ("aclose", "an AsyncConnection, an AsyncPool or an AsyncCluster", "connect_async"),
@@ -102,7 +103,7 @@ _CLIENTS: Final = {
 
 
 def check_transport(transport: object, client: str) -> None:
-    """Raise InvalidTypeError unless *transport* has the methods that *client* calls, as a wrapper of one has too."""
+    """Raise InvalidTypeError unless *transport* has the methods that *client* calls. A wrapper has them too."""
     fitting = [
         name
         for name, (method, _, _) in _CLIENTS.items()

@@ -1,1 +1,1 @@
-"""Clusters: a pool for each of many nodes, a router, and what is known of each node's health."""
+"""Clusters: a pool for each of many nodes, a router, and the health of each node."""

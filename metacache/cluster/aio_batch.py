@@ -1,24 +1,22 @@
-"""A batch on several nodes at once, under an event loop. The twin of `blocking`.
+"""A batch on several nodes at the same time, under an event loop.
 
-Knows who serves which part; moves no byte and routes no key.
+Cuts the batch into the parts of its nodes and puts their replies together. Which node serves a key is decided by
+`snapshot`; bytes are moved by the pools.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from time import monotonic
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
-from metacache.cluster.health import HEALTHY
-from metacache.cluster.health_tracker import verdict
-from metacache.cluster.table import fill_part, part_of
+from metacache.cluster.parts import fill_part, part_of, verdict
 from metacache.protocol.windows import Replies
 from metacache.transports.batch_windows import failed_replies
 
 if TYPE_CHECKING:
-    from metacache.cluster.health_tracker import HealthTracker
-    from metacache.cluster.table import Assignment, Table
+    from metacache.cluster.membership import Membership
+    from metacache.cluster.snapshot import Assignment
     from metacache.errors import MetacacheError
     from metacache.pool.aio import AsyncPool
     from metacache.transports.base import Batch
@@ -26,40 +24,36 @@ if TYPE_CHECKING:
 __all__ = ["run_parts"]
 
 
-async def run_parts(
-    batch: Batch, table_now: Callable[[], Table[AsyncPool]], keeper: HealthTracker, deadline: float
-) -> Replies:
-    """Send *batch* to all of its nodes at once; return a reply or an error for each request.
+async def run_parts(batch: Batch, nodes: Membership[AsyncPool], deadline: float) -> Replies:
+    """Send *batch* to all of its nodes at the same time; return a reply or an error for each request.
 
-    *table_now* returns who serves a key now. What surely was not sent to a node that is down by then goes to the next
-    one, where keys move.
+    Where keys move, the requests that surely were not sent to a node that is down by then go to the next-ranked node.
     """
-    table = table_now()
-    assignments = table.assign(batch.keys)
-    # All begin now: a pool that is closed a moment later lets them finish.
-    parts = [_begin_part(table, keeper, batch, assignment, deadline) for assignment in assignments]
+    assignments = nodes.snapshot.assign(batch.keys)
+    # All parts begin now: a pool that is closed a moment later lets them finish.
+    parts = [_begin_part(nodes, batch, assignment, deadline) for assignment in assignments]
     answered = [await parts[0]] if len(parts) == 1 else await asyncio.gather(*parts)
     whole = Replies(len(batch))
-    moved: list[int] = []
+    unsent: list[int] = []
     for assignment, replies in zip(assignments, answered, strict=True):
         fill_part(whole, assignment.indices, replies)
         if replies.errors:
-            moved += [assignment.indices[at] for at in table.unsent(assignment.member, replies.errors)]
-    if moved:
-        moved.sort()  # those of several nodes
-        for index in moved:
+            unsent += [assignment.indices[at] for at in nodes.snapshot.unsent(assignment.member, replies.errors)]
+    if unsent:
+        unsent.sort()  # they are those of several nodes
+        for index in unsent:
             del whole.errors[index]
-        fill_part(whole, moved, await run_parts(part_of(batch, moved), table_now, keeper, deadline))
+        fill_part(whole, unsent, await run_parts(part_of(batch, unsent), nodes, deadline))
     return whole
 
 
 def _begin_part(
-    table: Table[AsyncPool], keeper: HealthTracker, batch: Batch, assignment: Assignment[AsyncPool], deadline: float
+    nodes: Membership[AsyncPool], batch: Batch, assignment: Assignment[AsyncPool], deadline: float
 ) -> Awaitable[Replies]:
     part = part_of(batch, assignment.indices)
     if assignment.error is not None:
         return _failed(part, assignment.error)
-    return _finish_part(table, keeper, assignment, assignment.member.pool.run_batch(part, deadline=deadline))
+    return _finish_part(nodes, assignment, assignment.member.pool.run_batch(part, deadline=deadline))
 
 
 async def _failed(part: Batch, error: MetacacheError) -> Replies:
@@ -67,9 +61,9 @@ async def _failed(part: Batch, error: MetacacheError) -> Replies:
 
 
 async def _finish_part(
-    table: Table[AsyncPool], keeper: HealthTracker, assignment: Assignment[AsyncPool], under_way: Awaitable[Replies]
+    nodes: Membership[AsyncPool], assignment: Assignment[AsyncPool], running: Awaitable[Replies]
 ) -> Replies:
-    member, replies = assignment.member, await under_way
-    if member.health is not HEALTHY and verdict(replies):
-        keeper.succeeded(table, member, monotonic())
+    replies = await running
+    if not nodes.snapshot.is_all_healthy and verdict(replies):
+        nodes.succeeded(assignment.member)
     return replies

@@ -1,6 +1,8 @@
-"""`Cluster`: many weighted nodes as one transport. A key goes to its node's pool, a batch to all of its nodes at once.
+"""`Cluster`: many weighted nodes as one transport. A key goes to its node's pool, a batch to several pools.
 
-Routes, fails fast and probes; moves no bytes. `table` decides who serves a key, `health` what becomes of a node.
+Guards the set of nodes and their health by a lock, reads the clock, and asks all nodes in threads. What is decided for
+both clusters is in `serving` (probe, second attempt), `snapshot` (which node serves a key) and `membership`. The pools
+move the bytes.
 """
 
 from __future__ import annotations
@@ -14,35 +16,27 @@ from typing import TYPE_CHECKING, Final, Protocol, Self, TypeVar, final, overloa
 
 from typing_extensions import TypeForm, Unpack, override
 
-from metacache.cluster import admin
+from metacache.cluster import admin, serving
 from metacache.cluster.blocking_admin import ask_each
 from metacache.cluster.blocking_batch import ClusterExchange
-from metacache.cluster.health import HEALTHY, NodeState
-from metacache.cluster.health_tracker import HealthTracker, StateListener, is_node_failure
-from metacache.cluster.table import Member, Table
+from metacache.cluster.health import NodeState, is_node_failure
+from metacache.cluster.membership import Membership, StateListener
+from metacache.cluster.snapshot import Member
 from metacache.copying import refuse_copy
-from metacache.errors import (
-    ClientError,
-    ClosedError,
-    ConnectError,
-    MetacacheError,
-    NodeDownError,
-    ServerError,
-    TransportError,
-)
+from metacache.errors import ClosedError, MetacacheError, TransportError
 from metacache.interrupts import clear_frames, is_own
-from metacache.nodes import Node, nodes_of
+from metacache.nodes import Node
 from metacache.pool.blocking import Pool
 from metacache.protocol.windows import Replies
 from metacache.routing import RendezvousRouter, Router
 from metacache.settings import Settings, check_settings
+from metacache.transports.blocking.driver import drive
 from metacache.transports.blocking.exchange import drive_exchange
 from metacache.transports.forking import forget_in_children
 from metacache.transports.limits import check_bodies
 
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import Any
 
     from metacache.client.blocking import Client
     from metacache.operations.options import ClientOptions
@@ -63,12 +57,37 @@ class _Closeable(Protocol):
 
 
 @final
-class Cluster:
-    """A pool for each node, and a router that tells which node a key belongs to. Any number of threads may share it.
+class _Effects:
+    """The effects of `serving`: blocking calls, and failures counted where they are raised."""
 
-    A node that fails three times in a row (a failed connection or a timeout) is down: its operations fail at once with
-    NodeDownError, or with ``on_node_down="next"`` go to the next-ranked node as long as no more than half of the weight
-    is down. After half a second, then after pauses that double up to 30 seconds, one caller asks whether it is back.
+    __slots__ = ("_nodes",)
+
+    def __init__(self, nodes: Membership[Pool]) -> None:
+        self._nodes = nodes
+
+    def now(self) -> float:
+        return monotonic()
+
+    async def run(self, member: Member[Pool], op: Operation[R], /, *, deadline: float) -> R:
+        try:
+            return member.pool.run(op, deadline=deadline)
+        except TransportError as error:
+            if is_own(error):
+                self.count(member, error)
+            raise
+
+    def count(self, member: Member[Pool], error: MetacacheError) -> None:
+        if is_node_failure(error):
+            self._nodes.failed(member, monotonic())
+
+
+@final
+class Cluster:
+    """A pool for each of many nodes, and a router that chooses the node of a key. Threads may share it.
+
+    A node that fails three times in a row (a failed connection or a timeout) is down: its operations fail immediately
+    with NodeDownError. With ``on_node_down="next"`` they go to the next-ranked node, while at most half of the weight
+    is down. After half a second, then after pauses that double up to 30 seconds, one caller probes the node.
 
     Args:
         nodes: the nodes; names must differ.
@@ -76,21 +95,11 @@ class Cluster:
         router: makes a Router of the nodes.
         on_state_change: called with (node, state before, state now) by the thread that noticed; must not wait.
 
-    Raises InvalidArgumentError when the nodes are none or not distinct.
+    Raises InvalidArgumentError when there are no nodes or two of one name.
     """
 
     __reduce_ex__ = refuse_copy
-    __slots__ = (
-        "__weakref__",
-        "_attached",
-        "_closed",
-        "_keeper",
-        "_lock",
-        "_make_router",
-        "_moves",
-        "_settings",
-        "_table",
-    )
+    __slots__ = ("__weakref__", "_attached", "_effects", "_make_pool", "_membership", "_settings")
 
     def __init__(
         self,
@@ -102,30 +111,22 @@ class Cluster:
     ) -> None:
         check_settings(settings)
         self._settings = settings
-        self._moves = settings.on_node_down == "next"
-        self._make_router = router
+        self._make_pool = partial(Pool, settings=settings)
         self._attached: list[_Closeable] = []
-        self._closed = False
-        # Re-entrant: a signal's handler that comes to it would wait for ever for the thread that it interrupted.
-        self._lock = threading.RLock()
-        self._keeper = HealthTracker(self._lock, on_state_change)
-        self._table = self._table_of(nodes_of(nodes), None)
-        forget_in_children(self)
-
-    def _table_of(self, nodes: Sequence[Node], known: Table[Pool] | None) -> Table[Pool]:
-        return Table[Pool].of(
-            self._make_router(nodes),
-            partial(Pool, settings=self._settings),
-            {} if known is None else known.members,
-            moves=self._moves,
+        self._membership: Membership[Pool] = Membership(
+            router,
+            keys_move=settings.on_node_down == "next",
+            # Re-entrant: a signal handler that uses the cluster would wait forever for the thread that it interrupted.
+            guard=threading.RLock(),
+            listener=on_state_change,
         )
+        self._effects = _Effects(self._membership)
+        self._membership.set_nodes(nodes, self._make_pool)
+        forget_in_children(self)
 
     @override
     def __repr__(self) -> str:
-        if self._closed:
-            return "<Cluster: closed>"
-        told = ", ".join(f"{name} {member.health.state.value}" for name, member in self._table.members.items())
-        return f"<Cluster: {told}>"
+        return f"<Cluster: {self._membership!r}>"
 
     # --- the transport -----------------------------------------------------------------------------------------------
 
@@ -135,87 +136,29 @@ class Cluster:
         *deadline*: a ``time.monotonic()`` time; None: ``Settings.timeout`` from now. Raises NodeDownError when that
         node is down, and what `Pool.run` raises.
         """
-        table = self._table
-        member = table.members[table.pick(op.key).name]
-        if member.health is not HEALTHY:
-            return self._run_carefully(op, self._by(deadline))
+        began = monotonic()
+        snapshot = self._membership.snapshot
+        all_healthy = snapshot.is_all_healthy
+        member = snapshot.members[snapshot.pick(op.key).name] if all_healthy else snapshot.healthy_owner(op.key)
+        if member is None:
+            return self._run_carefully(op, began, deadline)
         try:
             return member.pool.run(op, deadline=deadline)
         except (TransportError, ClosedError) as error:
             if not is_own(error):
                 raise
-            return self._rescue(op, table, member, error, self._by(deadline))
+            self._effects.count(member, error)
+            if not serving.may_run_again(self._membership, member, error):
+                raise
         except BaseException as error:
             clear_frames(error)
             raise
+        return self._run_carefully(op, began, deadline)
 
-    def _by(self, deadline: float | None) -> float:
-        return monotonic() + self._settings.timeout if deadline is None else deadline
-
-    def _run_carefully(self, op: Operation[R], deadline: float) -> R:
-        """Run *op* where not all is known to be well."""
-        if self._closed:
-            raise ClosedError("the cluster was closed", operation=op.verb.name, key=op.given)
-        table, member = self._serving(op, deadline)
-        try:
-            result = member.pool.run(op, deadline=deadline)
-        except (TransportError, ClosedError) as error:
-            if not is_own(error):
-                raise
-            return self._rescue(op, table, member, error, deadline)
-        except (ServerError, ClientError) as error:
-            if is_own(error):
-                self._keeper.succeeded(table, member, monotonic())  # the node answered
-            raise
-        self._keeper.succeeded(table, member, monotonic())
-        return result
-
-    def _serving(self, op: Operation[R], deadline: float) -> tuple[Table[Pool], Member[Pool]]:
-        """Return who serves *op* now, of which nodes; probe its node first if it is time. Raises NodeDownError."""
-        table = self._table
-        owner = table.owner(op.key)
-        if not owner.health.is_down:
-            return table, owner
-        is_back = self._probe(table, owner, deadline)
-        if self._table is not table:
-            return self._serving(op, deadline)  # other nodes were set meanwhile
-        try:
-            return table, owner if is_back else table.stand_in(op.key)
-        except NodeDownError as error:
-            if is_own(error):
-                error.locate(operation=op.verb.name, key=op.given)
-            raise
-
-    def _probe(self, table: Table[Pool], member: Member[Pool], deadline: float) -> bool:
-        """Ask *member* whether it is back, if it is time and nobody else does; return whether it is."""
-        now = monotonic()
-        if now >= deadline or not self._keeper.start_probe(member, now):
-            return False
-        found: bool | None = None
-        try:
-            # Half of the time: the rest is for whoever serves the key instead.
-            found = member.pool.run(admin.probe(), deadline=(now + deadline) / 2)
-        except MetacacheError as error:
-            if not is_own(error):
-                raise
-            found = False if is_node_failure(error) else None
-        finally:
-            self._keeper.end_probe(table, member, monotonic(), found)
-        return found is True
-
-    def _rescue(
-        self, op: Operation[R], table: Table[Pool], member: Member[Pool], error: MetacacheError, deadline: float
-    ) -> R:
-        """Make of a failed operation what can be made: run it again if surely nothing was sent, else raise *error*."""
-        if isinstance(error, ClosedError):
-            if self._closed or self._table is table:
-                raise error
-            return self._run_carefully(op, deadline)  # the nodes were set meanwhile, and this one was drained
-        if is_node_failure(error):
-            self._keeper.failed(table, member, monotonic())
-        if isinstance(error, ConnectError) and member.health.is_down and self._moves:
-            return self._run_carefully(op, deadline)
-        raise error
+    def _run_carefully(self, op: Operation[R], began: float, deadline: float | None) -> R:
+        """Run *op*, which *began* then, where a probe, another node or a second attempt may be needed."""
+        until = began + self._settings.timeout if deadline is None else deadline
+        return drive(serving.run(self._membership, self._effects, op, until))
 
     def run_batch(self, batch: Batch, /, *, deadline: float) -> Replies:
         """Send *batch* to all of its nodes at the same time; return a reply or an error for each request.
@@ -234,11 +177,10 @@ class Cluster:
 
     def _begin(self, batch: Batch, deadline: float) -> ClusterExchange:
         """Start *batch* on all of its nodes. Raises ClosedError and ValueTooLargeError."""
-        if self._closed:
-            raise ClosedError("the cluster was closed", operation=batch.verb.name)
+        self._membership.check_open(batch.verb.name)
         check_bodies(batch, self._settings.max_value_size)  # the whole of it, before a part is sent
         self._probe_those_due(batch, deadline)
-        exchange = ClusterExchange(batch, lambda: self._table, self._keeper, deadline=deadline, now=monotonic())
+        exchange = ClusterExchange(batch, self._membership, deadline=deadline, now=monotonic())
         try:
             exchange.begin()
         except BaseException:
@@ -247,21 +189,17 @@ class Cluster:
         return exchange
 
     def _probe_those_due(self, batch: Batch, deadline: float) -> None:
-        table, now = self._table, monotonic()
-        for member in table.due(batch.keys, now):
-            # All of them within half of the time: the rest is the batch's.
-            self._probe(table, member, (now + deadline) / 2)
+        now = monotonic()
+        for member in self._membership.snapshot.due(batch.keys, now):
+            # One after another, all within half of the time. The other half is for the batch.
+            drive(serving.probe(self._membership, self._effects, member, (now + deadline) / 2))
 
     def close(self) -> None:
-        """Close all pools. What runs is let finish, what waits or comes is refused with ClosedError.
-
-        Closing twice is nothing.
-        """
-        with self._lock:  # so that nobody sets other nodes meanwhile
-            self._closed = True
+        """Close all pools: running requests finish, waiting and new ones are refused with ClosedError. Idempotent."""
+        self._membership.close()
         for attached in self._attached:
             attached.close()
-        for member in self._table.members.values():
+        for member in self._membership.snapshot.members.values():
             member.pool.close()
 
     def __enter__(self) -> Self:
@@ -276,58 +214,44 @@ class Cluster:
 
     @property
     def router(self) -> Router:
-        """The router of the nodes as they are now."""
-        return self._table.router
+        """The router of the current nodes."""
+        return self._membership.snapshot.router
 
     @property
     def nodes(self) -> tuple[Node, ...]:
-        """The nodes as they are now."""
-        return self._table.router.nodes
+        """The current nodes."""
+        return self._membership.snapshot.router.nodes
 
     @property
     def states(self) -> dict[Node, NodeState]:
-        """What is known of each node's health."""
-        return {node: member.health.state for node, member in self._table.by_node().items()}
+        """The state of each node."""
+        return self._membership.states()
 
     @property
     def statistics(self) -> dict[Node, PoolStatistics]:
-        """What each node's pool has done and how it stands."""
-        return {node: member.pool.statistics for node, member in self._table.by_node().items()}
+        """The statistics of each node's pool."""
+        return {node: member.pool.statistics for node, member in self._membership.snapshot.by_node().items()}
 
     def set_nodes(self, nodes: Iterable[Node]) -> None:
-        """Replace the node set at one stroke. Nodes of the same name and address keep their connections and health.
+        """Replace the set of nodes in one step. Nodes of the same name and address keep their connections and health.
 
-        Those removed are drained: what runs on them is let finish. Raises InvalidArgumentError and changes nothing when
-        the nodes are none or not distinct; ClosedError.
+        The pools of removed nodes are drained: requests that run on them finish. Raises ClosedError;
+        InvalidArgumentError, and changes nothing, when there are no nodes or two of one name.
         """
-        before, now = self._replace(nodes_of(nodes))
-        for pool in before.pools_gone_in(now):
+        for pool in self._membership.set_nodes(nodes, self._make_pool):
             pool.close()
 
-    def _replace(self, nodes: Sequence[Node]) -> tuple[Table[Pool], Table[Pool]]:
-        """Set *nodes*; return the tables before and now."""
-        with self._lock:
-            while not self._closed:
-                before = self._table
-                table = self._table_of(nodes, before)
-                # Once more if a signal's handler has set other nodes meanwhile, or closed the cluster.
-                if self._table is before and not self._closed:
-                    self._table = table
-                    return before, table
-        raise ClosedError("the cluster was closed", operation="set_nodes")
-
     def attach(self, closeable: _Closeable) -> None:
-        """Have *closeable* closed with the cluster: what watches a source of nodes, for one."""
-        with self._lock:  # either `close` finds it, or it finds the cluster closed
+        """Have *closeable* closed together with the cluster; for example the watch of a source of nodes."""
+        with self._membership.guard:  # either `close` finds it in the list, or the cluster is closed already
             self._attached.append(closeable)
-            is_late = self._closed
+            is_late = self._membership.is_closed
         if is_late:
             closeable.close()
 
     def reset_after_fork(self) -> None:
-        """In a forked child: replace the lock, which a thread of the parent may have held."""
-        self._lock = threading.RLock()
-        self._keeper = self._keeper.guarded_by(self._lock)
+        """Replace the lock, in a forked child: a thread of the parent may have held it."""
+        self._membership.guard = threading.RLock()
 
     # --- clients -----------------------------------------------------------------------------------------------------
 
@@ -337,7 +261,7 @@ class Cluster:
 
         *settings*: what the URL does not say. Raises InvalidArgumentError naming the part of the URL that is wrong.
         """
-        # A stated cycle, as in `client`: what clients and URLs are stands above clusters, which only open the door.
+        # A late import of a room above: the public contract has a cluster open itself from a URL, as `connect` does.
         from metacache.connect import open_cluster
 
         return open_cluster(url, settings)
@@ -358,16 +282,17 @@ class Cluster:
     ) -> Client[T]: ...
     def client(
         self,
-        type_: Any = bytes,  # Any: a type expression; the overloads say which
+        type_: type[T] | TypeForm[T] = bytes,  # type: ignore[assignment]  # the first overload: T is bytes
         *,
-        serializer: str | Serializer[Any] | None = None,  # Any: as above
+        serializer: str | Serializer[T] | None = None,
         **options: Unpack[ClientOptions],
-    ) -> Client[Any]:
+    ) -> Client[T]:
         """Return a client of values of *type_* on this cluster, which stays open when the client is closed.
 
         *serializer*: the name of an installed one or a Serializer; left out for bytes, str and int. *options*: see
         `ClientOptions`. Raises SerializerNotFound, InvalidArgumentError.
         """
+        # Late imports of rooms above: the public contract has a cluster make clients.
         from metacache.client.blocking import Client
         from metacache.connect import serializer_for
 
@@ -376,7 +301,7 @@ class Cluster:
     # --- every node --------------------------------------------------------------------------------------------------
 
     def ping(self) -> dict[Node, bool | MetacacheError]:
-        """Ask every node for a sign of life; return True or the error for each. Tells nothing to the health."""
+        """Send every node a no-op; return True or the error for each. A reply does not change a node's state."""
         return self._each(admin.ping)
 
     def version(self) -> dict[Node, str | MetacacheError]:
@@ -403,7 +328,6 @@ class Cluster:
         return self._each(partial(admin.verbosity, level))
 
     def _each(self, operation: Callable[[], Operation[R]]) -> dict[Node, R | MetacacheError]:
-        operation()  # a bad argument is raised here
-        if self._closed:
-            raise ClosedError("the cluster was closed")
-        return ask_each(self._table.by_node(), operation)
+        operation()  # a wrong argument is raised before any node is asked
+        self._membership.check_open()
+        return ask_each(self._membership.snapshot.by_node(), operation)

@@ -1,4 +1,4 @@
-"""`ask_each`: one admin operation on every node, in a thread for each. Knows pools; knows no health and no table."""
+"""`ask_each`: one admin operation on every node of a blocking cluster, in a thread for each. Changes no health."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from metacache.errors import MetacacheError
 
 if TYPE_CHECKING:
-    from metacache.cluster.table import Member
+    from metacache.cluster.snapshot import Member
     from metacache.nodes import Node
     from metacache.pool.blocking import Pool
     from metacache.transports.base import Operation
@@ -22,7 +22,7 @@ R = TypeVar("R")
 def ask_each(
     members: Mapping[Node, Member[Pool]], operation: Callable[[], Operation[R]]
 ) -> dict[Node, R | MetacacheError]:
-    """Run an operation made by *operation* on each of *members*; return the result or the error of each."""
+    """Make an *operation* for each of *members* and run it there; return the result or the error of each."""
 
     def ask(member: Member[Pool]) -> R | MetacacheError:
         try:

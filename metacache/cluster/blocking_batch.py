@@ -6,14 +6,13 @@ Knows the exchanges of its parts and who serves them; moves no byte and routes n
 from __future__ import annotations
 
 import select
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Final, final
 
 from typing_extensions import override
 
-from metacache.cluster.health_tracker import verdict
-from metacache.cluster.table import fill_part, part_of
+from metacache.cluster.parts import fill_part, part_of, verdict
 from metacache.errors import ClosedError
 from metacache.interrupts import ignoring, is_own
 from metacache.protocol.windows import Replies
@@ -21,8 +20,8 @@ from metacache.transports.batch_windows import failed_replies
 from metacache.transports.blocking.checkout import POLL, Waker
 
 if TYPE_CHECKING:
-    from metacache.cluster.health_tracker import HealthTracker
-    from metacache.cluster.table import Member, Table
+    from metacache.cluster.membership import Membership
+    from metacache.cluster.snapshot import Member
     from metacache.pool.blocking import Pool
     from metacache.transports.base import Batch
     from metacache.transports.blocking.checkout import Waiter
@@ -39,14 +38,11 @@ PAUSE: Final = 0.001
 class _Part:
     """What one node does of the batch; it waits *until* then for a connection."""
 
-    __slots__ = ("batch", "exchange", "indices", "member", "table", "until", "waiter")
+    __slots__ = ("batch", "exchange", "indices", "member", "until", "waiter")
 
     exchange: Exchange
 
-    def __init__(
-        self, table: Table[Pool], member: Member[Pool], indices: Sequence[int], batch: Batch, until: float
-    ) -> None:
-        self.table = table
+    def __init__(self, member: Member[Pool], indices: Sequence[int], batch: Batch, until: float) -> None:
         self.member = member
         self.indices = indices
         self.batch = batch
@@ -70,8 +66,7 @@ class ClusterExchange:
 
     Args:
         batch: all of the requests.
-        table: returns who serves a key now.
-        keeper: is told what befell the nodes.
+        nodes: which node serves a key now; the results of the parts are reported to it.
         deadline: the time at which every part looks at it.
         now: ``time.monotonic()``.
     """
@@ -80,24 +75,20 @@ class ClusterExchange:
         "_batch",
         "_deadline",
         "_fresh",
-        "_keeper",
         "_left",
+        "_nodes",
         "_now",
         "_replies",
         "_selector",
-        "_table",
         "_waiting",
         "_waker",
         "_watched",
         "wants_write",
     )
 
-    def __init__(
-        self, batch: Batch, table: Callable[[], Table[Pool]], keeper: HealthTracker, *, deadline: float, now: float
-    ) -> None:
+    def __init__(self, batch: Batch, nodes: Membership[Pool], *, deadline: float, now: float) -> None:
         self._batch = batch
-        self._table = table
-        self._keeper = keeper
+        self._nodes = nodes
         self._deadline = deadline
         self._now = now
         self._replies = Replies(len(batch))
@@ -156,9 +147,8 @@ class ClusterExchange:
 
     def _assign(self, indices: Sequence[int]) -> None:
         """Have the nodes that serve the requests at *indices* now do a part each, in ascending order of names."""
-        table = self._table()
         batch = part_of(self._batch, indices)
-        for assignment in table.assign(batch.keys):
+        for assignment in self._nodes.snapshot.assign(batch.keys):
             own = [indices[index] for index in assignment.indices]
             part = part_of(batch, assignment.indices)
             if assignment.error is not None:
@@ -166,7 +156,7 @@ class ClusterExchange:
                 continue
             # Half of the time at most: what is left is for the requests themselves.
             until = assignment.member.pool.lending.wait_until(self._now, (self._now + self._deadline) / 2)
-            self._waiting.append(_Part(table, assignment.member, own, part, until))
+            self._waiting.append(_Part(assignment.member, own, part, until))
 
     def _look_for_room(self) -> None:
         """Start what can be started, and end what waited for too long."""
@@ -196,7 +186,7 @@ class ClusterExchange:
         try:
             exchange = part.member.pool.lending.try_begin(part.batch, part.waiter, self._deadline)
         except ClosedError as error:
-            if self._table() is part.table or not is_own(error):
+            if self._nodes.snapshot.has(part.member) or not is_own(error):
                 raise
             self._waiting.remove(part)
             part.leave()
@@ -220,11 +210,11 @@ class ClusterExchange:
         replies = part.exchange.outcomes()
         found = verdict(replies) if heard else None
         if found is False:
-            self._keeper.failed(part.table, part.member, self._now)
+            self._nodes.failed(part.member, self._now)
         elif found:
-            self._keeper.succeeded(part.table, part.member, self._now)
+            self._nodes.succeeded(part.member)
         fill_part(self._replies, part.indices, replies)
-        if found is False and (unsent := part.table.unsent(part.member, replies.errors)):
+        if found is False and (unsent := self._nodes.snapshot.unsent(part.member, replies.errors)):
             self._move([part.indices[at] for at in unsent])
 
     def _move(self, indices: Sequence[int]) -> None:

@@ -3,7 +3,7 @@
 A value and its transitions; time is a number of seconds, chance a number between 0 and 1. Knows no node's address, no
 socket, no lock and no clock.
 
-    UP ──failure──▶ SUSPECT ──third in a row──▶ DOWN ──its time has come──▶ PROBING
+    UP ──failure──▶ SUSPECT ──third in a row──▶ DOWN ──a probe is due──────▶ PROBING
      ▲                 │                         ▲                            │
      └────success──────┴──────success────────────┼────────────success─────────┤
                                                  └────────────failure─────────┘
@@ -17,18 +17,21 @@ from typing import Final, final
 
 import attrs
 
-__all__ = ["HEALTHY", "Health", "NodeState", "moved_off"]
+from metacache.errors import ConnectError, ConnectionLost, OperationTimeout
 
-FAILURES: Final = 3  # in a row, and a node is down
+__all__ = ["HEALTHY", "Health", "NodeState", "is_node_failure", "moved_off"]
+
+FAILURES: Final = 3  # this many in a row take a node down
 FIRST_PAUSE: Final = 0.5  # seconds until the first probe
 LONGEST_PAUSE: Final = 30.0
-# A pause is this much shorter or longer by chance, so that many clients do not probe a returning node at once.
+# A pause is up to this share shorter or longer, at random: else all clients would probe a node at the same moment.
 JITTER: Final = 0.2
+_FAILURES: Final = (ConnectError, ConnectionLost, OperationTimeout)
 
 
 @final
 class NodeState(enum.Enum):
-    """How a node is, as far as its client can tell."""
+    """The state of a node, as its client knows it."""
 
     UP = "up"
     SUSPECT = "suspect"
@@ -36,7 +39,7 @@ class NodeState(enum.Enum):
     DOWN = "down"
     """It failed three times in a row. Operations fail fast (or go to the next node)."""
     PROBING = "probing"
-    """It is down, and one caller is asking whether it is back."""
+    """It is down, and one caller is sending it a request to see whether it answers."""
 
 
 @final
@@ -48,54 +51,64 @@ class Health:
         state: see `NodeState`.
         failures: connection failures and timeouts in a row.
         pause: seconds between the last failure and the next probe, without jitter.
-        probe_at: when a caller may ask whether it is back.
+        probe_at: the time from which a caller may probe it.
+        down_since: the time at which it went down; 0.0 while it is not down.
     """
 
     state: NodeState = NodeState.UP
     failures: int = 0
     pause: float = 0.0
     probe_at: float = 0.0
+    down_since: float = 0.0
 
     @property
     def is_down(self) -> bool:
-        """True when operations are not to be sent to it."""
+        """True while operations are not sent to it."""
         return self.state in _DOWN
 
     def may_probe(self, now: float) -> bool:
-        """Tell whether a caller is to probe it at *now*."""
+        """Return whether a probe is due at *now*."""
         return self.state in _DOWN and now >= self.probe_at
 
     def failed(self, now: float, chance: float) -> Health:
-        """Return the health after one more connection event. While it is down only a probe tells anything new."""
+        """Return the health after one more failure. While the node is down, only a probe changes its health."""
         if self.state in _DOWN:
             return self
         failures = self.failures + 1
         if failures < FAILURES:
             return Health(NodeState.SUSPECT, failures)
-        return Health(NodeState.DOWN, failures, FIRST_PAUSE, now + _jittered(FIRST_PAUSE, chance))
+        return Health(NodeState.DOWN, failures, FIRST_PAUSE, now + _jittered(FIRST_PAUSE, chance), now)
 
     def probing(self, until: float) -> Health:
-        """Return the health while one caller asks; if nothing was heard of it *until* then, another may."""
+        """Return the health while one caller probes. If that caller reports nothing *until* then, another may probe."""
         return attrs.evolve(self, state=NodeState.PROBING, probe_at=until)
 
     def probe_answered(self) -> Health:
-        """Return the health after a probe that was answered: up. A probe that ends late tells nothing any more."""
+        """Return the health after a probe that was answered: up. Unchanged if that probe is no longer current."""
         return HEALTHY if self.state is NodeState.PROBING else self
 
     def probe_failed(self, now: float, chance: float) -> Health:
-        """Return the health after a probe without answer: down, and asked again after twice the pause."""
+        """Return the health after a probe that failed: down, with a pause twice as long."""
         if self.state is not NodeState.PROBING:
             return self
         pause = min(2 * self.pause, LONGEST_PAUSE)
-        return Health(NodeState.DOWN, self.failures + 1, pause, now + _jittered(pause, chance))
+        return Health(NodeState.DOWN, self.failures + 1, pause, now + _jittered(pause, chance), self.down_since)
 
     def probe_abandoned(self) -> Health:
-        """Return the health after a probe that was interrupted and told nothing: down, and the next caller may ask."""
+        """Return the health after a probe that ended without a result: down, and the next caller may probe."""
         return attrs.evolve(self, state=NodeState.DOWN, probe_at=0.0) if self.state is NodeState.PROBING else self
 
     def succeeded(self) -> Health:
-        """Return the health after a reply. One that was under way when the node went down does not bring it up."""
+        """Return the health after a reply. A late reply to an earlier request does not bring up a node that is down."""
         return self if self.state in _DOWN else HEALTHY
+
+
+def is_node_failure(error: object) -> bool:
+    """Return whether *error* is a failure of the node: a failed connection or a timeout. A full pool, for one, is not.
+
+    A failure whose cause is in this process has ``is_local`` set, and is not a failure of the node.
+    """
+    return isinstance(error, _FAILURES) and not error.is_local
 
 
 HEALTHY: Final = Health()
@@ -107,9 +120,9 @@ def _jittered(pause: float, chance: float) -> float:
 
 
 def moved_off(down: Sequence[str], weights: Mapping[str, float]) -> frozenset[str]:
-    """Return which of the nodes that are *down*, longest first, may have their keys served by other nodes.
+    """Return those nodes of *down*, ordered by the time they went down, whose keys other nodes serve.
 
-    As many as make up half of the weight at most: beyond that the others would be overrun, and the rest fails fast.
+    Together they have at most half of the weight. More would overload the other nodes, so the rest fails fast.
     """
     left = sum(weights.values()) / 2
     moved: set[str] = set()

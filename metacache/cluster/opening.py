@@ -1,6 +1,6 @@
-"""`Opening`: finds the nodes of a cluster when it is first used, once for all requests that wait for them.
+"""`Opening`: finds the nodes of an asyncio cluster when it is first used, in one task for all requests that wait.
 
-Knows one event loop, and no way to find a node.
+Belongs to one event loop. How nodes are found is the business of a `Find`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from time import monotonic
-from typing import final
+from typing import TYPE_CHECKING, Protocol, final
 
 from metacache.errors import ClosedError, ConnectError, InvalidArgumentError, MetacacheError
 from metacache.interrupts import is_from_handler
@@ -16,9 +16,20 @@ from metacache.nodes import Node
 from metacache.transports.aio.loops import is_running_here, running_loop
 from metacache.transports.aio.pending import unsent
 
-__all__ = ["Opening"]
+if TYPE_CHECKING:
+    from metacache.cluster.aio import AsyncCluster
+
+__all__ = ["Find", "Opening"]
 
 OTHER_LOOP = "this cluster belongs to another event loop; make a client in each loop that uses one"
+
+
+class Find(Protocol):
+    """Finds the nodes of a cluster when it is first used."""
+
+    async def __call__(self, cluster: AsyncCluster, /) -> Iterable[Node]:
+        """Return the nodes. Raises a MetacacheError; then the next operation tries again."""
+        ...
 
 
 @final
@@ -45,7 +56,8 @@ class Opening:
         task = self._task
         if task.get_loop() is not loop:
             raise InvalidArgumentError(OTHER_LOOP)
-        # Neither a cancelled caller nor a late one ends it for the others, and its end by `aclose` cancels no caller.
+        # `wait` shields both sides: a caller that is cancelled or late does not end the task, which others wait for,
+        # and `aclose`, which cancels the task, does not cancel its callers.
         await asyncio.wait((task,), timeout=max(deadline - monotonic(), 0.0))
         if not task.done():
             raise ConnectError("the nodes were not found within the deadline")
@@ -54,7 +66,7 @@ class Opening:
             raise unsent(failure) if isinstance(failure, MetacacheError) else failure
 
     async def _run(self) -> Exception | None:
-        """Find the nodes; return what went wrong, for perhaps no request waits for it any more."""
+        """Find the nodes; return an error, since asyncio logs a raised one when no request waits any more."""
         try:
             self._found(tuple(await self._find()))
         except Exception as error:
@@ -64,13 +76,13 @@ class Opening:
         return None
 
     def cancel(self) -> None:
-        """Give it up, in any thread."""
+        """Stop finding nodes. Any thread may call this."""
         task = self._task
         if task is not None and not task.get_loop().is_closed():
             task.get_loop().call_soon_threadsafe(task.cancel)
 
     async def aclose(self) -> None:
-        """Give it up, and wait until it has ended."""
+        """Stop finding nodes, and wait until the task has ended."""
         self.cancel()
         if self._task is not None and is_running_here(self._task.get_loop()):
             await asyncio.wait((self._task,))

@@ -1,10 +1,10 @@
-"""`PerLoop`: one transport for any event loop. Each loop that uses it has a cluster, and so connections, of its own.
+"""`PerLoop`: one transport for any event loop. Each loop that uses it gets a cluster, and so connections, of its own.
 
-A loop closes its cluster when it shuts down its async generators, as `asyncio.run` and `asyncio.Runner` have it do. It
-finds the generator that `_Branch` keeps suspended there. Moves no byte.
+A loop closes its cluster when it shuts down its async generators, as `asyncio.run` and `asyncio.Runner` make it do.
+For that, `_LoopCluster` keeps an async generator suspended in the loop. The clusters move the bytes.
 
-It changes over time and is shared by threads. Its only state is a dict by loop, of which a thread adds, takes and
-removes one entry by a single call.
+Threads share a `PerLoop`. Its main state is a dict by loop; a thread adds, takes or removes an entry by a single call,
+which no other thread can interrupt.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, final
 
 from typing_extensions import override
 
-from metacache.cluster.health import HEALTHY
 from metacache.copying import refuse_copy
 from metacache.errors import ClosedError, InvalidArgumentError
 from metacache.transports.aio.loops import is_running_here, running_loop
@@ -35,7 +34,7 @@ __all__ = ["PerLoop"]
 
 R = TypeVar("R")
 
-_Branches: TypeAlias = "dict[asyncio.AbstractEventLoop, _Branch]"
+_ByLoop: TypeAlias = "dict[asyncio.AbstractEventLoop, _LoopCluster]"
 
 
 @final
@@ -43,17 +42,17 @@ class PerLoop:
     """See the module.
 
     Args:
-        make: makes the cluster of one loop. It belongs to the loop that it is first used in.
-        name: where its connections lead.
-        owner: the client that closes it, for the warning that it was never closed.
+        make: makes the cluster of one loop, which belongs to the loop that first uses it.
+        name: the nodes or the source of nodes, for the repr.
+        owner: the client that has to close this, for the warning if it never does.
         timeout: seconds that `aclose` waits for loops that run in other threads.
     """
 
     __reduce_ex__ = refuse_copy
     __slots__ = (
         "__weakref__",
-        "_branches",
-        "_ended",
+        "_by_loop",
+        "_ended_loops",
         "_has_several",
         "_is_closed",
         "_make",
@@ -63,10 +62,10 @@ class PerLoop:
     )
 
     def __init__(self, make: Callable[[], AsyncCluster], *, name: str, owner: str, timeout: float) -> None:
-        self._branches: _Branches = {}
+        self._by_loop: _ByLoop = {}
         self._has_several = False
         self._is_closed = False
-        self._ended: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
+        self._ended_loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
         self._make = make
         self._name = name
         self._owner = owner
@@ -75,9 +74,9 @@ class PerLoop:
 
     @override
     def __repr__(self) -> str:
-        branches = tuple(self._branches.values())
-        here = [repr(branch.cluster) for branch in branches if is_running_here(branch.loop)]
-        return f"<PerLoop {self._name}: {len(branches)} event loops{''.join(f', here {each}' for each in here)}>"
+        entries = tuple(self._by_loop.values())
+        here = [repr(entry.cluster) for entry in entries if is_running_here(entry.loop)]
+        return f"<PerLoop {self._name}: {len(entries)} event loops{''.join(f', here {each}' for each in here)}>"
 
     # --- the transport -----------------------------------------------------------------------------------------------
 
@@ -86,22 +85,19 @@ class PerLoop:
         if self._has_several:
             self._drop_those_of_closed_loops()
         try:
-            cluster: AsyncCluster | _Parting = self._branches[get_running_loop()].cluster
+            entry = self._by_loop[get_running_loop()]
         except (KeyError, RuntimeError):
-            cluster = self._open(op.verb.name, op.given)
-        # As AsyncCluster.run does: a further call would be a twentieth of a get.
-        table = cluster.settled
-        if table is None:
-            return cluster.run(op, deadline=deadline)
-        member = table.members[table.pick(op.key).name]
-        if member.health is not HEALTHY:
-            return cluster.run(op, deadline=deadline)
-        return member.pool.run(op, deadline=deadline)
+            return self._open(op.verb.name, op.given).run(op, deadline=deadline)
+        # The first lines of AsyncCluster.run: a call of it would add a twentieth to the cost of a get.
+        snapshot = entry.membership.snapshot
+        if snapshot.is_direct:
+            return snapshot.members[snapshot.pick(op.key).name].pool.run(op, deadline=deadline)
+        return entry.cluster.run(op, deadline=deadline)
 
     def run_batch(self, batch: Batch, /, *, deadline: float) -> Awaitable[Replies]:
         """Run *batch*, as `run` does."""
-        branch = self._branches.get(running_loop())
-        cluster = self._open(batch.verb.name, None) if branch is None else branch.cluster
+        entry = self._by_loop.get(running_loop())
+        cluster = self._open(batch.verb.name, None) if entry is None else entry.cluster
         return cluster.run_batch(batch, deadline=deadline)
 
     async def aclose(self) -> None:
@@ -111,103 +107,105 @@ class PerLoop:
         own cluster there; this waits for it no longer than *timeout*.
         """
         self._is_closed = True
-        branches = [self._branches.pop(loop) for loop in tuple(self._branches)]
-        elsewhere = [branch for branch in branches if not is_running_here(branch.loop)]
-        waits = [wait for branch in elsewhere if (wait := _close_elsewhere(branch)) is not None]
-        for branch in branches:
-            if is_running_here(branch.loop):
-                await branch.aclose()
+        entries = [self._by_loop.pop(loop) for loop in tuple(self._by_loop)]
+        elsewhere = [entry for entry in entries if not is_running_here(entry.loop)]
+        waits = [wait for entry in elsewhere if (wait := _close_elsewhere(entry)) is not None]
+        for entry in entries:
+            if is_running_here(entry.loop):
+                await entry.aclose()
         if waits:
             await asyncio.wait(waits, timeout=self._timeout)
 
     def __del__(self) -> None:
-        branches: _Branches = getattr(self, "_branches", {})
-        if not branches:
+        entries: _ByLoop = getattr(self, "_by_loop", {})
+        if not entries:
             return
-        for branch in tuple(branches.values()):
-            branch.drop_soon()
+        for entry in tuple(entries.values()):
+            entry.drop_soon()
         why = f"unclosed {self._owner}: await its aclose(), or use async with"
         warnings.warn(why, ResourceWarning, stacklevel=2, source=self)
 
     def reset_after_fork(self) -> None:
-        """Forget the loops of the parent, in a forked child: to close their sockets would touch those of the parent."""
-        _left_behind.append(self._branches)
-        self._branches = {}
+        """Forget the clusters of the parent, in a forked child, without closing what the parent goes on to use."""
+        _kept_in_children.append(self._by_loop)
+        self._by_loop = {}
         self._has_several = False
 
     # --- loops -------------------------------------------------------------------------------------------------------
 
-    def _open(self, operation: str, key: Key | None) -> AsyncCluster | _Parting:
-        """Return the cluster of the running loop, which has none yet."""
+    def _open(self, operation: str, key: Key | None) -> AsyncCluster | _ClusterPerCall:
+        """Make the cluster of the running loop, which has none yet, and return it."""
         try:
             loop = running_loop()
         except InvalidArgumentError as error:
             raise error.locate(operation=operation, key=key)  # noqa: B904 - it is the same error
         self._drop_those_of_closed_loops()
-        if loop in self._ended and not self._is_closed:
-            return _Parting(self._make)
-        branch = _Branch(loop, self._make(), self._branches, self._ended)
-        self._branches[loop] = branch
-        self._has_several = len(self._branches) > 1
-        if self._is_closed:  # asked last: another thread may close it meanwhile
-            branch.drop()
+        if loop in self._ended_loops and not self._is_closed:
+            return _ClusterPerCall(self._make)
+        entry = _LoopCluster(loop, self._make(), self._by_loop, self._ended_loops)
+        self._by_loop[loop] = entry
+        self._has_several = len(self._by_loop) > 1
+        if self._is_closed:  # checked after the entry is in the dict: `aclose` in another thread may have missed it
+            entry.drop()
             raise ClosedError("the client was closed", operation=operation, key=key)
-        branch.end_with_loop()
-        return branch.cluster
+        entry.close_at_loop_end()
+        return entry.cluster
 
     def _drop_those_of_closed_loops(self) -> None:
-        for loop in tuple(self._branches):
-            if loop.is_closed() and (branch := self._branches.pop(loop, None)) is not None:
-                branch.drop()
-        self._has_several = len(self._branches) > 1
+        for loop in tuple(self._by_loop):
+            if loop.is_closed() and (entry := self._by_loop.pop(loop, None)) is not None:
+                entry.drop()
+        self._has_several = len(self._by_loop) > 1
 
 
-# What children left behind. To free it would close sockets, and take them out of the selector of the parent's loop.
-_left_behind: Final[list[object]] = []
+# The clusters that a forked child got from its parent. To free them would close sockets, and remove them from the
+# selector that the child shares with the parent's loop.
+_kept_in_children: Final[list[object]] = []
 
 
 @final
-class _Branch:
-    """The cluster of one loop, and the suspended async generator by which that loop closes it.
+class _LoopCluster:
+    """The cluster of one loop, and the suspended async generator through which that loop closes it.
 
-    Knows the dict that it is in, but not its `PerLoop`, so that the `PerLoop` can be collected while a loop lives.
+    It refers to the dict of its `PerLoop`, but not to the `PerLoop`, which can so be collected while the loop exists.
     """
 
-    __slots__ = ("_branches", "_ended", "_guard", "cluster", "is_closed", "loop")
+    __slots__ = ("_by_loop", "_ended_loops", "_hook", "cluster", "is_closed", "loop", "membership")
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         cluster: AsyncCluster,
-        branches: _Branches,
-        ended: weakref.WeakSet[asyncio.AbstractEventLoop],
+        by_loop: _ByLoop,
+        ended_loops: weakref.WeakSet[asyncio.AbstractEventLoop],
     ) -> None:
         self.loop = loop
         self.cluster = cluster
+        self.membership = cluster.membership
         self.is_closed = False
-        self._branches = branches
-        self._ended = ended
-        self._guard: AsyncGenerator[None, None] | None = None
+        self._by_loop = by_loop
+        self._ended_loops = ended_loops
+        self._hook: AsyncGenerator[None, None] | None = None
 
-    def end_with_loop(self) -> None:
+    def close_at_loop_end(self) -> None:
         """Have the loop close this when it shuts down its async generators."""
-        self._guard = _suspended(self)
-        _step(self._guard.asend(None))
+        self._hook = _shutdown_hook(self)
+        _run_to_end(self._hook.asend(None))
 
     async def aclose(self) -> None:
         """Close, in its loop."""
         try:
             await self._close()
         finally:
-            self._dismiss_guard()
+            self._remove_hook()
 
     async def close_with_loop(self) -> None:
-        """Close, because the loop ends."""
-        self._ended.add(self.loop)
+        """Close, because the loop shuts down its async generators."""
+        self._ended_loops.add(self.loop)
         await self._close()
 
     async def _close(self) -> None:
-        self._leave()
+        self._remove()
         try:
             await self.cluster.aclose()
         except BaseException:  # a cancel, for one
@@ -215,42 +213,40 @@ class _Branch:
             raise
 
     def drop(self) -> None:
-        """Close without waiting, in a callback of its loop, or where that does not run."""
-        self._leave()
+        """Close without waiting. Call it in its loop, or when that does not run."""
+        self._remove()
         self.cluster.drop()
-        self._dismiss_guard()
+        self._remove_hook()
 
     def drop_soon(self) -> None:
-        """Close without waiting, in any thread: in a callback if the loop runs."""
+        """Close without waiting. Any thread may call this; a loop that runs does it in a callback."""
         if self.loop.is_running():
             with contextlib.suppress(RuntimeError):  # it was closed meanwhile
                 self.loop.call_soon_threadsafe(self.drop)
                 return
         self.drop()
 
-    def _leave(self) -> None:
+    def _remove(self) -> None:
         self.is_closed = True
-        if self._branches.get(self.loop) is self:
-            self._branches.pop(self.loop, None)
+        if self._by_loop.get(self.loop) is self:
+            self._by_loop.pop(self.loop, None)
 
-    def _dismiss_guard(self) -> None:
-        """End the generator, which has nothing left to close; else the loop does that in a task when it is freed."""
-        guard, self._guard = self._guard, None
-        if guard is not None:
-            with contextlib.suppress(RuntimeError):  # the loop is just closing it
-                _step(guard.aclose())
+    def _remove_hook(self) -> None:
+        """End the generator, which has nothing left to close. Else the loop ends it in a task when it is freed."""
+        hook, self._hook = self._hook, None
+        if hook is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closing it now
+                _run_to_end(hook.aclose())
 
 
 @final
-class _Parting:
-    """Serves a loop that has shut down its async generators, whose own code may still use a client in that moment.
+class _ClusterPerCall:
+    """Serves a loop that has shut down its async generators. User code that runs during the shutdown may use a client.
 
-    Nothing would close a connection that is kept: each operation has connections of its own, which are closed after it.
+    Nothing would close a cluster later, so each operation makes one and closes it.
     """
 
     __slots__ = ("_make",)
-
-    settled: None = None
 
     def __init__(self, make: Callable[[], AsyncCluster]) -> None:
         self._make = make
@@ -264,49 +260,49 @@ class _Parting:
             return await cluster.run_batch(batch, deadline=deadline)
 
 
-async def _suspended(branch: _Branch) -> AsyncGenerator[None, None]:
+async def _shutdown_hook(entry: _LoopCluster) -> AsyncGenerator[None, None]:
     try:
         yield
     finally:
-        if not branch.is_closed:
-            await branch.close_with_loop()
+        if not entry.is_closed:
+            await entry.close_with_loop()
 
 
-def _step(awaitable: Awaitable[None]) -> None:
-    """Run *awaitable*, which waits for nothing."""
+def _run_to_end(awaitable: Awaitable[None]) -> None:
+    """Run *awaitable* to its end. It waits for nothing, so one step is enough."""
     with contextlib.suppress(StopIteration):
         awaitable.__await__().send(None)
 
 
-def _close_elsewhere(branch: _Branch) -> asyncio.Future[None] | None:
-    """Close *branch*, whose loop is another one. Return what to wait for, if that runs in another thread."""
-    loop = branch.loop
+def _close_elsewhere(entry: _LoopCluster) -> asyncio.Future[None] | None:
+    """Close *entry*, whose loop is not the running one. Return a future if it closes later, in another thread."""
+    loop = entry.loop
     if not loop.is_running():
-        branch.drop()
+        entry.drop()
         return None
     try:
         here = get_running_loop()
-    except RuntimeError:  # trio's, for one
-        branch.drop_soon()
+    except RuntimeError:  # the running loop is not asyncio's; trio's, for one
+        entry.drop_soon()
         return None
     closed: asyncio.Future[None] = here.create_future()
 
-    def settle() -> None:
+    def set_closed() -> None:
         if not closed.done():
             closed.set_result(None)
 
-    def tell(_: object) -> None:
+    def report_closed(_: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop that waited was closed
-            here.call_soon_threadsafe(settle)
+            here.call_soon_threadsafe(set_closed)
 
     def close() -> None:
-        tasks.append(loop.create_task(branch.aclose()))
-        tasks[0].add_done_callback(tell)
+        tasks.append(loop.create_task(entry.aclose()))
+        tasks[0].add_done_callback(report_closed)
 
     tasks: list[asyncio.Task[None]] = []  # a loop holds its tasks weakly
     try:
         loop.call_soon_threadsafe(close)
     except RuntimeError:  # it was closed meanwhile
-        branch.drop()
-        settle()
+        entry.drop()
+        set_closed()
     return closed

@@ -1,4 +1,4 @@
-"""Finding nodes: sources that know which servers there are, and watches that follow a source. Routes no key."""
+"""Discovery: sources of nodes, and watches that poll a source and apply its changes to a cluster."""
 
 from metacache.discovery.aio_watch import AsyncWatch
 from metacache.discovery.dns import DnsSource

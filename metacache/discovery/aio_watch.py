@@ -1,5 +1,6 @@
-"""`AsyncWatch`: a task that follows a source of nodes. Knows one event loop; what it does between its waits is
-`Follower`'s.
+"""`AsyncWatch`: a task that follows a source of nodes.
+
+`Follower` decides what to do; this module runs it on an event loop and polls the source in a thread.
 """
 
 from __future__ import annotations
@@ -13,32 +14,32 @@ from typing import Final, final
 from typing_extensions import override
 
 from metacache.copying import refuse_copy
-from metacache.discovery.follower import Answer, Apply, Follower, known_nodes
+from metacache.discovery.follower import Answer, Apply, Follower, usable_nodes
 from metacache.discovery.sources import NodeSource
-from metacache.discovery.watch import ask_in_thread
+from metacache.discovery.watch import poll_source_in_thread
 from metacache.nodes import Node
 from metacache.settings import Settings
 
-__all__ = ["AsyncWatch", "poll"]
+__all__ = ["AsyncWatch", "find_nodes"]
 
 DEFAULTS: Final = Settings()
 
 
 @final
 class AsyncWatch:
-    """Polls a source in the background and applies what it says, one change at a time. Made where a loop runs.
+    """Polls a source in the background and applies its changes one by one. Make it while an event loop runs.
 
-    It lives until it is closed, until what *apply* belongs to is gone, or until *apply* raises ClosedError. It survives
-    whatever else the source or *apply* raises: the nodes of the last good answer stay.
+    The watch ends when it is closed, when the object of the bound method *apply* is freed, or when *apply* raises
+    ClosedError. Another error of the source or of *apply* does not end it: the nodes do not change.
 
     Args:
-        source: is asked every ``Settings.poll_interval``, in a thread, for it may wait.
-        apply: called on the loop with the nodes to use from now on, never none, in the order of names; it must not
-            wait. A bound method does not keep its object alive.
+        source: is polled every ``Settings.poll_interval``, in a thread, because it may block.
+        apply: is called on the loop with the new nodes, at least one, sorted by name. It must not block. A bound method
+            does not keep its object alive.
         settings: ``poll_interval`` and ``change_interval``.
-        first: the nodes that are in use already.
+        first: the nodes that are already in use.
 
-    Raises InvalidArgumentError when *first* is empty, names a node twice or has no weight above 0.
+    Raises InvalidArgumentError if *first* is empty, names a node twice or has no weight above 0.
     """
 
     __reduce_ex__ = refuse_copy
@@ -58,14 +59,14 @@ class AsyncWatch:
         return f"<AsyncWatch of {self._source!r}: {self._follower.plan}>"
 
     def cancel(self) -> None:
-        """End without waiting, in any thread, as the garbage collector calls it."""
+        """Cancel the task, without waiting for its end. Any thread may call it, as the garbage collector does."""
         with contextlib.suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._task.cancel)
 
     async def aclose(self) -> None:
-        """End: no poll and no change is begun any more, and none is applied after this. Twice is nothing.
+        """End the watch and wait for its task: no poll begins and no change is applied after this. Idempotent.
 
-        A poll under way is left to its thread and its answer dropped.
+        The thread of a poll that is in progress goes on; its answer is dropped.
         """
         if self._task.done() or self._loop.is_closed():
             return
@@ -75,7 +76,7 @@ class AsyncWatch:
 
 @final
 class _Effects:
-    """What the task of a watch waits for."""
+    """The effects that the follower of one task awaits."""
 
     def __init__(self, source: NodeSource) -> None:
         self._source = source
@@ -88,26 +89,26 @@ class _Effects:
         return True  # a closed watch is a cancelled task
 
     async def poll(self) -> Answer:
-        return await _asked(self._source)
+        return await _poll_source(self._source)
 
 
-async def poll(source: NodeSource) -> Sequence[Node]:
-    """Return the nodes that *source* knows, asked in a thread. Raises ConnectError when it knows none."""
-    return known_nodes(source, await _asked(source))
+async def find_nodes(source: NodeSource) -> Sequence[Node]:
+    """Poll *source* in a thread; return its nodes. Raises ConnectError if it has no usable nodes."""
+    return usable_nodes(source, await _poll_source(source))
 
 
-async def _asked(source: NodeSource) -> Answer:
+async def _poll_source(source: NodeSource) -> Answer:
     loop = asyncio.get_running_loop()
     answered: asyncio.Future[Answer] = loop.create_future()
 
-    def tell(answer: Answer) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
-            loop.call_soon_threadsafe(_settle, answered, answer)
+    def report(answer: Answer) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop was closed in between
+            loop.call_soon_threadsafe(_set_answer, answered, answer)
 
-    ask_in_thread(source, tell)
+    poll_source_in_thread(source, report)
     return await answered
 
 
-def _settle(answered: asyncio.Future[Answer], answer: Answer) -> None:
+def _set_answer(answered: asyncio.Future[Answer], answer: Answer) -> None:
     if not answered.done():
         answered.set_result(answer)

@@ -1,4 +1,4 @@
-"""`DnsSource`: asks the resolver which addresses a name has, and which names these have. Speaks to no node."""
+"""`DnsSource`: looks up the addresses of a name, and the names of these addresses. Connects to no node."""
 
 from __future__ import annotations
 
@@ -18,29 +18,31 @@ from metacache.settings import Settings
 
 __all__ = ["DnsSource", "dns_source"]
 
-# A resolver that never answers the question for a name takes its time for each address.
+# Seconds. Without this limit, a resolver that does not answer reverse lookups would delay a poll for each address.
 NAMING_TIME: Final = 5.0
 
 
 @final
 class DnsSource:
-    """The A and AAAA addresses behind one name, as of a headless service of Kubernetes.
+    """The nodes behind the A and AAAA records of one name, such as a headless service of Kubernetes.
 
-    An address that has a name (a PTR record: pods of a StatefulSet have one) is a node of that name, and keeps its keys
-    when the name moves to another address. Two addresses of one name are one node. An address that never had a name is
-    a node by itself. Where there are addresses of both families, IPv6 addresses make a node only if all addresses have
-    names: without names nothing shows which of them belong to one server, and no server may count twice.
+    The PTR record of an address, as pods of a StatefulSet have it, is the name of its node. A node keeps its keys when
+    its name moves to another address. Two addresses with the same name are one node. An address without a name is a
+    node of its own.
 
-    Nodes are dialled at their addresses. Over TLS each must have a certificate for *name*, which the user wrote. A
-    certificate for its own name is not enough: that name comes from DNS, and an attacker of DNS could choose it.
+    If there are addresses of both families, most servers have one of each, and no server may become two nodes. So an
+    IPv6 address makes no node if it has no name, or if an IPv4 address has no name.
+
+    The client dials the addresses. With TLS, every node needs a certificate for *name*, which the user wrote. A
+    certificate for the node's own name is not accepted: an attacker who controls DNS could choose that name.
 
     Args:
         name: the name to look up.
         port: the port of every node.
         weight: the weight of every node.
-        naming_time: seconds in one poll after which no further address is asked for its name; 0: none is.
+        naming_time: seconds after which a poll looks up no more names of addresses; 0: it looks up none.
 
-    Raises InvalidArgumentError when *name* is no host name or *port* no port.
+    Raises InvalidArgumentError if *name* is not a host name or *port* is not a port.
     """
 
     __reduce_ex__ = refuse_copy
@@ -57,7 +59,7 @@ class DnsSource:
         return f"<DnsSource {self._service.name}>"
 
     def poll(self) -> Sequence[Node]:
-        """Return the nodes behind the name now. Raises ConnectError when it does not resolve."""
+        """Return the current nodes. Raises ConnectError if the name cannot be resolved."""
         self._known = self._names(self._addresses())
         return named_nodes(self._known, self._port, weight=self._service.weight, server_hostname=self._host)
 
@@ -65,13 +67,13 @@ class DnsSource:
         try:
             found = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:  # UnicodeError: a label that IDNA refuses
-            failed = f"the name {self._host!r} could not be resolved"
-            raise ConnectError(failed, node=self._service.name) from error
+            problem = f"the name {self._host!r} could not be resolved; does the DNS have A or AAAA records for it?"
+            raise ConnectError(problem, node=self._service.name) from error
         return [_literal(address) for _, _, _, _, address in found]
 
     def _names(self, addresses: Sequence[str]) -> Mapping[str, str | None]:
-        # A node must not change its identity, and its keys their node, because one question went unanswered: an address
-        # keeps the name it had for as long as it is there, until the resolver names another.
+        # If one lookup fails, the address keeps the name of an earlier poll. Without that, the node would change its
+        # identity, and its keys would move.
         until = monotonic() + self._naming_time
         return {
             address: (_name_of(address) if monotonic() < until else None) or self._known.get(address)
@@ -80,7 +82,7 @@ class DnsSource:
 
 
 def _literal(address: Sequence[object]) -> str:
-    """Return the IP literal of an address that the resolver returned, with the zone of an IPv6 address that has one."""
+    """Return the IP literal of a socket address, with the zone if an IPv6 address has one."""
     zone = address[3] if len(address) > 3 else 0
     return f"{address[0]}%{zone}" if zone and "%" not in str(address[0]) else str(address[0])
 
@@ -93,5 +95,5 @@ def _name_of(address: str) -> str | None:
 
 
 def dns_source(host: str, port: int, /, *, settings: Settings) -> DnsSource:  # noqa: ARG001 - as every factory
-    """Return the source that ``memcached+dns://host:port`` means."""
+    """Return the source for ``memcached+dns://host:port``."""
     return DnsSource(host, port)

@@ -1,4 +1,4 @@
-"""`ElastiCacheSource`: asks a discovery endpoint which nodes there are, over a connection of its own each time."""
+"""`ElastiCacheSource`: asks a discovery endpoint for the nodes of its cluster. Opens a new connection for each poll."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final, final
 from typing_extensions import override
 
 from metacache.copying import refuse_copy
-from metacache.discovery.elasticache_answers import ClusterConfig, parse_config, successor
+from metacache.discovery.elasticache_answers import ClusterConfig, newer_config, parse_config
 from metacache.discovery.hosts import tcp_address
 from metacache.errors import ClientError
 from metacache.nodes import Node, UnixAddress
@@ -27,16 +27,16 @@ CONFIG: Final = Verb("config_get_cluster", commands.CONFIG_GET_CLUSTER, is_read=
 
 @final
 class ElastiCacheSource:
-    """What a discovery endpoint of ElastiCache or Memorystore answers to ``config get cluster``.
+    """The nodes in the reply of a discovery endpoint of ElastiCache or Memorystore to ``config get cluster``.
 
-    A node's identity is its host name and port. It is dialled at the IP address that the endpoint names. Over TLS its
-    certificate must have the host name that the endpoint names if the endpoint's own certificate was verified, else the
-    name of the endpoint: without that check, an attacker in the endpoint's place could choose the name. Every list
-    has a version, which must not fall: an endpoint that is behind the others is not believed.
+    The identity of a node is its host name and port. The client dials the IP address in the reply, or the host name if
+    the reply has no address. With TLS, a node needs a certificate for its host name in the reply if the certificate of
+    the endpoint was verified. Otherwise it needs one for the name of the endpoint: an attacker who replaces an
+    unverified endpoint could choose the host names. A reply with a lower version than the last one is refused.
 
     Args:
         endpoint: the configuration endpoint, as the console of the provider shows it.
-        settings: TLS, credentials and timeouts, as for the nodes.
+        settings: TLS, credentials and timeouts of the connection to the endpoint.
     """
 
     __reduce_ex__ = refuse_copy
@@ -51,24 +51,24 @@ class ElastiCacheSource:
 
     @override
     def __repr__(self) -> str:
-        version = "not asked yet" if self._last is None else f"version {self._last.version}"
+        version = "not polled yet" if self._last is None else f"version {self._last.version}"
         return f"<ElastiCacheSource {self._endpoint.name}: {version}>"
 
     def poll(self) -> Sequence[Node]:
-        """Return the nodes of the cluster now, within ``connect_timeout`` and ``timeout`` together.
+        """Return the current nodes of the cluster, within the sum of ``connect_timeout`` and ``timeout``.
 
-        Raises ClientError when the server is not a discovery endpoint, ProtocolError for a list that is broken, empty
-        or out of date, and what a connection raises.
+        Raises ClientError if the server is not a discovery endpoint, ProtocolError if the list is broken, empty or out
+        of date, and the errors of a connection.
         """
-        # A connection each time: the endpoint is a name that moves from node to node, and is asked twice a minute.
+        # A new connection for each poll, which happens about twice a minute: the endpoint moves from node to node.
         with Connection(self._endpoint, settings=self._settings) as connection:
-            # No caller waits for it, so a timeout of a few milliseconds need not fail discovery.
+            # Not `timeout` alone: it may be a few milliseconds, which is too short for discovery.
             deadline = monotonic() + self._settings.connect_timeout + self._settings.timeout
             try:
                 config = connection.run(self._question(), deadline=deadline)
             except ClientError as error:
-                why = "it does not answer 'config get cluster' as a discovery endpoint does; name the nodes themselves"
-                raise ClientError(why, node=self._endpoint.name, operation=CONFIG.name) from error
+                problem = "the server is not a discovery endpoint; write the nodes themselves in the URL"
+                raise ClientError(problem, node=self._endpoint.name, operation=CONFIG.name) from error
         self._last = config
         return config.nodes
 
@@ -81,9 +81,9 @@ class ElastiCacheSource:
 
     def _read(self, reply: Reply) -> ClusterConfig:
         _, data = reply
-        return successor(self._last, parse_config(data or b"", server_hostname=self._server_hostname))
+        return newer_config(self._last, parse_config(data or b"", server_hostname=self._server_hostname))
 
 
 def elasticache_source(host: str, port: int, /, *, settings: Settings) -> ElastiCacheSource:
-    """Return the source that ``memcached+elasticache://host:port`` means."""
+    """Return the source for ``memcached+elasticache://host:port``."""
     return ElastiCacheSource(Node(tcp_address(host, port)), settings=settings)

@@ -1,7 +1,4 @@
-"""Node sources found by entry point: listed without importing, loaded by name.
-
-Knows entry points; knows no particular source.
-"""
+"""Finds node sources by entry point: lists them without importing them, and loads one by name."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ GROUP: Final = "metacache.node_sources"
 @final
 @attrs.frozen
 class NodeSourceInfo:
-    """An installed node source: its name, the distribution that brings it, its version, and the factory it names."""
+    """An installed node source: its name, its distribution with version, and the import path of its factory."""
 
     name: str
     distribution: str
@@ -30,7 +27,7 @@ class NodeSourceInfo:
 
 
 def available_node_sources() -> tuple[NodeSourceInfo, ...]:
-    """Return the installed node sources by name. Imports none of them."""
+    """Return the installed node sources, sorted by name. Imports none of them."""
     found = {_info(entry_point) for entry_point in entry_points(group=GROUP)}
     return tuple(sorted(found, key=lambda info: (info.name, info.target)))
 
@@ -38,8 +35,8 @@ def available_node_sources() -> tuple[NodeSourceInfo, ...]:
 def load_node_source(name: str) -> NodeSourceFactory:
     """Return the factory of the node source called *name*, as in ``memcached+name://host:port``.
 
-    Raises InvalidArgumentError when there is none of that name, when two distributions offer one, and when it cannot be
-    imported or is no factory; InvalidTypeError when *name* is no str.
+    Raises InvalidArgumentError if no distribution or more than one offers that name, if the source cannot be imported,
+    or if it is not a factory. Raises InvalidTypeError if *name* is not a str.
     """
     if not isinstance(name, str):
         raise InvalidTypeError(f"a node source's name is a str, not {type(name).__name__}")
@@ -47,12 +44,12 @@ def load_node_source(name: str) -> NodeSourceFactory:
     try:
         factory: object = entry_point.load()
     except Exception as error:
-        told = f"node source {name!r} cannot be imported from {entry_point.value}: {error}"
-        raise InvalidArgumentError(told) from error
+        problem = f"node source {name!r} cannot be imported from {entry_point.value}: {error}"
+        raise InvalidArgumentError(problem) from error
     if not callable(factory):
-        told = f"node source {name!r}: {entry_point.value} is no factory (host, port, *, settings) of a source"
-        raise InvalidArgumentError(told)
-    return cast("NodeSourceFactory", factory)  # the boundary: an entry point names any object
+        problem = f"node source {name!r}: {entry_point.value} is not a factory (host, port, *, settings) of a source"
+        raise InvalidArgumentError(problem)
+    return cast("NodeSourceFactory", factory)  # an entry point may name any object; only its callability is checked
 
 
 def _info(entry_point: EntryPoint) -> NodeSourceInfo:
@@ -62,7 +59,7 @@ def _info(entry_point: EntryPoint) -> NodeSourceInfo:
 
 
 def _entry_point(name: str) -> EntryPoint:
-    # A distribution on sys.path twice (an editable install and a wheel, say) counts once.
+    # A distribution that is on sys.path twice (such as an editable install and a wheel) counts once.
     found = ((_info(entry_point), entry_point) for entry_point in entry_points(group=GROUP, name=name))
     by_owner = {(info.distribution, info.target): entry_point for info, entry_point in found}
     if len(by_owner) > 1:
@@ -70,5 +67,5 @@ def _entry_point(name: str) -> EntryPoint:
         raise InvalidArgumentError(f"node source {name!r} is offered by {owners}; uninstall one of them")
     if not by_owner:
         installed = ", ".join(dict.fromkeys(info.name for info in available_node_sources())) or "none"
-        raise InvalidArgumentError(f"no node source is called {name!r}; installed are: {installed}")
+        raise InvalidArgumentError(f"there is no node source {name!r}; installed node sources: {installed}")
     return next(iter(by_owner.values()))

@@ -1,7 +1,6 @@
-"""When to ask a source next, and which nodes to have meanwhile. Pure, and shared by both watches.
+"""Decides when to poll a source, and which node to change next. Pure, and shared by both watches.
 
-A value and its transitions; time is a number of seconds, chance a number between 0 and 1. Knows no source, no clock and
-no cluster.
+`Plan` is a frozen state with transitions. The caller passes the time in seconds, and a random number from 0 to 1.
 """
 
 from __future__ import annotations
@@ -18,27 +17,27 @@ from metacache.errors import InvalidArgumentError
 from metacache.nodes import Node
 from metacache.settings import Settings
 
-__all__ = ["Plan", "next_nodes", "unusable"]
+__all__ = ["Plan", "next_nodes", "node_set_problem"]
 
-# A poll comes this much sooner or later by chance, so that many clients do not ask at once.
+# The random part of the poll interval, so that many clients do not poll at the same time.
 JITTER: Final = 0.2
-# What a lock or an event loop can be told to wait is limited; who wakes early waits again.
+# Seconds. Locks and event loops limit the time of a wait. A watch that wakes too early waits again.
 LONGEST_PAUSE: Final = 3600.0
 
 
 @final
 @attrs.frozen(kw_only=True)
 class Plan:
-    """How the nodes stand at one time, and what comes next.
+    """The state of a watch: its nodes, and the times of the next poll and the next change.
 
     Attributes:
         poll_interval, change_interval: those of `Settings`.
-        current: the nodes as applied, in the order of names; never none.
-        target: the nodes of the last good answer, in the order of names.
-        poll_at: when to ask the source.
-        change_at: when the next change may be applied.
-        is_failing: the last answer was not usable.
-        is_refused: the last change could not be applied.
+        current: the nodes that are applied, sorted by name; at least one.
+        target: the nodes of the last good answer, sorted by name.
+        poll_at: the time of the next poll.
+        change_at: the earliest time of the next change.
+        is_failing: True if the last answer was not usable.
+        is_refused: True if the last change could not be applied.
     """
 
     poll_interval: float
@@ -52,11 +51,11 @@ class Plan:
 
     @classmethod
     def of(cls, settings: Settings, first: Sequence[Node], now: float, chance: float) -> Plan:
-        """Return the plan of a watch that begins at *now*, with the *first* nodes applied already.
+        """Return the plan of a watch that begins at *now* and whose *first* nodes are already applied.
 
-        Raises InvalidArgumentError when these are not usable.
+        Raises InvalidArgumentError if these are not usable.
         """
-        problem = unusable(first)
+        problem = node_set_problem(first)
         if problem is not None:
             raise InvalidArgumentError(f"the first nodes of a watch: {problem}")
         nodes = _in_order(first)
@@ -76,16 +75,16 @@ class Plan:
 
     @property
     def is_settled(self) -> bool:
-        """True when no change waits for its time."""
+        """True if the current nodes are those of the last good answer."""
         return self.current == self.target
 
     def pause(self, now: float) -> float:
-        """Return for how many seconds there is nothing to do; at most an hour, after which to ask again."""
+        """Return the seconds until the next poll or change, at most 3600."""
         wake_at = self.poll_at if self.is_settled else min(self.poll_at, self.change_at)
         return min(max(wake_at - now, 0.0), LONGEST_PAUSE)
 
     def change(self, now: float) -> tuple[Node, ...] | None:
-        """Return the nodes to apply at *now*, one change away from the current ones; None when it is not time."""
+        """Return the nodes to apply at *now*, which differ from the current ones by one node; None if none are due."""
         if self.is_settled or now < self.change_at:
             return None
         return next_nodes(self.current, self.target)
@@ -95,38 +94,38 @@ class Plan:
         return attrs.evolve(self, current=nodes, change_at=now + self.change_interval, is_refused=False)
 
     def refused(self, now: float) -> Plan:
-        """Return the plan after a change could not be applied: it is tried again after the next good answer."""
+        """Return the plan after a change was refused. The next good answer leads to another attempt."""
         return attrs.evolve(self, target=self.current, change_at=now + self.change_interval, is_refused=True)
 
-    def wants_poll(self, now: float) -> bool:
-        """Tell whether the source is to be asked at *now*."""
+    def is_poll_due(self, now: float) -> bool:
+        """Return whether a poll is due at *now*."""
         return now >= self.poll_at
 
     def answered(self, nodes: Sequence[Node], now: float, chance: float) -> Plan:
-        """Return the plan after an answer that is usable."""
+        """Return the plan after a usable answer."""
         poll_at = now + _jittered(self.poll_interval, chance)
         return attrs.evolve(self, target=_in_order(nodes), poll_at=poll_at, is_failing=False)
 
     def failed(self, now: float, chance: float) -> Plan:
-        """Return the plan after no answer, or one that is not usable: the nodes of the last good one stay."""
+        """Return the plan after a failed poll or an unusable answer. It keeps the nodes of the last good answer."""
         return attrs.evolve(self, poll_at=now + _jittered(self.poll_interval, chance), is_failing=True)
 
 
-def unusable(nodes: Sequence[object]) -> str | None:
-    """Return why *nodes* can not be those of a cluster; None when they can."""
+def node_set_problem(nodes: Sequence[object]) -> str | None:
+    """Return why *nodes* cannot be the nodes of a cluster; None if they can."""
     if not nodes:
         return "there are none"
     found = [node for node in nodes if isinstance(node, Node)]
     if len(found) < len(nodes):
-        return f"{len(nodes) - len(found)} of {len(nodes)} are no Node"
+        return f"{len(nodes) - len(found)} of {len(nodes)} are not a Node"
     twice = [name for name, count in Counter(node.name for node in found).items() if count > 1]
     if twice:
         return f"two have the name {min(twice)}"
     return None if any(node.weight for node in found) else "all have weight 0"
 
 
-# The order of changes. A new address moves no key, and the old one is most likely dead. What takes keys comes before
-# what gives them up: so there are always nodes, and of a weight above 0.
+# The order of changes. A new address comes first: it moves no key, and the old address is probably dead. Nodes that
+# gain keys come before nodes that lose keys, so the cluster always has a node with a weight above 0.
 _MOVE, _ADD, _REWEIGHT, _DRAIN, _REMOVE = range(5)
 
 
@@ -141,9 +140,9 @@ def _rank(old: Node | None, new: Node | None) -> int:
 
 
 def next_nodes(current: Sequence[Node], target: Sequence[Node]) -> tuple[Node, ...]:
-    """Return *current* with one node added, removed or replaced as it is in *target*, in the order of names.
+    """Return *current* with one node added, removed or replaced, as *target* has it, sorted by name.
 
-    Which one is no matter of chance: every client that knows both takes the same steps in the same order.
+    The choice is deterministic: all clients change the same nodes in the same order.
     """
     have = {node.name: node for node in current}
     want = {node.name: node for node in target}

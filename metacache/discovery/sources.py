@@ -1,4 +1,4 @@
-"""The seam: what a source of nodes is, and what makes one. Knows no way to find a node."""
+"""The interfaces of a node source and of its factory, and `StaticSource`, whose nodes never change."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ __all__ = ["NodeSource", "NodeSourceFactory", "StaticSource"]
 
 
 class NodeSource(Protocol):
-    """Knows which nodes there are. It need not inherit from this, and one thread at a time asks it."""
+    """Finds the nodes of a cluster. A source need not inherit from this class. Only one thread at a time polls it."""
 
     def poll(self) -> Sequence[Node]:
-        """Return every node there is now, in any order; it may wait for as long as that takes.
+        """Return all current nodes, in any order. It may block.
 
-        A node keeps its keys as long as it keeps its name. Raises a MetacacheError or OSError when the nodes are not
-        known: those of the last good answer stay then, as they do after an empty one.
+        A node keeps its keys as long as it keeps its name. Raise a MetacacheError or OSError if the nodes are not
+        known: the cluster then keeps the nodes of the last good answer. It also keeps them after an empty answer.
         """
         ...
 
 
 class NodeSourceFactory(Protocol):
-    """What an entry point of the group ``metacache.node_sources`` names."""
+    """Makes a node source. An entry point of the group ``metacache.node_sources`` names a factory."""
 
     def __call__(self, host: str, port: int, /, *, settings: Settings) -> NodeSource:
-        """Return the source that ``memcached+name://host:port`` means. It connects to nothing yet.
+        """Return the source for ``memcached+name://host:port``. Must not connect yet.
 
         *settings* are those of the connections to the nodes: TLS, credentials, timeouts.
         """
@@ -39,7 +39,7 @@ class NodeSourceFactory(Protocol):
 
 @final
 class StaticSource:
-    """Nodes that never change: what stands in where a source is wanted."""
+    """A source whose nodes never change, for an argument that must be a source."""
 
     __reduce_ex__ = refuse_copy
 
@@ -51,5 +51,5 @@ class StaticSource:
         return f"<StaticSource: {len(self._nodes)} nodes>"
 
     def poll(self) -> Sequence[Node]:
-        """Return the nodes it was made with."""
+        """Return the nodes."""
         return self._nodes

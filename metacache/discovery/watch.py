@@ -1,6 +1,7 @@
-"""`Watch`: a daemon thread that follows a source of nodes. Knows threads, forks and the end of the interpreter.
+"""`Watch`: a daemon thread that follows a source of nodes.
 
-What it does between its waits is `Follower`'s.
+`Follower` decides what to do; this module runs it in a thread, restarts it in a forked child, and ends it when the
+interpreter exits.
 """
 
 from __future__ import annotations
@@ -17,34 +18,34 @@ from weakref import WeakSet
 from typing_extensions import override
 
 from metacache.copying import refuse_copy
-from metacache.discovery.follower import Answer, Apply, Follower, ask
+from metacache.discovery.follower import Answer, Apply, Follower, poll_source
 from metacache.discovery.sources import NodeSource
 from metacache.interrupts import ignoring
 from metacache.nodes import Node
 from metacache.settings import Settings
 from metacache.transports import forking
 
-__all__ = ["Watch", "ask_in_thread"]
+__all__ = ["Watch", "poll_source_in_thread"]
 
 DEFAULTS: Final = Settings()
 
 
 @final
 class Watch:
-    """Polls a source in the background and applies what it says, one change at a time.
+    """Polls a source in the background and applies its changes one by one.
 
-    It lives until it is closed, until what *apply* belongs to is gone, or until *apply* raises ClosedError. It survives
-    whatever else the source or *apply* raises: the nodes of the last good answer stay. In a forked child it goes on
-    from there in a thread of the child's own.
+    The watch ends when it is closed, when the object of the bound method *apply* is freed, or when *apply* raises
+    ClosedError. Another error of the source or of *apply* does not end it: the nodes do not change. A forked child
+    continues with its own thread.
 
     Args:
-        source: is asked every ``Settings.poll_interval``, by the watch's thread.
-        apply: called there with the nodes to use from now on, never none, in the order of names. A bound method does
-            not keep its object alive.
+        source: is polled every ``Settings.poll_interval``, in the thread of the watch.
+        apply: is called in that thread with the new nodes, at least one, sorted by name. A bound method does not keep
+            its object alive.
         settings: ``poll_interval`` and ``change_interval``.
-        first: the nodes that are in use already.
+        first: the nodes that are already in use.
 
-    Raises InvalidArgumentError when *first* is empty, names a node twice or has no weight above 0.
+    Raises InvalidArgumentError if *first* is empty, names a node twice or has no weight above 0.
     """
 
     __reduce_ex__ = refuse_copy
@@ -59,16 +60,16 @@ class Watch:
         self._start()
 
     def _start(self) -> None:
-        # The thread holds the watch: what happens at a fork and at the exit has to find it.
+        # The thread keeps the watch alive, so that the hooks for forks and for the exit find it in `_watches`.
         threading.Thread(target=self._run, args=(self._effects,), name="metacache-watch", daemon=True).start()
 
     def _run(self, effects: _Effects) -> None:
-        # Any: what a coroutine yields and is sent, which is nothing with effects that never suspend it.
+        # Any: the coroutine yields nothing and receives nothing, because its effects never suspend it.
         following: Coroutine[Any, Any, None] = self._follower.run(effects)
         try:
             following.send(None)
         except StopIteration:
-            pass  # the end of every coroutine
+            pass  # the normal end of a coroutine
         finally:
             effects.end()
 
@@ -79,25 +80,25 @@ class Watch:
         return f"<Watch of {self._source!r}: {self._follower.plan}>"
 
     def close(self) -> None:
-        """End. Nothing is waited for: a poll under way is dropped, a change comes to its end. Twice is nothing."""
+        """End the watch without waiting: drop the answer of a poll in progress, but complete a change. Idempotent."""
         self._effects.end()
 
     def resume(self) -> None:
-        """In a forked child: go on with a thread of its own, for the parent's is not there."""
-        left = self._effects
-        if left.is_over:
+        """Continue in a forked child with a new thread, because a fork does not copy the thread of the parent."""
+        inherited = self._effects
+        if inherited.is_over:
             return
-        left.end()  # it was the watch's own thread that forked: here it must not follow any more
+        inherited.end()  # if the thread of the watch forked, it runs in the child too, and must end
         self._effects = _Effects(self._source)
         self._start()
 
 
 @final
 class _Effects:
-    """What one thread of a watch waits for.
+    """The effects that the follower of one thread awaits. They block the thread.
 
-    A bare lock instead of an Event: `end` is called by the garbage collector too, in any thread at any moment, and
-    would wait for ever where that thread is inside the Event.
+    A bare lock and not an Event: the garbage collector may call `end` in any thread at any moment. If that thread
+    were just holding the lock inside the Event, it would wait for itself forever.
     """
 
     def __init__(self, source: NodeSource) -> None:
@@ -108,7 +109,7 @@ class _Effects:
 
     def end(self) -> None:
         self.is_over = True
-        with ignoring(RuntimeError):  # woken before
+        with ignoring(RuntimeError):  # the lock is already released
             self._asleep.release()
 
     def now(self) -> float:
@@ -120,20 +121,20 @@ class _Effects:
         return not self.is_over
 
     async def poll(self) -> Answer:
-        return ask(self._source)
+        return poll_source(self._source)
 
 
-def ask_in_thread(source: NodeSource, tell: Callable[[Answer], object]) -> None:
-    """Poll *source* in a daemon thread, which calls *tell* with what that came to.
+def poll_source_in_thread(source: NodeSource, report: Callable[[Answer], object]) -> None:
+    """Poll *source* in a new daemon thread, which calls *report* with the result.
 
-    For the asyncio watch: nothing waits at its end for a resolver that hangs, as it would for a thread of an executor.
+    For the asyncio watch. With a thread of an executor, the end of the event loop would wait for a hanging resolver.
     """
-    work = partial(_tell, source, tell)
+    work = partial(_poll_and_report, source, report)
     threading.Thread(target=work, name="metacache-poll", daemon=True).start()
 
 
-def _tell(source: NodeSource, tell: Callable[[Answer], object]) -> None:
-    tell(ask(source))
+def _poll_and_report(source: NodeSource, report: Callable[[Answer], object]) -> None:
+    report(poll_source(source))
 
 
 # --- forks, and the end of the interpreter -------------------------------------------------------------------------
@@ -151,9 +152,9 @@ def _close_all() -> None:
         watch.close()
 
 
-# Hooks run in the order in which they were registered. Imported, and so registered, before are those that must have run
-# when a thread changes the nodes of a cluster in the child: `threading` knows then which threads there are, and what
-# `forget_in_children` was told of has new locks.
+# Hooks for a forked child run in the order of their registration. The hooks of these two modules must run before a
+# watch starts a thread: `threading` then knows which threads exist, and the objects that `forking` resets have new
+# locks.
 _EARLIER: Final = (threading, forking)
 os.register_at_fork(after_in_child=_resume_all)
 atexit.register(_close_all)

@@ -1,1 +1,1 @@
-"""What each method of a client means: requests, batches, replies, and recipes of several exchanges. No I/O."""
+"""What each method of a client sends and how it reads the replies: requests, batches, recipes. No I/O."""

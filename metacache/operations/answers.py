@@ -1,4 +1,4 @@
-"""Replies that hold no stored value, read as results: stores, deletes, numbers, metadata. Pure."""
+"""Turns replies without a stored value into results: stores, deletes, numbers, metadata. Pure."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ _DELETED: Final = {b"HD": DeleteResult.DELETED, b"NF": DeleteResult.NOT_FOUND, b
 
 
 def read_store(reply: Reply) -> StoreResult:
-    """Return the result of an ms."""
+    """Return the result of one ``ms``."""
     return STORED if reply is HD_REPLY else _STORED[reply[0][0]]
 
 
 def read_delete(reply: Reply) -> DeleteResult:
-    """Return the result of an md."""
+    """Return the result of one ``md``."""
     return _DELETED[reply[0][0]]
 
 
 def read_stores(keys: Collection[K], replies: Replies, _: object) -> dict[K, StoreResult]:
-    """Return the results of the ms of a batch, by key."""
+    """Return the results of a batch of ``ms``, by key."""
     return _by_code(keys, replies, _STORED)
 
 
 def read_deletes(keys: Collection[K], replies: Replies, _: object) -> dict[K, DeleteResult]:
-    """Return the results of the md of a batch, by key."""
+    """Return the results of a batch of ``md``, by key."""
     return _by_code(keys, replies, _DELETED)
 
 
@@ -60,36 +60,36 @@ def _by_code(keys: Collection[K], replies: Replies, results: Mapping[bytes, T]) 
 
 
 def read_done(reply: Reply) -> bool:
-    """Return whether the item was there."""
+    """Return whether the item exists."""
     return reply[0][0] == b"HD"
 
 
 def read_number(reply: Reply) -> int | None:
-    """Return the number after ``ma … v``; None when the key was not found."""
+    """Return the number in a reply to ``ma … v``; None if the key does not exist."""
     tokens, data = reply
     if tokens[0] == b"NS":
-        raise ServerError("the number was not stored")
+        raise ServerError("the server did not store the number")
     if data is None:
         return None
     digits = data.strip(b" ")
     if not digits.isdigit() or len(digits) > 20:
-        raise ProtocolError("the answer to an arithmetic command is not a number")
+        raise ProtocolError("the reply to an arithmetic command is not a number")
     return int(digits)
 
 
 def read_metadata(reply: Reply) -> Metadata | None:
-    """Return the metadata that ``me`` reports; None when there is no item."""
+    """Return the metadata in a reply to ``me``; None if there is no item."""
     tokens, _ = reply
     if tokens[0] == b"EN":
         return None
-    # A partition's first and third part are a pair, which pyright cannot count.
+    # pyright does not see that [::2] of a partition is a pair.
     parts = dict(  # pyright: ignore[reportCallIssue]
         token.partition(b"=")[::2]  # pyright: ignore[reportArgumentType]
         for token in tokens[2:]
     )
     numbers = [parts.get(name, b"") for name in (b"la", b"cas", b"cls", b"size")]
     if not all(number.isdigit() and len(number) <= 20 for number in numbers):
-        raise ProtocolError("ME lacks a part, or a part is not a number")
+        raise ProtocolError("the reply to me lacks la, cas, cls or size, or one of them is not a number")
     idle_seconds, cas, slab_class, item_size = map(int, numbers)
     return Metadata(
         idle_seconds=idle_seconds,

@@ -1,6 +1,6 @@
-"""Callers' arguments other than keys and values: checked, and turned into what the protocol takes.
+"""Checks arguments other than keys and values, and converts them to what the protocol takes. Pure.
 
-Every function is pure and raises before anything is sent: InvalidArgumentError, or InvalidTypeError for a wrong type.
+The functions run before anything is sent. They raise InvalidArgumentError, or InvalidTypeError for a wrong type.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ from metacache.errors import InvalidArgumentError, InvalidTypeError
 from metacache.interrupts import is_own
 from metacache.protocol.flags import I32_MAX, U64_MAX
 from metacache.protocol.keys import K
-from metacache.settings import shown
+from metacache.settings import number_text
 
-__all__ = ["DEFAULT", "Default", "Ttl", "exptime", "key_list", "seconds", "u64", "unsigned_cas"]
+__all__ = ["DEFAULT", "Default", "Ttl", "check_cas", "distinct_keys", "exptime", "ttl_seconds", "u64"]
 
 Ttl: TypeAlias = int | timedelta | None
-"""Seconds to live, or a timedelta (a fraction of a second rounds up); None: never expires."""
+"""A TTL: seconds, or a timedelta (a fraction of a second is rounded up); None: the item never expires."""
 
 
 @final
 class Default(enum.Enum):
-    """The type of `DEFAULT`: ``ttl: Ttl | Default = DEFAULT`` lets a function of yours forward what was left out."""
+    """The type of `DEFAULT`. A wrapper with ``ttl: Ttl | Default = DEFAULT`` forwards an argument that was left out."""
 
     DEFAULT = "default"
 
 
 DEFAULT: Final[Literal[Default.DEFAULT]] = Default.DEFAULT
-"""Stands for an argument that was left out, where None means something."""
+"""The default of an argument for which None is a valid value."""
 
 # protocol.txt, "Expiration times": a larger number is read as a time since 1970.
 MAX_RELATIVE: Final = 60 * 60 * 24 * 30
 
 
-def seconds(ttl: int | timedelta, name: str = "ttl") -> int:
+def ttl_seconds(ttl: int | timedelta, name: str = "ttl") -> int:
     """Return *ttl* as whole seconds, at least 1."""
     if isinstance(ttl, timedelta):
         whole = math.ceil(ttl.total_seconds())
@@ -47,7 +47,7 @@ def seconds(ttl: int | timedelta, name: str = "ttl") -> int:
         whole = ttl
     if whole < 1:
         raise InvalidArgumentError(
-            f"{name} is at least one second, not {shown(whole)}; to never expire give None, to expire now delete"
+            f"{name} is at least one second, not {number_text(whole)}; None never expires; to expire an item, delete it"
         )
     return whole
 
@@ -55,50 +55,45 @@ def seconds(ttl: int | timedelta, name: str = "ttl") -> int:
 def exptime(ttl: Ttl, now: float, name: str = "ttl") -> int:
     """Return the protocol's expiration time for *ttl* at *now* (``time.time()``).
 
-    0 is never, up to 30 days are relative, what is beyond is absolute.
+    0 means never. Up to 30 days the number is relative to now, beyond that it is a time since 1970.
     """
     if ttl is None:
         return 0
-    whole = seconds(ttl, name)
+    whole = ttl_seconds(ttl, name)
     if whole <= MAX_RELATIVE:
         return whole
     if int(now) + whole > I32_MAX:
-        # A timestamp ends there too, whether it counts seconds, milliseconds or nanoseconds.
+        # The caller may have passed a timestamp, in seconds, milliseconds or nanoseconds: it is too large as well.
         hint = "" if isinstance(ttl, timedelta) else f"; {name} is seconds from now, not a timestamp"
         raise InvalidArgumentError(
-            f"{name} of {shown(whole)} seconds ends after 2038-01-19, the last day that memcached can store{hint}"
+            f"{name} of {number_text(whole)} seconds ends after 2038-01-19, the last day that memcached supports{hint}"
         )
     return int(now) + whole
 
 
 def u64(number: int, name: str) -> int:
-    """Return *number* if it is an int between 0 and 2**64-1."""
+    """Return *number*. Raises unless it is an int from 0 to 2**64-1."""
     if isinstance(number, bool) or not isinstance(number, int):
         raise InvalidTypeError(f"{name} is an int, not {type(number).__name__}")
     if not 0 <= number <= U64_MAX:
-        raise InvalidArgumentError(f"{name} is between 0 and 2**64-1, not {shown(number)}")
+        raise InvalidArgumentError(f"{name} is from 0 to 2**64-1, not {number_text(number)}")
     return number
 
 
-def unsigned_cas(cas: int) -> int:
-    """Return *cas* if it can match an item."""
+def check_cas(cas: int) -> int:
+    """Return *cas*. Raises unless it is an int from 1 to 2**64-1, for no item matches 0."""
     if u64(cas, "cas") == 0:
-        raise InvalidArgumentError(
-            "cas 0 matches no item; if an item was read with it, its server runs without CAS (-C)"
-        )
+        raise InvalidArgumentError("cas 0 matches no item; if `get_item` returned 0, the server runs without CAS (-C)")
     return cas
 
 
-def key_list(keys: Iterable[K]) -> list[K]:
-    """Return *keys* without duplicates, in order.
-
-    A bare str or bytes is refused: it would be a list of its characters.
-    """
+def distinct_keys(keys: Iterable[K]) -> list[K]:
+    """Return *keys* without duplicates, in order. Raises InvalidTypeError for a single str or bytes."""
     if isinstance(keys, str | bytes):
         raise InvalidTypeError(f"keys is an iterable of keys, not one {type(keys).__name__}; write [key]")
     try:
         given = list(keys)
-        # A set tells at half the price whether there is anything to do.
+        # A set shows at half the cost of dict.fromkeys whether there are duplicates.
         return given if len(set(given)) == len(given) else list(dict.fromkeys(given))
     except TypeError as error:
         if not is_own(error):

@@ -1,4 +1,4 @@
-"""The options of a client: one frozen value, checked when made. Knows what may be chosen; acts on none of it."""
+"""The options of a client: a frozen object that is checked when it is made, and hints for unknown option names."""
 
 from __future__ import annotations
 
@@ -13,24 +13,28 @@ from metacache.errors import InvalidArgumentError, InvalidTypeError
 from metacache.operations.arguments import Ttl, exptime
 from metacache.protocol.keys import Key
 from metacache.serializers.interfaces import Compressor
-from metacache.settings import LONGEST_WAIT, Settings, check_seconds, shown
+from metacache.settings import LONGEST_WAIT, Settings, check_seconds, number_text
 
 __all__ = ["ClientOptions", "Options", "ViewOptions", "options_of", "refuse_unknown"]
 
 
 class ClientOptions(TypedDict, total=False):
-    """The keyword options of `Client`, and of everything that makes one.
+    """The keyword options of `Client` and `AsyncClient`, and of the functions that make clients.
 
-    prefix: put before every key. default_ttl: seconds or timedelta for writes without ``ttl=``, None: never expires.
-    on_undecodable: "miss", or "raise". long_keys: "error", or "hash": a key too long for the wire is replaced by its
-    SHA-256. compressor: compresses values. timeout: seconds for a whole operation, at most 1,000,000; None: the
-    transport's.
-
-    on_error: "raise". "miss": TransportError, PoolTimeout, ServerError and ProtocolError are misses in `get`,
-    `get_item`, `get_many`, `get_items`, `exists` and `inspect`. "ignore": these errors are not raised by other verbs
-    either: stores return ``StoreResult.FAILED``, deletes ``DeleteResult.FAILED``, `touch` and `invalidate` False,
-    `get_and_touch` None, `increment` and `decrement` *initial* or None; a batch has FAILED for the keys that failed.
-    The write may have been applied. `update` always raises, and the outcomes of a batch have every error.
+    Attributes:
+        prefix: is put before every key.
+        default_ttl: the TTL of a write without ``ttl=``: seconds or a timedelta; None: items never expire.
+        on_error: which methods raise TransportError, PoolTimeout, ServerError and ProtocolError.
+            "raise": all of them.
+            "miss": `get`, `get_item`, `get_many`, `get_items`, `exists` and `inspect` return a miss instead.
+            "ignore": as "miss", and writes do not raise either, though the server may have applied them. Stores return
+            ``StoreResult.FAILED``, deletes ``DeleteResult.FAILED``, `touch` and `invalidate` False, `get_and_touch`
+            None, `increment` and `decrement` *initial* or None. A batch has FAILED for the keys that failed.
+            `update` always raises, and the ``*_outcomes`` methods always return every error.
+        on_undecodable: "miss": a value that cannot be decoded is a miss; "raise": it raises DecodeError.
+        long_keys: "error": a key that is too long for the protocol raises InvalidKeyError; "hash": its SHA-256 is sent.
+        compressor: compresses values; None: values are not compressed.
+        timeout: seconds for a whole operation, at most 1,000,000; None: the timeout of the transport.
     """
 
     prefix: Key
@@ -43,7 +47,7 @@ class ClientOptions(TypedDict, total=False):
 
 
 class ViewOptions(TypedDict, total=False):
-    """The options that a view of a client may change (`Client.with_options`); what is left out stays."""
+    """The options that a view of a client may change (`Client.with_options`). A view keeps the others."""
 
     prefix: Key
     default_ttl: Ttl
@@ -64,8 +68,8 @@ def _timeout(_: Options, __: attrs.Attribute[float | None], value: object) -> No
         check_seconds("timeout", value, LONGEST_WAIT)
 
 
-# 2023-11-14, which no clock that runs this code shows again. A ttl that would end after 2038 even if counted from then
-# is refused when the option is given, and not by every write: a timestamp, above all.
+# 2023-11-14, before this code was written. A default_ttl that ends after 2038 even when counted from this day, such as
+# a timestamp, is an error of the option. Without this check, it would be an error of every write.
 _IN_THE_PAST: Final = 1_700_000_000.0
 
 
@@ -76,7 +80,7 @@ def _default_ttl(_: Options, __: attrs.Attribute[Ttl], value: int | timedelta | 
 @final
 @attrs.frozen(kw_only=True)
 class Options:
-    """See `ClientOptions`. Raises InvalidArgumentError (InvalidTypeError) that names the option."""
+    """The checked form of `ClientOptions`. Raises InvalidArgumentError (InvalidTypeError) that names the option."""
 
     prefix: Key = b""
     default_ttl: Ttl = attrs.field(default=None, validator=_default_ttl)
@@ -87,23 +91,20 @@ class Options:
     timeout: float | None = attrs.field(default=None, validator=_timeout)
 
 
-def options_of(given: Mapping[str, Any]) -> Options:  # Any: options of every type, which Options checks
-    """Return the Options of *given*, which a caller without a type checker may have named wrong.
-
-    Raises InvalidTypeError that says where an unknown name belongs, and the errors of Options.
-    """
+def options_of(given: Mapping[str, Any]) -> Options:  # Any: values of every type; Options checks them
+    """Return the Options of *given*. Raises as `refuse_unknown` and `Options` do."""
     refuse_unknown(given)
     return Options(**given)
 
 
 def refuse_unknown(given: Mapping[str, object]) -> None:
-    """Raise InvalidTypeError for the first name in *given* that is not an option; it says where that name belongs."""
+    """Raise InvalidTypeError for the first name in *given* that is not an option. The error says where it belongs."""
     for name, value in given.items():
         if name not in ClientOptions.__annotations__:
-            raise InvalidTypeError(f"there is no option {name!r}: {_where(name, value)}")
+            raise InvalidTypeError(f"there is no option {name!r}: {_hint(name, value)}")
 
 
-# Names of these options in other clients.
+# Names that other clients use for these options.
 _OTHER_NAMES: Final = {
     **dict.fromkeys(("ttl", "default_timeout", "expire", "expires", "expiry", "exptime", "expiration"), "default_ttl"),
     **dict.fromkeys(("key_prefix", "namespace"), "prefix"),
@@ -130,8 +131,8 @@ _SPECIAL_SETTINGS: Final = {
 }
 
 
-def _where(name: str, value: object) -> str:
-    """Say where the option *name* belongs, or which one is meant. Of *value* only a number is quoted."""
+def _hint(name: str, value: object) -> str:
+    """Return where the option *name* belongs, or which option is meant. Quotes *value* only if it is a number."""
     settings = attrs.fields_dict(Settings)
     if name in _ARGUMENTS:
         return _ARGUMENTS[name]
@@ -140,12 +141,12 @@ def _where(name: str, value: object) -> str:
     known = (*ClientOptions.__annotations__, *settings, *_ARGUMENTS)
     meant = _OTHER_NAMES.get(name) or next(iter(difflib.get_close_matches(name, known, 1)), None)
     if meant in settings:
-        return f"is {meant!r} meant? It is a setting: {_setting(meant, value)}"
+        return f"did you mean {meant!r}? It is a setting: {_setting(meant, value)}"
     if meant is not None:
-        return f"the option is `{meant}`" if meant not in _ARGUMENTS else f"is {meant!r} meant? {_ARGUMENTS[meant]}"
+        return f"the option is `{meant}`" if meant not in _ARGUMENTS else f"did you mean {meant!r}? {_ARGUMENTS[meant]}"
     return f"the options are {', '.join(ClientOptions.__annotations__)}"
 
 
 def _setting(name: str, value: object) -> str:
-    number = shown(value) if isinstance(value, int | float) and not isinstance(value, bool) else "..."
+    number = number_text(value) if isinstance(value, int | float) and not isinstance(value, bool) else "..."
     return _SPECIAL_SETTINGS.get(name) or f"`Settings({name}={number})` or `?{name}={number}` in the URL"

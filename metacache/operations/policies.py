@@ -1,6 +1,6 @@
-"""Whether a client raises or forgives undecodable values, and errors of servers, network and pools.
+"""Decides whether a client raises errors and reports undecodable values, or returns a miss or a fallback instead.
 
-Knows causes and counts; never a key, never a value. Why no count is lost is written in `statistics`.
+Counts both, and logs undecodable values without key and value. `statistics` explains why threads lose no count.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ class Miss(enum.Enum):
 
 
 MISS: Final = Miss.MISS
-"""Stands for no value, where None may be one."""
+"""Means that there is no value, where None may be a stored value."""
 
 _REASONS: Final[dict[Cause, str]] = {
-    "foreign_flags": "its client flags are not metacache's; was it written by another client?",
-    "wire_id": "it was written by another serializer",
+    "foreign_flags": "its client flags are not metacache's; did another client write it?",
+    "wire_id": "another serializer wrote it",
     "fingerprint": "it was written for another shape of the type",
-    "compressor": "it is compressed: its compressor is not installed, or the verb (append, prepend) needs plain bytes",
-    "decompress": "it does not decompress, or would exceed the limit",
-    "decode": "its bytes do not decode to the type",
+    "compressor": "it is compressed: its compressor is not installed, or append or prepend needs plain bytes",
+    "decompress": "it cannot be decompressed, or is larger than the limit",
+    "decode": "its bytes cannot be decoded to the type",
 }
 
 
 @final
 class UndecodablePolicy:
-    """Counts by cause, a log line once per (wire_id, fingerprint), and in strict clients an error."""
+    """Counts undecodable values by cause and logs each (wire_id, fingerprint) once. A strict policy raises an error."""
 
     __slots__ = ("_counts", "_logged", "_strict")
 
@@ -63,15 +63,15 @@ class UndecodablePolicy:
 
     @property
     def counts(self) -> Mapping[Cause, int]:
-        """How many values were met, by cause; a live, read-only view."""
+        """The number of undecodable values by cause. A live, read-only view."""
         return MappingProxyType(self._counts)
 
-    def meet(self, found: Undecodable) -> Miss:
-        """Count and log *found*; return MISS, or raise DecodeError if strict."""
+    def record(self, found: Undecodable) -> Miss:
+        """Count and log *found*; return MISS. A strict policy raises DecodeError instead."""
         count_one(self._counts, found.cause)
         writer = (found.wire_id, found.fingerprint)
         if writer not in self._logged:
-            self._logged.add(writer)  # no other thread runs between the line above and this
+            self._logged.add(writer)  # no other thread runs between the test and this line
             logger.warning("undecodable value (wire_id %d, fingerprint %d): %s", *writer, _REASONS[found.cause])
         if self._strict:
             raise DecodeError(f"the stored value cannot be decoded: {_REASONS[found.cause]}")
@@ -80,13 +80,14 @@ class UndecodablePolicy:
 
 # Errors of servers, network and pools.
 FAILURES: Final = (TransportError, PoolTimeout, ServerError, ClientError, ProtocolError, AuthenticationError)
-# Those that `on_error` may forgive: never ones that a fault of the program causes, which a miss would hide.
-FORGIVABLE: Final = (TransportError, PoolTimeout, ServerError, ProtocolError)
+# The failures that `on_error` may suppress. The others are faults of the program or of its settings: a miss would hide
+# them.
+SUPPRESSIBLE: Final = (TransportError, PoolTimeout, ServerError, ProtocolError)
 
 
 @final
 class Kind(enum.Enum):
-    """The kinds of verbs that `on_error` distinguishes."""
+    """The kinds of methods that `on_error` distinguishes."""
 
     READ = "read"
     WRITE = "write"
@@ -95,7 +96,7 @@ class Kind(enum.Enum):
 READ: Final = Kind.READ
 WRITE: Final = Kind.WRITE
 
-_FORGIVEN: Final[Mapping[str, frozenset[Kind]]] = {
+_SUPPRESSED: Final[Mapping[str, frozenset[Kind]]] = {
     "raise": frozenset(),
     "miss": frozenset((READ,)),
     "ignore": frozenset((READ, WRITE)),
@@ -104,14 +105,14 @@ _FORGIVEN: Final[Mapping[str, frozenset[Kind]]] = {
 
 @final
 class ErrorPolicy:
-    """Which errors a client forgives, by its ``on_error``, and how many there were. Views share the counts."""
+    """Which errors a client suppresses, by its ``on_error``, and how many there were. Views share the counts."""
 
-    __slots__ = ("_counts", "_forgiven", "_names")
+    __slots__ = ("_counts", "_names", "_suppressed")
 
     def __init__(self, on_error: str, counts: Counts, names: dict[str, int]) -> None:
         self._counts = counts
         self._names = names
-        self._forgiven = _FORGIVEN[on_error]
+        self._suppressed = _SUPPRESSED[on_error]
 
     def view(self, on_error: str) -> ErrorPolicy:
         """Return a policy for another ``on_error`` that shares the counts."""
@@ -119,34 +120,34 @@ class ErrorPolicy:
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """How many errors were forgiven, by class name; a live, read-only view."""
+        """The number of suppressed errors by class name. A live, read-only view."""
         return MappingProxyType(self._names)
 
-    def forgives(self, kind: Kind, error: MetacacheError) -> bool:
-        """Count *error*, which ended a call; return whether a verb of *kind* returns its fallback instead.
+    def suppresses(self, kind: Kind, error: MetacacheError) -> bool:
+        """Count *error*, which ended a call; return whether a method of *kind* returns its fallback instead.
 
-        An exception of a signal handler or another thread is neither counted nor forgiven.
+        An exception of a signal handler or of another thread is neither counted nor suppressed.
         """
         if is_injected(error):
             return False
         self.count((error,))
-        return self.forgives_all(kind, (error,))
+        return self.suppresses_all(kind, (error,))
 
     def count_raised(self, error: MetacacheError) -> None:
-        """Count *error*, which ended a call that always raises it."""
+        """Count *error* of a call that raises it whatever the policy is."""
         if not is_injected(error):
             self.count((error,))
 
     def count(self, errors: Iterable[MetacacheError]) -> None:
-        """Count those of *errors* that are failures of servers, network or pools."""
+        """Count the *errors* that are failures of servers, network or pools."""
         number = len([error for error in errors if isinstance(error, FAILURES)])
         self._counts.add_errors(number)
 
-    def forgives_all(self, kind: Kind, errors: Collection[MetacacheError]) -> bool:
-        """Return whether a verb of *kind* forgives all of *errors*; count them as forgiven if so."""
-        forgivable = [error for error in errors if isinstance(error, FORGIVABLE)]
-        if kind not in self._forgiven or len(forgivable) < len(errors):
+    def suppresses_all(self, kind: Kind, errors: Collection[MetacacheError]) -> bool:
+        """Return whether a method of *kind* suppresses all of *errors*; if so, count them as suppressed."""
+        suppressible = [error for error in errors if isinstance(error, SUPPRESSIBLE)]
+        if kind not in self._suppressed or len(suppressible) < len(errors):
             return False
-        for error in forgivable:
+        for error in suppressible:
             count_one(self._names, type(error).__name__)
         return True

@@ -1,7 +1,7 @@
-"""Replies that hold values, read as values and items. Pure. Replies without values are read in `answers`.
+"""Turns replies with a stored value, or with its return flags, into values, items and states of items. No I/O.
 
-Knows return flags and the frame; knows no request. A placeholder of a lease (size 0, client flags 0, and W or Z) is
-never a value: somebody is still computing it.
+`Reader` counts what it reads and remembers header lines. `answers` reads the other replies. A lease placeholder
+(size 0, client flags 0, and W or Z) is never returned as a value: another client is still computing the value.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from typing import Final, Generic, NamedTuple, TypeVar, final
 
 from metacache.errors import MetacacheError, ProtocolError, ServerError
-from metacache.interrupts import call_each, fails_again, is_own
+from metacache.interrupts import fails_again, is_own, map_or_none
 from metacache.operations.policies import MISS, Miss, UndecodablePolicy
 from metacache.operations.results import Item
 from metacache.operations.statistics import Counts
@@ -21,23 +21,23 @@ from metacache.serializers.frame import Frame, Undecodable
 
 __all__ = [
     "ItemState",
-    "Look",
+    "Precheck",
     "Reader",
-    "read_held",
+    "read_touch",
 ]
 
 T = TypeVar("T")
 D = TypeVar("D")
 
-# Header lines known to carry exactly the client's own flags; a few sizes come again and again.
-KNOWN_LINES: Final = 4096
+# How many header lines a reader remembers as "has exactly the client's own flags". Lines repeat, because sizes repeat.
+MAX_KNOWN_LINES: Final = 4096
 
 
 @final
 class ItemState(NamedTuple, Generic[T]):
-    """What an item holds and its CAS.
+    """The value and the CAS of an existing item.
 
-    ``value``: MISS when it is a placeholder or undecodable, so there is an item, but no T.
+    ``value``: MISS if the item is a lease placeholder or cannot be decoded.
     """
 
     value: T | Miss
@@ -46,21 +46,21 @@ class ItemState(NamedTuple, Generic[T]):
 
 
 @final
-class Look(NamedTuple):
-    """The facts about an item on which append and prepend decide.
+class Precheck(NamedTuple):
+    """What append and prepend need to know of an item before they extend it.
 
-    ``won``: this look consumed the win of a stale item. ``flags``: the return flags, for `Reader.can_grow`.
+    ``won``: the precheck consumed the win flag of a stale item. ``flags``: the return flags, for `Reader.can_extend`.
     """
 
     cas: int
     won: bool
-    can_grow: bool
+    can_extend: bool
     flags: list[bytes]
 
 
 @final
 class Reader(Generic[T]):
-    """Reads values of one client, and counts hits, misses and stale values."""
+    """Reads the values of one client, and counts hits, misses and stale values."""
 
     __slots__ = ("_counts", "_known_lines", "_loads", "_own", "_policy", "frame")
 
@@ -73,15 +73,15 @@ class Reader(Generic[T]):
         self._known_lines: set[bytes] = set()
 
     def value(self, reply: Reply) -> T | None:
-        """Return the value, None for a miss. The reply is that of ``mg … v f``."""
+        """Return the value in a reply to ``mg … v f``; None on a miss."""
         tokens, data = reply
         if data is None:
             self._counts.misses += 1
             return None
         try:
-            _, _, flags = tokens  # this way of counting them costs 180 instructions less than len
+            _, _, flags = tokens  # unpacking costs 180 instructions less than a comparison of len(tokens)
         except ValueError:
-            flags = None  # marks of a stale item or a lease follow
+            flags = None  # the marks W, X or Z follow
         if flags == self._own:
             loads = self._loads
             try:
@@ -89,7 +89,7 @@ class Reader(Generic[T]):
             except Exception as error:
                 if not fails_again(loads, data, error):
                     raise
-                self._policy.meet(self.frame.undecodable("decode"))
+                self._policy.record(self.frame.undecodable("decode"))
                 return None
             self._counts.hits += 1
             return value
@@ -97,7 +97,7 @@ class Reader(Generic[T]):
         return None if found is MISS else found
 
     def value_or(self, default: D) -> Callable[[Reply], T | D]:
-        """Return a reading that gives *default* for a miss."""
+        """Return a function like `value` that returns *default* on a miss."""
 
         def read(reply: Reply) -> T | D:
             tokens, data = reply
@@ -110,13 +110,13 @@ class Reader(Generic[T]):
         return read
 
     def values(self, keys: Collection[K], replies: Replies, errors: dict[K, MetacacheError]) -> dict[K, T]:
-        """Return the values of a batch of ``mg … v f`` by key.
+        """Return the values in the replies to a batch of ``mg … v f``, by key.
 
-        Misses are left out, what is to be raised goes into *errors*.
+        Leaves out misses. Adds an error of a strict policy, and of a broken reply, to *errors*.
         """
         if self._known_lines.issuperset(replies.headers):
-            # All hits, for known lines have a value: no data is None.
-            found = call_each(self._loads, replies.values)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+            # Known lines are lines of values, so no data block is None and all keys are hits.
+            found = map_or_none(self._loads, replies.values)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
             if found is not None:
                 self._counts.add_reads(len(found), 0)
                 return dict(zip(keys, found, strict=True))
@@ -154,13 +154,13 @@ class Reader(Generic[T]):
     def _value_of_line(self, header: bytes, data: bytes) -> T | Miss:
         tokens = header.split(b" ")
         if tokens[2:] == [self._own]:
-            if len(self._known_lines) >= KNOWN_LINES:
+            if len(self._known_lines) >= MAX_KNOWN_LINES:
                 self._known_lines.clear()
             self._known_lines.add(header)
         return self.read(tokens[2:], data)
 
     def items(self, keys: Collection[K], replies: Replies, errors: dict[K, MetacacheError]) -> dict[K, Item[T]]:
-        """Return the items of a batch of ``mg … v f c t h l``, as `values` does."""
+        """Return the items in the replies to a batch of ``mg … v f c t h l``, by key, as `values` does."""
         results: dict[K, Item[T]] = {}
         for key, header, data in zip(keys, replies.headers, replies.values, strict=True):
             if data is None:
@@ -178,7 +178,7 @@ class Reader(Generic[T]):
         return results
 
     def read(self, flags: list[bytes], data: bytes) -> T | Miss:
-        """Return the result of `decode`, and count it as a read."""
+        """Return the result of `decode`; count a hit or a miss."""
         value = self.decode(flags, data)
         if value is not MISS:
             self._count_hit(flags)
@@ -192,16 +192,16 @@ class Reader(Generic[T]):
             self._counts.stale += 1
 
     def decode(self, flags: list[bytes], data: bytes) -> T | Miss:
-        """Return the value that *data* is by its return flags; MISS for a placeholder, and for what is undecodable."""
+        """Return the decoded value; MISS if it is a lease placeholder or cannot be decoded."""
         if is_placeholder(flags, data):
             return MISS
         try:
             return self.frame.decode(_number(flags, b"f"), data)
         except Undecodable as found:
-            return self._policy.meet(found)
+            return self._policy.record(found)
 
     def item(self, reply: Reply) -> Item[T] | None:
-        """Return the item, None for a miss. The reply is that of ``mg … v f c t h l``."""
+        """Return the item in a reply to ``mg … v f c t h l``; None on a miss."""
         tokens, data = reply
         if data is None:
             self._counts.misses += 1
@@ -209,7 +209,7 @@ class Reader(Generic[T]):
         return self.item_of(tokens[2:], data)
 
     def item_of(self, flags: list[bytes], data: bytes) -> Item[T] | None:
-        """Return the item that *data* is by its return flags."""
+        """Return the item for these return flags and this data block; None if it has no decodable value."""
         value = self.read(flags, data)
         if value is MISS:
             return None
@@ -225,16 +225,16 @@ class Reader(Generic[T]):
             won=b"W" in flags,
         )
 
-    def held(self, reply: Reply) -> ItemState[T] | None:
-        """Return what the item holds and its CAS; None when there is no item. The reply is that of ``mg … v f c``."""
+    def state(self, reply: Reply) -> ItemState[T] | None:
+        """Return the state of the item in a reply to ``mg … v f c``; None if there is no item."""
         tokens, data = reply
         if data is None:
             return None
         flags = tokens[2:]
         return ItemState(self.decode(flags, data), _number(flags, b"c"), is_placeholder(flags, data))
 
-    def renewed(self, reply: Reply) -> ItemState[T] | None:
-        """Return the result of `held`, and count it as a read."""
+    def touched_state(self, reply: Reply) -> ItemState[T] | None:
+        """Return the result of `state`; count a hit or a miss, because `get_and_touch` is a read."""
         tokens, data = reply
         if data is None:
             self._counts.misses += 1
@@ -242,20 +242,20 @@ class Reader(Generic[T]):
         flags = tokens[2:]
         return ItemState(self.read(flags, data), _number(flags, b"c"), is_placeholder(flags, data))
 
-    def guarded(self, reply: Reply) -> ItemState[T] | None:
-        """Return the result of `held`, with a CAS that can guard a write. Raises ServerError if there is no CAS."""
-        found = self.held(reply)
+    def guarded_state(self, reply: Reply) -> ItemState[T] | None:
+        """Return the result of `state`. Raises ServerError if the item has no CAS, which could guard no write."""
+        found = self.state(reply)
         if found is not None:
             _require_cas(found.cas)
         return found
 
     def exists(self, reply: Reply) -> bool:
-        """Return whether the item is a value that this client can read by its flags. The reply is that of ``mg … s f``.
+        """Return whether the reply to ``mg … s f`` shows a value whose client flags this client can read.
 
-        Raises DecodeError if it is not, in a strict client.
+        A strict policy raises DecodeError if it cannot.
         """
         flags = [] if reply[0][0] == b"EN" else return_flags(reply)
-        if not flags or _is_leased(flags):
+        if not flags or _is_placeholder_by_size(flags):
             self._counts.misses += 1
             return False
         if not self._passes(self.frame.compressor_of, _number(flags, b"f")):
@@ -263,11 +263,11 @@ class Reader(Generic[T]):
         self._count_hit(flags)
         return True
 
-    def look(self, reply: Reply) -> Look | None:
-        """Return the look of append and prepend; None when there is no item. The reply is that of ``mg … s f c``.
+    def precheck(self, reply: Reply) -> Precheck | None:
+        """Return the precheck in a reply to ``mg … s f c``; None if there is no item.
 
-        Raises ServerError if there is no CAS. If the look did not win, raises as `can_grow` does; if it did, the win
-        is given back first.
+        Raises ServerError if the item has no CAS. If the precheck consumed the win flag, the caller releases the flag
+        before it calls `can_extend`, which may raise.
         """
         if reply[0][0] == b"EN":
             return None
@@ -275,14 +275,15 @@ class Reader(Generic[T]):
         cas = _number(flags, b"c")
         _require_cas(cas)
         won = b"W" in flags
-        return Look(cas, won, not won and self.can_grow(flags), flags)
+        return Precheck(cas, won, not won and self.can_extend(flags), flags)
 
-    def can_grow(self, flags: list[bytes]) -> bool:
-        """Return whether the item is a fresh value that this client can read and that is not compressed.
+    def can_extend(self, flags: list[bytes]) -> bool:
+        """Return whether the item is a fresh, uncompressed value that this client can read.
 
-        Raises DecodeError, in a strict client, if its client flags are the reason that it is not.
+        A strict policy raises DecodeError if the client flags show that this client cannot read it, or that it is
+        compressed.
         """
-        if _is_leased(flags):
+        if _is_placeholder_by_size(flags):
             return False
         return self._passes(self.frame.check_plain, _number(flags, b"f")) and b"X" not in flags
 
@@ -290,41 +291,38 @@ class Reader(Generic[T]):
         try:
             check(client_flags)
         except Undecodable as found:
-            self._policy.meet(found)
+            self._policy.record(found)
             return False
         return True
 
 
 def is_placeholder(flags: list[bytes], data: bytes) -> bool:
-    """Return whether this is the empty item that ``mg N`` leaves while a client computes the value."""
+    """Return whether this is the empty item that ``mg N`` creates while a client computes the value."""
     return not data and (b"W" in flags or b"Z" in flags) and find_flag(flags, b"f") == b"0"
 
 
-def _is_leased(flags: list[bytes]) -> bool:
-    """Return `is_placeholder` of a reply without value, by its size."""
+def _is_placeholder_by_size(flags: list[bytes]) -> bool:
+    """Return whether a reply without value is that of a lease placeholder. *flags* must contain the size."""
     return _number(flags, b"s") == 0 and is_placeholder(flags, b"")
 
 
 def _require_cas(cas: int) -> None:
     if not cas:
-        raise ServerError("the server runs without CAS (-C), which this verb needs to guard other writers' values")
+        raise ServerError("the server runs without CAS (-C), which this method needs to protect other writers' values")
 
 
-def read_held(reply: Reply) -> ItemState[None] | None:
-    """Return the CAS of an item touched without reading it; None when there is none.
-
-    The reply is that of ``mg … T s f c``.
-    """
+def read_touch(reply: Reply) -> ItemState[None] | None:
+    """Return the state, without value, of the item in a reply to ``mg … T s f c``; None if there is no item."""
     if reply[0][0] == b"EN":
         return None
     flags = return_flags(reply)
-    return ItemState(None, _number(flags, b"c"), _is_leased(flags))
+    return ItemState(None, _number(flags, b"c"), _is_placeholder_by_size(flags))
 
 
 def _number(flags: list[bytes], letter: bytes) -> int:
     token = find_flag(flags, letter)
     if token is None or not token.isdigit() or len(token) > 20:
-        raise ProtocolError(f"the reply lacks the flag {letter.decode()}, or it is no number")
+        raise ProtocolError(f"the reply lacks the flag {letter.decode()}, or the flag is not a number")
     return int(token)
 
 
@@ -332,4 +330,4 @@ def _ttl(flags: list[bytes]) -> int | None:
     if find_flag(flags, b"t") == b"-1":
         return None
     left = _number(flags, b"t")
-    return 0 if left >= 2**31 else left  # an expired item shows a wrapped negative
+    return 0 if left >= 2**31 else left  # the server sends the negative TTL of an expired item as an unsigned number

@@ -1,7 +1,6 @@
-"""What each public verb means: its request, and how its reply is read. Pure, and shared by both clients.
+"""Builds the request of each method with one key, together with the function that reads the reply. No I/O.
 
-Knows commands, keys, the frame and the readers; knows no transport. Whatever is wrong with an argument is raised here,
-before anything is sent.
+All arguments are checked here, so an invalid one raises before anything is sent.
 """
 
 from __future__ import annotations
@@ -13,9 +12,9 @@ from typing import Final, Generic, TypeVar, final
 from metacache.errors import InvalidArgumentError, InvalidKeyError, MetacacheError, ValueTooLargeError
 from metacache.interrupts import fails_again, is_injected
 from metacache.operations.answers import read_delete, read_done, read_metadata, read_number, read_store
-from metacache.operations.arguments import DEFAULT, MAX_RELATIVE, Default, Ttl, exptime, seconds, u64, unsigned_cas
+from metacache.operations.arguments import DEFAULT, MAX_RELATIVE, Default, Ttl, check_cas, exptime, ttl_seconds, u64
 from metacache.operations.options import Options
-from metacache.operations.readers import ItemState, Look, Reader, read_held
+from metacache.operations.readers import ItemState, Precheck, Reader, read_touch
 from metacache.operations.results import DeleteResult, Item, Metadata, StoreResult
 from metacache.protocol import commands
 from metacache.protocol.commands import MAX_BODY, Command
@@ -23,7 +22,7 @@ from metacache.protocol.flags import Commands, Token, encode_flags, numeric_flag
 from metacache.protocol.keys import MAX_KEY, Key, KeyEncoder
 from metacache.protocol.replies import Reply
 from metacache.serializers.builtin import BytesSerializer, IntSerializer, StrSerializer
-from metacache.serializers.frame import not_bytes, refused
+from metacache.serializers.frame import dumps_error, not_bytes_error
 from metacache.transports.base import Operation, Verb
 
 __all__ = ["Operations"]
@@ -52,29 +51,29 @@ UPDATE_READ: Final = Verb("update", commands.MG_VALUE, is_read=True)
 UPDATE_STORE: Final = Verb("update", commands.MS)
 
 
-def _beside(command: Command, *verbs: Verb, is_read: bool = False) -> dict[Verb, Verb]:
+def _extra_verbs(command: Command, *verbs: Verb, is_read: bool = False) -> dict[Verb, Verb]:
     return {verb: Verb(verb.name, command, is_read=is_read) for verb in verbs}
 
 
-# Further commands of verbs of several exchanges.
-LOOKS: Final = _beside(commands.MG, APPEND, PREPEND, is_read=True)
-RENEWALS: Final = _beside(commands.MG, INCREMENT, DECREMENT)
-DELETES: Final = _beside(commands.MD, TOUCH, GET_AND_TOUCH, APPEND, PREPEND, *RENEWALS.values())
+# The additional requests of methods that need several.
+PRECHECKS: Final = _extra_verbs(commands.MG, APPEND, PREPEND, is_read=True)
+RENEWALS: Final = _extra_verbs(commands.MG, INCREMENT, DECREMENT)
+DELETES: Final = _extra_verbs(commands.MD, TOUCH, GET_AND_TOUCH, APPEND, PREPEND, *RENEWALS.values())
 
-# Requests of which only numbers and keys change are made of ready pieces; the letters are the flag table's.
+# The constant parts of requests, encoded once. The letters come from the flag table.
 _VALUE: Final[dict[str, Token]] = {"value": True, "return_client_flags": True}
 _ITEM: Final[dict[str, Token]] = {"return_cas": True, "return_ttl": True, "return_fetched": True, "return_idle": True}
-_STATE: Final[dict[str, Token]] = {"return_size": True, "return_client_flags": True}
+_NO_VALUE: Final[dict[str, Token]] = {"return_size": True, "return_client_flags": True}
 VALUE_FLAGS: Final = encode_flags(Commands.MG, _VALUE)
 ITEM_FLAGS: Final = encode_flags(Commands.MG, _VALUE | _ITEM)
-HELD_FLAGS: Final = encode_flags(Commands.MG, _VALUE | {"return_cas": True})
-STATE_FLAGS: Final = encode_flags(Commands.MG, _STATE)
-LOOK_FLAGS: Final = encode_flags(Commands.MG, _STATE | {"return_cas": True})
+STATE_FLAGS: Final = encode_flags(Commands.MG, _VALUE | {"return_cas": True})
+EXISTS_FLAGS: Final = encode_flags(Commands.MG, _NO_VALUE)
+PRECHECK_FLAGS: Final = encode_flags(Commands.MG, _NO_VALUE | {"return_cas": True})
 ARITHMETIC_FLAGS: Final = encode_flags(Commands.MA, {"value": True})
 INVALIDATE_FLAGS: Final = encode_flags(Commands.MD, {"invalidate": True})
 MODE_ADD: Final = encode_flags(Commands.MS, {"mode": "E"})
 MODE_REPLACE: Final = encode_flags(Commands.MS, {"mode": "R"})
-MODES_OF_GROWTH: Final = {
+EXTEND_MODES: Final = {
     APPEND: encode_flags(Commands.MS, {"mode": "A"}),
     PREPEND: encode_flags(Commands.MS, {"mode": "P"}),
 }
@@ -88,13 +87,13 @@ INITIAL: Final = numeric_flag("initial")
 
 _GET: Final = b"mg %b" + VALUE_FLAGS
 
-# What follows the key of a set is kept for bodies below this many bytes.
-KEPT_TAILS: Final = 1024
+# The part of a `set` after the key depends only on the size of the body. It is cached for sizes below this.
+CACHED_TAILS: Final = 1024
 
 
 @final
-class located:  # noqa: N801 - reads as a phrase: with located(GET, key)
-    """Say in every error raised inside which operation and which key it was about."""
+class error_context:  # noqa: N801 - reads as a phrase: with error_context(GET, key)
+    """Add the operation and the key to every MetacacheError that is raised inside."""
 
     __slots__ = ("_key", "_verb")
 
@@ -113,26 +112,26 @@ class located:  # noqa: N801 - reads as a phrase: with located(GET, key)
 def operation(
     verb: Verb, given: Key | None, key: bytes, head: bytes, body: bytes | None, read: Callable[[Reply], R]
 ) -> Operation[R]:
-    """Return an operation; for all but the busiest verbs, which assign by themselves."""
+    """Return an operation. `get` and `set` assign the attributes themselves, which is faster than a call."""
     op: Operation[R] = Operation()
     op.verb, op.given, op.key, op.head, op.body, op.read = verb, given, key, head, body, read
     return op
 
 
 def check_size(size: int) -> None:
-    """Raise ValueTooLargeError for a data block that the protocol cannot carry."""
+    """Raise ValueTooLargeError if a data block of *size* bytes is too large for the protocol."""
     if size > MAX_BODY:
-        raise ValueTooLargeError(f"the encoded value is {size} bytes, the protocol takes {MAX_BODY}")
+        raise ValueTooLargeError(f"the encoded value has {size} bytes; the protocol takes at most {MAX_BODY}")
 
 
 @final
 class Operations(Generic[T]):
-    """The verbs of one client, as operations.
+    """Builds the operations of one client.
 
     Args:
-        reader: reads the values, and knows the frame that encodes them.
+        reader: reads the values, and has the frame that encodes them.
         options: prefix, default_ttl, long_keys.
-        clock: ``time.time``, asked only for a time to live beyond 30 days.
+        clock: ``time.time``, for a TTL beyond 30 days, which is sent as a time since 1970.
     """
 
     __slots__ = (
@@ -155,22 +154,22 @@ class Operations(Generic[T]):
         self.reader = reader
         self.frame = frame
         self._dumps = frame.dumps
-        # bytes need no call of dumps, 350 of 16,000 instructions of a set.
+        # A bytes value needs no call of dumps, which would cost 350 of the 16,000 instructions of a set.
         self.is_raw = isinstance(frame.serializer, BytesSerializer)
         self._options = options
         self._clock = clock
         self.keys = KeyEncoder(options.prefix, hash_long=options.long_keys == "hash")
         self._read_value = reader.value
-        self._tails: list[bytes | None] = [None] * KEPT_TAILS
-        self._is_relative = options.default_ttl is None or seconds(options.default_ttl) <= MAX_RELATIVE
+        self._tails: list[bytes | None] = [None] * CACHED_TAILS
+        self._is_relative = options.default_ttl is None or ttl_seconds(options.default_ttl) <= MAX_RELATIVE
         self._key_prefix = self.keys.text
-        # None: no set is plain enough for the short way.
+        # None: no set takes the fast path.
         self._plain_prefix = self._key_prefix if self._is_relative and frame.compressor is None else None
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
     def get(self, key: Key, default: D) -> Operation[T | D]:
-        """mg key v f."""
+        """Return ``mg key v f``."""
         # As in `set`: the rule of KeyEncoder.plain without its call.
         text = self._key_prefix
         raw: bytes | None
@@ -180,7 +179,7 @@ class Operations(Generic[T]):
             raw = self.keys.plain(key)
         read = self._read_value if default is None else self.reader.value_or(default)
         if raw is None or len(raw) > MAX_KEY:
-            # `Reader.value` gives None, which D is then.
+            # `Reader.value` returns None on a miss; D is None then.
             return self._read(  # pyright: ignore[reportReturnType]
                 GET,
                 key,
@@ -197,49 +196,50 @@ class Operations(Generic[T]):
         return op
 
     def _read(self, verb: Verb, key: Key, flags: bytes, read: Callable[[Reply], R]) -> Operation[R]:
-        with located(verb, key):
+        with error_context(verb, key):
             raw, token, base64 = self.keys.encode(key)
             return operation(verb, key, raw, b"mg %b%b%b" % (token, base64, flags), None, read)
 
     def get_item(self, key: Key) -> Operation[Item[T] | None]:
-        """mg key v f c t h l."""
+        """Return ``mg key v f c t h l``."""
         return self._read(GET_ITEM, key, ITEM_FLAGS, self.reader.item)
 
-    def held(self, key: Key) -> Operation[ItemState[T] | None]:
-        """mg key v f c, for `update`."""
-        return self._read(UPDATE_READ, key, HELD_FLAGS, self.reader.guarded)
+    def read_for_update(self, key: Key) -> Operation[ItemState[T] | None]:
+        """Return ``mg key v f c`` for `update`."""
+        return self._read(UPDATE_READ, key, STATE_FLAGS, self.reader.guarded_state)
 
     def get_and_touch(self, key: Key, ttl: Ttl) -> Operation[ItemState[T] | None]:
-        """mg key T… v f c."""
-        with located(GET_AND_TOUCH, key):
-            return self._read(GET_AND_TOUCH, key, TTL % exptime(ttl, self._clock()) + HELD_FLAGS, self.reader.renewed)
+        """Return ``mg key T… v f c``."""
+        with error_context(GET_AND_TOUCH, key):
+            flags = TTL % exptime(ttl, self._clock()) + STATE_FLAGS
+            return self._read(GET_AND_TOUCH, key, flags, self.reader.touched_state)
 
     def touch(self, key: Key, ttl: Ttl, verb: Verb = TOUCH) -> Operation[ItemState[None] | None]:
-        """mg key T… s f c; *verb* is TOUCH or one of RENEWALS."""
-        with located(verb, key):
-            return self._read(verb, key, TTL % exptime(ttl, self._clock()) + LOOK_FLAGS, read_held)
+        """Return ``mg key T… s f c``. *verb* is TOUCH or a value of RENEWALS."""
+        with error_context(verb, key):
+            return self._read(verb, key, TTL % exptime(ttl, self._clock()) + PRECHECK_FLAGS, read_touch)
 
-    def look(self, key: Key, verb: Verb) -> Operation[Look | None]:
-        """mg key s f c, for *verb*."""
-        return self._read(LOOKS[verb], key, LOOK_FLAGS, self.reader.look)
+    def precheck(self, key: Key, verb: Verb) -> Operation[Precheck | None]:
+        """Return ``mg key s f c`` for *verb*, which is APPEND or PREPEND."""
+        return self._read(PRECHECKS[verb], key, PRECHECK_FLAGS, self.reader.precheck)
 
     def exists(self, key: Key) -> Operation[bool]:
-        """mg key s f."""
-        return self._read(EXISTS, key, STATE_FLAGS, self.reader.exists)
+        """Return ``mg key s f``."""
+        return self._read(EXISTS, key, EXISTS_FLAGS, self.reader.exists)
 
     def inspect(self, key: Key) -> Operation[Metadata | None]:
-        """me key. A key that would need base64 is refused: releases differ in what they make of it."""
-        with located(INSPECT, key):
+        """Return ``me key``. Raises InvalidKeyError for a key that needs base64, which not every release can read."""
+        with error_context(INSPECT, key):
             raw, token, base64 = self.keys.encode(key)
             if base64:
-                raise InvalidKeyError("inspect cannot ask for a key with a space or control byte, or a hashed one")
+                raise InvalidKeyError("inspect does not support a key with a space or control byte, or a hashed key")
             return operation(INSPECT, key, raw, b"me " + token, None, read_metadata)
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
     def set(self, key: Key, value: T, ttl: Ttl | Default) -> Operation[StoreResult]:
-        """ms key size F… [T…]."""
-        # The rule of KeyEncoder.plain without its call, 450 of 16,000 instructions; a test holds them to one another.
+        """Return ``ms key size F… [T…]``."""
+        # Repeats the rule of KeyEncoder.plain: a call would cost 450 of 16,000 instructions. A test compares both.
         text = self._plain_prefix
         if text is None or ttl is not DEFAULT or type(key) is not str or not key.isprintable() or " " in key:
             return self._store(SET, key, value, ttl)
@@ -254,12 +254,12 @@ class Operations(Generic[T]):
             except Exception as error:
                 if not fails_again(dumps, value, error):
                     raise
-                raise refused(value, error).locate(operation=SET.name, key=key) from None
+                raise dumps_error(value, error).locate(operation=SET.name, key=key) from None
         if type(body) is not bytes:
-            raise not_bytes(body).locate(operation=SET.name, key=key)
+            raise not_bytes_error(body).locate(operation=SET.name, key=key)
         size = len(body)
         try:
-            tail = (self._tails[size] if size < KEPT_TAILS else None) or self.tail(size)
+            tail = (self._tails[size] if size < CACHED_TAILS else None) or self.tail(size)
         except ValueTooLargeError as error:
             error.locate(operation=SET.name, key=key)
             raise
@@ -273,35 +273,35 @@ class Operations(Generic[T]):
         return op
 
     def tail(self, size: int) -> bytes:
-        """Return what follows the key of a plain set, and keep it for small sizes. Raises ValueTooLargeError.
+        """Return the part of a plain set after the key; cache it for small sizes. Raises ValueTooLargeError.
 
-        Not kept where default_ttl is a time since 1970, which is another at every set.
+        A part with a TTL beyond 30 days is not cached: it is sent as a time since 1970, which changes with each set.
         """
         check_size(size)
         tail = b" %d" % size + CLIENT_FLAGS % self.frame.flags + self.ttl_flag(DEFAULT)
-        if size < KEPT_TAILS and self._is_relative:
+        if size < CACHED_TAILS and self._is_relative:
             self._tails[size] = tail
         return tail
 
     def add(self, key: Key, value: T, ttl: Ttl | Default) -> Operation[StoreResult]:
-        """ms key size F… [T…] ME."""
+        """Return ``ms key size F… [T…] ME``."""
         return self._store(ADD, key, value, ttl, MODE_ADD)
 
     def replace(self, key: Key, value: T, ttl: Ttl | Default) -> Operation[StoreResult]:
-        """ms key size F… [T…] MR."""
+        """Return ``ms key size F… [T…] MR``."""
         return self._store(REPLACE, key, value, ttl, MODE_REPLACE)
 
     def compare_and_set(self, key: Key, value: T, cas: int, ttl: Ttl | Default) -> Operation[StoreResult]:
-        """ms key size F… [T…] C…."""
-        with located(COMPARE_AND_SET, key):
-            return self._store(COMPARE_AND_SET, key, value, ttl, CAS % unsigned_cas(cas))
+        """Return ``ms key size F… [T…] C…``."""
+        with error_context(COMPARE_AND_SET, key):
+            return self._store(COMPARE_AND_SET, key, value, ttl, CAS % check_cas(cas))
 
-    def fill(self, key: Key, value: T, ttl: Ttl | Default, cas: int | None) -> Operation[StoreResult]:
-        """The store of `update`: an add where there was no item (*cas* None), else a compare-and-set."""
+    def store_for_update(self, key: Key, value: T, ttl: Ttl | Default, cas: int | None) -> Operation[StoreResult]:
+        """Return the store of `update`: an add if there was no item (*cas* is None), else a compare-and-set."""
         return self._store(UPDATE_STORE, key, value, ttl, MODE_ADD if cas is None else CAS % cas)
 
     def _store(self, verb: Verb, key: Key, value: T, ttl: Ttl | Default, more: bytes = b"") -> Operation[StoreResult]:
-        with located(verb, key):
+        with error_context(verb, key):
             raw, token, base64 = self.keys.encode(key)
             ttl_flag = self.ttl_flag(ttl)
             flags, body = self.frame.encode(value)
@@ -310,42 +310,45 @@ class Operations(Generic[T]):
             return operation(verb, key, raw, head, body, read_store)
 
     def ttl_flag(self, ttl: Ttl | Default) -> bytes:
-        """Return the T flag of a store, nothing for an item that never expires."""
+        """Return the T flag of a store; an empty one if the item never expires."""
         number = exptime(self._options.default_ttl if ttl is DEFAULT else ttl, self._clock())
         return TTL % number if number else b""
 
-    def growth(self, verb: Verb, key: Key, value: T) -> Callable[[int], Operation[StoreResult]]:
-        """Return a function from a CAS to ``ms key size MA C…`` (MP for PREPEND). All arguments are checked here."""
-        with located(verb, key):
-            self._require(verb, "bytes or str", BytesSerializer, StrSerializer)
+    def extension(self, verb: Verb, key: Key, value: T) -> Callable[[int], Operation[StoreResult]]:
+        """Return a function that returns ``ms key size MA C…`` (MP for PREPEND) for a CAS. Checks all arguments."""
+        with error_context(verb, key):
+            self._require_builtin(verb, "bytes or str", BytesSerializer, StrSerializer)
             raw, token, base64 = self.keys.encode(key)
             _, body = self.frame.encode(value)
             check_size(len(body))
-            head = b"ms %b %d%b%b" % (token, len(body), base64, MODES_OF_GROWTH[verb])
+            head = b"ms %b %d%b%b" % (token, len(body), base64, EXTEND_MODES[verb])
             return lambda cas: operation(verb, key, raw, head + CAS % cas, body, read_store)
 
     def delete(self, key: Key, cas: int | None) -> Operation[DeleteResult]:
-        """md key [C…]."""
-        with located(DELETE, key):
-            return self._delete(DELETE, key, b"" if cas is None else CAS % unsigned_cas(cas), read_delete)
+        """Return ``md key [C…]``."""
+        with error_context(DELETE, key):
+            return self._delete(DELETE, key, b"" if cas is None else CAS % check_cas(cas), read_delete)
 
     def remove(self, key: Key, cas: int, verb: Verb) -> Operation[DeleteResult]:
-        """md key C…, for *verb*."""
+        """Return ``md key C…`` for *verb*."""
         return self._delete(DELETES[verb], key, CAS % cas, read_delete)
 
-    def give_back(self, key: Key, look: Look, verb: Verb) -> Operation[bool]:
-        """md key C… I, for *verb*: the next reader of the stale item wins. Read as `Reader.can_grow` of the look."""
-        flags = CAS % look.cas + INVALIDATE_FLAGS
-        return self._delete(DELETES[verb], key, flags, lambda _: self.reader.can_grow(look.flags))
+    def release_win(self, key: Key, precheck: Precheck, verb: Verb) -> Operation[bool]:
+        """Return ``md key C… I`` for *verb*, so that the next reader of the stale item gets the win flag.
+
+        Its result is `Reader.can_extend` of the precheck.
+        """
+        flags = CAS % precheck.cas + INVALIDATE_FLAGS
+        return self._delete(DELETES[verb], key, flags, lambda _: self.reader.can_extend(precheck.flags))
 
     def _delete(self, verb: Verb, key: Key, flags: bytes, read: Callable[[Reply], R]) -> Operation[R]:
         raw, token, base64 = self.keys.encode(key)
         return operation(verb, key, raw, b"md %b%b%b" % (token, base64, flags), None, read)
 
     def invalidate(self, key: Key, stale_for: int | timedelta) -> Operation[bool]:
-        """md key I T…."""
-        with located(INVALIDATE, key):
-            flags = INVALIDATE_FLAGS + TTL % exptime(seconds(stale_for, "stale_for"), self._clock(), "stale_for")
+        """Return ``md key I T…``."""
+        with error_context(INVALIDATE, key):
+            flags = INVALIDATE_FLAGS + TTL % exptime(ttl_seconds(stale_for, "stale_for"), self._clock(), "stale_for")
             return self._delete(INVALIDATE, key, flags, read_done)
 
     # --- arithmetic --------------------------------------------------------------------------------------------------
@@ -353,14 +356,14 @@ class Operations(Generic[T]):
     def arithmetic(
         self, verb: Verb, key: Key, delta: int, initial: int | None, initial_ttl: Ttl | Default, ttl: Ttl | Default
     ) -> Operation[int | None]:
-        """ma key v D… [MD] [N… J…]; *verb* is INCREMENT or DECREMENT.
+        """Return ``ma key v D… [MD] [N… J…]``. *verb* is INCREMENT or DECREMENT.
 
-        Never T: the server applies it to the old item, and loses it when it replaces that item by a new one. It does so
-        when the number gains a digit, and whenever something else, such as a reader, holds the item. The reply shows
-        the T nevertheless.
+        It never has the flag T. The server applies T to the old item and loses it when a new item replaces the old one.
+        That happens if the number gains a digit, or if another request, such as a read, uses the item. The reply shows
+        the new TTL nevertheless.
         """
-        with located(verb, key):
-            self._require(verb, "int", IntSerializer)
+        with error_context(verb, key):
+            self._require_builtin(verb, "int", IntSerializer)
             raw, token, base64 = self.keys.encode(key)
             flags = ARITHMETIC_FLAGS + DELTA % u64(delta, "delta") + (MODE_DECREMENT if verb is DECREMENT else b"")
             lifetime = self._initial_lifetime(initial, initial_ttl, ttl)
@@ -369,16 +372,16 @@ class Operations(Generic[T]):
             return operation(verb, key, raw, b"ma %b%b%b" % (token, base64, flags), None, read_number)
 
     def _initial_lifetime(self, initial: int | None, initial_ttl: Ttl | Default, ttl: Ttl | Default) -> int:
-        """Return the expiration time of a number that arithmetic creates; check all three."""
+        """Return the expiration time of a number that arithmetic creates. Checks all three arguments."""
         if initial_ttl is DEFAULT:
             return exptime(self._options.default_ttl if ttl is DEFAULT else ttl, self._clock())
         if initial is None:
-            raise InvalidArgumentError("initial_ttl is the time to live of a number that is created: give initial too")
+            raise InvalidArgumentError("initial_ttl is the TTL of a number that is created: pass initial too")
         if ttl is not DEFAULT:
-            raise InvalidArgumentError("ttl renews every number, initial_ttl only begins one: give one of the two")
+            raise InvalidArgumentError("ttl is for every number, initial_ttl only for a created one: pass one of them")
         return exptime(initial_ttl, self._clock(), "initial_ttl")
 
-    def _require(self, verb: Verb, wanted: str, *serializers: type) -> None:
-        # The type system sees T only: a Client[int] may have any serializer of int.
+    def _require_builtin(self, verb: Verb, wanted: str, *serializers: type) -> None:
+        # The type system sees only T: a Client[int] may have any serializer of int.
         if not isinstance(self.frame.serializer, serializers) or self.frame.compressor is not None:
             raise InvalidArgumentError(f"{verb.name} needs the built-in serializer of {wanted}, and no compressor")

@@ -1,4 +1,4 @@
-"""What verbs return beside plain values. Frozen; knows nothing of how they came about."""
+"""The results of methods that return more than a plain value. Enums, and frozen classes that hide values in reprs."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ T = TypeVar("T")
 
 @final
 class StoreResult(enum.Enum):
-    """What became of a store. True as a bool when the value was stored."""
+    """The result of a store. Truthy if the value was stored."""
 
     STORED = "stored"
     NOT_STORED = "not_stored"
-    """`add` found the key, `replace` did not, `append` or `prepend` found nothing that they can extend."""
+    """`add` found the key, `replace` did not find it, or `append` or `prepend` found no item that they can extend."""
     EXISTS = "exists"
-    """`compare_and_set` found another CAS: somebody else stored meanwhile."""
+    """`compare_and_set` found another CAS: another writer stored in between."""
     NOT_FOUND = "not_found"
     """`compare_and_set` found no item."""
     FAILED = "failed"
-    """With ``on_error="ignore"``: a server, the network or a pool failed. The value may be stored or not."""
+    """A server, the network or a pool failed, with ``on_error="ignore"``. The value may be stored or not."""
 
     def __bool__(self) -> bool:
         return self is StoreResult.STORED
@@ -36,14 +36,14 @@ class StoreResult(enum.Enum):
 
 @final
 class DeleteResult(enum.Enum):
-    """What became of a delete. True as a bool when the item was deleted."""
+    """The result of a delete. Truthy if the item was deleted."""
 
     DELETED = "deleted"
     NOT_FOUND = "not_found"
     EXISTS = "exists"
-    """With ``cas=``: somebody else stored meanwhile; the item is still there."""
+    """The item has another CAS than ``cas=``: another writer stored in between. It is not deleted."""
     FAILED = "failed"
-    """With ``on_error="ignore"``: a server, the network or a pool failed. The item may be deleted or not."""
+    """A server, the network or a pool failed, with ``on_error="ignore"``. The item may be deleted or not."""
 
     def __bool__(self) -> bool:
         return self is DeleteResult.DELETED
@@ -52,21 +52,21 @@ class DeleteResult(enum.Enum):
 @final
 @attrs.frozen
 class Item(Generic[T]):
-    """A value with what the server knows of it.
+    """A stored value and its metadata.
 
     Attributes:
         value: the T.
-        cas: its CAS, for `compare_and_set`; 0 when the server runs without CAS (``memcached -C``).
-        ttl: seconds it has left, None: it never expires.
-        size: bytes as stored (compressed, if it is).
-        client_flags: the 32 bits stored beside it.
-        fetched_before: whether anybody read it before this read.
-        idle_seconds: seconds since it was last read or written.
-        stale: `invalidate` marked it.
-        won: this reader is the one that is to store a fresh value; the others get the stale one meanwhile.
+        cas: the CAS, for `compare_and_set`; 0 if the server runs without CAS (``memcached -C``).
+        ttl: the seconds that are left; None: the item never expires.
+        size: the size of the stored bytes, after compression.
+        client_flags: the 32 bits that are stored with the value.
+        fetched_before: True if the item was read before this read.
+        idle_seconds: seconds since the item was last read or written.
+        stale: True if `invalidate` marked the item.
+        won: True if this read got the win flag: its caller should store a fresh value. Other readers get the stale one.
     """
 
-    value: T = attrs.field(repr=False)  # a repr never shows a value
+    value: T = attrs.field(repr=False)  # values stay out of reprs, and so out of logs
     cas: int
     ttl: int | None
     size: int
@@ -80,14 +80,14 @@ class Item(Generic[T]):
 @final
 @attrs.frozen
 class Metadata:
-    """What `me` tells of an item without reading it.
+    """The metadata of an item, which `inspect` returns without reading the item.
 
     Attributes:
-        idle_seconds: seconds since it was last read or written.
-        cas: its CAS, 0 when the server runs without.
-        fetched_before: whether anybody ever read it.
-        slab_class: the number of the slab class it lies in.
-        item_size: bytes it takes in the server, header and key included.
+        idle_seconds: seconds since the item was last read or written.
+        cas: the CAS; 0 if the server runs without CAS (``memcached -C``).
+        fetched_before: True if the item was ever read.
+        slab_class: the number of its slab class.
+        item_size: bytes that the item takes in the server, with header and key.
     """
 
     idle_seconds: int
@@ -100,17 +100,14 @@ class Metadata:
 @final
 @attrs.frozen(repr=False)
 class Outcomes(Generic[K, T]):
-    """A batch key by key: what succeeded in ``results``, what failed in ``errors``.
-
-    A key that was just not found is in neither.
-    """
+    """The results and the errors of a batch, by key. A key that a read did not find is in neither of them."""
 
     results: dict[K, T]
     errors: dict[K, MetacacheError]
 
     @override
     def __repr__(self) -> str:
-        return f"<Outcomes: {self}>"  # counts: a repr never shows a value
+        return f"<Outcomes: {self}>"  # numbers only: values stay out of reprs
 
     @override
     def __str__(self) -> str:

@@ -1,9 +1,9 @@
-"""How often a client's reads hit and missed, and its calls failed: the counters, and a frozen snapshot of them.
+"""Counts the hits and misses of a client's reads and the errors of its calls, and takes frozen snapshots of the counts.
 
 Threads and signal handlers count without a lock, and no count is lost. ``counts.hits += 1`` loads and stores a slot
 with no call in between. CPython 3.11 to 3.14, with the GIL, lets another thread or a signal handler run only after a
-call, at the start of a function, and at a jump backwards. So compute what is added before the statement that adds it.
-With a lock, a handler that counts would wait for ever if it interrupted the thread that holds the lock.
+call, at the start of a function, and at a jump backwards. So compute the summand before the statement that adds it.
+With a lock, a handler that counts would wait forever if it interrupted the thread that holds the lock.
 """
 
 from __future__ import annotations
@@ -20,22 +20,21 @@ C = TypeVar("C", bound=str)
 @final
 @attrs.frozen(kw_only=True)
 class ClientStatistics:
-    """The counts of a client and its views since it was made. Two snapshots can be subtracted.
+    """The counts of a client and its views since the client was made. Two snapshots can be subtracted.
 
-    A read is a key of `get`, `get_item`, `get_many`, `get_items`, `get_many_outcomes`, `get_and_touch` or `exists`. The
-    exchanges with which `update`, `append` and `prepend` begin are not reads: what they find counts in ``undecodable``
-    only. A key that a batch names twice counts once.
+    Each key of `get`, `get_item`, `get_many`, `get_items`, `get_many_outcomes`, `get_and_touch` and `exists` is one
+    read. The first requests of `update`, `append` and `prepend` are not reads: an undecodable value that they find
+    counts in ``undecodable`` only. A key that is given twice in one batch counts once.
 
     Attributes:
-        hits: reads that returned a value, a stored None included, or True.
-        misses: reads that found no value: no item, or a lease placeholder.
+        hits: reads that returned a value (None may be a value), or True.
+        misses: reads that found no item, or a lease placeholder.
         stale: hits whose item was marked stale.
-        undecodable: stored values that could not be decoded, the sum of `Client.undecodable`. Such a read is neither a
+        undecodable: stored values that could not be decoded: the sum of `Client.undecodable`. Such a read is neither a
             hit nor a miss.
-        errors: calls, or keys of a batch, that a server, the network or a pool failed: TransportError, PoolTimeout,
-            ServerError, ClientError, ProtocolError, AuthenticationError. They count whether they were raised, were
-            turned into misses, or were ignored, and are no misses. Wrong arguments, refused values and closed clients
-            do not count.
+        errors: calls, or keys of a batch, that failed with TransportError, PoolTimeout, ServerError, ClientError,
+            ProtocolError or AuthenticationError. They count whether they were raised or suppressed, and are not misses.
+            Invalid arguments, refused values and closed clients do not count.
     """
 
     hits: int
@@ -52,7 +51,7 @@ class ClientStatistics:
 
 @final
 class Counts:
-    """The counters of one client and its views. The first lines of this module say why threads may share them."""
+    """The counters of one client and its views. The module docstring explains why threads may share them."""
 
     __slots__ = ("errors", "hits", "misses", "stale")
 
@@ -63,22 +62,22 @@ class Counts:
         self.errors = 0
 
     def add_reads(self, hits: int, misses: int) -> None:
-        """Count the reads of a batch."""
+        """Add the hits and misses of a batch."""
         self.hits += hits
         self.misses += misses
 
     def add_errors(self, number: int) -> None:
-        """Count calls, or keys of a batch, that failed."""
+        """Add that number of failed calls, or failed keys of a batch."""
         self.errors += number
 
     def snapshot(self, undecodable: int) -> ClientStatistics:
-        """Return the counters of one moment, beside that number of undecodable values."""
-        # Four loads with no call in between: no other thread counts meanwhile.
+        """Return a snapshot of the counters, with *undecodable* as the number of undecodable values."""
+        # Four loads with no call in between: no other thread runs between them.
         hits, misses, stale, errors = self.hits, self.misses, self.stale, self.errors
         return ClientStatistics(hits=hits, misses=misses, stale=stale, undecodable=undecodable, errors=errors)
 
 
 def count_one(counts: dict[C, int], name: C) -> None:
-    """Add 1 to the count of *name*, exactly, as `Counts` does."""
+    """Add 1 to the count of *name*. No count is lost, as in `Counts`."""
     counts.setdefault(name, 0)
     counts[name] += 1

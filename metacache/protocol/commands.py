@@ -15,7 +15,7 @@ import attrs
 
 from metacache.errors import InvalidArgumentError, InvalidTypeError
 from metacache.protocol.flags import Commands, Token, encode_flags
-from metacache.settings import shown
+from metacache.settings import number_text
 
 __all__ = [
     "AUTHENTICATE",
@@ -264,5 +264,5 @@ def _at_least(low: int, what: str, number: int) -> int:
     if isinstance(number, bool) or not isinstance(number, int):
         raise InvalidTypeError(f"{what} is an int, not {type(number).__name__}")
     if not low <= number <= 2**31 - 1:
-        raise InvalidArgumentError(f"{what} is between {low} and {2**31 - 1}, not {shown(number)}")
+        raise InvalidArgumentError(f"{what} is between {low} and {2**31 - 1}, not {number_text(number)}")
     return number

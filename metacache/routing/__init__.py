@@ -1,4 +1,4 @@
-"""Which node owns a key. Pure: knows nodes and hashes; knows no socket, clock, health or protocol."""
+"""Decide which node owns a key. Pure: no I/O and no clock, and the health of nodes does not count."""
 
 from metacache.routing.rendezvous import RendezvousRouter
 from metacache.routing.reports import Moves, NodeScore

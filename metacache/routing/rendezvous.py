@@ -1,9 +1,9 @@
-"""Weighted rendezvous hashing: each node bids for the key, the least cost owns it.
+"""Choose nodes by weighted rendezvous hashing: the node with the least cost for a key owns it.
 
     h = xxh3_64(key, seed=xxh3_64(name));  u = ((h >> 12) + 0.5) * 2**-52;  cost = -ln(u) / weight
 
-A cost depends on its own node alone, so a node that comes or goes moves its own keys only. Stored keys depend on
-every bit of this: another formula is another router. Knows nodes and hashes; no health, clock or socket.
+The cost of a node does not depend on other nodes, so adding or removing a node moves only the keys of that node. Never
+change the formula: stored keys would move. Another formula needs another router class.
 """
 
 from __future__ import annotations
@@ -25,85 +25,85 @@ from metacache.routing.router import Router, split
 
 __all__ = ["RendezvousRouter"]
 
-# A double holds 53 bits: (h >> 12) + 0.5 is exact, never 0 and, scaled, never 1. The lowest bits of h are dropped.
+# A double holds 53 bits, so drop the lowest 12 bits of h. Then (h >> 12) + 0.5 is exact, and u is neither 0 nor 1.
 DROPPED_BITS: Final = 12
 DROPPED: Final = (1 << DROPPED_BITS) - 1
 SCALE: Final = 2.0**-52
 
-# -ln(u) lies between 1e-16 and 37; with weights beyond these the quotient could leave a double's range, and costs tie.
+# -ln(u) lies between 1e-16 and 37. With weights beyond these bounds the quotient could overflow or become 0.
 LEAST_WEIGHT: Final = 1e-200
 GREATEST_WEIGHT: Final = 1e200
 
 SAMPLES: Final = 50_000
 
 Groups: TypeAlias = Sequence[tuple[float, Sequence[int]]]
-"""The nodes by weight: (weight, ascending places of its nodes in the order of names)."""
+"""The nodes by weight: (weight, ascending positions of its nodes in the order of names)."""
 
 
 def cost(h: int, weight: float) -> float:
-    """Return what a node of *weight*, above 0, whose hash of the key is *h* asks for it."""
+    """Return the cost of a node with a *weight* above 0 for a key with the hash *h*."""
     return -math.log(((h >> DROPPED_BITS) + 0.5) * SCALE) / weight
 
 
 def winner(hashes: Iterator[int], groups: Groups) -> int:
-    """Return the place of the least cost, of equal costs the least place. *hashes* come in the order of *groups*.
+    """Return the position of the node of least cost; of equal costs, the least position.
 
-    Within a group hashes are compared and one logarithm tells how its best stands to the other groups: the cost falls
-    as ``h >> 12`` grows, strictly even after rounding, for neighbours stay more than an ulp apart.
+    *hashes* are in the order of *groups*. Within a group it is enough to compare hashes: the cost falls strictly as
+    ``h >> 12`` grows, even after rounding. So each group needs only one logarithm.
     """
-    owner, least = 0, math.inf
-    for weight, places in groups:
-        if len(places) == 1:  # a third of the price of a loop round one
-            best, ceiling = places[0], next(hashes)
+    owner, least_cost = 0, math.inf
+    for weight, positions in groups:
+        if len(positions) == 1:  # cheaper than a loop with one step
+            best, ceiling = positions[0], next(hashes)
         else:
             best, ceiling = 0, -1
-            # Places come first: zip ends before it takes the next group's hash. The ceiling's dropped bits are all set:
-            # only a hash that differs in the others is above it.
-            for place, h in zip(places, hashes, strict=False):
+            # `positions` is the first argument, so that zip does not consume a hash of the next group. All dropped bits
+            # of the ceiling are set, so a hash is above it only if it is greater in the other bits.
+            for position, h in zip(positions, hashes, strict=False):
                 if h > ceiling:
-                    best, ceiling = place, h | DROPPED
+                    best, ceiling = position, h | DROPPED
         if len(groups) == 1:
             return best
-        asked = -math.log(((ceiling >> DROPPED_BITS) + 0.5) * SCALE) / weight  # `cost`, without the call
-        if asked < least or (asked == least and best < owner):
-            owner, least = best, asked
+        best_cost = -math.log(((ceiling >> DROPPED_BITS) + 0.5) * SCALE) / weight  # `cost`, without the call
+        if best_cost < least_cost or (best_cost == least_cost and best < owner):
+            owner, least_cost = best, best_cost
     return owner
 
 
 def winners(columns: Iterator[Iterable[int]], groups: Groups, count: int) -> list[int]:
-    """Return what `winner` returns for each of *count* keys. A column holds one node's hashes of all keys."""
-    owners, leasts = [0] * count, [math.inf] * count
-    for weight, places in groups:
-        bests, ceilings = [places[0]] * count, list(next(columns))
-        for place, column in zip(places[1:], columns, strict=False):
+    """Return the result of `winner` for each of *count* keys. A column has one node's hashes of all keys."""
+    owners, least_costs = [0] * count, [math.inf] * count
+    for weight, positions in groups:
+        bests, ceilings = [positions[0]] * count, list(next(columns))
+        for position, column in zip(positions[1:], columns, strict=False):
             for index, h in enumerate(column):
                 if h > ceilings[index] | DROPPED:
-                    bests[index], ceilings[index] = place, h
+                    bests[index], ceilings[index] = position, h
         if len(groups) == 1:
             return bests
         costs = [-math.log(((h >> DROPPED_BITS) + 0.5) * SCALE) / weight for h in ceilings]
-        for index, (asked, best) in enumerate(zip(costs, bests, strict=True)):
-            if asked < leasts[index] or (asked == leasts[index] and best < owners[index]):
-                owners[index], leasts[index] = best, asked
+        for index, (best_cost, best) in enumerate(zip(costs, bests, strict=True)):
+            if best_cost < least_costs[index] or (best_cost == least_costs[index] and best < owners[index]):
+                owners[index], least_costs[index] = best, best_cost
     return owners
 
 
 @final
 @attrs.frozen(init=False, repr=False)
 class RendezvousRouter:
-    """Give each node its weight's share of the keys; move no key without need.
+    """Routes each key to a node. The share of a node is proportional to its weight.
 
-    The same key and nodes give the same answer in every process and on every platform, in whatever order the nodes are
-    given. Removing a node moves its keys only; changing a weight moves keys only to or from that node.
+    The same key and nodes give the same node in every process and on every platform. The order of *nodes* does not
+    count. Removing a node moves only its keys. Changing a weight moves keys only to or from that node.
 
     Args:
-        nodes: at least one of a weight above 0. Weight 0 drains a node: it is known and owns nothing.
+        nodes: at least one with a weight above 0. Weight 0 drains a node: it is known but owns no keys.
 
     Attributes:
-        nodes: as given, in ascending order of names.
+        nodes: the nodes in ascending order of names.
 
-    Raises InvalidArgumentError (InvalidTypeError for a wrong type) on no nodes, on two of one name, when all are
-    drained, and on a weight below 1e-200 or above 1e200.
+    Raises InvalidArgumentError if there are no nodes, if two nodes have one name, if all weights are 0, or if a weight
+    is below 1e-200 (and not 0) or above 1e200. Raises InvalidTypeError for an argument of a wrong type.
     """
 
     nodes: tuple[Node, ...]
@@ -114,9 +114,9 @@ class RendezvousRouter:
     def __init__(self, nodes: Iterable[Node]) -> None:
         ordered = _ordered(nodes)
         groups = _grouped(ordered)
-        seeds = tuple(_seed(ordered[place]) for _, places in groups for place in places)
+        seeds = tuple(_seed(ordered[position]) for _, positions in groups for position in positions)
         only = ordered[groups[0][1][0]] if len(seeds) == 1 else None
-        # attrs makes __attrs_init__; pyright does not know of it.
+        # attrs generates __attrs_init__, which pyright does not know.
         self.__attrs_init__(  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
             ordered, groups, seeds, only
         )
@@ -127,12 +127,12 @@ class RendezvousRouter:
 
     @override
     def __reduce__(self) -> tuple[Callable[[Iterable[Node]], RendezvousRouter], tuple[tuple[Node, ...]]]:
-        return RendezvousRouter, (self.nodes,)  # the rest follows from them
+        return RendezvousRouter, (self.nodes,)  # __init__ computes the other attributes
 
     def pick(self, key: bytes | str, /) -> Node:
-        """Return the node that owns *key*. A str is its UTF-8: ``"k"`` and ``b"k"`` are one key.
+        """Return the node that owns *key*. A str is encoded as UTF-8, so ``"k"`` and ``b"k"`` are one key.
 
-        Raises InvalidKeyTypeError for other types, InvalidKeyError for a lone surrogate.
+        Raises InvalidKeyTypeError for other types, and InvalidKeyError for a lone surrogate.
         """
         if type(key) is not bytes:
             key = _as_bytes(key)
@@ -141,36 +141,39 @@ class RendezvousRouter:
         return self.nodes[winner(map(xxh3, repeat(key), self._seeds), self._groups)]
 
     def rank(self, key: bytes | str, n: int, /) -> tuple[Node, ...]:
-        """Return the *n* nodes of the least costs, the owner first: the order in which to fail over.
+        """Return the *n* nodes of least cost, the owner first. This is the order of failover.
 
-        Drained nodes are never among them; when fewer than *n* are left, all of those. Raises InvalidArgumentError when
-        *n* is negative, and what `pick` raises.
+        Drained nodes are never included. Returns fewer nodes if fewer have a weight above 0. Raises
+        InvalidArgumentError if *n* is negative, and the errors of `pick`.
         """
         if isinstance(n, bool) or not isinstance(n, int):
-            raise InvalidTypeError(f"n is an int, not {type(n).__name__}")
+            raise InvalidTypeError(f"n must be an int, not {type(n).__name__}")
         if n < 0:
-            raise InvalidArgumentError(f"n is how many nodes to return, not {n}")
+            raise InvalidArgumentError(f"n is the number of nodes to return and must be at least 0, not {n}")
         raw = _as_bytes(key)
         hashes = map(xxh3, repeat(raw), self._seeds)
-        ranked = sorted((cost(next(hashes), weight), place) for weight, places in self._groups for place in places)
-        return tuple(self.nodes[place] for _, place in ranked[:n])
+        ranked = sorted(
+            (cost(next(hashes), weight), position) for weight, positions in self._groups for position in positions
+        )
+        return tuple(self.nodes[position] for _, position in ranked[:n])
 
     def split(self, keys: Sequence[bytes | str], /) -> dict[str, list[int]]:
-        """Return by node name, in ascending order of names, the indices into *keys* of what that node owns, ascending.
+        """Return, for each node name, the indexes into *keys* of the keys that the node owns.
 
-        A node that owns none is left out. Cheaper than `pick` for each up to a dozen nodes. Raises what that raises.
+        Names and indexes are in ascending order. Nodes that own none of the keys are omitted. With up to a dozen nodes
+        this is cheaper than `pick` for each key. Raises the errors of `pick`.
         """
         raws = [key if type(key) is bytes else _as_bytes(key) for key in keys]
         if self._only is not None:
             return {self._only.name: list(range(len(raws)))} if raws else {}
         columns = (map(xxh3, raws, repeat(seed)) for seed in self._seeds)
         shares: list[list[int]] = [[] for _ in self.nodes]
-        for index, place in enumerate(winners(columns, self._groups, len(raws))):
-            shares[place].append(index)
+        for index, position in enumerate(winners(columns, self._groups, len(raws))):
+            shares[position].append(index)
         return {node.name: share for node, share in zip(self.nodes, shares, strict=True) if share}
 
     def explain(self, key: bytes | str, /) -> tuple[NodeScore, ...]:
-        """Return how every node stands for *key*, the owner first, drained nodes last. Raises what `pick` raises."""
+        """Return the score of each node for *key*, the owner first, drained nodes last. Raises the errors of `pick`."""
         raw = _as_bytes(key)
         ranked = self.rank(raw, len(self.nodes))
         drained = (node for node in self.nodes if not node.weight)
@@ -180,15 +183,15 @@ class RendezvousRouter:
         )
 
     def moved(self, other: Router, /, *, samples: int = SAMPLES) -> Moves:
-        """Return which share of all keys would move if *other* took over from this router.
+        """Return the share of all keys that would move if *other* replaced this router.
 
-        The same *samples* keys (the numbers from 0 in decimal) are tried each time: no chance is involved. A node keeps
-        its keys as long as it keeps its name. Raises InvalidArgumentError when *samples* is below 1.
+        Estimates it with the first *samples* of the keys "0", "1", "2", …, so the result is always the same. Nodes are
+        compared by name. Raises InvalidArgumentError if *samples* is below 1.
         """
         if isinstance(samples, bool) or not isinstance(samples, int):
-            raise InvalidTypeError(f"samples is an int, not {type(samples).__name__}")
+            raise InvalidTypeError(f"samples must be an int, not {type(samples).__name__}")
         if samples < 1:
-            raise InvalidArgumentError(f"samples is at least 1, not {samples}")
+            raise InvalidArgumentError(f"samples must be at least 1, not {samples}")
         keys = [b"%d" % number for number in range(samples)]
         pairs = zip(_owner_names(self, keys), _owner_names(other, keys), strict=True)
         moves = [(before, after) for before, after in pairs if before != after]
@@ -210,20 +213,24 @@ def _checked(nodes: Iterable[Node]) -> tuple[Node, ...]:
         raise InvalidArgumentError("there are no nodes to route to; give at least one")
     for node in given:
         _check_node(node)
-    twice = sorted(name for name, count in Counter(node.name for node in given).items() if count > 1)
-    if twice:
-        raise InvalidArgumentError(f"two nodes have the name {twice[0]!r}; the name is what a node's keys hang on")
+    duplicates = sorted(name for name, count in Counter(node.name for node in given).items() if count > 1)
+    if duplicates:
+        raise InvalidArgumentError(
+            f"two nodes have the name {duplicates[0]!r}; give each node its own name, because routing hashes it"
+        )
     if not any(node.weight for node in given):
-        raise InvalidArgumentError("every node has weight 0, so none may own a key; give one a weight above 0")
+        raise InvalidArgumentError(
+            "every node has weight 0, so no node can own a key; give at least one a weight above 0"
+        )
     return given
 
 
 def _check_node(node: Node) -> None:
     if not isinstance(node, Node):
-        raise InvalidTypeError(f"nodes is an iterable of Node, one of them is {type(node).__name__}")
+        raise InvalidTypeError(f"nodes must be an iterable of Node, but it contains {type(node).__name__}")
     if node.weight and not LEAST_WEIGHT <= node.weight <= GREATEST_WEIGHT:
         raise InvalidArgumentError(
-            f"node {node.name!r} has weight {node.weight}; give 0 or between {LEAST_WEIGHT} and {GREATEST_WEIGHT}"
+            f"node {node.name!r} has weight {node.weight}; give 0, or a number from {LEAST_WEIGHT} to {GREATEST_WEIGHT}"
         )
     _seed(node)
 
@@ -239,10 +246,10 @@ def _seed(node: Node) -> int:
 
 def _grouped(ordered: Sequence[Node]) -> Groups:
     groups: dict[float, list[int]] = {}
-    for place, node in enumerate(ordered):
+    for position, node in enumerate(ordered):
         if node.weight:
-            groups.setdefault(node.weight, []).append(place)
-    return tuple((weight, tuple(places)) for weight, places in groups.items())
+            groups.setdefault(node.weight, []).append(position)
+    return tuple((weight, tuple(positions)) for weight, positions in groups.items())
 
 
 def _as_bytes(key: bytes | str) -> bytes:

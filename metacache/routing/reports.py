@@ -1,4 +1,4 @@
-"""What a router tells its operators. Frozen values; they decide nothing."""
+"""The frozen values that a router reports to operators."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ __all__ = ["Moves", "NodeScore"]
 @final
 @attrs.frozen
 class NodeScore:
-    """How one node stands for one key.
+    """The score of one node for one key.
 
     Attributes:
         name: the node's name.
         weight: its weight.
-        hash: the 64 bits of key and name together.
-        cost: what its rank goes by, least first; infinite for a drained node.
-        rank: 1 for the owner, 2 for the next to ask, …; None for a drained node.
+        hash: the 64-bit hash of the key, seeded with the name.
+        cost: the cost of the node for the key; the least cost wins. Infinite for a drained node.
+        rank: 1 for the owner, 2 for the first fallback, …; None for a drained node.
     """
 
     name: str
@@ -33,13 +33,13 @@ class NodeScore:
 @final
 @attrs.frozen
 class Moves:
-    """Which share of all keys changes its node between two routers.
+    """The share of all keys whose owner differs between two routers.
 
     Attributes:
-        samples: how many keys were tried; a share is right within ``1 / sqrt(samples)``.
+        samples: the number of keys in the sample. The error of a share is about ``1 / sqrt(samples)`` at most.
         total: the share of all keys that moves, 0.0 to 1.0.
-        lost: by node name, the share of all keys that leaves it; nodes that lose none are left out.
-        gained: by node name, the share of all keys that comes to it; nodes that gain none are left out.
+        lost: by node name, the share of all keys that the node loses. Nodes that lose none are omitted.
+        gained: by node name, the share of all keys that the node gains. Nodes that gain none are omitted.
     """
 
     samples: int

@@ -1,4 +1,4 @@
-"""The seam: what a router is, and how a batch of keys is split by one. Knows no way to choose a node."""
+"""Define the protocol of routers, and split the keys of a batch with any router."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ __all__ = ["Router", "Splits", "split"]
 
 
 class Router(Protocol):
-    """Choose the node that owns a key. Pure: same key and same nodes, same answer, in every process.
+    """Chooses the node that owns a key. Must be pure: the same key and nodes give the same node in every process.
 
-    A router need not inherit from this. One that knows a faster way for many keys has the method of `Splits` too.
+    A router need not inherit from this class. A router with a faster way for many keys also has the method of `Splits`.
     """
 
     @property
     def nodes(self) -> tuple[Node, ...]:
-        """Every node it was built with; no two of one name."""
+        """Every node that the router knows. No two have the same name."""
         ...
 
     def pick(self, key: bytes, /) -> Node:
-        """Return the node that owns *key*: the first of its `rank`."""
+        """Return the node that owns *key*, which is the first node of `rank`."""
         ...
 
     def rank(self, key: bytes, n: int, /) -> tuple[Node, ...]:
-        """Return the first *n* nodes to ask for *key*, owner first; fewer when there are fewer."""
+        """Return *n* nodes in the order of preference for *key*, the owner first. Fewer if there are fewer nodes."""
         ...
 
 
 @runtime_checkable
 class Splits(Protocol):
-    """What a router may have beside `Router`: all keys of a batch at once."""
+    """The optional method of a router that handles all keys of a batch in one call."""
 
     def split(self, keys: Sequence[bytes], /) -> dict[str, list[int]]:
-        """Do for this router what the function `split` does for any."""
+        """Return what the function `split` returns for this router and *keys*."""
         ...
 
 
 def split(router: Router, keys: Sequence[bytes]) -> dict[str, list[int]]:
-    """Return by node name, in ascending order of names, the indices into *keys* of what that node owns, ascending.
+    """Return, for each node name, the indexes into *keys* of the keys that the node owns.
 
-    A node that owns none is left out.
+    Names and indexes are in ascending order. Nodes that own none of the keys are omitted.
     """
     if isinstance(router, Splits):
         return router.split(keys)

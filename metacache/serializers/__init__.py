@@ -1,4 +1,7 @@
-"""Values and bytes: serializers, how plugins are found, client flags, compression, fingerprints. Knows no wire."""
+"""Convert values to bytes and back: serializers, plugin loading, client flags, compression, fingerprints.
+
+Imports nothing of the protocol, of routing, of transports or of clients.
+"""
 
 from metacache.serializers.builtin import BytesSerializer, IntSerializer, JsonSerializer, StrSerializer
 from metacache.serializers.compression import Zlib
@@ -6,7 +9,7 @@ from metacache.serializers.discovery import SerializerInfo, available_serializer
 from metacache.serializers.fingerprints import fingerprint
 from metacache.serializers.forms import Form, resolve
 from metacache.serializers.interfaces import Compressor, Serializer, SerializerPlugin
-from metacache.serializers.roundtrips import RoundTrip, difference
+from metacache.serializers.round_trips import RoundTrip, difference
 
 __all__ = [
     "BytesSerializer",

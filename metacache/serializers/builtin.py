@@ -1,6 +1,7 @@
-"""The serializers in the box: bytes, str, int as decimal text, and JSON of JSON types.
+"""The built-in serializers: bytes, str, int as decimal text, and JSON for types that JSON has.
 
-Each refuses what is not exactly its type, on the way in and on the way out.
+`dumps` refuses a value of another type, and of a subclass. `loads` refuses bytes that do not encode the type. One
+exception: JSON stores an int where the type says float, if a float holds it exactly.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from typing_extensions import TypeForm
 
 from metacache.errors import InvalidTypeError, SerializationError
 from metacache.interrupts import fails_again
-from metacache.serializers.checks import json_form, widener
+from metacache.serializers.comparison import Comparer
 from metacache.serializers.fingerprints import fingerprint
-from metacache.serializers.fits import Value, finder, json_value
 from metacache.serializers.forms import Type
 from metacache.serializers.interfaces import Serializer
-from metacache.serializers.roundtrips import Refusals
-from metacache.serializers.sameness import Comparer
+from metacache.serializers.json_types import float_widener, json_form
+from metacache.serializers.mismatches import Value, find_non_json, finder
+from metacache.serializers.round_trips import RefusalExplainer
 
 __all__ = [
     "BYTES",
@@ -44,31 +45,31 @@ def _refused(wanted: str, value: object) -> SerializationError:
 
 @final
 class BytesSerializer:
-    """bytes as they are."""
+    """Stores bytes unchanged."""
 
     wire_id = 32
     fingerprint = 0
 
     def dumps(self, value: bytes, /) -> bytes:
-        """Return *value*; bytearray and memoryview are refused, for they may change while they are sent."""
+        """Return *value*. Refuses bytearray and memoryview, because they may change while they are sent."""
         if type(value) is bytes:
             return value
         raise _refused("bytes", value)
 
     def loads(self, data: bytes, /) -> bytes:
-        """Return *data*."""
+        """Return *data* unchanged."""
         return data
 
 
 @final
 class StrSerializer:
-    """str as UTF-8."""
+    """Stores str as UTF-8."""
 
     wire_id = 16
     fingerprint = 0
 
     def dumps(self, value: str, /) -> bytes:
-        """Return *value* in UTF-8; a lone surrogate is refused."""
+        """Return *value* in UTF-8. Refuses a lone surrogate."""
         if type(value) is str:
             try:
                 return value.encode()
@@ -79,19 +80,19 @@ class StrSerializer:
         raise _refused("str", value)
 
     def loads(self, data: bytes, /) -> str:
-        """Return the text; raises when *data* is not UTF-8."""
+        """Return the text. Raises UnicodeDecodeError if *data* is not UTF-8."""
         return data.decode()
 
 
 @final
 class IntSerializer:
-    """int as decimal text, which the server can increment."""
+    """Stores int as decimal text, which the server can increment."""
 
-    wire_id = 2  # other clients read a number
+    wire_id = 2  # pymemcache and pylibmc then read a number
     fingerprint = 0
 
     def dumps(self, value: int, /) -> bytes:
-        """Return the digits of *value*; bool is refused."""
+        """Return the decimal digits of *value*. Refuses bool."""
         if type(value) is int:
             try:
                 return b"%d" % value
@@ -102,14 +103,14 @@ class IntSerializer:
         raise _refused("int", value)
 
     def loads(self, data: bytes, /) -> int:
-        """Return the number. The server pads a decremented one with spaces on the right."""
+        """Return the number. Accepts spaces on the right, because the server pads a decremented number with them."""
         if _is_decimal(data):
             return int(data)
-        raise SerializationError("not a decimal number")
+        raise SerializationError("expected decimal digits")
 
 
 def is_own_int(serializer: object) -> bool:
-    """Return whether *serializer* is the one that may have the wire_id of numbers."""
+    """Return whether *serializer* is `IntSerializer`, which alone may have the wire_id 2."""
     return isinstance(serializer, IntSerializer)
 
 
@@ -118,9 +119,9 @@ _is_decimal = re.compile(rb"-?[0-9]+ *").fullmatch
 
 @final
 class JsonSerializer(Generic[T]):
-    """JSON by the standard library.
+    """Stores values as JSON, with the json module of the standard library.
 
-    Of types made of None, bool, int, float, str, list, dict[str, …], Literal, TypedDict, unions and aliases.
+    Serves types made of None, bool, int, float, str, list, dict[str, …], Literal, TypedDict, Any, unions and aliases.
     """
 
     wire_id = 48
@@ -128,21 +129,21 @@ class JsonSerializer(Generic[T]):
     def __init__(self, type_: TypeForm[T]) -> None:
         form = json_form(type_)
         self.fingerprint: int = fingerprint(type_)
-        self._find = finder(form, untyped=json_value)
-        self._find_widened = finder(form, widen=True, untyped=json_value)
-        self._widen = widener(form)
-        self._refusals = Refusals(form, Comparer(), untyped=json_value, probe=_probe)
+        self._find = finder(form, untyped=find_non_json)
+        self._find_widened = finder(form, widen=True, untyped=find_non_json)
+        self._widen = float_widener(form)
+        self._explainer = RefusalExplainer(form, Comparer(), untyped=find_non_json, probe=_probe)
 
     def dumps(self, value: T, /) -> bytes:
         """Return *value* as JSON.
 
-        Raises SerializationError, which names the part that is not of the type, or a NaN or infinity. An int where the
-        type says float is stored as the float that equals it.
+        Raises SerializationError for a part of another type, and for NaN and infinity; the message has the path to it.
+        An int where the type says float is stored as the equal float.
         """
-        return self._refusals.run(self._write, value)
+        return self._explainer.run(self._write, value)
 
     def _write(self, value: Value) -> bytes:
-        # What fits comes back the same: JSON has these types, and nothing of a user's runs.
+        # No round trip is needed: JSON keeps each of these types exactly, and no code of the user runs.
         if self._find(value) is not None:
             found = self._find_widened(value)
             if found is not None:
@@ -151,12 +152,12 @@ class JsonSerializer(Generic[T]):
         return _ENCODE(value).encode()
 
     def loads(self, data: bytes, /) -> T:
-        """Return the value; raises when *data* is no JSON or not of the type."""
-        # Decoded here: json.loads would take UTF-16 and UTF-32 too.
+        """Return the value. Raises if *data* is not JSON in UTF-8, or if the value is not of the type."""
+        # json.loads would also accept UTF-16 and UTF-32, so decode here.
         value: object = _DECODE(data.decode())
         if self._find(value) is not None:
-            raise SerializationError("the JSON has not the type of this client")
-        return cast("T", value)  # the finder has just seen that it is one
+            raise SerializationError("the JSON value is not of the type of this client")
+        return cast("T", value)  # the finder has just checked it
 
 
 def _probe(_: Type, part: Value) -> Value:
@@ -164,24 +165,26 @@ def _probe(_: Type, part: Value) -> Value:
 
 
 def _refuse_constant(name: str) -> object:
-    raise SerializationError(f"{name} is no JSON")
+    raise SerializationError(f"JSON has no {name}")
 
 
-def _finite(text: str) -> float:
+def _finite_float(text: str) -> float:
     number = float(text)
-    if math.isinf(number):  # "1e999": a number that no float is near
-        raise SerializationError("a number beyond the floats")
+    if math.isinf(number):  # "1e999"
+        raise SerializationError("the number is too large for a float")
     return number
 
 
 _ENCODE: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
-# Any: JSON of any type, until the finder has seen it.
-_DECODE: Final[Callable[[str], Any]] = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite).decode
+# Any: a JSON value of any type, until the finder has checked it.
+_DECODE: Final[Callable[[str], Any]] = json.JSONDecoder(
+    parse_constant=_refuse_constant, parse_float=_finite_float
+).decode
 
 
 @final
 class _Builtin(Generic[T]):
-    """The plugin of a serializer that serves one class."""
+    """The plugin of a serializer for one class."""
 
     api_version: Literal[1] = 1
 
@@ -191,14 +194,14 @@ class _Builtin(Generic[T]):
         self._serializer = serializer
 
     def supports(self, type_: object, /) -> bool:
-        """Return whether *type_* is the class."""
+        """Return whether *type_* is the class of this plugin."""
         return type_ is self._class
 
-    def build(self, type_: object, /) -> Any:  # Any: would be Serializer[T] of the class, which has just been compared
-        """Return the serializer. Raises InvalidTypeError for any type but the class."""
+    def build(self, type_: object, /) -> Any:  # Any: it is Serializer[T] for that class, which type checkers cannot see
+        """Return the serializer. Raises InvalidTypeError for another type."""
         if self.supports(type_):
             return self._serializer
-        raise InvalidTypeError(f"it stores {self._class.__name__} and nothing else")
+        raise InvalidTypeError(f"it serves only {self._class.__name__}")
 
 
 @final
@@ -209,7 +212,7 @@ class _JsonPlugin:
     wire_id = JsonSerializer.wire_id
 
     def supports(self, type_: object, /) -> bool:
-        """Return whether *type_* is made of JSON types only."""
+        """Return whether *type_* consists of types that JSON has."""
         try:
             json_form(type_)
         except InvalidTypeError:
@@ -217,7 +220,7 @@ class _JsonPlugin:
         return True
 
     def build(self, type_: TypeForm[T], /) -> Serializer[T]:
-        """Return the serializer of *type_*."""
+        """Return the serializer for *type_*. Raises InvalidTypeError with the part that JSON does not have."""
         return JsonSerializer(type_)
 
 

@@ -1,4 +1,7 @@
-"""Compressors: Zlib, and where the others are found. Knows bytes and limits; knows no type and no client flags."""
+"""Compress and decompress encoded values: `Zlib`, and the compressors that entry points name.
+
+Works on bytes and size limits. The client flags belong to `frame`, the types of values to the serializers.
+"""
 
 from __future__ import annotations
 
@@ -25,16 +28,16 @@ logger = logging.getLogger("metacache.serializers")
 @final
 @attrs.frozen(kw_only=True)
 class Zlib:
-    """Compress with zlib.
+    """Compresses values with zlib.
 
     Args:
-        min_size: values below this number of bytes are stored as they are.
-        max_decompressed_size: bytes at which inflating stops. A larger value that would be stored compressed is refused
-            (ValueTooLargeError); a stored one is undecodable. It is the limit of the client that reads, so give it to
-            every client; those without a `Zlib` of their own have the default.
-        level: 1 (fast) to 9 (small).
+        min_size: bytes; smaller values are stored without compression.
+        max_decompressed_size: bytes; decompression stops there. A write that would compress a larger value raises
+            ValueTooLargeError. A stored value that exceeds the limit of the reading client is undecodable. So give all
+            clients of a key the same limit; a client without a `Zlib` of its own has the default.
+        level: 1 (fastest) to 9 (smallest result).
 
-    Raises InvalidArgumentError (InvalidTypeError for a wrong type) that names the field.
+    Raises InvalidArgumentError (InvalidTypeError for a wrong type), which names the argument.
     """
 
     min_size: int = attrs.field(default=1024, validator=between(0))
@@ -47,50 +50,51 @@ class Zlib:
         return zlib.compress(data, self.level)
 
     def decompress(self, data: bytes, /) -> bytes:
-        """Return what was compressed; raise if it exceeds the limit, is unfinished, damaged or followed by more."""
+        """Return the original bytes. Raises if they exceed the limit, or if *data* is not one complete zlib stream."""
         stream = zlib.decompressobj()
         inflated = stream.decompress(data, self.max_decompressed_size + 1)
         if len(inflated) > self.max_decompressed_size:
-            raise ValueError(f"inflates to more than {self.max_decompressed_size} bytes")
+            raise ValueError(f"the value has more than {self.max_decompressed_size} bytes when decompressed")
         if not stream.eof or stream.unused_data:
-            raise ValueError("the zlib stream is unfinished or followed by other bytes")
+            raise ValueError("the zlib stream is truncated or followed by other bytes")
         return inflated
 
 
 ZLIB: Final = Zlib()
-"""What the entry point names: reads zlib values for clients that compress otherwise or not at all."""
+"""The object that the entry point names. It reads zlib values for clients without a `Zlib` of their own."""
 
 
-def check_decompresses(compressor: Compressor, data: bytes, small: bytes) -> None:
-    """Raise unless *compressor* decompresses *small*, which it made of *data*, to *data* again.
+def check_decompresses(compressor: Compressor, data: bytes, compressed: bytes) -> None:
+    """Check that *compressor* decompresses *compressed*, its own output for *data*, to *data*.
 
-    ValueTooLargeError if it refuses, or stops early, as at a limit; SerializationError if it returns something else.
+    Raises ValueTooLargeError if it fails or returns only the beginning of *data*, as at a limit. Raises
+    SerializationError if it returns other bytes.
     """
-    # zlib returns its input unchanged, so only the limit decides; to decompress would cost 16 to 57 % of compressing.
+    # zlib is lossless, so only the limit matters. Decompression would cost 6 to 40 % of the time of compression.
     if isinstance(compressor, Zlib):
         if len(data) > compressor.max_decompressed_size:
             raise _too_large(compressor, data)
         return
-    again = _decompressed(compressor, data, small)
-    if type(again) is not bytes or (again != data and not data.startswith(again)):
-        raise SerializationError(f"{_name(compressor)}.decompress does not return the compressed value")
-    if again != data:
+    decompressed = _decompressed(compressor, data, compressed)
+    if type(decompressed) is not bytes or (decompressed != data and not data.startswith(decompressed)):
+        raise SerializationError(f"{_name(compressor)}.decompress does not return the bytes that were compressed")
+    if decompressed != data:
         raise _too_large(compressor, data)
 
 
-def _decompressed(compressor: Compressor, data: bytes, small: bytes) -> bytes:
+def _decompressed(compressor: Compressor, data: bytes, compressed: bytes) -> bytes:
     try:
-        return compressor.decompress(small)
+        return compressor.decompress(compressed)
     except Exception as error:
-        if not fails_again(compressor.decompress, small, error):
+        if not fails_again(compressor.decompress, compressed, error):
             raise
         raise _too_large(compressor, data) from None
 
 
 def _too_large(compressor: Compressor, data: bytes) -> ValueTooLargeError:
     return ValueTooLargeError(
-        f"{_name(compressor)} compresses these {len(data)} bytes but does not decompress them; store less, or raise "
-        "its limit (Zlib: max_decompressed_size) in all clients of the key"
+        f"{_name(compressor)} compresses these {len(data)} bytes but does not decompress them; store a smaller value, "
+        "or raise the limit (Zlib: max_decompressed_size) in all clients of the key"
     )
 
 
@@ -100,7 +104,7 @@ def _name(compressor: Compressor) -> str:
 
 @functools.cache
 def installed_compressor(compressor_id: int) -> Compressor | None:
-    """Return the compressor of that id among the installed ones, None when there is none."""
+    """Return the installed compressor with that id, or None."""
     return next(
         (found for found in map(_load, entry_points(group=GROUP)) if found and found.compressor_id == compressor_id),
         None,

@@ -1,6 +1,7 @@
-"""Texts of default values. Never by repr.
+"""Turn default values of fields into texts for fingerprints. Never calls repr, which differs between versions.
 
-Values that differ have different texts. Code does not count: a factory is a class of the library, or any factory.
+Different values have different texts. Code does not count: a factory that is a class of the standard library counts by
+its public name, and all other factories share one text.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from metacache.serializers.records import Factory, record_of
 
 __all__ = ["default_text"]
 
-# Any: a value of any class, which is looked at.
+# Any: a value of any class.
 _Value = Any
 
 
 def default_text(default: object) -> str:
-    """Return the text of *default*. Raises UnknownShape for a value of a class that has no text."""
+    """Return the text of *default*. Raises UnknownShape if values of its class have no text."""
     if isinstance(default, Factory):
-        class_: Any = typing.get_origin(default.make)  # Any: of list[int] the list
+        class_: Any = typing.get_origin(default.make)  # Any: the class list for list[int]
         return f"{library_name(default.make if class_ is None else class_) or 'factory'}()"
     return _text(default)
 
@@ -47,11 +48,11 @@ def _text(value: object) -> str:
     return f"{record.kind}({fields})"
 
 
-def _row(values: _Value) -> str:
+def _sequence_text(values: _Value) -> str:
     return f"({','.join(map(_text, values))})"
 
 
-def _heap(values: _Value) -> str:
+def _unordered_text(values: _Value) -> str:
     return f"({','.join(sorted(map(_text, values)))})"
 
 
@@ -64,9 +65,9 @@ _TEXTS: Final[dict[type, Callable[[_Value], str]]] = {
     Fraction: str,
     uuid.UUID: str,
     bytearray: bytearray.hex,
-    tuple: _row,
-    list: _row,
-    set: _heap,
-    frozenset: _heap,
-    dict: lambda value: _heap(value.items()),
+    tuple: _sequence_text,
+    list: _sequence_text,
+    set: _unordered_text,
+    frozenset: _unordered_text,
+    dict: lambda value: _unordered_text(value.items()),
 }

@@ -1,6 +1,6 @@
-"""The schema fingerprint: 16 bits that change when the shape of a type changes.
+"""Compute the schema fingerprint of a type: 16 bits that change when the shape of the type changes.
 
-Pure; the same in every process, on every Python and with every version of the libraries.
+The result is the same in every process, on every Python and with every version of the libraries.
 """
 
 from __future__ import annotations
@@ -17,24 +17,23 @@ __all__ = ["check_type", "fingerprint"]
 def fingerprint(type_: object, *, serializer: str = "") -> int:
     """Return the fingerprint of *type_*, 1 to 65535.
 
-    It is the low 16 bits of the XXH3 hash of the canonical text of the shape, and 1 where they are 0. The text has
-    kinds, field names in order, field types, constraints, enum values, and the defaults of fields that the bytes may
-    lack. Names of modules and classes count only for classes that are no record, no enum and not of the standard
-    library. Documentation and other metadata in an Annotated, other defaults, and code do not count.
+    It is the low 16 bits of the XXH3 hash of the shape's canonical text; 0 becomes 1. The text has the kinds of types,
+    the names of fields in order, constraints, and the values of enums. It has the default of a field if the bytes may
+    lack the field. Documentation, other metadata in Annotated, other defaults and code do not count. Names of modules
+    and classes count only for a class without fields that is neither an enum nor in the standard library.
 
-    *serializer* is the name of the serializer. Give it where the wire_id is private, because several serializers may
-    share that: equal types of two serializers then have different fingerprints.
+    Give the name of the *serializer* if its wire_id is private, because several serializers may share that wire_id.
+    Equal types of two serializers then have different fingerprints.
 
-    Raises InvalidTypeError for a type that holds something without a shape and without a name of its own: a class that
-    is local to a function or in ``__main__`` and has no fields, a type variable that nothing binds, a name that cannot
-    be resolved.
+    Raises InvalidTypeError if a part of the type has neither a shape nor a name of its own. Examples: a class without
+    fields that is local to a function or in ``__main__``, an unbound type variable, a name that cannot be resolved.
     """
     check_type(type_)
     try:
         text = graph_of(type_).text()
     except UnknownShape as error:
         name = type_name(type_)
-        reason = "it is not a type of values" if str(error) == name else f"it holds {error}"
+        reason = "values cannot have it as their type" if str(error) == name else f"it contains {error}"
         raise InvalidTypeError(f"{name} has no fingerprint: {reason}") from None
     plain = _digest(text)
     if not serializer:
@@ -44,11 +43,11 @@ def fingerprint(type_: object, *, serializer: str = "") -> int:
 
 
 def check_type(type_: object) -> None:
-    """Raise InvalidTypeError when *type_* is an object of another kind, as a value, or a type in quotes."""
+    """Raise InvalidTypeError if *type_* is not a type expression: a value, for example, or a type in quotes."""
     if not is_type(type_):
         class_ = type(type_).__qualname__
         raise InvalidTypeError(
-            f"an object of class {class_} is not a type; give a class, or an expression as list[int]"
+            f"an object of class {class_} is not a type; give a class or an expression such as list[int]"
         )
 
 

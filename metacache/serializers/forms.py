@@ -1,6 +1,7 @@
-"""Resolve a type expression: type variables replaced, aliases followed, recursion tied. Knows types and no value.
+"""Resolve a type expression to a form: type variables replaced, aliases followed, recursive types as cycles.
 
-A shape says what is stored and drops the classes. A form keeps them, and says which values are of the type.
+A form keeps the classes and says which values are of the type. A shape (`shapes`) drops the classes and says what is
+stored.
 """
 
 from __future__ import annotations
@@ -33,14 +34,14 @@ Type: TypeAlias = Any
 @final
 @attrs.define(eq=False)
 class Form:
-    """One type of a type expression. Filled once, by `resolve`: the parts of a recursive type lead back to it.
+    """One type within a type expression. A recursive type is a cycle, which `resolve` completes before it returns.
 
     Attributes:
-        kind: "int", "list", "record", ...; "unknown" for a type that has no form.
-        name: what messages call the type.
-        class_: the class of its values, None where they have several or any; of an unknown type the type itself.
-        parts: the types of elements, of fields, of a union's members.
-        labels: the names of fields, or the values of a Literal; "bare" for the keys of a dict without types.
+        kind: "int", "list", "dataclass", ...; "unknown" for a type that has no form.
+        name: the name of the type in messages.
+        class_: the class of its values; None for several classes or any class. For an unknown type the type itself.
+        parts: the forms of elements, of fields, or of the members of a union.
+        labels: the names of fields, or the values of a Literal; "bare" for the keys of a dict without arguments.
         required: the keys that a TypedDict must have.
         reason: why the type has no form.
     """
@@ -64,7 +65,7 @@ _SCALARS: Final[dict[object, str]] = {
     decimal.Decimal: "decimal",
 }
 
-# The class that an abstract collection is read as.
+# The class of the values that are read for an abstract collection.
 _ABSTRACT: Final[Mapping[Type, type]] = {
     **dict.fromkeys((collections.abc.Sequence, collections.abc.MutableSequence), list),
     **dict.fromkeys((collections.abc.Collection, collections.abc.Iterable), list),
@@ -76,32 +77,32 @@ _CONTAINERS: Final[Mapping[Type, type]] = {
     **_ABSTRACT,
 }
 RECORDS: Final = frozenset(("typeddict", "namedtuple", "struct", "attrs", "dataclass"))
-"""The kinds of forms that have fields."""
+"""The kinds of forms with fields."""
 
 _UNIONS: Final = (typing.Union, types.UnionType)
 _LITERALS: Final = (typing.Literal, typing_extensions.Literal)
 _UNPACK: Final = (typing.Unpack, typing_extensions.Unpack)
-UNPACKED: Final = "it holds an unpacked tuple"
-"""The reason for which a type is unknown that is taken apart in place, as ``*tuple[int, ...]``."""
+UNPACKED: Final = "it contains an unpacked tuple"
+"""The reason of an unknown form for an unpacked type, such as ``*tuple[int, ...]``."""
 
-# These say something of a field or of a name, not of the values.
+# Qualifiers of a field or a name, which do not change its values.
 _TRANSPARENT: Final = (typing.Final, typing.ClassVar, typing.Required, typing.NotRequired, typing_extensions.ReadOnly)
 
 
 def resolve(type_: Type) -> Form:
-    """Return the form of *type_*. A part that has no form is of the kind "unknown" and says why."""
+    """Return the form of *type_*. A part without a form has the kind "unknown" and a reason."""
     try:
         form = _Resolver().of(type_, {})
     except RecursionError:
         return _unknown(type_, "the type is nested too deeply")
     for _, each in walk(form):
-        if each.kind == "alias" and _is_only_itself(each):
+        if each.kind == "alias" and _stands_for_itself(each):
             each.kind, each.reason = "unknown", f"the alias {each.name} stands for itself"
     return form
 
 
 def walk(form: Form) -> Iterator[tuple[str, Form]]:
-    """Yield *form* and every form within it, each once, after the field that it stands in: ("Order.lines", ...)."""
+    """Yield *form* and every form within it once, each with the field that contains it: ("Order.lines", ...)."""
     found = {id(form)}
     ahead = [("", form)]
     while ahead:
@@ -113,8 +114,8 @@ def walk(form: Form) -> Iterator[tuple[str, Form]]:
         ahead.extend(reversed(inner))
 
 
-def _is_only_itself(alias: Form) -> bool:
-    """Return whether a value of *alias* would have to be one already: no class stands between it and itself."""
+def _stands_for_itself(alias: Form) -> bool:
+    """Return whether *alias* leads back to itself through unions and aliases only, so that no value can be of it."""
     seen: set[int] = set()
     ahead = list(alias.parts)
     while ahead:
@@ -133,15 +134,15 @@ def _unknown(type_: Type, reason: str) -> Form:
 
 @final
 class _Resolver:
-    """One walk over a type expression. Equal types share one form, so recursion ends at a form that is known."""
+    """One walk over a type expression. Equal types share one form, so the walk of a recursive type ends."""
 
     def __init__(self) -> None:
         self._known: dict[object, Form] = {}
 
     def of(self, type_: Type, scope: _Scope) -> Form:
-        """Return the form of *type_*, where *scope* has the forms of the type variables and of Self."""
+        """Return the form of *type_*. *scope* maps type variables and Self to their forms."""
         if isinstance(type_, typing.TypeVar):
-            return scope[type_] if type_ in scope else self._free(type_, scope)
+            return scope[type_] if type_ in scope else self._of_unbound(type_, scope)
         if type_ is Any:
             return self._shared(Form("any", "Any"))
         if type_ is typing.Self and type_ in scope:
@@ -170,13 +171,13 @@ class _Resolver:
         return self._named(origin, tuple(self.of(argument, scope) for argument in arguments), scope)
 
     def _shared(self, form: Form) -> Form:
-        labels: list[tuple[type[Any], Any]] = [(type(label), label) for label in form.labels]  # Any: as there
+        labels: list[tuple[type[Any], Any]] = [(type(label), label) for label in form.labels]  # Any: as in Form
         return self._known.setdefault(
             (form.kind, form.class_, form.name, tuple(map(id, form.parts)), tuple(labels)), form
         )
 
-    def _free(self, variable: typing.TypeVar, scope: _Scope) -> Form:
-        """Return what a type variable stands for that was given no type."""
+    def _of_unbound(self, variable: typing.TypeVar, scope: _Scope) -> Form:
+        """Return the form for a type variable without an argument: its default, constraints or bound."""
         default = getattr(variable, "__default__", None)
         if default is not None and default is not typing_extensions.NoDefault:
             return self.of(default, scope)
@@ -202,17 +203,17 @@ class _Resolver:
         )
 
     def _named(self, type_: Type, arguments: tuple[Form, ...], scope: _Scope) -> Form:
-        """Return the form of what has a name: a class, an alias, a NewType."""
+        """Return the form of a class, an alias or a NewType."""
         class_ = type(None) if type_ is None else type_
         if isinstance(class_, type) and class_ in _SCALARS:
             return self._shared(Form(_SCALARS[class_], "None" if class_ is type(None) else class_.__name__, class_))
-        if type_ in (tuple, typing.Tuple):  # noqa: UP006 - the old spelling
+        if type_ in (tuple, typing.Tuple):  # noqa: UP006 - the old spelling is also valid
             return self._tuple((Any, ...), scope)
         if isinstance(type_, collections.abc.Hashable) and type_ in _CONTAINERS:
             return self._container(type_, arguments)
         if isinstance(type_, typing.NewType):
             return self.of(type_.__supertype__, scope)
-        if type(type_).__name__ == "TypeAliasType":  # that of typing, or that of typing_extensions
+        if type(type_).__name__ == "TypeAliasType":  # the class of typing or of typing_extensions
             return self._alias(type_, arguments)
         if isinstance(type_, type) and issubclass(type_, enum.Enum):
             return self._shared(Form("enum", type_.__name__, type_))
@@ -236,11 +237,11 @@ class _Resolver:
         form = self._known[key] = Form("alias", alias.__name__)
         try:
             value = _value(alias)
-        except Exception as error:  # it runs annotations, which may raise anything
+        except Exception as error:  # annotations are code, and may raise any exception
             return _unknown(alias, f"its value cannot be read ({type(error).__name__})")
-        inner = self.of(value, self._bound(alias.__type_params__, arguments))
+        inner = self.of(value, self._bind(alias.__type_params__, arguments))
         form.parts = (inner,)
-        self._known[key] = inner  # only what is recursive has to go through the alias
+        self._known[key] = inner  # other uses need no alias form; recursive uses already hold it
         return inner
 
     # --- records -----------------------------------------------------------------------------------------------------
@@ -255,9 +256,9 @@ class _Resolver:
         try:
             hints = hints_of(class_, scopes)
         except UnknownShape as error:
-            form.kind, form.reason = "unknown", f"it holds {error}"
+            form.kind, form.reason = "unknown", f"it contains {error}"
             return form
-        form.labels = _names(kind, class_, hints)
+        form.labels = _field_names(kind, class_, hints)
         form.parts = tuple(self._field(class_, name, hints, scopes) for name in form.labels)
         if kind == "typeddict":
             form.required = required_keys(class_)
@@ -266,35 +267,35 @@ class _Resolver:
     def _field(
         self, class_: Type, name: str, hints: Mapping[str, tuple[Type, Type]], scopes: Mapping[Type, _Scope]
     ) -> Form:
-        """Return the form of a field, in the scope of the class that annotates it."""
-        owner, hint = hints.get(name, (class_, _declared(class_, name)))
+        """Return the form of the field *name*. Its type is resolved in the class that annotates it."""
+        owner, hint = hints.get(name, (class_, _declared_type(class_, name)))
         if hint is None and name not in hints:
             return _unknown(class_, f"the field {name} has no type")
         return self.of(hint, scopes[owner])
 
     def _scopes(self, class_: Type, arguments: tuple[Form, ...], this: Form) -> dict[Type, _Scope]:
-        """Return what type variables stand for in *class_* and in each of its bases."""
+        """Return, for *class_* and each of its bases, the forms of its type variables."""
         own: dict[object, Form] = {typing.Self: this}
-        scopes: dict[Type, _Scope] = {class_: {**own, **self._bound(_parameters(class_), arguments)}}
+        scopes: dict[Type, _Scope] = {class_: {**own, **self._bind(_parameters(class_), arguments)}}
         pending = [class_]
-        for owner in pending:  # it grows meanwhile
+        for owner in pending:  # the list grows during the loop
             for base in original_bases(owner):
                 generic: Type = typing.get_origin(base)
                 origin = base if generic is None else generic
                 if isinstance(origin, type) and origin not in scopes:
                     given = tuple(self.of(argument, scopes[owner]) for argument in typing.get_args(base))
-                    scopes[origin] = {**own, **self._bound(_parameters(origin), given)}
+                    scopes[origin] = {**own, **self._bind(_parameters(origin), given)}
                     pending.append(origin)
         return scopes
 
-    def _bound(self, parameters: Iterable[Type], arguments: tuple[Form, ...]) -> dict[object, Form]:
-        """Return the forms of type *parameters*: the given *arguments*, then their defaults."""
+    def _bind(self, parameters: Iterable[Type], arguments: tuple[Form, ...]) -> dict[object, Form]:
+        """Return the forms of the type *parameters*: first from *arguments*, then from their defaults."""
         bound: dict[object, Form] = {}
         for index, parameter in enumerate(parameters):
             if index < len(arguments):
                 bound[parameter] = arguments[index]
             elif isinstance(parameter, typing.TypeVar):
-                bound[parameter] = self._free(parameter, bound)
+                bound[parameter] = self._of_unbound(parameter, bound)
         return bound
 
 
@@ -303,20 +304,20 @@ def _parameters(class_: Type) -> tuple[Type, ...]:
     return parameters
 
 
-def _declared(class_: Type, name: str) -> Type:
-    """Return the type of a field without an annotation, ``attr.ib(type=int)``; None if it has none."""
-    fields: Iterable[Any] = getattr(class_, "__attrs_attrs__", ())  # Any: of attrs, which has Any there
+def _declared_type(class_: Type, name: str) -> Type:
+    """Return the type that ``attr.ib(type=int)`` gives a field without an annotation, or None."""
+    fields: Iterable[Any] = getattr(class_, "__attrs_attrs__", ())  # Any: attrs itself types its attributes so
     return next((field.type for field in fields if field.name == name), None)
 
 
 def _value(alias: Type) -> Type:
-    """Return what *alias* stands for. Names in quotes are looked up in the module of the alias."""
+    """Return the value of *alias*. Names in quotes are resolved in the module of the alias."""
     holder = types.SimpleNamespace(__annotations__={"value": alias.__value__})
     names = vars(sys.modules[alias.__module__]) if alias.__module__ in sys.modules else {}
     return typing_extensions.get_type_hints(holder, globalns=names, include_extras=True)["value"]
 
 
-def _names(kind: str, class_: Type, hints: Iterable[str]) -> tuple[str, ...]:
+def _field_names(kind: str, class_: Type, hints: Iterable[str]) -> tuple[str, ...]:
     if kind == "typeddict":
         return tuple(hints)
     if kind == "namedtuple":
@@ -325,7 +326,7 @@ def _names(kind: str, class_: Type, hints: Iterable[str]) -> tuple[str, ...]:
     if kind == "struct":
         fields: tuple[str, ...] = class_.__struct_fields__
         return fields
-    found: Iterable[Any] = attrs.fields(class_) if kind == "attrs" else dataclasses.fields(class_)  # Any: as attrs has
+    found: Iterable[Any] = attrs.fields(class_) if kind == "attrs" else dataclasses.fields(class_)  # Any: as above
     return tuple(field.name for field in found)
 
 

@@ -1,12 +1,11 @@
-"""From a value to (client flags, bytes) and back: the 32 bits that say who wrote a value, and how.
+"""Convert a value to (client flags, bytes) and back. The 32 bits of the client flags say how a value was written:
 
-    31-28  0b1011, which distinguishes them from the flags of other clients
+    31-28  0b1011, which distinguishes metacache's values from those of other clients
     27-12  schema fingerprint, 0 = none
     11-8   compressor id, 0 = none
-    7-0    wire_id of the serializer, never with a bit that makes another client run the value as code
+    7-0    wire_id of the serializer, never with the bit that makes other clients unpickle the value
 
-Knows no key, no wire and no policy: what cannot be read raises `Undecodable`, and somebody else decides what that
-means.
+A stored value that cannot be decoded raises `Undecodable`. The caller decides whether that is a miss or an error.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ Cause: TypeAlias = Literal["foreign_flags", "wire_id", "fingerprint", "compresso
 
 @final
 class Undecodable(Exception):
-    """The bytes are not a T of this client: why, and what the flags claimed."""
+    """Raised for a stored value that is not a T of this client. Has the cause, and the ids from the client flags."""
 
     def __init__(self, cause: Cause, wire_id: int = 0, fingerprint: int = 0) -> None:
         super().__init__(cause)
@@ -46,16 +45,16 @@ class Frame(Generic[T]):
     """Encodes and decodes the values of one serializer.
 
     Args:
-        serializer: turns values into bytes.
-        compressor: compresses what is stored; None stores it as it is.
-        find_compressor: the compressor of an id met in a stored value, None when there is none; default: among the
-            installed.
-        reads_plain: flags 0 (of other clients, and of items that the server created) are readable too.
+        serializer: converts values to bytes and back.
+        compressor: compresses values before they are stored; None stores them without compression.
+        find_compressor: returns the compressor with an id, or None; by default one of the installed compressors.
+        reads_plain: also read values with the client flags 0, which other clients and the server itself write.
 
-    ``flags`` are the client flags of an uncompressed value, ``loads`` reads one. Raises InvalidArgumentError when the
-    serializer's wire_id is not one that a serializer may have, when it is private and the fingerprint is 0, or when the
-    fingerprint or the compressor's id does not fit its bits; InvalidTypeError when one of them is not an int, or the
-    compressor is not a Compressor.
+    ``flags`` are the client flags of an uncompressed value, and ``loads`` decodes one.
+
+    Raises InvalidArgumentError if the wire_id is not allowed, if a private wire_id comes with the fingerprint 0, or if
+    the fingerprint or the compressor_id is out of range. Raises InvalidTypeError if one of these is not an int, or if
+    *compressor* is not a Compressor.
     """
 
     __slots__ = ("_find_compressor", "_reads_plain", "compressor", "dumps", "flags", "loads", "serializer")
@@ -82,45 +81,46 @@ class Frame(Generic[T]):
     def encode(self, value: T) -> tuple[int, bytes]:
         """Return the client flags and the bytes to store.
 
-        Raises SerializationError, and ValueTooLargeError if the compressor does not decompress its own output.
+        Raises SerializationError if the serializer or the compressor fails. Raises ValueTooLargeError if the compressor
+        does not decompress its own output.
         """
         try:
             data = self.dumps(value)
         except Exception as error:
             if not fails_again(self.dumps, value, error):
                 raise
-            raise refused(value, error) from None  # the cause may quote the value
+            raise dumps_error(value, error) from None  # the cause may quote the value
         if type(data) is not bytes:
-            raise not_bytes(data)
+            raise not_bytes_error(data)
         if self.compressor is None or len(data) < self.compressor.min_size:
             return self.flags, data
         return self._compress(data, self.compressor)
 
     def _compress(self, data: bytes, compressor: Compressor) -> tuple[int, bytes]:
         try:
-            small = compressor.compress(data)
+            compressed = compressor.compress(data)
         except Exception as error:
             if not fails_again(compressor.compress, data, error):
                 raise
             raise SerializationError(f"the compressor failed ({type(error).__name__})") from None
-        if type(small) is not bytes:
-            raise SerializationError(f"the compressor made {type(small).__name__} of the value, not bytes")
-        if len(small) >= len(data):
+        if type(compressed) is not bytes:
+            raise SerializationError(f"the compressor returned {type(compressed).__name__}, not bytes")
+        if len(compressed) >= len(data):
             return self.flags, data
-        check_decompresses(compressor, data, small)
-        return self.flags | compressor.compressor_id << 8, small
+        check_decompresses(compressor, data, compressed)
+        return self.flags | compressor.compressor_id << 8, compressed
 
     def decode(self, flags: int, data: bytes) -> T:
-        """Return the value that *data* is under the client flags *flags*. Raises Undecodable."""
+        """Return the value that *data* encodes under the client flags *flags*. Raises Undecodable."""
         if flags == self.flags or (flags == 0 and self._reads_plain):
             return self._load(data)
         compressor = self.compressor_of(flags)
         return self._load(data if compressor is None else self._decompress(compressor, data))
 
     def compressor_of(self, flags: int) -> Compressor | None:
-        """Return the compressor of values with the client flags *flags*; None if they are not compressed.
+        """Return the compressor of values with the client flags *flags*, or None if they are not compressed.
 
-        Raises Undecodable when this client cannot read values with these flags.
+        Raises Undecodable if this client cannot read values with these flags.
         """
         if flags == 0 and self._reads_plain:
             return None
@@ -129,17 +129,17 @@ class Frame(Generic[T]):
         wire_id, fingerprint, compressor_id = flags & 0xFF, flags >> 12 & 0xFFFF, flags >> 8 & 0xF
         if wire_id != self.serializer.wire_id:
             raise Undecodable("wire_id", wire_id, fingerprint)
-        if fingerprint != self.serializer.fingerprint and self._compares(fingerprint):
+        if fingerprint != self.serializer.fingerprint and self._compares_fingerprint(fingerprint):
             raise Undecodable("fingerprint", wire_id, fingerprint)
         return self._compressor(compressor_id) if compressor_id else None
 
     def check_plain(self, flags: int) -> None:
-        """Raise Undecodable unless values with the client flags *flags* are this client's and not compressed."""
+        """Raise Undecodable if values with the client flags *flags* are compressed or not readable by this client."""
         if self.compressor_of(flags) is not None:
             raise Undecodable("compressor", self.serializer.wire_id, self.serializer.fingerprint)
 
-    def _compares(self, fingerprint: int) -> bool:
-        """Return whether the *fingerprint* of a stored value counts: both have one, or the wire_id is shared."""
+    def _compares_fingerprint(self, fingerprint: int) -> bool:
+        """Return whether to compare *fingerprint*: the value and this client have one, or the wire_id is private."""
         return (fingerprint != 0 and self.serializer.fingerprint != 0) or self.serializer.wire_id in PRIVATE
 
     def _load(self, data: bytes) -> T:
@@ -151,7 +151,7 @@ class Frame(Generic[T]):
             raise self.undecodable("decode") from None
 
     def undecodable(self, cause: Cause) -> Undecodable:
-        """Return the Undecodable of a value with the flags of this client, for *cause*."""
+        """Return the Undecodable with *cause* for a value with the flags of this client."""
         return Undecodable(cause, self.serializer.wire_id, self.serializer.fingerprint)
 
     def _compressor(self, compressor_id: int) -> Compressor:
@@ -170,18 +170,18 @@ class Frame(Generic[T]):
             raise self.undecodable("decompress") from None
 
 
-def refused(value: object, error: Exception) -> SerializationError:
-    """Return the error for a *value* that its serializer refused. It names types only."""
+def dumps_error(value: object, error: Exception) -> SerializationError:
+    """Return the error to raise if ``dumps`` raised *error* for *value*. The message names types only."""
     if isinstance(error, SerializationError):
         return error
     return SerializationError(
-        f"a value of {type(value).__name__} was refused by the serializer ({type(error).__name__})"
+        f"the serializer refused a value of class {type(value).__name__} ({type(error).__name__})"
     )
 
 
-def not_bytes(data: object) -> SerializationError:
-    """Return the error for a serializer that made *data* of a value."""
-    return SerializationError(f"the serializer made {type(data).__name__} of the value, not bytes")
+def not_bytes_error(data: object) -> SerializationError:
+    """Return the error to raise if ``dumps`` returned *data*, which is not bytes."""
+    return SerializationError(f"the serializer returned {type(data).__name__}, not bytes")
 
 
 def _check_ids(serializer: Serializer[T]) -> None:
@@ -192,15 +192,15 @@ def _check_ids(serializer: Serializer[T]) -> None:
         raise InvalidArgumentError(f"{type(serializer).__name__} has wire_id {wire_id}, but {RULE}")
     if wire_id in PRIVATE and serializer.fingerprint == 0:
         raise InvalidArgumentError(
-            f"{type(serializer).__name__} has the private wire_id {wire_id}, which other serializers may have too, "
-            "and no fingerprint: use fingerprint(type_, serializer=name)"
+            f"{type(serializer).__name__} has the private wire_id {wire_id}, which other serializers may share, "
+            "but no fingerprint: use fingerprint(type_, serializer=name)"
         )
 
 
 def _check_compressor(compressor: Compressor) -> None:
     if isinstance(compressor, type) or not all(hasattr(compressor, name) for name in _COMPRESSOR):
         given = "a class" if isinstance(compressor, type) else type(compressor).__name__
-        raise InvalidTypeError(f"compressor is a Compressor, as Zlib(), or None, not {given}")
+        raise InvalidTypeError(f"compressor must be a Compressor, such as Zlib(), or None, not {given}")
     check_whole("a compressor_id", compressor.compressor_id, 1, 15)
     check_whole("a compressor's min_size", compressor.min_size, 0)
 

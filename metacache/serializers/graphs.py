@@ -1,7 +1,7 @@
-"""Shapes as a graph: nodes, references to definitions, and the two things that are read off it, a tree and a text.
+"""Represent the shape of a type as a graph, and write its canonical text.
 
-A class or an alias that is used twice, or within itself, is one definition, and each use is a reference to it. So a
-graph is as large as the classes it is made of. Pure; knows no type expression.
+Each class with fields, and each alias, is one definition. Each use of it is a reference, so recursion is finite and a
+graph is only as large as its classes. This module does not inspect types; `shapes` builds the graph.
 """
 
 from __future__ import annotations
@@ -20,46 +20,37 @@ __all__ = [
     "Graph",
     "Shape",
     "UnknownShape",
+    "make_union",
     "quoted",
     "reference",
-    "union_of",
     "unknown",
-    "unquoted",
 ]
 
 REFERENCE: Final = "ref"
 ALIAS: Final = "alias"
 UNION: Final = "union"
 
-# Nodes of one tree. A tree repeats a definition at each of its uses, so it may be much larger than its graph.
-MAX_TREE: Final = 10_000
-
 
 @final
 @attrs.frozen
 class Shape:
-    """One node: its kind, its labels (field names, literal values, constraints), its parts. Its text identifies it."""
+    """One node: its kind, its labels (field names, literal values, constraints) and its parts."""
 
     kind: str
     labels: tuple[str, ...] = ()
     parts: tuple[Shape, ...] = ()
 
-    @property
-    def text(self) -> str:
-        """The canonical text of a shape without references: equal for equal shapes on every Python."""
-        return _text(_ordered(self, {}), _bare)
-
 
 @final
 class UnknownShape(Exception):
-    """The expression holds something that has no shape. The message is a noun phrase that names it."""
+    """A part of the type expression has no shape. The message is a noun phrase that names the part."""
 
 
 def unknown(error: Exception, what: str) -> Exception:
-    """Return the exception to raise for *error*, which code of a type raised: UnknownShape with the text *what*.
+    """Return the exception to raise if code of a type raised *error*: an UnknownShape that names the part *what*.
 
-    An exception that a signal handler raised meanwhile is returned unchanged. So is a RecursionError: the place where
-    the stack ends is not the reason.
+    Returns the exception of a signal handler unchanged. Also returns a RecursionError unchanged, because the place
+    where the stack ends is not the reason.
     """
     if isinstance(error, RecursionError) or is_from_handler(error):
         return error
@@ -75,8 +66,8 @@ def _index(shape: Shape) -> int:
     return int(shape.labels[0])
 
 
-def union_of(members: Iterable[Shape]) -> Shape:
-    """Return the union of *members*, flat, each once; a single member is itself."""
+def make_union(members: Iterable[Shape]) -> Shape:
+    """Return the union of *members*, flat and without duplicates; of a single member, that member."""
     flat = dict.fromkeys(part for member in members for part in (member.parts if member.kind == UNION else (member,)))
     return next(iter(flat)) if len(flat) == 1 else Shape(UNION, parts=tuple(flat))
 
@@ -86,13 +77,8 @@ def quoted(text: str) -> str:
     return re.sub(r"[\\,;()=?]", r"\\\g<0>", text)
 
 
-def unquoted(text: str) -> str:
-    """Undo `quoted`."""
-    return re.sub(r"\\(.)", r"\1", text, flags=re.DOTALL)
-
-
 def _text(shape: Shape, refer: Callable[[Shape], str]) -> str:
-    """Return the text of *shape*, in which *refer* writes each reference."""
+    """Return the text of *shape*. *refer* returns the text of a reference."""
     if shape.kind == REFERENCE:
         return refer(shape)
     if not shape.labels and not shape.parts:
@@ -100,14 +86,10 @@ def _text(shape: Shape, refer: Callable[[Shape], str]) -> str:
     return f"{shape.kind}({','.join(shape.labels)};{','.join(_text(part, refer) for part in shape.parts)})"
 
 
-def _bare(found: Shape) -> str:
-    return f"#{found.labels[0]}"
-
-
 def _ordered(shape: Shape, colors: Mapping[int, str]) -> Shape:
-    """Return *shape* with the members of each union in the order of their texts, where a reference is its color.
+    """Return *shape* with the members of each union sorted by their texts, in which a reference is its color.
 
-    typing keeps one object for unions that differ in order only, and any of them may have come first in this process.
+    typing caches one object for unions that differ only in order, so the order depends on what the process did before.
     """
     if not shape.parts:
         return shape
@@ -118,13 +100,13 @@ def _ordered(shape: Shape, colors: Mapping[int, str]) -> Shape:
 
 
 def _replaced(shape: Shape, replace: Callable[[Shape], Shape]) -> Shape:
-    """Return *shape* with each reference replaced."""
+    """Return *shape* with each reference replaced by what *replace* returns for it."""
     if shape.kind == REFERENCE:
         return replace(shape)
     if not shape.parts:
         return shape
     parts = tuple(_replaced(part, replace) for part in shape.parts)
-    return union_of(parts) if shape.kind == UNION else Shape(shape.kind, shape.labels, parts)
+    return make_union(parts) if shape.kind == UNION else Shape(shape.kind, shape.labels, parts)
 
 
 def _references(shape: Shape) -> Iterator[int]:
@@ -134,14 +116,8 @@ def _references(shape: Shape) -> Iterator[int]:
         yield from _references(part)
 
 
-def _kinds(shape: Shape) -> Iterator[str]:
-    yield shape.kind
-    for part in shape.parts:
-        yield from _kinds(part)
-
-
 def _unguarded(shape: Shape) -> Iterator[int]:
-    """Yield the references that *shape* is, or may be, itself: those that no container and no record stands around."""
+    """Yield the references that a value of *shape* may be directly, not inside a container or a record."""
     if shape.kind == REFERENCE:
         yield _index(shape)
     elif shape.kind in (UNION, ALIAS, "constrained"):
@@ -151,13 +127,13 @@ def _unguarded(shape: Shape) -> Iterator[int]:
 
 @final
 class Graph:
-    """A root and the definitions that it and they refer to. Raises UnknownShape for an alias that is only itself."""
+    """A root shape and its definitions. Raises UnknownShape for an alias that stands for itself."""
 
     def __init__(self, root: Shape, definitions: Sequence[Shape]) -> None:
         self._definitions = definitions
         if any(self._reaches(index, _unguarded) for index in self._aliases()):
             raise UnknownShape("an alias that stands for itself")
-        # An alias is another name for a shape and no shape of its own, unless it is used within itself.
+        # An alias is only another name for its shape, so inline it, unless it is recursive.
         self._recursive = {index for index in self._aliases() if self._reaches(index, self._aliases_in)}
         self.root = self._inlined(root)
         self._definitions = [self._inlined(definition) for definition in definitions]
@@ -169,7 +145,7 @@ class Graph:
         return [index for index in _references(shape) if self._definitions[index].kind == ALIAS]
 
     def _reaches(self, start: int, steps: Callable[[Shape], Iterable[int]]) -> bool:
-        """Return whether *steps* lead from the definition at *start* back to it."""
+        """Return whether *steps* lead from the definition at *start* back to that definition."""
         seen: set[int] = set()
         pending = [start]
         while pending:
@@ -191,20 +167,8 @@ class Graph:
 
         return _replaced(shape, inline)
 
-    def kinds(self) -> frozenset[str]:
-        """Return the kinds of all nodes."""
-        shapes = (self.root, *(self._definitions[index] for index in self._reachable()))
-        return frozenset(kind for shape in shapes for kind in _kinds(shape))
-
-    def tree(self) -> Shape:
-        """Return the shape as a tree, in which recursion is a number: how many definitions up, from the innermost.
-
-        Raises UnknownShape when that is too large.
-        """
-        return _Tree(self._definitions).grown(self.root, ())
-
     def text(self) -> str:
-        """Return the canonical text: equal for types of one shape, whatever the order in which they were walked."""
+        """Return the canonical text. Types of equal shape have equal texts, in any order of the walk."""
         colors = self._colors()
         numbers: dict[str, int] = {}
         order: list[int] = []
@@ -217,15 +181,15 @@ class Graph:
             return f"#{numbers[color]}"
 
         texts = [_text(_ordered(self.root, colors), refer)]
-        for index in order:  # which grows meanwhile
+        for index in order:  # the list grows during the loop
             texts.append(_text(_ordered(self._definitions[index], colors), refer))
         return "|".join(texts)
 
     def _colors(self) -> dict[int, str]:
-        """Return a color for each definition: the same for two that differ in nothing, however deep one looks.
+        """Return a color for each definition. Two definitions have one color if they are equal at every depth.
 
-        A round distinguishes two definitions when their parts had different colors in the round before. The first round
-        that finds no more colors is the last.
+        A round distinguishes two definitions if their parts had different colors in the round before. The loop ends
+        with the first round that finds no new color.
         """
         colors = dict.fromkeys(self._reachable(), "")
         while True:
@@ -246,24 +210,3 @@ class Graph:
             found.update(dict.fromkeys(new))
             pending.extend(new)
         return list(found)
-
-
-@final
-class _Tree:
-    """A graph's definitions, written out at each of their uses, within a limit."""
-
-    def __init__(self, definitions: Sequence[Shape]) -> None:
-        self._definitions = definitions
-        self._nodes = 0
-
-    def grown(self, shape: Shape, inside: tuple[int, ...]) -> Shape:
-        """Return *shape*, which stands inside of the definitions *inside*, as a tree."""
-        self._nodes += 1
-        if self._nodes > MAX_TREE:
-            raise UnknownShape(f"a type of more than {MAX_TREE:,} parts")
-        if shape.kind != REFERENCE:
-            return Shape(shape.kind, shape.labels, tuple(self.grown(part, inside) for part in shape.parts))
-        index = _index(shape)
-        if index in inside:
-            return Shape("up", (str(len(inside) - inside.index(index)),))
-        return self.grown(self._definitions[index], (*inside, index))

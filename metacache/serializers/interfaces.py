@@ -1,4 +1,7 @@
-"""What a serializer, a serializer plugin and a compressor are. A plugin need not inherit from these."""
+"""Define the protocols of serializers, serializer plugins and compressors.
+
+They are structural: a plugin need not inherit from them.
+"""
 
 from __future__ import annotations
 
@@ -12,40 +15,42 @@ T = TypeVar("T")
 
 
 class Serializer(Protocol[T]):
-    """Turns values of one type into bytes and back."""
+    """Converts values of one type to bytes and back."""
 
     @property
     def wire_id(self) -> int:
-        """Which serializer wrote a value, stored with each: 32, 64, … for a binary format, 16, 48, … for a text format.
+        """The id that is stored with each value and names its serializer.
 
-        README.md beside this file lists the ids in use. 224 (binary) and 240 (text) are private: other serializers may
-        have them too. Any other id is refused: other clients would take the value for a pickle, or for compressed.
+        It is 32, 64, 96, … for a binary format, and 16, 48, 80, … for a text format. README.md beside this file lists
+        the ids in use. 224 (binary) and 240 (text) are private: several serializers may share them. metacache refuses
+        any other id, because other clients would unpickle or decompress the value.
         """
         ...
 
     @property
     def fingerprint(self) -> int:
-        """0..65535: changes when the shape of T changes. 0: none, which a private wire_id does not allow.
+        """A number from 0 to 65535 that changes when the shape of T changes. 0 means no fingerprint.
 
-        `metacache.serializers.fingerprint` makes one; with a private wire_id give it the serializer's name too.
+        `metacache.serializers.fingerprint` computes it. With a private wire_id 0 is not allowed, and the fingerprint
+        must include the serializer's name.
         """
         ...
 
     def dumps(self, value: T, /) -> bytes:
-        """Return *value* as bytes. Whatever it raises becomes a SerializationError, and nothing is sent."""
+        """Return *value* as bytes. If it raises, the client sends nothing and raises a SerializationError."""
         ...
 
     def loads(self, data: bytes, /) -> T:
-        """Return the T that *data* is, never one that was coerced. Any exception means that *data* is none: a miss."""
+        """Return the T that *data* encodes, without coercion. Raise any exception otherwise: the value is a miss."""
         ...
 
 
 class SerializerPlugin(Protocol):
-    """What an entry point of the group ``metacache.serializers`` names: an object, usually a module-level instance."""
+    """The object that an entry point of the group ``metacache.serializers`` names, usually a module-level instance."""
 
     @property
     def api_version(self) -> Literal[1]:
-        """1. Write ``api_version: Literal[1] = 1``."""
+        """The version of this protocol. Write ``api_version: Literal[1] = 1``."""
         ...
 
     @property
@@ -54,39 +59,39 @@ class SerializerPlugin(Protocol):
         ...
 
     def supports(self, type_: object, /) -> bool:
-        """Return whether `build` can serve *type_*."""
+        """Return whether `build` can return a serializer for *type_*."""
         ...
 
-    # No overload for classes: pyright would refuse a plugin that has this signature alone.
+    # No overload for classes here: pyright would then reject a plugin that has only this signature.
     def build(self, type_: TypeForm[T], /) -> Serializer[T]:
-        """Return the serializer of *type_*. Its wire_id is the plugin's.
+        """Return the serializer for *type_*. Its wire_id must equal that of the plugin.
 
-        Raise TypeError (or InvalidTypeError) with the reason when it cannot serve *type_*. It is also called after
-        `supports` has returned False, to ask for that reason; the message is shown, so it names types and no value.
+        Raise TypeError (or InvalidTypeError) with the reason if the plugin does not serve *type_*. metacache also calls
+        `build` after `supports` returned False, to get the reason. Users see it, so name types and never values.
         """
         ...
 
 
 class Compressor(Protocol):
-    """Makes large encoded values smaller; the entry-point group ``metacache.compressors`` names instances."""
+    """Compresses encoded values. Entry points of the group ``metacache.compressors`` name instances."""
 
     @property
     def compressor_id(self) -> int:
-        """1..15: says in a stored value how it was compressed. 1 is zlib, 2 zstd."""
+        """A number from 1 to 15 that is stored with each compressed value. 1 is zlib, 2 is zstd."""
         ...
 
     @property
     def min_size(self) -> int:
-        """Values of fewer bytes are stored without compression."""
+        """The least number of bytes to compress. Smaller values are stored without compression."""
         ...
 
     def compress(self, data: bytes, /) -> bytes:
-        """Return *data* compressed. The result is stored only if it is smaller, and `decompress` makes *data* of it."""
+        """Return *data* compressed. The client stores the result only if it is smaller than *data*."""
         ...
 
     def decompress(self, data: bytes, /) -> bytes:
-        """Return what was compressed.
+        """Return the bytes that were compressed to *data*.
 
-        Raise when *data* is damaged, unfinished, followed by more, or inflates beyond a limit.
+        Raise if *data* is damaged, truncated or followed by other bytes, or if the result would exceed a limit.
         """
         ...

@@ -1,4 +1,7 @@
-"""Texts of literals and of constraints. Never by repr. Knows values and metadata; knows no type expression."""
+"""Turn literals, and constraints in Annotated, into texts for fingerprints.
+
+Never calls repr, which differs between versions of Python and of libraries.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,12 @@ from metacache.serializers.graphs import UnknownShape, quoted
 
 __all__ = ["constraints", "literal_text", "time_text"]
 
-# Any: a value of any class, which is looked at.
+# Any: a value of any class.
 _Value = Any
 
 
 def literal_text(value: object) -> str:
-    """Return a text that distinguishes literals by type and value. Raises UnknownShape if *value* cannot be one."""
+    """Return a text that distinguishes literals by type and value. Raises UnknownShape if *value* is not a literal."""
     if isinstance(value, enum.Enum):
         return f"member:{literal_text(value.value)}"
     if isinstance(value, str):
@@ -37,12 +40,12 @@ def literal_text(value: object) -> str:
 
 
 def time_text(value: datetime.datetime | datetime.time) -> str:
-    """Return the text of *value*: its fields, its fold and its zone. Raises UnknownShape for a zone without a name."""
+    """Return the text of *value*: its fields, its fold and its zone. Raises UnknownShape for a zone without a key."""
     return f"{quoted(value.replace(tzinfo=None).isoformat())} {value.fold} {zone_text(value.tzinfo)}"
 
 
 def zone_text(zone: _Value) -> str:
-    """Return the text of a time zone, or of another constraint in its place in annotated_types. Raises UnknownShape."""
+    """Return the text of a time zone, or of a value that annotated_types takes for one. Raises UnknownShape."""
     if zone is None or isinstance(zone, str | bool):
         return literal_text(zone)
     if zone is Ellipsis:
@@ -57,7 +60,8 @@ def zone_text(zone: _Value) -> str:
 
 # --- constraints ---------------------------------------------------------------------------------------------------
 
-# The names of constraints in msgspec.Meta and annotated_types. Other metadata changes no bytes, and does not count.
+# The names of constraints in msgspec.Meta and annotated_types. Other metadata does not change the bytes, so it does not
+# count.
 _CONSTRAINTS: Final = ("gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length", "pattern", "tz")
 _LIBRARIES: Final = frozenset(("msgspec", "annotated_types"))
 _GROUP: Final = "__is_annotated_types_grouped_metadata__"
@@ -65,13 +69,13 @@ _ABSENT: Final = object()
 
 
 def constraints(meta: _Value) -> Iterator[str]:
-    """Yield the texts of the constraints that *meta*, which stands in an Annotated, makes; none for documentation."""
+    """Yield the texts of the constraints in *meta*, one item of metadata in Annotated. Documentation has none."""
     if _is_group(meta):
-        for part in itertools.islice(meta, 1000):  # its iterator is any code
+        for part in itertools.islice(meta, 1000):  # a bound: the iterator is code of the user, and may never end
             yield from constraints(part)
         return
     libraries = _libraries(meta)
-    # msgspec.Meta has all of them, and None where none was given.
+    # msgspec.Meta has every attribute, and None means that the constraint was not given.
     absent = None if "msgspec" in libraries else _ABSENT
     for name in _CONSTRAINTS if libraries else ():
         limit = getattr(meta, name, absent)
@@ -88,7 +92,7 @@ def _libraries(meta: object) -> frozenset[str]:
 
 
 def _limit_text(limit: object) -> str:
-    """Return one text for limits that are equal: typing keeps one object for types that are equal, 1 and 1.0 too."""
+    """Return the text of *limit*. Equal limits (1 and 1.0) have one text, because typing caches one type for both."""
     if isinstance(limit, int | float | decimal.Decimal | Fraction):
         return f"number:{Fraction(limit) if math.isfinite(limit) else float(limit)}"
     if isinstance(limit, datetime.datetime) and limit.utcoffset() is not None:

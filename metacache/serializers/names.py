@@ -1,4 +1,4 @@
-"""Names of classes and types: in shapes, where a name is an identity, and in messages. Never by repr."""
+"""Find the names of classes and types: for fingerprints, where a name is an identity, and for messages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["class_name", "is_standard", "is_type", "library_name", "type_name"]
 # Any: a type expression is any object.
 _Type = Any
 
-# Classes of libraries, by the module that documents them: which module defines them differs between versions.
+# Classes by the module that documents them. The module that defines a class differs between versions of Python.
 _LIBRARY: Final[dict[str, tuple[str, ...]]] = {
     "builtins": ("object", "type", "memoryview", "range", "slice", "property", "complex", "bytearray")
     + ("list", "dict", "set", "frozenset", "tuple", "str", "bytes", "int", "float", "bool")
@@ -62,12 +62,12 @@ _LIBRARY: Final[dict[str, tuple[str, ...]]] = {
 }
 
 
-# typing_extensions defines names that a Python does not have yet; on others they are of the standard library.
+# typing_extensions defines classes that newer Pythons have in the standard library.
 _STANDARD: Final = sys.stdlib_module_names | {"typing_extensions"}
 
 
 def library_name(class_: object) -> str | None:
-    """Return the public name of a class of the standard library or of msgspec that is known here, else None."""
+    """Return the public name of a class of the standard library or of msgspec; None for a class not listed here."""
     for module, names in _LIBRARY.items():
         known = vars(sys.modules[module]) if module in sys.modules else {}
         name = next((name for name in names if known.get(name) is class_), None)
@@ -77,19 +77,19 @@ def library_name(class_: object) -> str | None:
 
 
 def is_standard(class_: type) -> bool:
-    """Return whether *class_* is of the standard library, known here or not."""
+    """Return whether *class_* belongs to the standard library, listed here or not."""
     return str(class_.__module__).partition(".")[0] in _STANDARD and _is_found(class_)
 
 
 def class_name(class_: type) -> str:
-    """Return the module and the qualified name of *class_*, under which it must be found. Raises UnknownShape."""
+    """Return the module and qualified name of *class_*. Raises UnknownShape if that name does not lead to *class_*."""
     module, name = str(class_.__module__), class_.__qualname__
     if "<locals>" in name:
         raise UnknownShape(f"class {name}, which is local to a function")
     if module == "__main__":
-        raise UnknownShape(f"class {name} of __main__, which is another module in every program")
+        raise UnknownShape(f"class {name} of __main__, which is a different module in each program")
     if not _is_found(class_):
-        raise UnknownShape(f"class {module}.{name}, which is not the one that is found under that name")
+        raise UnknownShape(f"class {module}.{name}, but that name refers to another object or to none")
     return f"{module}.{name}"
 
 
@@ -106,13 +106,13 @@ MAX_LENGTH: Final = 200
 
 
 def type_name(type_: object) -> str:
-    """Return *type_* as it is written, without documentation and without parts that are not types."""
+    """Return the source text of *type_* for messages, at most 200 characters and without metadata."""
     text = _written(type_) if is_type(type_) else _plain(type_)
     return text if len(text) <= MAX_LENGTH else f"{text[:MAX_LENGTH]}…"
 
 
 def is_type(type_: _Type) -> bool:
-    """Return whether *type_* is a type expression as far as its own class says; its parts may be anything."""
+    """Return whether *type_* looks like a type expression. Does not look at its parts."""
     if type_ is None or isinstance(type_, type) or typing.get_origin(type_) is not None:
         return True
     return type(type_).__module__ in ("typing", "typing_extensions")
@@ -152,6 +152,6 @@ def _plain(type_: _Type) -> str:
         return library_name(type_) or f"{type_.__module__}.{type_.__qualname__}"
     if not is_type(type_):
         return f"an object of class {type(type_).__qualname__}"
-    # Type variables, aliases and new types have a name; special forms are written as one.
+    # Type variables, aliases and NewTypes have a name. str() of a special form is its name.
     name: object = getattr(type_, "__name__", None)
     return name if isinstance(name, str) else str(type_).removeprefix("typing.")

@@ -1,6 +1,7 @@
-"""Serializer plugins by entry point: listed without importing, imported by name, and refused when they cannot be used.
+"""Find serializer plugins by entry point: list them without importing, import one by name, and check that it is usable.
 
-Knows entry points and the plugin protocol; knows no particular plugin but the one for int.
+The names of metacache's own plugins appear here only for advice (which extra to install). The one plugin with a rule of
+its own is that of int, whose wire_id is 2.
 """
 
 from __future__ import annotations
@@ -18,19 +19,19 @@ from metacache.serializers.interfaces import Serializer, SerializerPlugin
 from metacache.serializers.names import is_type
 from metacache.serializers.wire_ids import INT, RULE, is_wire_id
 
-__all__ = ["EXTRAS", "Plugin", "Refused", "SerializerInfo", "available_serializers", "find_plugin", "installed"]
+__all__ = ["EXTRAS", "Plugin", "SerializerInfo", "TypeRefused", "available_serializers", "find_plugin", "installed"]
 
 GROUP: Final = "metacache.serializers"
 API_VERSION: Final = 1
 
 EXTRAS: Final = {"msgspec": "msgspec", "msgspec-json": "msgspec", "orjson": "orjson", "attrs": "attrs"}
-"""Which extra of metacache installs the serializers that we know of."""
+"""The extra of metacache that installs each serializer of metacache's own plugins."""
 
 
 @final
 @attrs.frozen
 class SerializerInfo:
-    """An installed serializer: its name, the distribution that brings it, its version, and the object it names."""
+    """An installed serializer: its name, its distribution and version, and the object that its entry point names."""
 
     name: str
     distribution: str
@@ -39,12 +40,12 @@ class SerializerInfo:
 
 
 def available_serializers() -> tuple[SerializerInfo, ...]:
-    """Return the installed serializers by name. Imports none of them."""
+    """Return the installed serializers, sorted by name. Imports none of them."""
     return tuple(sorted(set(map(_info, installed())), key=lambda info: (info.name, info.target)))
 
 
 def installed() -> tuple[EntryPoint, ...]:
-    """Return the entry points of all plugins, by name. Slow: reads the metadata of every distribution."""
+    """Return the entry points of all plugins, sorted by name. Slow: reads the metadata of every distribution."""
     return tuple(sorted(entry_points(group=GROUP), key=lambda entry_point: entry_point.name))
 
 
@@ -56,8 +57,8 @@ def _info(entry_point: EntryPoint) -> SerializerInfo:
 
 
 @final
-class Refused(Exception):
-    """A plugin does not serve a type. The message is its reason, empty when it gives none."""
+class TypeRefused(Exception):
+    """A plugin does not serve a type. The message is the plugin's reason, or empty if it gives none."""
 
 
 @final
@@ -70,39 +71,39 @@ class Plugin:
     owner: str
 
     def built(self, type_: Any) -> Serializer[Any]:  # Any: a type expression; the caller knows which
-        """Return the serializer of *type_*. Raises Refused."""
-        if not is_type(type_):  # a plugin may show it in its reason, and it may be a value
-            raise Refused("it is not a type")
+        """Return the serializer for *type_*. Raises TypeRefused if the plugin does not serve it."""
+        if not is_type(type_):  # it may be a value, which the reason of a plugin could quote
+            raise TypeRefused("it is not a type")
         try:
             serves = self.plugin.supports(type_)
-            # Where it does not serve the type, it raises the reason.
+            # If the plugin does not serve the type, `build` raises the reason.
             serializer = self.plugin.build(type_)
         except Exception as error:
             if is_from_handler(error):
                 raise
-            raise Refused(_reason(error)) from error
+            raise TypeRefused(_reason(error)) from error
         if not serves:
-            raise Refused
+            raise TypeRefused
         if serializer.wire_id != self.plugin.wire_id:
             raise SerializerNotFound(
                 f"serializer {self.name!r} cannot be used: its plugin has wire_id {self.plugin.wire_id}, "
-                f"and what it builds has {serializer.wire_id}"
+                f"but the serializer it built has {serializer.wire_id}"
             )
         return serializer
 
 
 def _reason(error: Exception) -> str:
-    # A TypeError, or the name that an annotation does not find, is about the type; others may be about anything.
+    # A TypeError, or a NameError from an annotation, is about the type. The text of others may quote anything.
     return str(error) if isinstance(error, TypeError | NameError) else f"it raised {type(error).__name__}"
 
 
 def find_plugin(name: str, among: Iterable[EntryPoint] | None = None) -> Plugin:
-    """Return the plugin called *name*, *among* the installed ones.
+    """Return the plugin called *name*. *among*: the entry points to look at; by default all that are installed.
 
-    Raises SerializerNotFound (SerializerConflict) when there is none that can be used.
+    Raises SerializerNotFound if there is no usable one, and SerializerConflict if several distributions offer *name*.
     """
     if not isinstance(name, str):
-        raise InvalidTypeError(f"a serializer's name is a str, not {type(name).__name__}")
+        raise InvalidTypeError(f"a serializer's name must be a str, not {type(name).__name__}")
     entry_point = _entry_point(name, installed() if among is None else among)
     try:
         loaded: object = entry_point.load()
@@ -110,21 +111,23 @@ def find_plugin(name: str, among: Iterable[EntryPoint] | None = None) -> Plugin:
         raise SerializerNotFound(f"serializer {name!r} cannot be imported from {entry_point.value}: {error}") from error
     version = getattr(loaded, "api_version", None)
     if version != API_VERSION:
-        raise SerializerNotFound(f"serializer {name!r} has api_version {version!r}, this metacache takes {API_VERSION}")
+        raise SerializerNotFound(
+            f"serializer {name!r} has api_version {version!r}, but this metacache needs {API_VERSION}"
+        )
     wire_id: object = getattr(loaded, "wire_id", None)
     if not is_wire_id(wire_id) and not (wire_id == INT and loaded is INT_PLUGIN):
         raise SerializerNotFound(f"serializer {name!r} has wire_id {wire_id!r}, but {RULE}")
-    # The boundary: an entry point names any object.
+    # cast: an entry point may name any object; the checks above are all that can be checked without a type.
     return Plugin(name, cast("SerializerPlugin", loaded), f"{name!r} of {_info(entry_point).distribution}")
 
 
 def _entry_point(name: str, among: Iterable[EntryPoint]) -> EntryPoint:
-    # A distribution on sys.path twice (an editable install and a wheel, say) counts once.
+    # A distribution that is on sys.path twice (for example an editable install and a wheel) counts once.
     found = {(_info(entry_point), entry_point) for entry_point in among if entry_point.name == name}
     by_owner = {(info.distribution, info.target): entry_point for info, entry_point in found}
     if len(by_owner) > 1:
         owners = " and ".join(sorted(f"{distribution} ({target})" for distribution, target in by_owner))
-        raise SerializerConflict(f"serializer {name!r} is offered by {owners}; uninstall one of them")
+        raise SerializerConflict(f"several distributions offer serializer {name!r}: {owners}; uninstall all but one")
     if not by_owner:
         raise SerializerNotFound(_how_to_install(name))
     return next(iter(by_owner.values()))
@@ -134,4 +137,4 @@ def _how_to_install(name: str) -> str:
     if name in EXTRAS:
         return f"serializer {name!r} is not installed: pip install 'metacache[{EXTRAS[name]}]'"
     installed = ", ".join(dict.fromkeys(info.name for info in available_serializers())) or "none"
-    return f"no serializer is called {name!r}; installed are: {installed}"
+    return f"no serializer is called {name!r}; installed serializers: {installed}"

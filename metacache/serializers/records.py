@@ -1,10 +1,10 @@
-"""Classes with fields: which fields, under which names in the bytes, and which defaults reading may fill in.
+"""Read the fields of a class: their order, their names in the bytes, and the defaults that a reader may fill in.
 
-Reads TypedDict, NamedTuple, msgspec.Struct, attrs classes and dataclasses. Knows classes; knows no shape.
+Handles TypedDict, NamedTuple, msgspec.Struct, attrs classes and dataclasses.
 
-A default belongs to a record's shape where the bytes may lack the field, for then the reader's default becomes part of
-the value: in a Struct with ``omit_defaults``, in a field whose default is UNSET, and in a field with ``init=False``,
-which converters leave out. Elsewhere the bytes of a shape have all its fields, and no default is ever used.
+If the bytes may lack a field, its default counts for the fingerprint, because the reader fills in its own default. That
+is so in a Struct with ``omit_defaults``, for a default of UNSET, and for ``init=False``, which converters leave out.
+The bytes always have all other fields, so their defaults do not count.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from metacache.serializers.literals import literal_text
 
 __all__ = ["NO_DEFAULT", "Factory", "Field", "Record", "hints_of", "original_bases", "record_of", "required_keys"]
 
-# Any: a class, of which typing knows no more than that it is a type.
+# Any: a class with attributes that no type expresses.
 _Class: TypeAlias = Any
 
 # Any: a type expression is any object.
 _Type: TypeAlias = Any
 
 NO_DEFAULT: Final = object()
-"""The default of a field that has none, or none that matters."""
+"""Marks a field without a default, or with one that does not count."""
 
 
 @final
 @attrs.frozen
 class Factory:
-    """A default that is made by a call of *make*."""
+    """A default that a call of *make* returns."""
 
     make: object
 
@@ -43,7 +43,14 @@ class Factory:
 @final
 @attrs.frozen
 class Field:
-    """A field: its attribute, its name in the bytes with a mark, a default that matters, its type if not annotated."""
+    """One field of a class.
+
+    Attributes:
+        name: the name of the attribute.
+        label: its name in the bytes, with "?" if the bytes may lack it and "!" if the constructor does not take it.
+        default: its default if that counts, else NO_DEFAULT.
+        type_: its type if the class does not annotate it.
+    """
 
     name: str
     label: str
@@ -54,7 +61,7 @@ class Field:
 @final
 @attrs.frozen
 class Record:
-    """A class with fields: its kind, further facts about how it is written, and its fields in order."""
+    """A class with fields: its kind, its fields in order, and labels for further properties of its encoding."""
 
     kind: str
     fields: tuple[Field, ...]
@@ -62,10 +69,10 @@ class Record:
 
 
 def record_of(class_: _Class) -> Record | None:
-    """Return *class_* as a Record, None when it is not one. Raises UnknownShape when its fields cannot be read."""
+    """Return the record of *class_*, or None for a class without fields. Raises UnknownShape for unreadable fields."""
     try:
         return next((read(class_) for is_one, read in _RECORDS if is_one(class_)), None)
-    except Exception as error:  # an annotation that is a text may raise anything
+    except Exception as error:  # an annotation is code, and may raise any exception
         raise unknown(error, f"class {class_.__qualname__}, whose fields cannot be read") from None
 
 
@@ -76,13 +83,13 @@ def _typed_dict(class_: _Class) -> Record:
 
 
 def required_keys(class_: _Class) -> frozenset[str]:
-    """Return the keys that a TypedDict must have."""
+    """Return the required keys of a TypedDict."""
     hints = _evaluated(class_)
     return frozenset(name for name, hint in hints.items() if _is_required(hint, name in class_.__required_keys__))
 
 
 def _is_required(hint: _Type, otherwise: bool) -> bool:
-    """Decide by the annotation: __required_keys__ overlooks NotRequired where annotations are strings."""
+    """Decide by the annotation, because __required_keys__ misses a NotRequired in an annotation that is a string."""
     origin: _Type = typing.get_origin(hint)
     if origin in (typing.Required, typing.NotRequired):
         return origin is typing.Required
@@ -101,7 +108,7 @@ def _named_tuple(class_: _Class) -> Record:
 
 # --- msgspec -------------------------------------------------------------------------------------------------------
 
-# Known by their attributes and names: the core does not import msgspec.
+# Recognised by attributes and names, because metacache itself does not import msgspec.
 
 
 def _is_struct(class_: _Class) -> bool:
@@ -111,19 +118,19 @@ def _is_struct(class_: _Class) -> bool:
 def _struct(class_: _Class) -> Record:
     config = class_.__struct_config__
     names, defaults = class_.__struct_fields__, class_.__struct_defaults__
-    # The defaults are those of the last fields. A struct that is an array has all its fields in the bytes.
+    # `defaults` belong to the last fields. A Struct with array_like always has all its fields in the bytes.
     padded = (NO_DEFAULT,) * (len(names) - len(defaults)) + tuple(map(_struct_default, defaults))
     omits = config.omit_defaults and not config.array_like
     fields = (
         Field(name, quoted(label), default if omits or _is_unset(default) else NO_DEFAULT)
         for name, label, default in zip(names, class_.__struct_encode_fields__, padded, strict=True)
     )
-    # No field's label begins so.
+    # The label of a field never starts with "?".
     tag = () if config.tag is None else (f"?{quoted(config.tag_field)}={literal_text(config.tag)}",)
     return Record("structarray" if config.array_like else "struct", tuple(fields), tag)
 
 
-def _struct_default(default: Any) -> object:  # Any: a default, as msgspec keeps it
+def _struct_default(default: Any) -> object:  # Any: msgspec has no public type for its markers
     kind = _msgspec_name(default)
     if kind == "NoDefaultType":
         return NO_DEFAULT
@@ -186,21 +193,21 @@ _RECORDS: Final[tuple[tuple[Callable[[_Class], bool], Callable[[_Class], Record]
 
 
 def original_bases(class_: _Class) -> tuple[_Class, ...]:
-    """Return the bases of *class_* as they are written, with their arguments."""
+    """Return the bases of *class_* with their type arguments, as in the source."""
     attributes: dict[str, Any] = class_.__dict__  # Any: the attributes of a class
     bases: tuple[_Class, ...] = attributes.get("__orig_bases__", class_.__bases__)
     return bases
 
 
 def hints_of(class_: _Class, owners: Iterable[_Class]) -> dict[str, tuple[_Class, _Type]]:
-    """Return, for each annotated field, the class that annotates it, and the type, which is in that class's terms.
+    """Return, for each annotated field, the class that annotates it and its type, in the type variables of that class.
 
-    *owners* are *class_* and its bases as written, *class_* first. Raises UnknownShape when a type cannot be found.
+    *owners* are *class_* and its original bases, *class_* first. Raises UnknownShape if a type cannot be resolved.
     """
     if not typing_extensions.is_typeddict(class_):
         owners = [owner for owner in reversed(class_.__mro__) if _annotated_here(owner)]
         return {name: (owner, hint) for owner in owners for name, hint in _own_hints(owner)}
-    # It has no bases at run time, and all keys of its bases itself: a key that a base has too comes from the base.
+    # At run time a TypedDict has no bases, and it has all keys of its bases. So the last owner of a key is its base.
     return {name: (owner, hint) for owner in owners for name, hint in _hints(owner).items()}
 
 
@@ -216,8 +223,8 @@ def _annotated_here(class_: _Class) -> Collection[str]:
 def _hints(class_: _Class) -> dict[str, _Type]:
     try:
         return _evaluated(class_)
-    except Exception as error:  # an annotation that is a text may raise anything
-        raise unknown(error, f"a type in {class_.__qualname__} that cannot be found") from None
+    except Exception as error:  # an annotation is code, and may raise any exception
+        raise unknown(error, f"a type in {class_.__qualname__} that cannot be resolved") from None
 
 
 def _evaluated(class_: _Class) -> dict[str, _Type]:
@@ -226,6 +233,7 @@ def _evaluated(class_: _Class) -> dict[str, _Type]:
     parameters: dict[str, _Class] = {
         parameter.__name__: parameter for base in reversed(bases) for parameter in getattr(base, "__type_params__", ())
     }
-    # Python 3.12 does not find the T of ``class Box[T]`` where annotations are texts.
-    names: dict[str, Any] | None = {**vars(class_), **parameters} if parameters else None  # Any: all that has a name
+    # Python 3.12 does not find the T of ``class Box[T]`` in an annotation that is a string.
+    # Any: objects of any class, by name.
+    names: dict[str, Any] | None = {**vars(class_), **parameters} if parameters else None
     return typing_extensions.get_type_hints(class_, localns=names, include_extras=True)

@@ -1,7 +1,7 @@
-"""The shape of a type expression: kinds, field names, constraints, and no names of classes with fields.
+"""Compute the shape of a type expression: kinds, field names and constraints, without the names of classes with fields.
 
-One walk over what `typing` offers on every Python from 3.11 on; the fingerprint and the JSON check are read off its
-result. What has no shape raises `UnknownShape`, never a guess.
+The fingerprint is a hash of the shape. The shape of a type is the same on every Python from 3.11 on. A part without a
+shape raises `UnknownShape`.
 """
 
 from __future__ import annotations
@@ -20,27 +20,17 @@ from typing import Any, Final, TypeAlias, final
 import typing_extensions
 
 from metacache.serializers.defaults import default_text
-from metacache.serializers.graphs import (
-    ALIAS,
-    Graph,
-    Shape,
-    UnknownShape,
-    quoted,
-    reference,
-    union_of,
-    unknown,
-    unquoted,
-)
+from metacache.serializers.graphs import ALIAS, Graph, Shape, UnknownShape, make_union, quoted, reference, unknown
 from metacache.serializers.literals import constraints, literal_text
 from metacache.serializers.names import class_name, is_standard, library_name, type_name
-from metacache.serializers.records import NO_DEFAULT, Field, Record, hints_of, original_bases, record_of, required_keys
+from metacache.serializers.records import NO_DEFAULT, Field, Record, hints_of, original_bases, record_of
 
-__all__ = ["Shape", "UnknownShape", "graph_of", "literal_text", "quoted", "required_keys", "shape_of", "unquoted"]
+__all__ = ["UnknownShape", "graph_of"]
 
 # Any: a type expression is any object; typing gives no type for it that all its forms satisfy.
 _Type: TypeAlias = Any
 
-# The types that type variables, and Self, stand for at some place of the walk.
+# The shapes of the type variables, and of Self, in one class or alias.
 _Scope: TypeAlias = Mapping[object, Shape]
 
 _SCALARS: Final[dict[object, str]] = {
@@ -83,15 +73,10 @@ _CONTAINERS: Final[dict[object, str]] = {
 }
 _MAPPINGS: Final = frozenset(("dict", "ordereddict", "mapping", "mutablemapping"))
 
-# A bound on time and memory: a generic class may hold ever larger types of itself.
+# A bound on time and memory: a generic class may contain ever larger types of itself.
 MAX_NODES: Final = 100_000
 
 _ANY: Final = Shape("any")
-
-
-def shape_of(type_: object) -> Shape:
-    """Return the shape of *type_* as a tree. Raises UnknownShape."""
-    return graph_of(type_).tree()
 
 
 def graph_of(type_: object) -> Graph:
@@ -102,16 +87,16 @@ def graph_of(type_: object) -> Graph:
         raise
     except RecursionError:
         raise UnknownShape("a type that is nested too deep") from None
-    except Exception as error:  # a metaclass is any code
-        raise unknown(error, "a class that cannot be looked at") from None
+    except Exception as error:  # the metaclass of a user may raise any exception
+        raise unknown(error, "a class that cannot be inspected") from None
 
 
 @final
 class _Walk:
-    """One walk.
+    """One walk over a type expression.
 
-    Classes with fields, and aliases, are definitions, which wait in line until the others before them are done. So
-    recursion ends, and a long chain of classes does not nest calls.
+    Each class with fields, and each alias, becomes a definition in a queue. So the walk of a recursive type ends, and a
+    long chain of classes does not nest calls.
     """
 
     def __init__(self) -> None:
@@ -121,10 +106,10 @@ class _Walk:
 
     def graph(self, type_: _Type) -> Graph:
         root = self.of(type_, {})
-        return Graph(root, [define() for define in self._definitions])  # the list grows while it is read
+        return Graph(root, [define() for define in self._definitions])  # the list grows during the loop
 
     def _defined(self, key: object, define: Callable[[Shape], Shape]) -> Shape:
-        """Return a reference to the definition *key*; *define*, which is given it, makes it if there is none yet."""
+        """Return a reference to the definition *key*. If it is new, enqueue *define*, which makes it."""
         index = self._indexes.get(key)
         if index is not None:
             return reference(index)
@@ -146,7 +131,7 @@ class _Walk:
     def _of_name(self, type_: _Type, scope: _Scope) -> Shape:
         """Return the shape of a type without arguments."""
         if isinstance(type_, str | typing.ForwardRef):
-            raise UnknownShape("a type in quotes, which is not resolved here")
+            raise UnknownShape("a type in quotes, which cannot be resolved here")
         if not _is_hashable(type_):
             raise UnknownShape(type_name(type_))
         if type_ in scope:
@@ -160,13 +145,13 @@ class _Walk:
         if isinstance(type_, type):
             return self._of_class(type_, None)
         if isinstance(type_, _VARIABLES):
-            raise UnknownShape(f"the type variable {type_.__name__}, which nothing here binds")
+            raise UnknownShape(f"the type variable {type_.__name__}, which is not bound here")
         raise UnknownShape(type_name(type_))
 
     # --- type variables ----------------------------------------------------------------------------------------------
 
     def _scope(self, parameters: Iterable[_Type], arguments: tuple[Shape, ...] | None) -> dict[object, Shape]:
-        """Return the types of *parameters*; without *arguments* each stands for its default, or all it may be."""
+        """Return the shapes of *parameters*: from *arguments*, else from their defaults, constraints or bounds."""
         scope: dict[object, Shape] = {}
         given = list(arguments or ())
         rest = list(parameters)
@@ -182,7 +167,7 @@ class _Walk:
 
     def _of_unbound(self, variable: _Type, scope: _Scope) -> Shape:
         default = getattr(variable, "__default__", typing_extensions.NoDefault)
-        scope = {**scope, variable: _ANY}  # its bound may name it
+        scope = {**scope, variable: _ANY}  # its bound may refer to it
         if default is not typing_extensions.NoDefault:
             return self.of(default, scope)
         if isinstance(variable, _VARIADIC):
@@ -190,11 +175,11 @@ class _Walk:
         if not isinstance(variable, typing.TypeVar):
             return Shape("...")
         if variable.__constraints__:
-            return union_of(self.of(each, scope) for each in variable.__constraints__)
+            return make_union(self.of(each, scope) for each in variable.__constraints__)
         return _ANY if variable.__bound__ is None else self.of(_evaluated(variable.__bound__, variable), scope)
 
     def _parts(self, arguments: Iterable[_Type], scope: _Scope) -> tuple[Shape, ...]:
-        """Return the shapes of *arguments*; the types that a TypeVarTuple stands for take its place."""
+        """Return the shapes of *arguments*. A TypeVarTuple is replaced by the shapes of its types."""
         shapes = [self._of_argument(argument, scope) for argument in arguments]
         return tuple(part for shape in shapes for part in (shape.parts if shape.kind == "unpack" else (shape,)))
 
@@ -208,13 +193,13 @@ class _Walk:
     # --- forms of typing ---------------------------------------------------------------------------------------------
 
     def of_union(self, type_: _Type, scope: _Scope) -> Shape:
-        return union_of(self.of(member, scope) for member in typing.get_args(type_))
+        return make_union(self.of(member, scope) for member in typing.get_args(type_))
 
     def of_literal(self, type_: _Type, _: _Scope) -> Shape:
         values = typing.get_args(type_)
         plain = sorted({literal_text(value) for value in values if type(value) in _PLAIN})
         others = (Shape("member", (literal_text(value),)) for value in values if type(value) not in _PLAIN)
-        return union_of((*((Shape("literal", tuple(plain)),) if plain else ()), *others))
+        return make_union((*((Shape("literal", tuple(plain)),) if plain else ()), *others))
 
     def of_annotated(self, type_: _Type, scope: _Scope) -> Shape:
         inner = self.of(type_.__origin__, scope)
@@ -224,7 +209,7 @@ class _Walk:
                 labels.update(constraints(meta))
             except (UnknownShape, RecursionError):
                 raise
-            except Exception as error:  # an iterator of grouped metadata is any code
+            except Exception as error:  # the iterator of grouped metadata is code of the user
                 raise unknown(error, f"metadata of class {type(meta).__qualname__} that cannot be read") from None
         return Shape("constrained", tuple(sorted(labels)), (inner,)) if labels else inner
 
@@ -236,7 +221,7 @@ class _Walk:
         return inner if inner.kind == "unpack" else Shape("unpacked", parts=(inner,))
 
     def of_tuple(self, type_: _Type, scope: _Scope) -> Shape:
-        if type_ is typing.Tuple:  # noqa: UP006 - the old name, which has an origin and no arguments
+        if type_ is typing.Tuple:  # noqa: UP006 - the old name, which has an origin but no arguments
             return self._of_name(type_, scope)
         arguments = typing.get_args(type_)
         is_open = arguments[-1:] == (Ellipsis,)
@@ -246,7 +231,7 @@ class _Walk:
 
     def of_generic(self, type_: _Type, scope: _Scope) -> Shape:
         origin: _Type = typing.get_origin(type_)
-        # typing.List without arguments has an origin too.
+        # typing.List without arguments also has an origin.
         arguments = self._parts(typing.get_args(type_), scope) if typing.get_args(type_) else None
         if _is_alias(origin):
             return self._of_alias(origin, arguments)
@@ -266,21 +251,21 @@ class _Walk:
     def _of_class(self, class_: _Type, arguments: tuple[Shape, ...] | None) -> Shape:
         kind = _CONTAINERS.get(class_)
         if kind is not None:
-            # A bare container is one of Any.
+            # A container without arguments has parts of Any.
             return Shape(kind, parts=arguments or ((_ANY, _ANY) if kind in _MAPPINGS else (_ANY,)))
         kind = library_name(class_)
         if kind is not None:
             return Shape(kind, parts=arguments or ())
         if is_standard(class_):
-            raise UnknownShape(f"class {type_name(class_)} of the standard library, which metacache does not know")
+            raise UnknownShape(f"class {type_name(class_)} of the standard library, which metacache does not support")
         if issubclass(class_, enum.Enum):
             return _of_enum(class_)
         record = record_of(class_)
         if record is None:
             return Shape("class", (quoted(class_name(class_)),), arguments or ())
-        return self._defined((class_, arguments), lambda this: self._of_record(class_, record, arguments, this))
+        return self._defined((class_, arguments), lambda this: self._record_shape(class_, record, arguments, this))
 
-    def _of_record(self, class_: _Type, record: Record, arguments: tuple[Shape, ...] | None, this: Shape) -> Shape:
+    def _record_shape(self, class_: _Type, record: Record, arguments: tuple[Shape, ...] | None, this: Shape) -> Shape:
         scopes = self._scopes_of_bases(class_, arguments, this)
         hints = hints_of(class_, scopes)
 
@@ -294,10 +279,10 @@ class _Walk:
     def _scopes_of_bases(
         self, class_: _Type, arguments: tuple[Shape, ...] | None, this: Shape
     ) -> dict[_Type, dict[object, Shape]]:
-        """Return the types that the type variables of *class_* and its bases stand for, each in its own class."""
+        """Return, for *class_* and each of its bases, the shapes of its type variables."""
         scopes = {class_: self._scope(_parameters(class_), arguments) | {typing.Self: this}}
         pending = [class_]
-        for owner in pending:  # which grows meanwhile
+        for owner in pending:  # the list grows during the loop
             for base in original_bases(owner):
                 origin: _Type = typing.get_origin(base)
                 origin = base if origin is None else origin
@@ -315,7 +300,7 @@ def _label(field: Field) -> str:
 
 def _of_enum(class_: _Type) -> Shape:
     values = sorted(default_text(member.value) for member in class_)
-    # How bits that no member has are treated; an Enum that is not a Flag has no boundary.
+    # The rule for bits that no member has. An Enum that is not a Flag has no boundary.
     boundary: enum.FlagBoundary | None = getattr(class_, "_boundary_", None)
     return Shape("enum", tuple(values)) if boundary is None else Shape("flag", (boundary.value, *values))
 
@@ -340,12 +325,12 @@ def _is_alias(type_: object) -> bool:
 def _value_of(alias: _Type) -> _Type:
     try:
         return _evaluated(alias.__value__, alias)
-    except Exception as error:  # it is any code, and is run now
+    except Exception as error:  # the value of an alias is lazy code, which runs now
         raise unknown(error, f"the alias {alias.__name__}, which cannot be evaluated") from None
 
 
 def _evaluated(type_: _Type, holder: _Type) -> _Type:
-    """Return *type_* with the names that are texts resolved in the module of *holder*."""
+    """Return *type_* with names in quotes resolved in the module of *holder*."""
     module = sys.modules.get(holder.__module__)
     namespace = types.SimpleNamespace(__annotations__={"value": type_})
     hints = typing_extensions.get_type_hints(namespace, {} if module is None else vars(module), include_extras=True)
@@ -356,7 +341,7 @@ _PLAIN: Final = frozenset((type(None), bool, int, str))
 _VARIADIC: Final = (typing.TypeVarTuple, typing_extensions.TypeVarTuple)
 _VARIABLES: Final = (typing.TypeVar, typing.ParamSpec, typing_extensions.ParamSpec, *_VARIADIC)
 
-# The wrappers say something of a field or a name, and nothing of its shape.
+# Final, Required, NotRequired and ReadOnly qualify a field and do not change its shape.
 _FORMS: Final[dict[object, Callable[[_Walk, _Type, _Scope], Shape]]] = {
     **dict.fromkeys((typing.Union, types.UnionType), _Walk.of_union),
     **dict.fromkeys((typing.Literal, typing_extensions.Literal), _Walk.of_literal),

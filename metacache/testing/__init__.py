@@ -1,4 +1,4 @@
-"""For tests of services and of plugins: a private memcached, a fake one, and the contract of a serializer.
+"""Helpers for tests of services and plugins: a private memcached, a fake one, and a check of the serializer contract.
 
 with Memcached() as server:
     client = connect(server.url, User, serializer="msgspec")

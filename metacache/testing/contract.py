@@ -1,4 +1,4 @@
-"""What every serializer must hold to, as one call that a plugin's tests make."""
+"""`check_serializer`: one function with which the tests of a plugin check the contract of its serializers."""
 
 from __future__ import annotations
 
@@ -22,11 +22,14 @@ def check_serializer(
     refused_bytes: Iterable[bytes],
     refused_values: Iterable[object] = (),
 ) -> None:
-    """Check that *serializer* keeps the contract; raises AssertionError that says where it does not.
+    """Check that *serializer* keeps the contract. Raises AssertionError that names the violation.
 
-    *values* come back the same: each part is equal and of the same class. Parts are compared field by field, not by
-    ``==`` of their own classes. A float may come back for an int that it holds exactly. *refused_bytes* must not load:
-    bytes of another shape, where a coercion would make a wrong T. *refused_values* must not dump.
+    Args:
+        serializer: the serializer to check.
+        values: must be equal after ``dumps`` and ``loads``, and have the same classes. They are compared field by
+            field, without ``__eq__`` of their classes. An int may come back as a float that is exactly equal.
+        refused_bytes: ``loads`` must refuse them: bytes of another shape, from which a coercion would make a wrong T.
+        refused_values: ``dumps`` must refuse them.
     """
     assert is_wire_id(serializer.wire_id) or is_own_int(serializer), f"wire_id is {serializer.wire_id}, but {RULE}"
     assert 0 <= serializer.fingerprint <= 0xFFFF, f"fingerprint {serializer.fingerprint} is not between 0 and 65535"
@@ -34,10 +37,10 @@ def check_serializer(
     assert serializer.fingerprint or not is_shared, f"wire_id {serializer.wire_id} is private and needs a fingerprint"
     for value in values:
         data = serializer.dumps(value)
-        assert type(data) is bytes, f"dumps gave {type(data).__name__}, not bytes"
+        assert type(data) is bytes, f"dumps returned {type(data).__name__}, not bytes"
         again = serializer.loads(data)
         found = difference(value, again)
-        assert found is None, f"a {type(value).__name__} came back as another at {found}"
+        assert found is None, f"a {type(value).__name__} differs after dumps and loads at {found}"
     for data in refused_bytes:
         assert not _loads(serializer, data), f"{data!r} was loaded as {serializer.loads(data)!r}"
     for wrong in refused_values:
@@ -54,7 +57,7 @@ def _loads(serializer: Serializer[T], data: bytes) -> bool:
 
 def _dumps(serializer: Serializer[T], value: object) -> bool:
     try:
-        # A value of a wrong type is the point.
+        # The value has a wrong type on purpose.
         serializer.dumps(value)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     except Exception:
         return False

@@ -1,7 +1,7 @@
-"""A fake memcached, in memory and sans-IO, and two transports on it: for tests that need no server and no network.
+"""A fake memcached in memory, and two transports that use it, for tests without a server and without a network.
 
-It speaks the wire: requests go in as bytes, replies come out as bytes and through the real protocol connection. It
-knows the requests that this client makes; for all others ask a real server (`Memcached`).
+The fake reads requests and writes replies as bytes, and the transports parse the replies with the real protocol code.
+It supports the requests that this client sends. For other requests use a real server (`Memcached`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ R = TypeVar("R")
 
 MAX_RELATIVE: Final = 60 * 60 * 24 * 30
 U64: Final = 2**64
-CHUNK: Final = 512 * 1024  # a server stores a larger item in several parts, and does not count with it
+CHUNK: Final = 512 * 1024  # a server stores a larger item in several chunks, and does no arithmetic on it
 
 
 @final
@@ -48,18 +48,18 @@ class _Item:
     won: bool = False
 
 
-# A request's flags by letter; a flag without token has b"".
+# The flags of a request by letter. The token of a flag without one is b"".
 _Flags = Mapping[bytes, bytes]
 
 
 @final
 class FakeServer:
-    """The meta commands against a dict: bytes in, bytes out.
+    """Executes meta commands on a dict: bytes in, bytes out.
 
     Args:
-        clock: tells the time in seconds since 1970; a test may give its own. Let it begin at ``time.time()``, the
-            client's clock: by that a time to live beyond 30 days is sent as the time of its end.
-        max_value_size: a larger value is refused as the real one refuses it, and the old value is gone.
+        clock: returns the time in seconds since 1970. A clock of a test should begin at ``time.time()``: the client
+            uses that clock to send a TTL beyond 30 days as the time of its end.
+        max_value_size: a larger value (in bytes) is refused, and the old value is deleted, as by a real server.
     """
 
     def __init__(self, clock: Callable[[], float] = time.time, *, max_value_size: int = 1_048_000) -> None:
@@ -98,12 +98,12 @@ class FakeServer:
         if b"T" in flags:
             item.expires = self._expiry(flags[b"T"])
         start = b"VA %d" % len(item.value) if b"v" in flags else b"HD"
-        reply = _reply(start, self._told(item, flags) + opaque + state, item, flags)
+        reply = _reply(start, self._return_flags(item, flags) + opaque + state, item, flags)
         item.fetched, item.used = True, self._clock()
         return reply
 
     def _state(self, item: _Item) -> bytes:
-        """Return the flags of a stale or leased item; the first reader of a stale one wins."""
+        """Return the marks of a stale item or a lease placeholder. The first reader of a stale item gets W."""
         is_lease = item.won and not item.stale
         state = b" X" if item.stale else b""
         if is_lease or (item.stale and item.won):
@@ -119,7 +119,7 @@ class FakeServer:
         if len(body) > self._max_value_size:
             self._items.pop(key, None)
             return b"SERVER_ERROR object too large for cache\r\n"
-        code = self._refused(item, mode, flags) or self._put(key, item, mode, flags, body)
+        code = self._refusal(item, mode, flags) or self._put(key, item, mode, flags, body)
         return code + opaque + b"\r\n"
 
     def _put(self, key: bytes, item: _Item | None, mode: bytes, flags: _Flags, body: bytes) -> bytes:
@@ -132,7 +132,8 @@ class FakeServer:
         self._store(key, grown, item.flags, item.expires)
         return b"HD"
 
-    def _refused(self, item: _Item | None, mode: bytes, flags: _Flags) -> bytes | None:
+    def _refusal(self, item: _Item | None, mode: bytes, flags: _Flags) -> bytes | None:
+        """Return the code with which a store is refused; None if it is not."""
         if mode == b"E":
             return None if item is None else b"NS"
         if mode in (b"R", b"A", b"P") and item is None:
@@ -164,18 +165,18 @@ class FakeServer:
         elif (number := _number_in(key, item)) is None:
             return b"CLIENT_ERROR cannot increment or decrement non-numeric value\r\n"
         else:
-            self._add(key, item, number, flags)
+            self._add_delta(key, item, number, flags)
         item = self._items[key]
         digits = item.value.strip()
         start = b"VA %d" % len(digits) if b"v" in flags else b"HD"
-        return start + self._told(item, flags) + opaque + b"\r\n" + (digits + b"\r\n" if b"v" in flags else b"")
+        return start + self._return_flags(item, flags) + opaque + b"\r\n" + (digits + b"\r\n" if b"v" in flags else b"")
 
-    def _add(self, key: bytes, item: _Item, old: int, flags: _Flags) -> None:
+    def _add_delta(self, key: bytes, item: _Item, old: int, flags: _Flags) -> None:
         delta = int(flags.get(b"D", b"1"))
         down = flags.get(b"M", b"I") in (b"D", b"-")
         number = b"%d" % (max(old - delta, 0) if down else (old + delta) % U64)
         if len(number) > len(item.value):
-            self._store(key, number, item.flags, item.expires)  # a new item, which forgets T
+            self._store(key, number, item.flags, item.expires)  # a new item, to which T does not apply
             return
         item.value, item.cas = number.ljust(len(item.value)), self._next_cas()
         if b"T" in flags:
@@ -185,8 +186,15 @@ class FakeServer:
         item = self._find(key)
         if item is None:
             return b"EN\r\n"
-        told = (key, self._idle(item), item.cas, b"yes" if item.fetched else b"no", 56 + len(key) + len(item.value))
-        return b"ME %b exp=-1 la=%d cas=%d fetch=%b cls=1 size=%d\r\n" % told
+        fetched = b"yes" if item.fetched else b"no"
+        size = 56 + len(key) + len(item.value)
+        return b"ME %b exp=-1 la=%d cas=%d fetch=%b cls=1 size=%d\r\n" % (
+            key,
+            self._idle(item),
+            item.cas,
+            fetched,
+            size,
+        )
 
     def _mn(self, _: bytes, __: _Flags, ___: bytes, ____: bytes) -> bytes:
         return b"MN\r\n"
@@ -217,10 +225,10 @@ class FakeServer:
     def _idle(self, item: _Item) -> int:
         return int(self._clock() - item.used)
 
-    def _told(self, item: _Item, flags: _Flags) -> bytes:
-        """Return the return flags that were asked for, in the order asked."""
+    def _return_flags(self, item: _Item, flags: _Flags) -> bytes:
+        """Return the return flags for *flags*, in the same order."""
         left = -1 if item.expires is None else math.ceil(item.expires - self._clock())
-        told = {
+        tokens = {
             b"f": item.flags,
             b"c": item.cas,
             b"t": left,
@@ -228,13 +236,13 @@ class FakeServer:
             b"h": item.fetched,
             b"l": self._idle(item),
         }
-        return b"".join(b" %b%d" % (letter, told[letter]) for letter in flags if letter in told)
+        return b"".join(b" %b%d" % (letter, tokens[letter]) for letter in flags if letter in tokens)
 
 
 def _number_in(key: bytes, item: _Item) -> int | None:
-    """Return the number that a server finds in an item by C's strtoull; None if it finds none.
+    """Return the number that a server parses from an item with C's strtoull; None if it finds none.
 
-    White space and a sign may stand before it; it ends with the value, at white space or at a NUL.
+    White space and a sign may come before the number. It ends at white space, at a NUL, or at the end of the value.
     """
     found = _leading_number(item.value)
     digits = found[2].lstrip(b"0") if found else b""
@@ -244,7 +252,7 @@ def _number_in(key: bytes, item: _Item) -> int | None:
     if number >= U64:
         return None
     number = -number % U64 if found[1] == b"-" else number
-    # Only of a number in the upper half does the server ask whether a minus stands anywhere before a NUL.
+    # Only for a number in the upper half does the server check that there is no minus before a NUL.
     return None if number >= U64 // 2 and b"-" in item.value.partition(b"\0")[0] else number
 
 
@@ -252,7 +260,7 @@ _leading_number = re.compile(rb"\s*([+-]?)(\d+)(?=[\s\0]|\Z)").match
 
 
 def _size(key: bytes, item: _Item) -> int:
-    """Return how many bytes an item takes in a server, header, key and CAS included."""
+    """Return the number of bytes that an item takes in a server, with header, key and CAS."""
     return 56 + len(key) + 1 + (4 if item.flags else 0) + len(item.value) + 2
 
 
@@ -273,7 +281,7 @@ _COMMANDS: Final[dict[bytes, _Command]] = {
 
 @final
 class _FakeStream:
-    """What an exchange takes for a socket."""
+    """A fake of the stream that an exchange reads and writes."""
 
     is_tls = False
 
@@ -305,10 +313,11 @@ class _FakeStream:
 
 @final
 class FakeTransport:
-    """A Transport on a FakeServer: ``Client(FakeTransport(), serializer)`` behaves as on a real one, in one process.
+    """A Transport for a FakeServer: ``Client(FakeTransport(), serializer)`` behaves as with a real server.
 
-    ``server``: its own FakeServer, or the one given, which other transports may stand on too. ``operations`` holds the
-    names of the verbs run, in order.
+    Attributes:
+        server: the FakeServer: the one that was passed, which other transports may use too, or a new one.
+        operations: the names of the operations and batches that were run, in order.
     """
 
     def __init__(self, server: FakeServer | None = None) -> None:
@@ -317,43 +326,43 @@ class FakeTransport:
         self._closed = False
 
     def run(self, op: Operation[R], /, *, deadline: float | None = None) -> R:  # noqa: ARG002 - it never waits
-        """Answer *op* at once. Raises ClosedError, and the errors that the server answers."""
-        self._note(op.verb.name)
+        """Run *op*; return its result. Raises ClosedError, and the errors in the replies of the server."""
+        self._record(op.verb.name)
         stream = _FakeStream(self.server)
         data, expectation = stream.protocol.send(op.verb.command, op.head, op.body)
         stream.protocol.receive(self.server.answer(data))
         try:
             return op.read(_reply_of(expectation.answer, stream.protocol.failure))
         except MetacacheError as error:
-            raise error.locate(node="fake", operation=op.verb.name, key=op.given)  # noqa: B904 - it is the same error
+            raise error.locate(node="fake", operation=op.verb.name, key=op.given)  # noqa: B904 - the same error
 
     def run_batch(self, batch: Batch, /, *, deadline: float) -> Replies:
-        """Answer *batch* immediately. Raises ClosedError; other failures are in the replies."""
-        self._note(batch.verb.name)
+        """Run *batch*; return its replies and errors. Raises ClosedError."""
+        self._record(batch.verb.name)
         stream = _FakeStream(self.server)
         return drive_exchange(StreamExchange(batch, stream, lambda _: None, node="fake", deadline=deadline), deadline)
 
     def close(self) -> None:
-        """Refuse what comes with ClosedError. Closing twice is nothing."""
+        """Close the transport: later operations raise ClosedError. Idempotent."""
         self._closed = True
 
     @override
     def __repr__(self) -> str:
         return f"<FakeTransport: {len(self.operations)} operations>"
 
-    def _note(self, name: str) -> None:
+    def _record(self, name: str) -> None:
         if self._closed:
-            raise ClosedError("the transport was closed", node="fake", operation=name)
+            raise ClosedError("the transport is closed", node="fake", operation=name)
         self.operations.append(name)
 
 
 @final
 class AsyncFakeTransport:
-    """An AsyncTransport on a FakeServer: ``AsyncClient(AsyncFakeTransport(), serializer)``, under any event loop.
+    """An AsyncTransport for a FakeServer: ``AsyncClient(AsyncFakeTransport(), serializer)``, in every event loop.
 
-    ``server`` and ``operations`` as in `FakeTransport`. A request is answered when it is awaited; its reply then lets
-    all other tasks run once, as a reply from the network does: a race between tasks shows, and a call that is cancelled
-    may have been applied.
+    ``server`` and ``operations`` are as in `FakeTransport`. The server executes a request when the call is awaited.
+    Then the event loop runs the other tasks for one iteration before the call returns. So tests see races between
+    tasks, and a cancelled call may have been applied.
     """
 
     def __init__(self, server: FakeServer | None = None) -> None:
@@ -362,21 +371,21 @@ class AsyncFakeTransport:
         self.operations = self._inner.operations
 
     async def run(self, op: Operation[R], /, *, deadline: float | None = None) -> R:
-        """Answer *op* at once. Raises ClosedError, and the errors that the server answers."""
+        """Run *op*; return its result. Raises ClosedError, and the errors in the replies of the server."""
         try:
             return self._inner.run(op, deadline=deadline)
         finally:
             await asyncio.sleep(0)
 
     async def run_batch(self, batch: Batch, /, *, deadline: float) -> Replies:
-        """Answer *batch* immediately. Raises ClosedError; other failures are in the replies."""
+        """Run *batch*; return its replies and errors. Raises ClosedError."""
         try:
             return self._inner.run_batch(batch, deadline=deadline)
         finally:
             await asyncio.sleep(0)
 
     async def aclose(self) -> None:
-        """Refuse what comes with ClosedError. Closing twice is nothing."""
+        """Close the transport: later operations raise ClosedError. Idempotent."""
         self._inner.close()
 
     @override
@@ -388,5 +397,5 @@ def _reply_of(answer: Answer | None, failure: MetacacheError | None) -> tuple[li
     if isinstance(answer, Refusal):
         raise answer.error
     if answer is None:
-        raise failure or RuntimeError("the fake server gave half a reply")
+        raise failure or RuntimeError("the fake server returned an incomplete reply")
     return answer

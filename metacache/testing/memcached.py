@@ -1,6 +1,6 @@
-"""A private memcached: started on a free loopback port or a unix socket, and ended with whoever started it.
+"""`Memcached`: starts a private memcached on a free loopback port or a unix socket, and ends it.
 
-Never one that was found running; it is stopped by its own process id, and by nobody but the process that started it.
+It never uses a server that already runs. Only the process that started a server ends it, by its process id.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ from metacache.nodes import Node
 
 __all__ = ["Memcached", "MemcachedNotFound"]
 
-# Which memcached to start, where it is not the one on PATH.
+# The environment variable with the program to start. Without it, the program is the memcached on PATH.
 VARIABLE: Final = "METACACHE_MEMCACHED"
 STARTUP: Final = 10.0  # seconds
 
 
 @final
 class MemcachedNotFound(Exception):
-    """There is no memcached to start."""
+    """There is no memcached program to start."""
 
 
 @final
 class Memcached:
-    """One memcached process.
+    """A memcached process for tests.
 
     Args:
-        options: more command-line options (``["-m", "8", "-M"]``).
-        unix: listen on a unix socket instead of a free loopback port.
-        port: listen on this loopback port (to start again where another was); 0: any that is free.
+        options: additional command-line options (``["-m", "8", "-M"]``).
+        unix: listen on a unix socket instead of a loopback port.
+        port: listen on this loopback port, for example that of a server that was ended; 0: a free port.
 
-    ``url`` and ``node`` say where it is. It ends with `close`, at the latest when nobody holds it or Python exits; only
-    a signal that ends Python at once leaves it behind. A forked child that closes or drops it leaves it running.
+    ``url`` and ``node`` are its address. The process ends with `close`, or when this object is freed, or when Python
+    exits. It stays only if a signal kills Python. A forked child may close or drop its copy: the process goes on.
 
-    Raises MemcachedNotFound when there is none to start, RuntimeError when it does not start.
+    Raises MemcachedNotFound if there is no program to start, RuntimeError if the server does not start.
     """
 
     __reduce_ex__ = refuse_copy
@@ -68,7 +68,7 @@ class Memcached:
         program = os.environ.get(VARIABLE) or shutil.which("memcached")
         if program is None:
             raise MemcachedNotFound(
-                f"no memcached on PATH; install it (apt install memcached) or name it in ${VARIABLE}"
+                f"no memcached on PATH; install it (apt install memcached) or set ${VARIABLE} to its path"
             )
         port_file = self._directory / "port"
         port_file.unlink(missing_ok=True)
@@ -93,14 +93,14 @@ class Memcached:
         end = time.monotonic() + STARTUP
         while time.monotonic() < end:
             if process.poll() is not None:
-                _, said = process.communicate()
+                _, output = process.communicate()
                 raise RuntimeError(
-                    f"memcached ended with {process.returncode}: {said.decode(errors='replace').strip()}"
+                    f"memcached ended with {process.returncode}: {output.decode(errors='replace').strip()}"
                 )
             if self._unix and self.path.exists():
                 return
-            if not self._unix and port_file.exists() and (told := port_file.read_text().split()):
-                self._port = int(told[-1])
+            if not self._unix and port_file.exists() and (words := port_file.read_text().split()):
+                self._port = int(words[-1])
                 with socket.create_connection(("127.0.0.1", self._port), STARTUP):
                     return
             time.sleep(0.005)
@@ -113,38 +113,38 @@ class Memcached:
 
     @property
     def path(self) -> Path:
-        """The path of its unix socket."""
+        """The path of the unix socket."""
         return self._directory / "memcached.sock"
 
     @property
     def port(self) -> int:
-        """Its TCP port."""
+        """The TCP port."""
         return self._port
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The process id."""
         return self._process.pid
 
     @property
     def node(self) -> Node:
-        """Its Node."""
+        """The address, as a Node."""
         return Node(f"unix:{self.path}" if self._unix else f"127.0.0.1:{self._port}")
 
     @property
     def url(self) -> str:
-        """Its URL for `connect`."""
+        """The URL for `connect`."""
         return f"memcached+unix://{self.path}" if self._unix else f"memcached://127.0.0.1:{self._port}"
 
     def freeze(self) -> None:
-        """Stop it from running (SIGSTOP); connections stay open and nothing is answered once this has returned."""
+        """Stop the process with SIGSTOP, and wait until it has stopped. Connections stay open without replies."""
         os.kill(self.pid, signal.SIGSTOP)
         end = time.monotonic() + STARTUP
         while not self._is_frozen() and time.monotonic() < end:
             time.sleep(0.001)
 
     def _is_frozen(self) -> bool:
-        """Tell whether all of its threads have stopped; where there is no /proc, take it for so."""
+        """Return whether all threads of the process have stopped; True if there is no /proc."""
         tasks = Path(f"/proc/{self.pid}/task")
         if not tasks.is_dir():
             return True
@@ -152,22 +152,22 @@ class Memcached:
         return all((task / "stat").read_text().rpartition(") ")[2][:1] == "T" for task in tasks.iterdir())
 
     def thaw(self) -> None:
-        """Let it run on (SIGCONT)."""
+        """Let the process continue with SIGCONT."""
         os.kill(self.pid, signal.SIGCONT)
 
     def kill(self) -> None:
-        """End it at once (SIGKILL)."""
+        """End the process immediately with SIGKILL."""
         self._end()
 
     def restart(self) -> None:
-        """Kill it and start it again, empty, in the same place."""
+        """Kill the process and start an empty one at the same address."""
         self.kill()
         self.path.unlink(missing_ok=True)
         self._process = self._start()
 
     def close(self) -> None:
-        """End it and remove its files. Closing twice is nothing."""
-        self.kill()  # it has nothing to save, and would take a second over SIGTERM
+        """End the process and remove its files. Idempotent."""
+        self.kill()  # not SIGTERM, which takes a second: there is nothing to save
         self._remove()
 
     def __enter__(self) -> Self:
@@ -183,7 +183,7 @@ def _end(owner: int, process: subprocess.Popen[bytes]) -> None:
     if os.getpid() != owner:
         return
     process.kill()
-    if process.stderr is not None and not process.stderr.closed:  # else it had ended before
+    if process.stderr is not None and not process.stderr.closed:  # else communicate() was already called
         process.communicate()
 
 

@@ -1,5 +1,5 @@
-# pylibmc 1.6.3, as benchmarks and tests use it. Values are bytes, which it stores and returns as they are;
-# by the flags of other clients it makes other values of them, which tests take for objects.
+# The part of pylibmc 1.6.3 that benchmarks and tests use. Values are bytes, which it stores and returns unchanged.
+# Under the flags of other clients it returns values of other classes; tests annotate these as object.
 
 from collections.abc import Iterable, Mapping, Sequence
 

@@ -1,6 +1,6 @@
 from collections.abc import Callable
 
-# What a Client takes as its serde; values are of any class.
+# The classes that a Client accepts as its serde. Values are of any class.
 class PickleSerde:
     def serialize(self, key: object, value: object) -> tuple[object, int]: ...
     def deserialize(self, key: object, value: bytes, flags: int) -> object: ...

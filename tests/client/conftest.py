@@ -1,4 +1,4 @@
-"""Every test of this room runs against both clients, over a connection and over a pool."""
+"""Fixtures that run each test of this folder with both kinds of client, on a connection and on a pool."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(params=KINDS)
 async def clients(request: pytest.FixtureRequest, shared_memcached: Memcached) -> AsyncIterator[Clients]:
-    """Makes clients of each kind in turn, on one server."""
+    """Makes clients of one kind on a shared server; each test runs once for each kind."""
     kind = str(request.param)
     made = Clients(kind, shared_memcached.node)
     yield made
@@ -26,7 +26,7 @@ async def clients(request: pytest.FixtureRequest, shared_memcached: Memcached) -
 
 @pytest.fixture
 def key() -> str:
-    """A key that no other test has."""
+    """A key that no other test uses."""
     return f"clients:{next(_numbers)}"
 
 

@@ -1,4 +1,4 @@
-"""A transport that fails whatever it is given, as a wrapper of the user's may, and clients of both kinds on it."""
+"""A transport whose operations all fail, like a user's wrapper may fail, and clients of both kinds on it."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ SHAPES: Final = ("Client", "AsyncClient")
 
 @final
 class Failing:
-    """Fails with errors of *kind*, a new one for each operation and each batch."""
+    """Raises a new error of *kind* for each operation and each batch."""
 
     def __init__(self, kind: type[MetacacheError]) -> None:
         self._kind = kind
 
-    def run(self, op: Operation[R], /, *, deadline: float | None = None) -> R:  # noqa: ARG002 - a transport's
-        raise self._kind("as told").locate(operation=op.verb.name, key=op.given)
+    def run(self, op: Operation[R], /, *, deadline: float | None = None) -> R:  # noqa: ARG002 - the signature of a transport
+        raise self._kind("as planned").locate(operation=op.verb.name, key=op.given)
 
     def run_batch(self, batch: Batch, /, *, deadline: float) -> Replies:  # noqa: ARG002 - as above
-        return failed_replies(batch, self._kind("as told"))
+        return failed_replies(batch, self._kind("as planned"))
 
     def close(self) -> None:
         pass
@@ -36,7 +36,7 @@ class Failing:
 
 @final
 class AsyncFailing:
-    """The same under an event loop."""
+    """The asyncio form of `Failing`."""
 
     def __init__(self, kind: type[MetacacheError]) -> None:
         self._inner = Failing(kind)
@@ -54,8 +54,8 @@ class AsyncFailing:
 def failing(
     shape: str, kind: type[MetacacheError], serializer: Serializer[T], **options: Unpack[ClientOptions]
 ) -> AsyncClient[T]:
-    """Return a client of *shape*, one of `SHAPES`, of which every operation fails with an error of *kind*."""
+    """Return a client of *shape*, one of `SHAPES`, whose operations all fail with an error of *kind*."""
     if shape == "AsyncClient":
         return AsyncClient(AsyncFailing(kind), serializer, **options)
-    # It has the verbs and none of the class, as in `Clients.make`.
+    # It has the methods of an AsyncClient but another class, as in `Clients.make`.
     return cast("AsyncClient[T]", Shaped(Client(Failing(kind), serializer, **options)))

@@ -1,6 +1,7 @@
-"""Interrupts a verb at its n-th place, as a signal may: between any two calls in the package, but not in the transport.
+"""Interrupts a client method at its n-th interruption point, like a signal, but not inside the transport.
 
-What moves bytes has sweeps of its own. Here the transport is real, and what interrupts waits until the reply is read.
+Interruption points are between any two calls in the package. The transport is real and has its own tests of this
+kind; here an interruption waits until the transport reads the reply.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ EVENTS: Final = frozenset(("call", "return", "c_call", "c_return"))
 
 @final
 class Interrupter:
-    """Raises *error* at the *at*-th place, from a signal handler or, as no handler would, from nowhere known.
+    """Raises *error* at the *at*-th interruption point, from a signal handler, or without a frame of its own.
 
-    *also*: the classes of the test in which there are places, as ``"Numbers."``.
+    *also*: prefixes of the test's classes that have interruption points too, such as ``"Numbers."``.
     """
 
     def __init__(self, at: int, error: Exception, *, also: tuple[str, ...] = (), from_handler: bool = True) -> None:
@@ -43,7 +44,7 @@ class Interrupter:
 
     @contextmanager
     def quiet(self) -> Generator[None]:
-        """Do not interrupt what runs inside."""
+        """Suspend interruptions inside the block."""
         self._is_quiet += 1
         try:
             yield
@@ -67,7 +68,7 @@ class Interrupter:
         raise self._error
 
     def run(self, call: Callable[[], R]) -> R:
-        """Call *call*, interrupted."""
+        """Call *call* and interrupt it."""
         before = signal.signal(signal.SIGALRM, self._handle)
         sys.setprofile(self._visit)
         try:
@@ -77,8 +78,8 @@ class Interrupter:
             signal.signal(signal.SIGALRM, before)
 
 
-def driven(coroutine: Coroutine[Any, Any, R]) -> R:  # Any: it yields nothing and is sent nothing
-    """Run a coroutine that never waits, without an event loop: exceptions propagate directly."""
+def driven(coroutine: Coroutine[Any, Any, R]) -> R:  # Any: it yields nothing and receives nothing
+    """Run a coroutine that never waits without an event loop, so that exceptions propagate directly."""
     try:
         coroutine.send(None)
     except StopIteration as done:
@@ -93,7 +94,7 @@ def reply_of(reply: Reply) -> Reply:
 
 @final
 class Quiet:
-    """Forwards to a real transport in quiet; reads the reply where it may be interrupted."""
+    """Forwards to a real transport without interruptions; only reading the reply may be interrupted."""
 
     def __init__(self, inner: Transport) -> None:
         self._inner = inner
@@ -118,7 +119,7 @@ class Quiet:
 
 @final
 class AsyncQuiet:
-    """The same under an event loop, or under `driven`."""
+    """The asyncio form of `Quiet`, for an event loop or for `driven`."""
 
     def __init__(self, quiet: Quiet) -> None:
         self._quiet = quiet

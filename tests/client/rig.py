@@ -1,6 +1,6 @@
-"""What the tests of this room share: one shape for both clients, a count of what is sent, requests by hand.
+"""Helpers for the client tests: one interface for both clients, a record of the requests, hand-written requests.
 
-A body is written once, for `AsyncClient`; a blocking client is put into that shape. Knows transports and clients.
+A test is written once, for `AsyncClient`. A blocking client is adapted to that interface.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ KINDS: Final = (*BLOCKING, *ASYNC)
 
 @final
 class Shaped:
-    """A blocking client in the shape of the asyncio one: what a verb returns comes when it is awaited."""
+    """Adapts a blocking client to the interface of an AsyncClient: its methods are coroutines."""
 
-    # Any, here: every verb of the client; `Clients.make` says that together they are an AsyncClient.
+    # Any, here: all methods of the client; `Clients.make` declares that the whole is an AsyncClient.
     def __init__(self, client: Client[Any]) -> None:
         self._client = client
 
@@ -82,11 +82,11 @@ class Shaped:
 
 
 def shaped_view(with_options: Callable[..., Client[T]], **changes: object) -> Shaped:
-    """Return a view of a client in the same shape."""
+    """Return an adapted view."""
     return Shaped(with_options(**changes))
 
 
-def awaitable(verb: Callable[..., R]) -> Callable[..., Any]:  # Any: would be Awaitable[R]
+def awaitable(verb: Callable[..., R]) -> Callable[..., Any]:  # Any: Callable[..., Awaitable[R]]
     """Return *verb* as a coroutine function."""
 
     @wraps(verb)
@@ -98,7 +98,7 @@ def awaitable(verb: Callable[..., R]) -> Callable[..., Any]:  # Any: would be Aw
 
 @final
 class Counted:
-    """A user's wrapper of a transport: forwards, and writes down what it forwarded."""
+    """A transport wrapper like a user's: forwards and records what it forwards."""
 
     def __init__(self, inner: Transport) -> None:
         self._inner = inner
@@ -119,7 +119,7 @@ class Counted:
 
 @final
 class AsyncCounted:
-    """The same under an event loop."""
+    """The asyncio form of `Counted`."""
 
     def __init__(self, inner: AsyncTransport) -> None:
         self._inner = inner
@@ -143,7 +143,7 @@ Wrapped: TypeAlias = Counted | AsyncCounted
 
 @final
 class Clients:
-    """Makes clients of one kind on one node, all on one counted transport: *kind* is one of `KINDS`."""
+    """Makes clients of one kind (*kind* is one of `KINDS`) on one node and one recording transport."""
 
     def __init__(self, kind: str, node: Node, settings: Settings = PATIENT) -> None:
         self.node = node
@@ -155,16 +155,16 @@ class Clients:
 
     @property
     def sent(self) -> list[str]:
-        """What was sent: the name of each verb, of a batch with its size."""
+        """The names of the operations and batches that were sent; a batch has its size."""
         return self.transport.sent
 
     def make(
         self, serializer: Serializer[T], *, owns: bool = False, **options: Unpack[ClientOptions]
     ) -> AsyncClient[T]:
-        """Return a client for the values of *serializer*."""
+        """Return a client with *serializer*."""
         if isinstance(self.transport, AsyncCounted):
             return AsyncClient(self.transport, serializer, owns=owns, **options)
-        # It has the verbs and none of the class: the point of the shape.
+        # It has the methods of an AsyncClient but another class: that is the purpose of the adapter.
         return cast("AsyncClient[T]", Shaped(Client(self.transport, serializer, owns=owns, **options)))
 
     def blobs(self, **options: Unpack[ClientOptions]) -> AsyncClient[bytes]:
@@ -180,19 +180,19 @@ class Clients:
 
 
 def ask(node: Node, request: Request) -> Reply:
-    """Send a request that no verb sends, on a connection of its own; return the reply."""
+    """Send a request that no client method sends, on a new connection; return the reply."""
     verb = Verb(request.command.name, request.command)
     with Connection(node, settings=PATIENT) as connection:
         return connection.run(operation(verb, None, b"", request.head, request.body, lambda reply: reply))
 
 
 def store(node: Node, key: str, value: bytes, **flags: Token) -> None:
-    """Store *value* as another program does: with these flags of `ms` and no others."""
+    """Store *value* like another program, with exactly these flags of `ms`."""
     tokens, _ = ask(node, commands.meta_set(key.encode(), value, flags))
     assert tokens[0] == b"HD"
 
 
 def lease(node: Node, key: str, ttl: int = 30) -> None:
-    """Take the lease of *key*, as `mg k N30` does: a placeholder stands there until somebody stores."""
+    """Take a lease of *key*, like `mg k N30`: the server holds a placeholder until a client stores."""
     tokens, _ = ask(node, commands.meta_get(key.encode(), {"vivify": ttl}))
     assert b"W" in tokens

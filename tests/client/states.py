@@ -1,4 +1,4 @@
-"""Every state that an item can be in, and the client flags that it can have; shared by the tests of several verbs."""
+"""All states and client flags that an item can have, for the tests of several methods."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TTL: Final = 5000
 
 
 class State(NamedTuple):
-    """How an item came to be: ``value`` None: by a lease."""
+    """How to create an item. ``value`` None: by a lease."""
 
     value: bytes | None = BODY
     is_stale: bool = False
@@ -45,7 +45,7 @@ _WIRE_IDS: Final = {
     "int": IntSerializer().wire_id,
     "json": JsonSerializer(int).wire_id,
 }
-# Of every kind of writer. "X zlib": compressed by one that is installed, "X unknown": by one that is not.
+# The client flags of all kinds of writers. "X zlib": compressed by an installed compressor, "X unknown": by another.
 FLAGS: Final[Mapping[str, int]] = {
     "none": 0,
     **{name: MAGIC | wire_id for name, wire_id in _WIRE_IDS.items()},
@@ -59,7 +59,7 @@ FLAGS: Final[Mapping[str, int]] = {
 
 
 class Seen(NamedTuple):
-    """What a server holds, and what a reader of it would win or not."""
+    """The content of an item, and the marks that a reader gets."""
 
     value: bytes
     client_flags: int
@@ -68,13 +68,13 @@ class Seen(NamedTuple):
 
 
 def all_items() -> Iterator[tuple[str, str]]:
-    """Yield the names of every state with those of every client flags that an item in it can have."""
+    """Yield all pairs of a state and client flags, by name, that an item can have."""
     for name, state in STATES.items():
         yield from ((name, flags) for flags in (FLAGS if state.value is not None else ("none",)))
 
 
 def put(node: Node, key: str, state: str, flags: str) -> None:
-    """Make an item in *state*, with *flags*; for "absent" none."""
+    """Create an item in *state* with *flags*; none for "absent"."""
     value, is_stale, is_taken = STATES[state]
     raw = key.encode()
     if value is None:
@@ -88,7 +88,7 @@ def put(node: Node, key: str, state: str, flags: str) -> None:
 
 
 def look(node: Node, key: str) -> Seen | None:
-    """Read an item as another program does. Consumes its win."""
+    """Read an item like another program. Consumes the win flag."""
     flags: Mapping[str, Token] = {"value": True, "return_client_flags": True, "return_ttl": True}
     tokens, value = ask(node, commands.meta_get(key.encode(), flags))
     if value is None:

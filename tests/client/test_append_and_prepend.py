@@ -1,4 +1,4 @@
-"""`append` and `prepend`: they add to what this client can read, once, and never touch anything else."""
+"""`append` and `prepend` extend an item that this client can read, exactly once, and change no other item."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ STORED, NOT_STORED = StoreResult.STORED, StoreResult.NOT_STORED
 
 
 async def grown(client: AsyncClient[T], verb: str, key: str, value: T) -> object:
-    """Return what the verb came to; of an error its class."""
+    """Return the result of the call, or the class of its error."""
     try:
         return await getattr(client, verb)(key, value)
     except DecodeError as error:
@@ -62,10 +62,10 @@ async def grown(client: AsyncClient[T], verb: str, key: str, value: T) -> object
 
 
 def expected(state: str, flags: str, wire_id: int, *, strict: bool) -> object:
-    """Return what append and prepend come to; the rule is written out here a second time."""
+    """Return the expected result of append and prepend. It states the rule independently of the code."""
     value, is_stale, _ = STATES[state]
     if value is None or (value == b"" and is_stale and flags == "none"):
-        return NOT_STORED  # a lease, or what looks like one
+        return NOT_STORED  # a lease, or an item that looks like one
     if FLAGS[flags] not in (0, MAGIC | wire_id, MAGIC | 0x1234 << 12 | wire_id):
         return DecodeError if strict else NOT_STORED
     return NOT_STORED if is_stale else STORED
@@ -74,7 +74,7 @@ def expected(state: str, flags: str, wire_id: int, *, strict: bool) -> object:
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("verb", ["append", "prepend"])
 @pytest.mark.parametrize(("serializer", "more"), [(BytesSerializer(), b"+"), (StrSerializer(), "+")])
-async def test_every_item_is_extended_or_left_as_it_is(
+async def test_every_item_is_extended_or_unchanged(
     clients: Clients, key: str, verb: str, serializer: Serializer[T], more: T, *, strict: bool
 ) -> None:
     client = clients.make(serializer, on_undecodable="raise" if strict else "miss")
@@ -94,7 +94,7 @@ async def test_every_item_is_extended_or_left_as_it_is(
 
 
 def is_right(seen: Seen | None, state: str, flags: str, verb: str, *, grew: bool) -> bool:
-    """Return whether the item has grown or is as it was: value, flags, time to live, mark of staleness and win."""
+    """Check that the item is extended or unchanged: value, flags, TTL, stale mark and win flag."""
     value, is_stale, is_taken = STATES[state]
     body = value or b""
     if grew:
@@ -106,14 +106,14 @@ def is_right(seen: Seen | None, state: str, flags: str, verb: str, *, grew: bool
     return (seen.value, seen.client_flags) == (body, FLAGS[flags]) and not seen.marks ^ marks
 
 
-async def test_an_absent_item_takes_one_exchange_and_stays_absent(clients: Clients, key: str) -> None:
+async def test_an_absent_item_takes_one_request_and_stays_absent(clients: Clients, key: str) -> None:
     assert await clients.blobs().append(key, b"v") is NOT_STORED
     assert await clients.make(StrSerializer()).prepend(key, "v") is NOT_STORED
     assert clients.sent == ["append", "prepend"]
     assert look(clients.node, key) is None
 
 
-async def test_the_causes_are_counted_as_reads_count_them(clients: Clients, key: str) -> None:
+async def test_undecodable_items_are_counted_by_cause_as_in_reads(clients: Clients, key: str) -> None:
     blobs = clients.blobs()
     for flags in ("bytes zlib", "bytes unknown", "str", "another client 16"):
         put(clients.node, key, "fresh", flags)
@@ -123,14 +123,14 @@ async def test_the_causes_are_counted_as_reads_count_them(clients: Clients, key:
 
 
 @pytest.mark.parametrize("more", [b"", b"+", b"\r\nEN\r\n", b"x" * 10_000])
-async def test_any_bytes_are_added(blobs: AsyncClient[bytes], key: str, more: bytes) -> None:
+async def test_any_bytes_can_be_appended(blobs: AsyncClient[bytes], key: str, more: bytes) -> None:
     await blobs.set(key, b"body")
     assert await blobs.append(key, more) is STORED
     assert await blobs.prepend(key, more) is STORED
     assert await blobs.get(key) == more + b"body" + more
 
 
-async def test_keys_of_every_kind(clients: Clients, key: str) -> None:
+async def test_append_takes_keys_of_every_kind(clients: Clients, key: str) -> None:
     blobs = clients.make(BytesSerializer(), prefix="p ", long_keys="hash")
     for odd in (key, key.encode(), f"{key} b", f"{key}\x00\n", f"{key} é", "k" * 300 + key, b"\xff" * 200):
         await blobs.set(odd, b"1")
@@ -139,7 +139,7 @@ async def test_keys_of_every_kind(clients: Clients, key: str) -> None:
         assert await blobs.get(odd) == b"012"
 
 
-async def test_what_cannot_be_is_refused_before_the_look(clients: Clients, key: str) -> None:
+async def test_invalid_arguments_are_refused_before_the_first_request(clients: Clients, key: str) -> None:
     blobs = clients.blobs()
     with pytest.raises(ValueError, match="append"):
         await blobs.append("k" * 251, b"v")
@@ -161,13 +161,13 @@ async def test_a_value_beyond_the_clients_own_limit_changes_nothing(shared_memca
     await clients.aclose()
 
 
-async def test_what_would_grow_beyond_the_servers_limit_stays(blobs: AsyncClient[bytes], key: str) -> None:
+async def test_an_item_that_would_exceed_the_servers_limit_is_unchanged(blobs: AsyncClient[bytes], key: str) -> None:
     await blobs.set(key, b"x" * 1_000_000)
     assert await blobs.append(key, b"y" * 100_000) is NOT_STORED
     assert await blobs.get(key) == b"x" * 1_000_000
 
 
-async def test_more_than_the_servers_limit_leaves_no_value(blobs: AsyncClient[bytes], key: str) -> None:
+async def test_a_value_beyond_the_servers_limit_leaves_no_value(blobs: AsyncClient[bytes], key: str) -> None:
     await blobs.set(key, b"body")
     with pytest.raises(ServerError, match="too large") as raised:
         await blobs.append(key, b"y" * 2_000_000)
@@ -200,7 +200,7 @@ async def test_a_server_without_cas_is_refused_before_anything_is_added(kind: st
 
 @pytest.mark.parametrize("verb", ["append", "prepend"])
 @pytest.mark.parametrize("kind", REAL)
-async def test_it_gives_up_when_others_always_come_first(
+async def test_append_gives_up_if_other_writers_are_always_first(
     shared_memcached: Memcached, kind: str, verb: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("metacache.operations.recipes.LONGEST_PAUSE", 0)
@@ -223,7 +223,7 @@ async def test_it_gives_up_when_others_always_come_first(
     await watched.aclose()
 
 
-# What another writer does between the look and the append, the value then, and what the append comes to.
+# What another writer does between the precheck and the append, the value after it, and the result of the append.
 Rival = tuple[Callable[[Node, str], object], bytes | None, StoreResult]
 RIVALS: Final[Mapping[str, Rival]] = {
     "stores": (lambda node, key: store(node, key, b"new"), b"new+", STORED),
@@ -250,7 +250,7 @@ def retaken(node: Node, key: str) -> None:
 
 @pytest.mark.parametrize("rival", RIVALS)
 @pytest.mark.parametrize("kind", REAL)
-async def test_what_another_writer_did_meanwhile_stands(shared_memcached: Memcached, kind: str, rival: str) -> None:
+async def test_the_change_of_another_writer_is_not_lost(shared_memcached: Memcached, kind: str, rival: str) -> None:
     watched = on_a_memcached(kind, shared_memcached)
     node, key = shared_memcached.node, f"growing:rival:{kind}:{rival.replace(' ', '-')}"
     act, value, result = RIVALS[rival]
@@ -268,12 +268,12 @@ async def test_what_another_writer_did_meanwhile_stands(shared_memcached: Memcac
 
 
 ItemState: TypeAlias = tuple[bytes, int, float | None, bool, bool] | None
-"""Value, client flags, end of life, whether it is stale, and whether it is a lease or its win is taken."""
+"""Value, client flags, end of the TTL, whether it is stale, and whether it is a lease or its win flag is consumed."""
 
 
 @dataclass
 class Rivals:
-    """Other writers, who act by a plan before each exchange of the client. Judges what each exchange changed."""
+    """Other writers that act by a plan before each request of the client. Checks what each request changed."""
 
     server: FakeServer
     plan: list[list[str]]
@@ -282,7 +282,7 @@ class Rivals:
     before: ItemState = None
 
     def act(self, number: int, is_done: bool) -> None:
-        """Follow the plan before an exchange; after it, check its effect."""
+        """Before a request, follow the plan; after it, check its effect."""
         if is_done:
             self.judge(number, held(self.server))
             return
@@ -318,14 +318,14 @@ def held(server: FakeServer) -> ItemState:
 
 
 def extended(item: ItemState) -> ItemState:
-    """Return *item* after an append: unchanged if append must not touch it."""
+    """Return *item* after an append, or unchanged if append must not change it."""
     if item is None or item[1] not in (0, FLAGS["bytes"], FLAGS["bytes shaped"]) or item[3] or item[4]:
         return item
     return (item[0] + b"+", *item[1:])
 
 
 def with_its_win_moved(item: ItemState) -> ItemState:
-    """Return a stale item after a look consumed its win, or after it was given back."""
+    """Return a stale item after a precheck consumed the win flag, or after it was released."""
     return (*item[:4], not item[4]) if item is not None and item[3] else item
 
 
@@ -358,9 +358,7 @@ TRANSPORTS: Final[Mapping[str, Callable[[Node], Transport]]] = {
 
 
 @pytest.mark.parametrize("kind", TRANSPORTS)
-def test_threads_that_append_and_prepend_lose_nothing_and_double_nothing(
-    shared_memcached: Memcached, kind: str
-) -> None:
+def test_concurrent_threads_append_and_prepend_each_value_once(shared_memcached: Memcached, kind: str) -> None:
     with Client(TRANSPORTS[kind](shared_memcached.node), StrSerializer(), owns=True) as texts:
         key = f"growing:threads:{kind}"
         texts.set(key, "|", ttl=1000)
@@ -381,7 +379,7 @@ def test_threads_that_append_and_prepend_lose_nothing_and_double_nothing(
     assert len(re.findall("<", after)) == 8 * 13
 
 
-async def test_tasks_that_append_lose_nothing_and_double_nothing(shared_memcached: Memcached) -> None:
+async def test_concurrent_tasks_append_each_value_once(shared_memcached: Memcached) -> None:
     async with AsyncCluster([shared_memcached.node], settings=PATIENT) as cluster:
         texts = cluster.client(str)
         await texts.set("growing:tasks", "|")

@@ -1,4 +1,4 @@
-"""Numbers that the server counts, and `update`, which compares and sets until nobody came in between."""
+"""`increment` and `decrement`, and `update` with its compare-and-set loop."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def test_an_absent_number_is_none(counters: AsyncClient[int], key: str) ->
     assert await counters.get(key) is None
 
 
-async def test_numbers_go_up_and_down(counters: AsyncClient[int], key: str) -> None:
+async def test_increment_and_decrement_return_the_new_number(counters: AsyncClient[int], key: str) -> None:
     await counters.set(key, 5)
     assert await counters.increment(key) == 6
     assert await counters.increment(key, 0) == 6
@@ -58,14 +58,14 @@ async def test_increment_wraps_at_two_to_the_64(counters: AsyncClient[int], key:
     assert await counters.increment(key, U64 - 1) == 1
 
 
-async def test_initial_is_stored_where_there_is_nothing(counters: AsyncClient[int], key: str) -> None:
+async def test_initial_is_stored_if_the_key_does_not_exist(counters: AsyncClient[int], key: str) -> None:
     assert await counters.increment(key, 5, initial=10) == 10
     assert await counters.increment(key, 5, initial=10) == 15
     assert await counters.decrement(f"{key} down", 5, initial=U64 - 1) == U64 - 1
     assert await counters.get(f"{key} down") == U64 - 1
 
 
-async def test_what_the_server_pads_is_a_number_still(counters: AsyncClient[int], key: str) -> None:
+async def test_a_number_padded_by_the_server_is_read(counters: AsyncClient[int], key: str) -> None:
     await counters.set(key, 10)
     assert await counters.decrement(key) == 9
     item = await counters.get_item(key)
@@ -75,7 +75,7 @@ async def test_what_the_server_pads_is_a_number_still(counters: AsyncClient[int]
     assert await counters.increment(key) == 10
 
 
-async def test_only_a_given_ttl_renews_a_number(clients: Clients, key: str) -> None:
+async def test_only_a_given_ttl_changes_the_ttl_of_a_number(clients: Clients, key: str) -> None:
     counters = clients.make(IntSerializer(), default_ttl=1000)
     await counters.increment(key, initial=1)
     left = await ttl_of(counters, key)
@@ -96,7 +96,7 @@ async def test_only_a_given_ttl_renews_a_number(clients: Clients, key: str) -> N
 
 
 @pytest.mark.parametrize(("before", "delta"), [(9, 1), (99, 1), (1, 999), (9, U64 - 10)])
-async def test_a_number_that_gains_a_digit_is_renewed_all_the_same(
+async def test_a_number_that_gains_a_digit_gets_the_new_ttl(
     counters: AsyncClient[int], key: str, before: int, delta: int
 ) -> None:
     await counters.set(key, before, ttl=50)
@@ -111,7 +111,7 @@ async def test_a_number_that_gains_a_digit_is_renewed_all_the_same(
     assert 490 < left <= 500
 
 
-async def test_arithmetic_is_sent_once_where_no_ttl_is_given(clients: Clients, key: str) -> None:
+async def test_arithmetic_without_ttl_is_one_request(clients: Clients, key: str) -> None:
     counters = clients.make(IntSerializer(), default_ttl=100)
     await counters.increment(key, initial=20)
     await counters.increment(key)
@@ -120,7 +120,7 @@ async def test_arithmetic_is_sent_once_where_no_ttl_is_given(clients: Clients, k
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_renewal_that_fails_says_that_the_number_counted(kind: str) -> None:
+async def test_an_error_of_the_touch_says_that_the_number_may_have_changed(kind: str) -> None:
     def script(peer: Peer) -> None:
         peer.request().answer(b"VA 2", b"10")
         peer.request()
@@ -134,7 +134,7 @@ async def test_a_renewal_that_fails_says_that_the_number_counted(kind: str) -> N
         await clients.aclose()
 
 
-async def test_a_negative_number_may_be_stored_and_not_counted(counters: AsyncClient[int], key: str) -> None:
+async def test_a_negative_number_can_be_stored_but_not_incremented(counters: AsyncClient[int], key: str) -> None:
     await counters.set(key, -5)
     assert await counters.get(key) == -5
     with pytest.raises(ClientError, match="the stored value is not a number") as raised:
@@ -146,7 +146,7 @@ async def test_a_negative_number_may_be_stored_and_not_counted(counters: AsyncCl
     assert await counters.get(key) == big
 
 
-async def test_what_is_no_number_is_none(clients: Clients, key: str) -> None:
+async def test_text_that_is_not_a_number_is_a_miss(clients: Clients, key: str) -> None:
     counters = clients.make(IntSerializer())
     for wrong in (b"", b"text", b"+5", b" 5", b"5_0", "٣".encode(), b"5\n", b"1.0", b"-"):
         store(clients.node, key, wrong)
@@ -156,13 +156,13 @@ async def test_what_is_no_number_is_none(clients: Clients, key: str) -> None:
     assert await counters.increment(key) == 42, "another client's number counts"
 
 
-async def test_bool_is_no_number(clients: Clients, key: str) -> None:
+async def test_bool_is_refused_as_an_int(clients: Clients, key: str) -> None:
     with pytest.raises(SerializationError, match="expected int, got bool"):
-        await clients.make(IntSerializer()).set(key, True)  # noqa: FBT003 - the point
+        await clients.make(IntSerializer()).set(key, True)  # noqa: FBT003 - bool on purpose
     assert clients.sent == []
 
 
-async def test_arithmetic_needs_plain_numbers(clients: Clients, key: str) -> None:
+async def test_arithmetic_needs_the_built_in_serializer_and_no_compressor(clients: Clients, key: str) -> None:
     foreign = clients.make(load_serializer("msgspec", int))
     packing = clients.make(IntSerializer(), compressor=Zlib())
     for counters in (foreign, packing):
@@ -185,21 +185,21 @@ def visited(user: User | None) -> User:
     return User("Zoë", 1) if user is None else User(user.name, user.visits + 1)
 
 
-async def test_update_stores_what_the_function_makes(clients: Clients, key: str) -> None:
+async def test_update_stores_the_result_of_the_function(clients: Clients, key: str) -> None:
     users = clients.make(load_serializer("msgspec", User))
     assert await users.update(key, visited) == User("Zoë", 1)
     assert await users.update(key, visited) == User("Zoë", 2)
     assert await users.get(key) == User("Zoë", 2)
 
 
-async def test_update_takes_the_place_of_a_lease_by_cas(clients: Clients, key: str) -> None:
+async def test_update_replaces_a_lease_by_cas(clients: Clients, key: str) -> None:
     texts = clients.make(StrSerializer())
     lease(clients.node, key)
     assert await texts.update(key, lambda found: "none" if found is None else found) == "none"
     assert await texts.get(key) == "none"
 
 
-async def test_update_takes_the_place_of_what_is_undecodable(clients: Clients, key: str) -> None:
+async def test_update_replaces_an_undecodable_value(clients: Clients, key: str) -> None:
     await clients.make(load_serializer("msgspec", int)).set(key, 5)
     texts = clients.make(StrSerializer())
     assert await texts.update(key, lambda found: "none" if found is None else found) == "none"
@@ -207,7 +207,7 @@ async def test_update_takes_the_place_of_what_is_undecodable(clients: Clients, k
     assert await texts.get(key) == "none"
 
 
-async def test_a_strict_client_raises_for_what_is_undecodable(clients: Clients, key: str) -> None:
+async def test_update_of_a_strict_client_raises_for_an_undecodable_value(clients: Clients, key: str) -> None:
     await clients.make(load_serializer("msgspec", int)).set(key, 5)
     strict = clients.make(StrSerializer(), on_undecodable="raise")
     with pytest.raises(DecodeError) as raised:
@@ -216,7 +216,7 @@ async def test_a_strict_client_raises_for_what_is_undecodable(clients: Clients, 
 
 
 @pytest.mark.parametrize("rounds", [0, 1, 3])
-async def test_update_tries_again_when_somebody_came_in_between(clients: Clients, key: str, rounds: int) -> None:
+async def test_update_retries_if_another_writer_stores_in_between(clients: Clients, key: str, rounds: int) -> None:
     seen: list[int | None] = []
 
     def count(found: int | None) -> int:
@@ -227,12 +227,12 @@ async def test_update_tries_again_when_somebody_came_in_between(clients: Clients
 
     counters = clients.make(IntSerializer())
     assert await counters.update(key, count, ttl=100) == rounds * 100 + 1
-    # At first nothing is there, so an add is lost; then compare-and-sets are.
+    # At first the key is absent, so the client loses an add; after that it loses compare-and-sets.
     assert seen == [None, *(number * 100 for number in range(1, rounds + 1))]
     assert await counters.get(key) == rounds * 100 + 1
 
 
-async def test_update_gives_up_after_so_many_attempts(clients: Clients, key: str) -> None:
+async def test_update_gives_up_after_the_given_attempts(clients: Clients, key: str) -> None:
     calls: list[int] = []
 
     def lose(_: int | None) -> int:
@@ -241,13 +241,13 @@ async def test_update_gives_up_after_so_many_attempts(clients: Clients, key: str
         return 1000
 
     counters = clients.make(IntSerializer())
-    with pytest.raises(ConflictError, match=f"update '{key}': another writer came first in each of 3 attempts"):
+    with pytest.raises(ConflictError, match=f"update '{key}': another writer was first in each of 3 attempts"):
         await counters.update(key, lose, attempts=3)
     assert len(calls) == 3
     assert await counters.get(key) == 3, "the item holds what the other stored"
 
 
-async def test_what_the_function_raises_comes_through_and_nothing_is_stored(clients: Clients, key: str) -> None:
+async def test_an_exception_of_the_function_propagates_and_nothing_is_stored(clients: Clients, key: str) -> None:
     def fail(_: int | None) -> int:
         raise LookupError("mine")
 
@@ -255,13 +255,13 @@ async def test_what_the_function_raises_comes_through_and_nothing_is_stored(clie
     with pytest.raises(LookupError, match="mine"):
         await counters.update(key, fail)
     with pytest.raises(SerializationError) as raised:
-        await counters.update(key, lambda _: "no number")  # type: ignore[arg-type, return-value]  # pyright: ignore[reportArgumentType]  # the point
+        await counters.update(key, lambda _: "no number")  # type: ignore[arg-type, return-value]  # pyright: ignore[reportArgumentType]  # a wrong type on purpose
     assert (raised.value.operation, raised.value.key) == ("update", key)
     assert await counters.get(key) is None
 
 
 @pytest.mark.parametrize("kind", ["Connection", "AsyncConnection"])
-async def test_an_error_of_update_is_raised_even_where_errors_are_misses(kind: str) -> None:
+async def test_update_raises_errors_even_if_on_error_is_miss(kind: str) -> None:
     def script(peer: Peer) -> None:
         peer.request()
         peer.send(b"SERVER_ERROR busy\r\n")

@@ -1,4 +1,4 @@
-"""A ttl given to increment and decrement holds whatever else the server does with the number at that moment."""
+"""The ttl of increment and decrement is applied, whatever the server does with the item at that moment."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.scripted import Peer, ScriptedServer
 
 @contextmanager
 def readers(node: Node, key: str) -> Generator[None]:
-    """Read *key* without a pause. An item that a reader holds is replaced, when it changes, by a new one."""
+    """Read *key* without a pause. A server that changes an item during a read replaces it by a new item."""
     done = threading.Event()
 
     def read() -> None:
@@ -36,18 +36,18 @@ def readers(node: Node, key: str) -> Generator[None]:
 
 
 async def left(counters: AsyncClient[int], key: str) -> int | None:
-    """Return how many seconds *key* has to live."""
+    """Return the TTL of *key* in seconds."""
     item = await counters.get_item(key)
     assert item is not None
     return item.ttl
 
 
 def about(ttl: int | None) -> object:
-    """Return what equals *ttl*, but for what the test takes and for clocks that differ."""
+    """Return an object that equals *ttl*, with a tolerance for the duration of the test and for clocks."""
     return None if ttl is None else pytest.approx(ttl, abs=10)
 
 
-async def test_no_ttl_of_many_is_lost_beside_readers(clients: Clients, key: str) -> None:
+async def test_no_ttl_is_lost_while_readers_use_the_item(clients: Clients, key: str) -> None:
     counters = clients.make(IntSerializer())
     await counters.set(key, 500)
     with readers(clients.node, key):
@@ -60,7 +60,7 @@ async def test_no_ttl_of_many_is_lost_beside_readers(clients: Clients, key: str)
     assert await counters.get(key) == 340
 
 
-async def test_a_given_ttl_costs_a_second_exchange_and_nothing_else_does(clients: Clients, key: str) -> None:
+async def test_only_a_given_ttl_takes_a_second_request(clients: Clients, key: str) -> None:
     counters = clients.make(IntSerializer(), default_ttl=100)
     assert await counters.increment(key, ttl=50) is None
     await counters.increment(key, initial=20)
@@ -73,7 +73,7 @@ async def test_a_given_ttl_costs_a_second_exchange_and_nothing_else_does(clients
     assert clients.sent == ["increment"] * 2 + ["decrement"] * 2 + ["increment"] * 2
 
 
-async def test_a_ttl_that_cannot_be_counts_nothing(clients: Clients, key: str) -> None:
+async def test_an_invalid_ttl_changes_no_number(clients: Clients, key: str) -> None:
     counters = clients.make(IntSerializer())
     for ttl in (0, -1, 2**31):
         with pytest.raises(InvalidArgumentError) as raised:
@@ -83,7 +83,7 @@ async def test_a_ttl_that_cannot_be_counts_nothing(clients: Clients, key: str) -
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_number_deleted_before_it_is_renewed_was_counted(kind: str) -> None:
+async def test_a_number_deleted_before_the_touch_is_still_returned(kind: str) -> None:
     def script(peer: Peer) -> None:
         peer.request().answer(b"VA 2", b"21")
         peer.request().answer(b"EN")
@@ -95,7 +95,7 @@ async def test_a_number_deleted_before_it_is_renewed_was_counted(kind: str) -> N
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_renewal_that_fails_says_that_any_number_counted(kind: str) -> None:
+async def test_an_error_of_the_touch_has_maybe_applied_for_every_number(kind: str) -> None:
     def script(peer: Peer) -> None:
         peer.request().answer(b"VA 2", b"19")
         peer.request()

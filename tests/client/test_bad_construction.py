@@ -1,4 +1,4 @@
-"""What a client cannot be made of, and numbers that arithmetic cannot take: a typed error, before anything is sent."""
+"""Invalid parts of a client and invalid numbers for arithmetic raise a typed error before anything is sent."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from metacache import InvalidArgumentError, Zlib
 from metacache.serializers import IntSerializer
 from tests.client.rig import Clients
 
-# Any, here and below: wrong types are the point.
+# Any, here and below: wrong types on purpose.
 NUMBERS: Final[tuple[Any, ...]] = (-1, 2**64, 10**5000, "1", True, 1.0, math.nan, b"1")
 TTLS: Final[tuple[Any, ...]] = (0, -1, True, 1.5, math.nan, 2**31, "1 q")
 
 
 @pytest.mark.parametrize("verb", ["increment", "decrement"])
-async def test_a_delta_an_initial_or_a_ttl_out_of_range_is_refused_and_named(clients: Clients, verb: str) -> None:
+async def test_an_arithmetic_argument_out_of_range_is_refused_by_name(clients: Clients, verb: str) -> None:
     arithmetic: Any = getattr(clients.make(IntSerializer()), verb)
     calls = [
         *(("delta", {"delta": bad}) for bad in (*NUMBERS, None)),
@@ -34,7 +34,7 @@ async def test_a_delta_an_initial_or_a_ttl_out_of_range_is_refused_and_named(cli
     assert clients.sent == []
 
 
-async def test_the_ends_of_the_range_are_in_it(clients: Clients, key: str) -> None:
+async def test_the_limits_of_the_range_are_accepted(clients: Clients, key: str) -> None:
     counters = clients.make(IntSerializer())
     assert await counters.increment(key, 0, initial=0) == 0
     assert await counters.increment(key, 2**64 - 1) == 2**64 - 1
@@ -43,23 +43,23 @@ async def test_the_ends_of_the_range_are_in_it(clients: Clients, key: str) -> No
 
 
 @pytest.mark.parametrize("attempts", [0, -1, True, 1.5, "3", None])
-async def test_attempts_of_an_update_are_one_or_more(clients: Clients, attempts: Any) -> None:
+async def test_update_requires_at_least_one_attempt(clients: Clients, attempts: Any) -> None:
     with pytest.raises(InvalidArgumentError, match="update 'key': attempts is ") as raised:
         await clients.blobs().update("key", lambda _: b"v", attempts=attempts)
     assert (raised.value.operation, raised.value.key) == ("update", "key")
     assert clients.sent == []
 
 
-async def test_an_update_takes_a_function(clients: Clients) -> None:
+async def test_update_requires_a_function(clients: Clients) -> None:
     client: Any = clients.blobs()
-    with pytest.raises(InvalidArgumentError, match="fn is a function of the value, not bytes"):
+    with pytest.raises(InvalidArgumentError, match="fn is a function that takes the current value, not bytes"):
         await client.update("key", b"v")
     assert clients.sent == []
 
 
 @final
 class Odd:
-    """A serializer and compressor with numbers that do not fit their bits."""
+    """A serializer and compressor with ids that do not fit their bits."""
 
     def __init__(self, *, wire_id: int = 96, fingerprint: int = 0, compressor_id: int = 9) -> None:
         self.wire_id = wire_id
@@ -81,7 +81,7 @@ class Odd:
 
 
 @pytest.mark.parametrize(
-    ("numbers", "told"),
+    ("numbers", "message"),
     [
         ({"wire_id": 0}, "a serializer's wire_id is 1 to 255, not 0"),
         ({"wire_id": 256}, "a serializer's wire_id is 1 to 255, not 256"),
@@ -90,13 +90,15 @@ class Odd:
     ],
     ids=str,
 )
-async def test_a_serializer_s_numbers_fit_their_bits(clients: Clients, numbers: dict[str, int], told: str) -> None:
-    with pytest.raises(InvalidArgumentError, match=told):
+async def test_the_ids_of_a_serializer_must_fit_their_bits(
+    clients: Clients, numbers: dict[str, int], message: str
+) -> None:
+    with pytest.raises(InvalidArgumentError, match=message):
         clients.make(Odd(**numbers))
 
 
 @pytest.mark.parametrize("compressor_id", [0, 16])
-async def test_a_compressor_s_number_fits_its_bits(clients: Clients, compressor_id: int) -> None:
+async def test_the_id_of_a_compressor_must_fit_its_bits(clients: Clients, compressor_id: int) -> None:
     with pytest.raises(InvalidArgumentError, match="a compressor_id is 1 to 15"):
         clients.blobs(compressor=Odd(compressor_id=compressor_id))
 
@@ -111,7 +113,7 @@ async def test_the_largest_numbers_that_fit_are_stored_and_read(clients: Clients
 
 
 @pytest.mark.parametrize("serializer", ["msgspec", 5, object(), bytes, Zlib()], ids=lambda given: type(given).__name__)
-async def test_what_is_no_serializer_is_refused(clients: Clients, serializer: Any) -> None:
+async def test_an_object_that_is_not_a_serializer_is_refused(clients: Clients, serializer: Any) -> None:
     with pytest.raises(
         InvalidArgumentError, match=r"a client takes a Serializer, not .*; load_serializer\(name, type\)"
     ):

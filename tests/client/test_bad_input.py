@@ -1,4 +1,4 @@
-"""A bad argument is a typed error before one byte is written; it names operation and key, and never a value."""
+"""An invalid argument raises a typed error before a byte is sent. It names operation and key, and no value."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def secret(_: object) -> bytes:
     return SECRET
 
 
-# Any, here and below: wrong types are the point.
+# Any, here and below: wrong types on purpose.
 KEYS: Final[tuple[Any, ...]] = ("", b"", "k" * 251, "a b" * 63, "é" * 250, "\ud800", None, 5, ["k"], bytearray(b"k"))
 TTLS: Final[tuple[Any, ...]] = (0, -1, True, 1.5, math.nan, 2**31, 10**5000, "1 q", b"5", ())
 NUMBERS: Final[tuple[Any, ...]] = (-1, 2**64, 10**5000, "1", True, 1.0)

@@ -1,4 +1,4 @@
-"""A closed client refuses everything before it is sent; the transport it closes only if it owns it."""
+"""A closed client refuses all calls before anything is sent. It closes the transport only if it owns it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from metacache.serializers import BytesSerializer, IntSerializer
 from tests.client.rig import Clients
 from tests.client.test_bad_input import VERBS
 
-# Those that VERBS has not: many keys with their outcomes told, and many values.
+# The methods that VERBS does not have: batches with outcomes, and batches of values.
 Call = Callable[[AsyncClient[bytes]], Awaitable[object]]
 MANY: Final[Mapping[str, Call]] = {
     "get_many": lambda client: client.get_many_outcomes(["key"]),
@@ -22,8 +22,8 @@ MANY: Final[Mapping[str, Call]] = {
 TRANSPORT: Final = r"the (connection|pool) was closed"
 
 
-async def test_every_verb_of_a_closed_client_is_refused_and_nothing_is_sent(clients: Clients) -> None:
-    # Errors that are misses are the network's; this one is the program's.
+async def test_every_method_of_a_closed_client_raises_and_sends_nothing(clients: Clients) -> None:
+    # ClosedError is an error of the program, not of the network, so it is never a miss.
     client = clients.blobs(on_error="miss")
     await client.aclose()
     for operation, verb in VERBS.items():
@@ -40,7 +40,7 @@ async def test_every_verb_of_a_closed_client_is_refused_and_nothing_is_sent(clie
     assert clients.sent == []
 
 
-async def test_arithmetic_of_a_closed_client_is_refused(clients: Clients) -> None:
+async def test_arithmetic_of_a_closed_client_raises(clients: Clients) -> None:
     counters = clients.make(IntSerializer())
     await counters.aclose()
     for verb in (counters.increment, counters.decrement):
@@ -50,7 +50,7 @@ async def test_arithmetic_of_a_closed_client_is_refused(clients: Clients) -> Non
     assert clients.sent == []
 
 
-async def test_a_client_leaves_a_transport_that_is_not_its_own_open(clients: Clients, key: str) -> None:
+async def test_a_client_does_not_close_a_transport_that_it_does_not_own(clients: Clients, key: str) -> None:
     client, other = clients.blobs(), clients.blobs()
     await client.set(key, b"v")
     await client.aclose()
@@ -72,7 +72,7 @@ async def test_a_client_closes_its_own_transport_once(clients: Clients, key: str
 
 
 @pytest.mark.parametrize("owns", [True, False])
-async def test_a_block_closes_its_client_whether_it_fails_or_not(clients: Clients, *, owns: bool) -> None:
+async def test_a_with_block_closes_its_client_whether_it_fails_or_not(clients: Clients, *, owns: bool) -> None:
     client = clients.make(BytesSerializer(), owns=owns)
     with pytest.raises(LookupError, match="the caller's"):
         async with client:
@@ -82,7 +82,7 @@ async def test_a_block_closes_its_client_whether_it_fails_or_not(clients: Client
     assert clients.sent == (["close"] if owns else [])
 
 
-async def test_a_view_owns_nothing_and_is_not_closed_with_its_client(clients: Clients, key: str) -> None:
+async def test_a_view_is_not_closed_with_its_client(clients: Clients, key: str) -> None:
     client = clients.make(BytesSerializer(), owns=True)
     view = client.with_options(default_ttl=5)
     await view.aclose()

@@ -1,4 +1,4 @@
-"""A client with a compressor: what is large and shrinks is stored small, and everybody reads it."""
+"""A client with a compressor stores a large value that shrinks compressed, and every client reads it."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from tests.client.rig import Clients
 
 MIN_SIZE: Final = 100
 LARGE: Final = b"metacache " * 1_000
-COMPRESSED: Final = 1 << 8  # the compressor's id in the client flags
+COMPRESSED: Final = 1 << 8  # the compressor id in the client flags
 
 
 async def stored(client: AsyncClient[bytes], key: str) -> tuple[int, bool]:
-    """Return how many bytes the server holds, and whether the client flags say that they are compressed."""
+    """Return the size of the stored value, and whether the client flags say that it is compressed."""
     item = await client.get_item(key)
     assert item is not None
     return item.size, bool(item.client_flags & 0xF << 8)
 
 
 async def store_each_way(client: AsyncClient[bytes], key: str, value: bytes) -> None:
-    """Store *value* by every verb, and see each store it."""
+    """Store *value* with every method, and check each result."""
     assert await client.set(key, b"", ttl=1000)
     item = await client.get_item(key)
     assert item is not None
@@ -61,7 +61,7 @@ WAYS: Final = ("", ":add", ":replace", ":set", " set", ":many", " many", ":updat
     ],
     ids=["large", "just large enough", "too small", "random", "empty"],
 )
-async def test_what_is_large_enough_and_shrinks_is_stored_compressed(
+async def test_a_large_value_that_shrinks_is_stored_compressed(
     clients: Clients, key: str, value: bytes, *, is_compressed: bool
 ) -> None:
     packing = clients.blobs(compressor=Zlib(min_size=MIN_SIZE))
@@ -90,7 +90,7 @@ async def test_clients_with_and_without_a_compressor_read_one_another(clients: C
 
 
 class Broken:
-    """A compressor that can not."""
+    """A compressor that always fails."""
 
     compressor_id = 15
     min_size = MIN_SIZE
@@ -125,7 +125,7 @@ def limited(data: bytes) -> bytes:
 
 
 def given_back(change: Callable[[bytes], Any]) -> Compressor:
-    """Return a compressor that stores a prefix and gives back what *change* makes of the whole."""
+    """Return a compressor that stores a prefix, and whose decompression returns *change* of the whole."""
 
     class Changing:
         compressor_id = 15
@@ -145,7 +145,7 @@ def given_back(change: Callable[[bytes], Any]) -> Compressor:
     return Changing()
 
 
-# What a compressor gives back of 10,000 bytes, and what the store raises.
+# What decompression returns for 10,000 bytes, and the error of the store.
 UNFAITHFUL: Final[Mapping[str, tuple[Compressor, type[MetacacheError]]]] = {
     "Zlib with a limit": (Zlib(min_size=100, max_decompressed_size=9_999), ValueTooLargeError),
     "refuses": (given_back(limited), ValueTooLargeError),
@@ -168,7 +168,7 @@ STORES: Final[Mapping[str, Callable[[AsyncClient[bytes], str, bytes], Awaitable[
 
 @pytest.mark.parametrize("name", UNFAITHFUL)
 @pytest.mark.parametrize("on_error", ["raise", "ignore"])
-async def test_what_a_compressor_would_not_give_back_is_refused_before_anything_is_sent(
+async def test_a_value_that_would_not_decompress_is_refused_before_anything_is_sent(
     clients: Clients, key: str, name: str, on_error: Any
 ) -> None:
     compressor, kind = UNFAITHFUL[name]
@@ -196,14 +196,14 @@ async def test_the_limit_of_zlib_is_the_largest_value_that_it_stores(clients: Cl
         await client.set(key, value)
 
 
-async def test_what_does_not_shrink_is_stored_beyond_the_limit_as_it_is(clients: Clients, key: str) -> None:
+async def test_a_value_that_does_not_shrink_is_stored_uncompressed_beyond_the_limit(clients: Clients, key: str) -> None:
     client = clients.blobs(compressor=Zlib(min_size=100, max_decompressed_size=1_000))
     value = os.urandom(2_000)
     assert await client.set(key, value)
     assert await client.get(key) == value
 
 
-async def test_a_client_with_a_smaller_limit_misses_what_another_stored(clients: Clients, key: str) -> None:
+async def test_a_client_with_a_smaller_limit_misses_a_larger_value(clients: Clients, key: str) -> None:
     large, small = (clients.blobs(compressor=Zlib(max_decompressed_size=limit)) for limit in (100_000, 5_000))
     assert await large.set(key, LARGE)
     assert await large.get(key) == LARGE
@@ -211,7 +211,7 @@ async def test_a_client_with_a_smaller_limit_misses_what_another_stored(clients:
     assert small.undecodable["decompress"] == 1
 
 
-async def test_a_compressor_that_makes_no_bytes_is_an_error(clients: Clients, key: str) -> None:
+async def test_a_compressor_that_does_not_return_bytes_is_an_error(clients: Clients, key: str) -> None:
     class Texts:
         compressor_id = 15
         min_size = 100
@@ -224,6 +224,6 @@ async def test_a_compressor_that_makes_no_bytes_is_an_error(clients: Clients, ke
         def decompress(self, data: bytes, /) -> bytes:
             return data
 
-    with pytest.raises(SerializationError, match="the compressor made str of the value, not bytes"):
+    with pytest.raises(SerializationError, match="the compressor returned str, not bytes"):
         await clients.blobs(compressor=Texts()).set(key, LARGE)
     assert clients.sent == []

@@ -1,4 +1,4 @@
-"""`on_error="miss"`: errors of servers and network are misses of what reads, and are counted; all else raises."""
+"""`on_error="miss"`: failures of servers and network are misses in reads, and are counted. Other errors are raised."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ WRITES: Final[Mapping[str, Call]] = {
 
 
 async def error_of(call: Awaitable[object]) -> MetacacheError:
-    """Return what *call* raises; of a batch, what became of its only key."""
+    """Return the error that *call* raises, or the error of the only key of a batch."""
     with pytest.raises(MetacacheError) as raised:
         await call
     error = raised.value
@@ -90,7 +90,7 @@ async def error_of(call: Awaitable[object]) -> MetacacheError:
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("kind", MISSES)
-async def test_an_error_of_server_or_network_is_a_miss_of_every_read(shape: str, kind: type[MetacacheError]) -> None:
+async def test_a_failure_of_server_or_network_is_a_miss_in_every_read(shape: str, kind: type[MetacacheError]) -> None:
     lenient = failing(shape, kind, BytesSerializer(), on_error="miss")
     for count, (read, miss) in enumerate(READS.values(), 1):
         assert await read(lenient) == miss
@@ -101,7 +101,7 @@ async def test_an_error_of_server_or_network_is_a_miss_of_every_read(shape: str,
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("kind", FAULTS)
-async def test_a_fault_of_the_program_is_never_a_miss(shape: str, kind: type[MetacacheError]) -> None:
+async def test_an_error_of_the_program_is_never_a_miss(shape: str, kind: type[MetacacheError]) -> None:
     lenient = failing(shape, kind, BytesSerializer(), on_error="miss")
     for read, _ in READS.values():
         assert type(await error_of(read(lenient))) is kind
@@ -110,7 +110,7 @@ async def test_a_fault_of_the_program_is_never_a_miss(shape: str, kind: type[Met
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("kind", [ConnectError, ServerError])
-async def test_an_error_of_a_write_is_never_a_miss(shape: str, kind: type[MetacacheError]) -> None:
+async def test_an_error_of_a_write_is_always_raised(shape: str, kind: type[MetacacheError]) -> None:
     lenient = failing(shape, kind, BytesSerializer(), on_error="miss")
     for name, write in WRITES.items():
         error = await error_of(write(lenient))
@@ -130,7 +130,7 @@ async def test_by_default_every_error_is_raised(shape: str) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-async def test_outcomes_tell_every_error_and_count_none(shape: str) -> None:
+async def test_outcomes_have_every_error_and_count_none(shape: str) -> None:
     lenient = failing(shape, ServerError, BytesSerializer(), on_error="miss")
     outcomes = await lenient.get_many_outcomes(["a", "b"])
     assert outcomes.results == {}
@@ -142,7 +142,7 @@ async def test_outcomes_tell_every_error_and_count_none(shape: str) -> None:
 
 
 def first_second_and_fourth(refusal: bytes) -> Callable[[Peer], None]:
-    """Return a script: four requests, of which the second is refused so, the third finds the server busy."""
+    """Return a script for four requests: the second is refused with *refusal*, the third gets "busy"."""
 
     def script(peer: Peer) -> None:
         found, _, _, absent = peer.requests(4)
@@ -155,7 +155,7 @@ def first_second_and_fourth(refusal: bytes) -> Callable[[Peer], None]:
 
 
 @pytest.mark.parametrize("kind", ["Connection", "AsyncConnection"])
-async def test_the_found_half_of_a_batch_is_returned_and_the_other_counted(kind: str) -> None:
+async def test_a_batch_returns_the_found_values_and_counts_the_errors(kind: str) -> None:
     with ScriptedServer(first_second_and_fourth(b"SERVER_ERROR out of luck")) as server:
         clients = Clients(kind, server.node)
         lenient = clients.blobs(on_error="miss")
@@ -165,7 +165,7 @@ async def test_the_found_half_of_a_batch_is_returned_and_the_other_counted(kind:
 
 
 @pytest.mark.parametrize("kind", ["Connection", "AsyncConnection"])
-async def test_one_error_that_is_no_miss_has_the_batch_raise_them_all_and_count_none(kind: str) -> None:
+async def test_one_error_that_cannot_be_a_miss_makes_the_batch_raise_all(kind: str) -> None:
     with ScriptedServer(first_second_and_fourth(b"CLIENT_ERROR bad luck")) as server:
         clients = Clients(kind, server.node)
         lenient = clients.blobs(on_error="miss")

@@ -1,4 +1,4 @@
-"""`on_error="ignore"`: reads miss and writes fail quietly when servers or the network fail; both are counted."""
+"""`on_error="ignore"`: if servers or the network fail, reads miss and writes return FAILED. Both are counted."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ R = TypeVar("R")
 Call = Callable[[AsyncClient[Any]], Awaitable[object]]
 FAILED: Final = StoreResult.FAILED
 NOT_DELETED: Final = DeleteResult.FAILED
-# What a write returns when it failed and that is ignored.
+# The result of a write whose error is ignored.
 WRITES: Final[Mapping[str, tuple[Call, object]]] = {
     "set": (lambda client: client.set("k", 5), FAILED),
     "set with a ttl": (lambda client: client.set(b"k", 5, ttl=5), FAILED),
@@ -72,14 +72,16 @@ OUTCOMES: Final[Mapping[str, Callable[[AsyncClient[int]], Awaitable[Any]]]] = {
 }
 
 
-# Any: the verbs in the tables are those of several types.
+# Any: the methods in the tables belong to clients of several types.
 def numbers(shape: str, kind: type[MetacacheError], on_error: Any) -> AsyncClient[Any]:
     return failing(shape, kind, IntSerializer(), on_error=on_error)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("kind", MISSES)
-async def test_a_failure_of_server_or_network_is_ignored_by_every_verb(shape: str, kind: type[MetacacheError]) -> None:
+async def test_a_failure_of_server_or_network_is_ignored_in_every_method(
+    shape: str, kind: type[MetacacheError]
+) -> None:
     client = numbers(shape, kind, "ignore")
     for count, (call, result) in enumerate((*READS.values(), *WRITES.values()), 1):
         returned = await call(client)
@@ -95,7 +97,7 @@ async def test_a_failure_of_server_or_network_is_ignored_by_every_verb(shape: st
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("kind", FAULTS)
-async def test_a_fault_of_the_program_is_never_ignored(shape: str, kind: type[MetacacheError]) -> None:
+async def test_an_error_of_the_program_is_never_ignored(shape: str, kind: type[MetacacheError]) -> None:
     client = numbers(shape, kind, "ignore")
     for call, _ in (*READS.values(), *WRITES.values()):
         assert type(await error_of(call(client))) is kind
@@ -113,7 +115,7 @@ async def test_update_always_raises(shape: str, kind: type[MetacacheError]) -> N
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("on_error", ["raise", "miss"])
-async def test_otherwise_every_write_raises(shape: str, on_error: str) -> None:
+async def test_every_write_raises_with_other_policies(shape: str, on_error: str) -> None:
     client = numbers(shape, OperationTimeout, on_error)
     for call, _ in WRITES.values():
         assert type(await error_of(call(client))) is OperationTimeout
@@ -121,7 +123,7 @@ async def test_otherwise_every_write_raises(shape: str, on_error: str) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-async def test_outcomes_have_every_error_all_the_same(shape: str) -> None:
+async def test_outcomes_have_every_error_with_ignore_too(shape: str) -> None:
     client = numbers(shape, ServerError, "ignore")
     for number, call in enumerate(OUTCOMES.values(), 1):
         outcomes = await call(client)
@@ -132,7 +134,7 @@ async def test_outcomes_have_every_error_all_the_same(shape: str) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-async def test_what_is_refused_before_it_is_sent_is_raised(shape: str) -> None:
+async def test_an_error_before_the_request_is_raised(shape: str) -> None:
     client = numbers(shape, ServerError, "ignore")
     for call in (client.set("", 5), client.get(""), client.set_many({"": 5})):
         assert type(await error_of(call)) is InvalidKeyError
@@ -147,13 +149,13 @@ async def test_what_is_refused_before_it_is_sent_is_raised(shape: str) -> None:
     assert client.statistics.errors == packing.statistics.errors == 0
 
 
-def test_failed_is_false() -> None:
+def test_failed_is_falsy() -> None:
     assert not FAILED
     assert not NOT_DELETED
 
 
 def first_and_last(refusal: bytes) -> Callable[[Peer], None]:
-    """Return a script: three stores, of which the middle one is refused so."""
+    """Return a script for three stores: the second is refused with *refusal*."""
 
     def script(peer: Peer) -> None:
         first, _, last = peer.requests(3)
@@ -166,7 +168,7 @@ def first_and_last(refusal: bytes) -> Callable[[Peer], None]:
 
 
 @pytest.mark.parametrize("kind", ["Connection", "AsyncConnection"])
-async def test_a_batch_has_failed_for_the_keys_that_failed(kind: str) -> None:
+async def test_a_batch_has_failed_for_each_key_that_failed(kind: str) -> None:
     with ScriptedServer(first_and_last(b"SERVER_ERROR out of luck")) as server:
         clients = Clients(kind, server.node)
         client = clients.blobs(on_error="ignore")
@@ -180,7 +182,7 @@ async def test_a_batch_has_failed_for_the_keys_that_failed(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["Connection", "AsyncConnection"])
-async def test_one_error_that_cannot_be_ignored_has_the_batch_raise(kind: str) -> None:
+async def test_one_error_that_cannot_be_ignored_makes_the_batch_raise(kind: str) -> None:
     def script(peer: Peer) -> None:
         first, _, last = peer.requests(3)
         first.answer(b"HD")
@@ -199,16 +201,16 @@ async def test_one_error_that_cannot_be_ignored_has_the_batch_raise(kind: str) -
         await clients.aclose()
 
 
-# --- what interrupts is never ignored ---------------------------------------------------------------------------------
+# --- interruptions are never ignored ---------------------------------------------------------------------------------
 
 
 class Wrapper:
-    """A user's transport: raises errors of its own, or is interrupted by a signal whose handler raises one."""
+    """A user's transport that raises errors, or is interrupted by a signal handler that raises one."""
 
     def __init__(self, *, is_interrupted: bool) -> None:
         self._is_interrupted = is_interrupted
 
-    def run(self, op: Operation[R], /, *, deadline: float | None = None) -> R:  # noqa: ARG002 - a transport's
+    def run(self, op: Operation[R], /, *, deadline: float | None = None) -> R:  # noqa: ARG002 - the signature of a transport
         self._fail()
         raise AssertionError(op)
 
@@ -227,7 +229,7 @@ class Wrapper:
 
 @final
 class AsyncWrapper:
-    """The same under an event loop."""
+    """The asyncio form of `Wrapper`."""
 
     def __init__(self, wrapper: Wrapper) -> None:
         self._wrapper = wrapper

@@ -1,4 +1,4 @@
-"""`exists`: whether an item is there that the client could read, by its client flags and without its bytes."""
+"""`exists`: whether the client can read the item, by its client flags and without its value."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ SERIALIZERS: Final[Mapping[str, Serializer[object]]] = {
 
 
 def expected(state: str, flags: str, serializer: Serializer[object], name: str, *, strict: bool) -> object:
-    """Return what `exists` comes to; the rule is written out here a second time."""
+    """Return the expected result of `exists`. It states the rule independently of the code."""
     value, is_stale, _ = STATES[state]
     if value is None or (value == b"" and is_stale and flags == "none"):
-        return False  # a lease, or what looks like one
+        return False  # a lease, or an item that looks like one
     number, own = FLAGS[flags], MAGIC | serializer.wire_id
     if number == 0:
         return name != "json" or (DecodeError if strict else False)
@@ -48,7 +48,9 @@ def expected(state: str, flags: str, serializer: Serializer[object], name: str, 
 
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("name", SERIALIZERS)
-async def test_every_item_exists_or_not(clients: Clients, key: str, name: str, *, strict: bool) -> None:
+async def test_exists_is_right_for_every_state_and_flags(
+    clients: Clients, key: str, name: str, *, strict: bool
+) -> None:
     serializer = SERIALIZERS[name]
     client = clients.make(serializer, on_undecodable="raise" if strict else "miss")
     wrong: list[object] = []
@@ -77,7 +79,7 @@ async def found_by(client: AsyncClient[object], key: str) -> object:
         return DecodeError if located else error
 
 
-async def test_it_agrees_with_get_on_bytes_that_decode(clients: Clients, key: str) -> None:
+async def test_exists_agrees_with_get_for_decodable_bytes(clients: Clients, key: str) -> None:
     texts = clients.make(StrSerializer(), prefix="p ", long_keys="hash")
     for odd in (key, key.encode(), f"{key} b", f"{key}\x00", "k" * 300 + key):
         assert await texts.exists(odd) is False
@@ -89,7 +91,7 @@ async def test_it_agrees_with_get_on_bytes_that_decode(clients: Clients, key: st
         await texts.exists("")
 
 
-async def test_bytes_that_do_not_decode_exist_all_the_same(clients: Clients, key: str) -> None:
+async def test_an_item_with_undecodable_bytes_exists(clients: Clients, key: str) -> None:
     put(clients.node, key, "fresh", "int")
     counters = clients.make(IntSerializer())
     assert await counters.exists(key) is True
@@ -98,7 +100,7 @@ async def test_bytes_that_do_not_decode_exist_all_the_same(clients: Clients, key
 
 @pytest.mark.parametrize("kind", [OperationTimeout, PoolTimeout, ServerError, ProtocolError])
 @pytest.mark.parametrize("shape", SHAPES)
-async def test_an_error_is_false_where_errors_are_misses(shape: str, kind: type[MetacacheError]) -> None:
+async def test_an_error_is_false_if_on_error_is_miss(shape: str, kind: type[MetacacheError]) -> None:
     with pytest.raises(kind):
         await failing(shape, kind, StrSerializer()).exists("k")
     client = failing(shape, kind, StrSerializer(), on_error="miss")
@@ -107,13 +109,13 @@ async def test_an_error_is_false_where_errors_are_misses(shape: str, kind: type[
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-async def test_a_closed_client_raises_even_where_errors_are_misses(shape: str) -> None:
+async def test_a_closed_client_raises_even_if_on_error_is_miss(shape: str) -> None:
     client = failing(shape, ClosedError, StrSerializer(), on_error="miss")
     with pytest.raises(ClosedError):
         await client.exists("k")
 
 
-async def test_a_closed_client_says_so(clients: Clients, key: str) -> None:
+async def test_exists_of_a_closed_client_raises(clients: Clients, key: str) -> None:
     texts = clients.make(StrSerializer())
     await texts.aclose()
     with pytest.raises(ClosedError, match="exists"):

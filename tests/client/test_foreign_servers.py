@@ -1,4 +1,4 @@
-"""Another kind of server on the port: the error asks the right question, and quotes nothing that the server said."""
+"""Another kind of server on the port: the error asks the right question, and quotes nothing that the server sent."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from metacache.testing import Memcached
 from tests.certificates import serving
 from tests.client.rig import KINDS, Clients
 
-SECRET: Final = "canary"  # in all that these servers say
+SECRET: Final = "canary"  # a part of everything that these servers send
 TLS: Final = "does this port speak TLS? use memcacheds://"
 OTHER: Final = "is this memcached?"
 
 
 @contextmanager
 def listening(serve: Callable[[socket.socket], None]) -> Generator[int]:
-    """Serve each connection in a thread of its own; give the port."""
+    """Serve each connection in its own thread; yield the port."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def accept() -> None:
@@ -51,7 +51,7 @@ def listening(serve: Callable[[socket.socket], None]) -> Generator[int]:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """The standard library's server, which answers a line that is not a request."""
+    """The HTTP server of the standard library, which replies to a line that is not a request."""
 
     error_content_type = SECRET
 
@@ -73,7 +73,7 @@ def http() -> Generator[int]:
 
 
 def saying(greeting: bytes, answer: bytes = b"", *, pause: float = 0.0) -> Callable[[socket.socket], None]:
-    """Return a server that says *greeting* after *pause* seconds, and *answer* to all that it gets."""
+    """Return a server that sends *greeting* after *pause* seconds, and *answer* for everything that it receives."""
 
     def serve(sock: socket.socket) -> None:
         time.sleep(pause)
@@ -85,7 +85,7 @@ def saying(greeting: bytes, answer: bytes = b"", *, pause: float = 0.0) -> Calla
 
 
 def closing(answer: bytes) -> Callable[[socket.socket], None]:
-    """Return a server that says *answer* to the first bytes, and closes in order."""
+    """Return a server that sends *answer* for the first bytes, and closes in order."""
 
     def serve(sock: socket.socket) -> None:
         sock.recv(65536)
@@ -98,7 +98,7 @@ def closing(answer: bytes) -> Callable[[socket.socket], None]:
 
 
 def tls(sock: socket.socket) -> None:
-    """Speak TLS, as any server of the standard library does."""
+    """Use TLS, like a server of the standard library."""
     with contextlib.suppress(ssl.SSLError):
         serving().wrap_socket(sock, server_side=True)
 
@@ -165,7 +165,7 @@ async def test_the_error_asks_what_kind_of_server_it_is(kind: str, name: str) ->
 @pytest.mark.parametrize(
     "name", ["tls", "tls that closes", "a tls alert", "tls that waits", "redis", "ssh", "http/1.1"]
 )
-async def test_so_it_does_where_there_is_a_password_to_give(kind: str, name: str) -> None:
+async def test_the_error_asks_the_same_with_credentials(kind: str, name: str) -> None:
     serve, question = SERVERS[name]
     seconds = 0.25 if "waits" in name else 5.0
     settings = Settings(timeout=2 * seconds, connect_timeout=seconds, username="root", password=SECRET)
@@ -180,7 +180,7 @@ async def test_so_it_does_where_there_is_a_password_to_give(kind: str, name: str
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("verb", VERBS)
-async def test_a_memcached_that_speaks_tls_is_asked_after(tls_server: Memcached, kind: str, verb: str) -> None:
+async def test_the_error_asks_whether_the_memcached_uses_tls(tls_server: Memcached, kind: str, verb: str) -> None:
     clients = Clients(kind, tls_server.node, Settings(timeout=0.5))
     for error in await failures(clients.blobs(), verb):
         assert TLS in str(error)
@@ -188,7 +188,7 @@ async def test_a_memcached_that_speaks_tls_is_asked_after(tls_server: Memcached,
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_server_that_has_answered_before_is_not_asked_after(memcached: Memcached, kind: str) -> None:
+async def test_the_error_asks_nothing_about_a_server_that_replied_before(memcached: Memcached, kind: str) -> None:
     clients = Clients(kind, memcached.node, Settings(timeout=0.1))
     client = clients.blobs()
     assert await client.set("key", b"v")

@@ -1,4 +1,4 @@
-"""How long a number lives that is counted: every combination of initial, initial_ttl, ttl and default_ttl."""
+"""The TTL of a number after arithmetic, for every combination of initial, initial_ttl, ttl and default_ttl."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def is_refused(lives: Lives) -> bool:
 
 
 def begun(lives: Lives) -> Ttl | Default:
-    """Return how long a number lives that is created: the first of the three that is given."""
+    """Return the TTL of a created number: the first of the three that is given."""
     return next(life for life in lives[1:] if life is not DEFAULT)
 
 
 async def left(counters: AsyncClient[int], key: str) -> object:
-    """Return the number and the seconds that it has to live."""
+    """Return the number and its TTL in seconds."""
     item = await counters.get_item(key)
     return item and (item.value, item.ttl and pytest.approx(item.ttl, abs=10))
 
@@ -58,7 +58,7 @@ async def counted(watched: Watched, verb: str, key: str, lives: Lives) -> tuple[
 
 @pytest.mark.parametrize("verb", ["increment", "decrement"])
 @pytest.mark.parametrize("kind", REAL)
-async def test_a_number_lives_as_it_was_given(shared_memcached: Memcached, kind: str, verb: str) -> None:
+async def test_a_created_number_has_the_right_ttl(shared_memcached: Memcached, kind: str, verb: str) -> None:
     watched = on_a_memcached(kind, shared_memcached)
     wrong: list[object] = []
     for lives in itertools.filterfalse(is_refused, LIVES):
@@ -87,12 +87,12 @@ async def test_a_number_lives_as_it_was_given(shared_memcached: Memcached, kind:
 
 @pytest.mark.parametrize("verb", ["increment", "decrement"])
 @pytest.mark.parametrize("kind", REAL)
-async def test_initial_ttl_without_initial_or_beside_ttl_is_refused(
+async def test_initial_ttl_without_initial_or_with_ttl_is_refused(
     shared_memcached: Memcached, kind: str, verb: str
 ) -> None:
     watched = on_a_memcached(kind, shared_memcached)
     for lives in filter(is_refused, LIVES):
-        with pytest.raises(InvalidArgumentError, match="give") as raised:
+        with pytest.raises(InvalidArgumentError, match="pass") as raised:
             await counted(watched, verb, "k", lives)
         assert (raised.value.operation, raised.value.key, raised.value.maybe_applied) == (verb, "k", False)
     assert watched.sent == []
@@ -102,7 +102,7 @@ async def test_initial_ttl_without_initial_or_beside_ttl_is_refused(
 @pytest.mark.parametrize("ttl", [0, -1, 2**31, True, 1.5, "5"])
 @pytest.mark.parametrize("name", ["ttl", "initial_ttl"])
 @pytest.mark.parametrize("kind", REAL)
-async def test_a_life_that_cannot_be_names_its_argument(
+async def test_an_invalid_ttl_is_refused_by_argument_name(
     shared_memcached: Memcached, kind: str, name: str, ttl: object
 ) -> None:
     watched = on_a_memcached(kind, shared_memcached)

@@ -1,4 +1,4 @@
-"""`inspect` carries no opaque, so the key that its reply repeats is checked: it must be the key that was asked for."""
+"""`inspect` has no opaque, so the client checks that the key in the reply is the requested key."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def test_metadata_of_another_key_closes_the_connection(kind: str, line: by
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_metadata_of_the_key_is_returned_however_the_server_spells_it(kind: str) -> None:
+async def test_metadata_is_returned_for_each_spelling_of_the_key(kind: str) -> None:
     lines = (b"ME key " + REST, b"ME " + base64.b64encode(b"key") + b" " + REST, b"ME  key  " + REST, b"EN")
     with ScriptedServer(answering(*lines)) as server:
         clients = Clients(kind, server.node)
@@ -72,7 +72,7 @@ async def test_metadata_of_the_key_is_returned_however_the_server_spells_it(kind
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_all_that_waits_behind_metadata_of_another_key_fails(kind: str) -> None:
+async def test_requests_behind_metadata_of_another_key_fail(kind: str) -> None:
     def script(peer: Peer) -> None:
         peer.request()
         peer.send(b"ME secret " + REST + b"\r\nME key " + REST + b"\r\n")
@@ -86,7 +86,7 @@ async def test_all_that_waits_behind_metadata_of_another_key_fails(kind: str) ->
 
 
 @pytest.mark.parametrize("key", ["plain", "ä", "a=b", "ME", "EN", "b"])
-async def test_a_real_server_spells_the_key_as_the_item_was_stored(clients: Clients, key: str) -> None:
+async def test_a_real_server_returns_the_stored_spelling_of_the_key(clients: Clients, key: str) -> None:
     client = clients.blobs()
     token = base64.b64encode(key.encode())
     for head in (b"ms %b 1 b" % token, b"ms %b 1" % key.encode()):
@@ -100,6 +100,6 @@ async def test_a_real_server_spells_the_key_as_the_item_was_stored(clients: Clie
     assert await client.inspect(key) is None
 
 
-def test_a_request_of_a_users_own_is_checked_too() -> None:
+def test_a_custom_me_request_is_checked_too() -> None:
     with ScriptedServer(answering(b"ME secret " + REST)) as server, pytest.raises(ProtocolError, match="another key"):
         ask(server.node, commands.meta_debug(b"key"))

@@ -1,6 +1,6 @@
-"""What a signal handler, or another thread, raises inside a verb comes out of it unchanged, wherever it is raised.
+"""An exception that a signal handler or another thread raises inside a client method propagates unchanged.
 
-Also from inside the serializer and the compressor. What these raise by themselves is a miss, or a SerializationError.
+Also from inside the serializer and the compressor. Their own exceptions are a miss or a SerializationError.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ R = TypeVar("R")
 
 
 class SoftTimeLimitExceeded(Exception):
-    """As Celery's: an Exception that a signal handler raises."""
+    """Like the exception of Celery that a signal handler raises."""
 
 
 CLASSES: Final[list[type[Exception]]] = [
@@ -70,7 +70,7 @@ BAD: Final = "bad"
 
 @final
 class Numbers:
-    """A serializer in Python that refuses some values and some bytes, always for the same reason."""
+    """A serializer in Python that refuses some values and some bytes. It always raises on the same line."""
 
     wire_id = 224
     fingerprint = 77
@@ -89,7 +89,7 @@ class Numbers:
 
 @final
 class Halved:
-    """A compressor in Python: every second byte of what consists of pairs."""
+    """A compressor in Python: stores every second byte of data that consists of pairs."""
 
     compressor_id = 14
     min_size = 4
@@ -144,7 +144,7 @@ OPTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
 
 @final
 class Bench:
-    """A client of either shape on a transport that may be interrupted only while a reply is read."""
+    """A client of one kind, on a transport that can be interrupted only while it reads a reply."""
 
     def __init__(self, quiet: Quiet, shape: str, options: Mapping[str, Any]) -> None:
         self.quiet = quiet
@@ -155,7 +155,7 @@ class Bench:
             self.client = cast("AsyncClient[int]", Shaped(Client(quiet, serializer, **options)))
 
     def interrupted(self, verb: Call, interrupter: Interrupter) -> object:
-        """Run *verb*, interrupted; return its result or its exception."""
+        """Run *verb* and interrupt it; return its result or its exception."""
         self.quiet.interrupter = interrupter
         try:
             return interrupter.run(lambda: driven(verb(self.client)))
@@ -191,17 +191,17 @@ class Halves:
         return data
 
 
-# A coroutine that is interrupted before its first step was never awaited.
+# A coroutine that is interrupted before its first step is never awaited.
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("from_handler", [True, False], ids=["handler", "elsewhere"])
-def test_what_interrupts_a_verb_comes_out_of_it_wherever_it_is_raised(
+def test_an_exception_that_interrupts_a_method_propagates_unchanged(
     quiet: Quiet, shape: str, options: str, verb: str, *, from_handler: bool
 ) -> None:
     bench = Bench(quiet, shape, OPTIONS[options])
-    # An error of this package with a frame that is not the package's is one of the user's transport.
+    # An error of this package whose traceback has a foreign frame comes from the user's transport.
     classes = [class_ for class_ in CLASSES if from_handler or not issubclass(class_, MetacacheError)]
     at = 0
     for at, class_ in enumerate(itertools.cycle(classes), 1):
@@ -214,12 +214,12 @@ def test_what_interrupts_a_verb_comes_out_of_it_wherever_it_is_raised(
     assert at > 10
 
 
-# --- what a serializer raises by itself -------------------------------------------------------------------------------
+# --- exceptions of a serializer ---------------------------------------------------------------------------------------
 
 
 @final
 class Failing:
-    """A serializer that fails, each time in the same place."""
+    """A serializer that always fails on the same line."""
 
     wire_id = 224
     fingerprint = 77
@@ -240,7 +240,7 @@ class Failing:
 
 
 @pytest.mark.parametrize("class_", CLASSES)
-def test_what_a_serializer_raises_by_itself_is_a_miss_or_a_serialization_error(class_: type[Exception]) -> None:
+def test_an_exception_of_a_serializer_is_a_miss_or_a_serialization_error(class_: type[Exception]) -> None:
     server = FakeServer()
     client = Client(FakeTransport(server), Failing(class_))
     strict = Client(FakeTransport(server), Failing(class_), on_undecodable="raise")
@@ -249,7 +249,7 @@ def test_what_a_serializer_raises_by_itself_is_a_miss_or_a_serialization_error(c
     assert client.get("one", "default") == "default"
     assert client.get_item("one") is None
     assert client.get_and_touch("one", 5) is None
-    for _ in range(2):  # the second time all header lines are known
+    for _ in range(2):  # the second time, all header lines are known
         assert client.get_many(["one", "two"]) == {"two": 2}
         with pytest.raises(BatchError) as raised:
             strict.get_many(["one", "two"])
@@ -272,7 +272,7 @@ def test_what_a_serializer_raises_by_itself_is_a_miss_or_a_serialization_error(c
     assert client.get_many(["key", "bad"]) == {}
 
 
-# --- what another thread raises ---------------------------------------------------------------------------------------
+# --- exceptions of another thread -------------------------------------------------------------------------------------
 
 
 @final
@@ -283,7 +283,7 @@ class Canned:
         self._header = b"VA %d f%d" % (len(data), flags)
         self._data = data
 
-    def run(self, op: Operation[R], /, *, deadline: float | None = None) -> R:  # noqa: ARG002 - a transport's
+    def run(self, op: Operation[R], /, *, deadline: float | None = None) -> R:  # noqa: ARG002 - the signature of a transport
         read = op.read
         return read(([b"HD"], None) if op.body is not None else (self._header.split(b" "), self._data))
 
@@ -297,7 +297,7 @@ class Canned:
         pass
 
 
-RAISE_IN_THREAD: Final[Any] = ctypes.pythonapi.PyThreadState_SetAsyncExc  # Any: ctypes has no types for it
+RAISE_IN_THREAD: Final[Any] = ctypes.pythonapi.PyThreadState_SetAsyncExc  # Any: ctypes has no type for it
 NUMBERS: Final = list(range(20_000))
 LISTS: Final[Serializer[list[int]]] = load_serializer("msgspec", list[int])
 CYCLES: Final[Mapping[str, Callable[[Client[list[int]]], object]]] = {
@@ -314,7 +314,7 @@ CYCLES: Final[Mapping[str, Callable[[Client[list[int]]], object]]] = {
 @pytest.mark.parametrize("on_error", ["raise", "ignore"])
 @pytest.mark.parametrize("class_", [SoftTimeLimitExceeded, ValueError, TypeError, DecodeError, OperationTimeout])
 @pytest.mark.parametrize("verb", CYCLES)
-def test_what_another_thread_raises_after_a_serializer_in_c_is_never_lost(
+def test_an_exception_injected_after_a_c_serializer_is_never_lost(
     verb: str, class_: type[Exception], on_error: Any
 ) -> None:
     data = LISTS.dumps(NUMBERS)
@@ -333,11 +333,11 @@ def test_what_another_thread_raises_after_a_serializer_in_c_is_never_lost(
 
     worker = threading.Thread(target=work)
     gc.collect()
-    gc.disable()  # an exception that is raised in a callback of the collector is lost
+    gc.disable()  # Python drops an exception that is raised in a callback of the garbage collector
     worker.start()
     try:
         for number in range(1, 11):
-            sleep(0.001)  # the worker is in its inner loop
+            sleep(0.001)  # the worker runs its inner loop
             RAISE_IN_THREAD(ctypes.c_ulong(worker.ident or 0), ctypes.py_object(class_))
             until = monotonic() + 5.0
             while len(caught) < number and monotonic() < until:

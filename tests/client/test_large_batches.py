@@ -1,4 +1,4 @@
-"""Large values in a batch, full of line ends: each is whole, and they take little more memory than their own size."""
+"""A batch of large values that contain line ends: all are read whole, with little additional memory."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def roomy() -> Iterator[Memcached]:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("piece", PIECES, ids=lambda piece: ascii(piece[:10]))
-async def test_a_batch_of_large_values_takes_their_size_and_that_of_a_few(
+async def test_a_batch_of_large_values_needs_little_additional_memory(
     roomy: Memcached, kind: str, piece: bytes
 ) -> None:
     values = {f"{kind}:{number}": b"%d" % number + piece * (SIZE // len(piece)) for number in range(COUNT)}
@@ -45,18 +45,18 @@ async def test_a_batch_of_large_values_takes_their_size_and_that_of_a_few(
     finally:
         tracemalloc.stop()
     assert found == values
-    # What is held of one value, the same in one piece, and what came behind it.
+    # The parts of one value, the joined value, and the data after it.
     assert peak < (COUNT + 2.5) * SIZE, f"{peak / SIZE:.1f} times one of {COUNT} values"
     await clients.aclose()
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_what_is_too_long_to_split_is_parsed_as_the_rest_is(seed: int) -> None:
+def test_values_too_large_to_split_are_parsed_like_others(seed: int) -> None:
     chance = random.Random(seed)
     sizes = [chance.choice((0, 7, 3000, LONGEST_SPLIT - 40, LONGEST_SPLIT, LONGEST_SPLIT + 9)) for _ in range(12)]
     values = [(piece * (size // len(piece) + 1))[:size] for size in sizes for piece in [chance.choice(PIECES)]]
 
-    # One window of all, whose middle replies have no opaque.
+    # One window; only its first and last reply have an opaque.
     connection = ProtocolConnection(max_reply_size=LIMIT + 2 * LONGEST_SPLIT)
     sent, _ = connection.send_window(MG_VALUE, [b"mg k v"] * 12, None)
     first, last = opaques_in(sent)
@@ -67,7 +67,7 @@ def test_what_is_too_long_to_split_is_parsed_as_the_rest_is(seed: int) -> None:
     assert isinstance(window, Window)
     assert window.replies.values == values
 
-    # The same as single requests, as many tasks of one loop send them.
+    # The same values as single requests, like those of many tasks.
     connection = ProtocolConnection(max_reply_size=LIMIT + 2 * LONGEST_SPLIT)
     sent = b"".join(connection.send_plain(MG_VALUE, b"mg k v", None) for _ in values)
     marked = zip(values, opaques_in(sent), strict=True)

@@ -1,4 +1,4 @@
-"""`long_keys="hash"`: a key too long for the wire is its SHA-256 there, and itself to the caller and in every error."""
+"""`long_keys="hash"`: a key that is too long is sent as its SHA-256. Results and errors have the original key."""
 
 from __future__ import annotations
 
@@ -31,30 +31,30 @@ def hashing(clients: Clients) -> AsyncClient[bytes]:
 
 
 def long(key: str, end: str = "") -> str:
-    """Return a key of 500 bytes or so, in which all that tells it from others stands last."""
+    """Return a key of about 500 bytes that differs from others only at its end."""
     return "k" * 500 + key + end
 
 
 def is_there(clients: Clients, token: bytes, *, base64: bool) -> bool:
-    """Tell whether the server has an item under this very key on the wire."""
+    """Return whether the server has an item with exactly this key."""
     tokens, _ = ask(clients.node, commands.meta_get(token, {"base64": True} if base64 else {}))
     return tokens[0] == HD
 
 
 def hashed(raw: bytes) -> bytes:
-    """Return what is promised to travel in place of the key *raw*."""
+    """Return the bytes that are documented to be sent instead of the key *raw*."""
     return b64encode(b"\0h" + sha256(raw).digest())
 
 
 @pytest.mark.parametrize("kind", ["str", "bytes", "prefixed"])
-async def test_what_travels_is_the_hash_of_prefix_and_key(clients: Clients, key: str, kind: str) -> None:
+async def test_a_long_key_is_sent_as_the_hash_of_prefix_and_key(clients: Clients, key: str, kind: str) -> None:
     given: Key = long(key).encode() if kind == "bytes" else long(key)
     prefix = "prefix:" if kind == "prefixed" else ""
     await clients.blobs(long_keys="hash", prefix=prefix).set(given, b"v")
     assert is_there(clients, hashed((prefix + long(key)).encode()), base64=True)
 
 
-async def test_every_verb_takes_a_long_key(clients: Clients, hashing: AsyncClient[bytes], key: str) -> None:
+async def test_every_method_takes_a_long_key(clients: Clients, hashing: AsyncClient[bytes], key: str) -> None:
     name = long(key)
     assert await hashing.get(name, b"none") == b"none"
     assert await hashing.add(name, b"1")
@@ -78,14 +78,12 @@ async def test_every_verb_takes_a_long_key(clients: Clients, hashing: AsyncClien
     assert await counters.decrement(name) == 4
 
 
-async def test_long_keys_and_short_ones_go_in_one_batch(
-    clients: Clients, hashing: AsyncClient[bytes], key: str
-) -> None:
+async def test_a_batch_may_mix_long_and_short_keys(clients: Clients, hashing: AsyncClient[bytes], key: str) -> None:
     items = {each: each.encode()[-20:] for each in (key, f"{key} odd", long(key, "1"), f"{key}é", long(key, "2"))}
     assert await hashing.set_many(items) == dict.fromkeys(items, StoreResult.STORED)
     assert await hashing.get_many([*items, long(key, "3")]) == items
     assert {each: item.value for each, item in (await hashing.get_items(items)).items()} == items
-    # The same as bytes are the same.
+    # The same keys as bytes are the same items.
     assert await hashing.get_many([long(key, "2").encode()]) == {long(key, "2").encode(): items[long(key, "2")]}
     assert await hashing.delete_many([*items, long(key, "3")]) == {
         **dict.fromkeys(items, DeleteResult.DELETED),
@@ -94,7 +92,7 @@ async def test_long_keys_and_short_ones_go_in_one_batch(
     assert clients.sent == ["set_many x5", "get_many x6", "get_items x5", "get_many x1", "delete_many x6"]
 
 
-async def test_a_key_that_just_fits_travels_as_it_is(clients: Clients, key: str) -> None:
+async def test_a_key_of_the_maximal_length_is_not_hashed(clients: Clients, key: str) -> None:
     hashing, plain = clients.blobs(long_keys="hash"), clients.blobs()
     for length, filler in ((250, "x"), (186, " ")):
         fits = key + filler * (length - len(key))
@@ -107,7 +105,7 @@ async def test_a_key_that_just_fits_travels_as_it_is(clients: Clients, key: str)
         assert await hashing.get(fits) == b"fits"
 
 
-async def test_no_caller_can_name_the_item_of_another_s_long_key(clients: Clients, key: str) -> None:
+async def test_a_key_that_looks_like_a_hash_is_hashed_too(clients: Clients, key: str) -> None:
     hashing = clients.blobs(long_keys="hash")
     await hashing.set(long(key), b"v")
     forged = b"\0h" + sha256(long(key).encode()).digest()
@@ -116,7 +114,7 @@ async def test_no_caller_can_name_the_item_of_another_s_long_key(clients: Client
     assert await hashing.get_many([forged, long(key).encode()]) == {forged: b"forged", long(key).encode(): b"v"}
 
 
-async def test_an_error_names_the_key_that_was_given(clients: Clients, key: str) -> None:
+async def test_an_error_names_the_original_long_key(clients: Clients, key: str) -> None:
     hashing = clients.make(BytesSerializer(), long_keys="hash")
     with pytest.raises(ServerError) as raised:
         await hashing.set(long(key), TOO_LARGE)

@@ -1,4 +1,4 @@
-"""A time to live beyond 30 days: memcached reads it as a time since 1970, so that is what is sent, in every verb."""
+"""A TTL beyond 30 days is sent as a time since 1970, as memcached requires, by every method."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.client.rig import Clients
 DAY: Final = 24 * 60 * 60
 THIRTY_DAYS: Final = 30 * DAY
 
-# Each way in which a value comes to be stored for the client's default_ttl.
+# All methods that store with the client's default_ttl.
 Call = Callable[[AsyncClient[bytes], str], Awaitable[object]]
 STORES: Final[Mapping[str, Call]] = {
     "set": lambda client, key: client.set(key, b"v"),
@@ -40,17 +40,17 @@ STORES: Final[Mapping[str, Call]] = {
 
 
 async def check(client: AsyncClient[bytes], key: str, wanted: int) -> None:
-    """See that the server lets *key* live for *wanted* seconds from now."""
+    """Check that the TTL of *key* is *wanted* seconds."""
     item = await client.get_item(key)
     assert item is not None, "it would have expired in 1970"
     assert item.ttl is not None
-    # The server's clock ticks by the second, and lags.
+    # The server's clock counts whole seconds and may be late.
     assert wanted - 10 < item.ttl <= wanted + 2
 
 
 @pytest.mark.parametrize("ttl", [THIRTY_DAYS, THIRTY_DAYS + 1, timedelta(days=365)], ids=str)
 @pytest.mark.parametrize("compressor", [None, Zlib(min_size=0)], ids=["plain", "compressor"])
-async def test_every_store_keeps_to_a_default_ttl_beyond_thirty_days(
+async def test_every_store_uses_a_default_ttl_beyond_thirty_days(
     clients: Clients, key: str, ttl: int | timedelta, compressor: Zlib | None
 ) -> None:
     client = clients.blobs(default_ttl=ttl, compressor=compressor)
@@ -67,7 +67,7 @@ async def test_every_store_keeps_to_a_default_ttl_beyond_thirty_days(
     await check(client, f"{key}:0", wanted)
 
 
-async def test_every_given_ttl_beyond_thirty_days_is_kept_to(clients: Clients, key: str) -> None:
+async def test_every_method_uses_a_ttl_beyond_thirty_days(clients: Clients, key: str) -> None:
     client, wanted = clients.blobs(), 100 * DAY
     await client.set_many({key: b"v", f"{key}:2": b"v"}, ttl=wanted)
     await check(client, f"{key}:2", wanted)
@@ -79,7 +79,7 @@ async def test_every_given_ttl_beyond_thirty_days_is_kept_to(clients: Clients, k
     await check(client, key, 60 * DAY)
 
 
-async def test_numbers_live_beyond_thirty_days(clients: Clients, key: str) -> None:
+async def test_arithmetic_uses_a_ttl_beyond_thirty_days(clients: Clients, key: str) -> None:
     counters, blobs = clients.make(IntSerializer(), default_ttl=100 * DAY), clients.blobs()
     assert await counters.increment(key, initial=5) == 5
     await check(blobs, key, 100 * DAY)
@@ -89,7 +89,7 @@ async def test_numbers_live_beyond_thirty_days(clients: Clients, key: str) -> No
     await check(blobs, f"{key}:2", 300 * DAY)
 
 
-def test_a_time_since_1970_is_worked_out_anew_for_every_store() -> None:
+def test_the_time_since_1970_is_computed_for_every_store() -> None:
     now = 1_800_000_000.0
     options = Options(default_ttl=31 * DAY)
     ops = Operations(Reader(Frame(BytesSerializer()), UndecodablePolicy(strict=False), Counts()), options, lambda: now)
@@ -103,8 +103,8 @@ def test_a_time_since_1970_is_worked_out_anew_for_every_store() -> None:
     assert ends() == {1_800_000_005 + 31 * DAY}
 
 
-# Each way in which a time to live is given.
-GIVEN: Final[Mapping[str, Callable[[AsyncClient[bytes], Any], Awaitable[object]]]] = {  # Any: a wrong type too
+# All methods with a ttl argument.
+GIVEN: Final[Mapping[str, Callable[[AsyncClient[bytes], Any], Awaitable[object]]]] = {  # Any: wrong types too
     "set": lambda client, ttl: client.set("key", b"v", ttl=ttl),
     "add": lambda client, ttl: client.add("key", b"v", ttl=ttl),
     "set_many": lambda client, ttl: client.set_many({"key": b"v"}, ttl=ttl),
@@ -118,7 +118,7 @@ GIVEN: Final[Mapping[str, Callable[[AsyncClient[bytes], Any], Awaitable[object]]
 @pytest.mark.parametrize("way", GIVEN)
 @pytest.mark.parametrize("scale", [1, 1_000, 1_000_000_000], ids=["s", "ms", "ns"])
 @pytest.mark.parametrize("ahead", [-60, 0, 60, 100 * DAY])
-async def test_a_timestamp_given_for_a_time_to_live_is_refused_with_the_reason(
+async def test_a_timestamp_as_a_ttl_is_refused_with_the_reason(
     clients: Clients, way: str, scale: int, ahead: int
 ) -> None:
     with pytest.raises(InvalidArgumentError, match=r"(ttl|stale_for) is seconds from now, not a timestamp"):
@@ -127,14 +127,14 @@ async def test_a_timestamp_given_for_a_time_to_live_is_refused_with_the_reason(
 
 
 @pytest.mark.parametrize("way", GIVEN)
-async def test_a_float_timestamp_and_a_long_timedelta_are_named_for_what_they_are(clients: Clients, way: str) -> None:
+async def test_a_float_and_a_too_long_timedelta_are_refused_with_the_reason(clients: Clients, way: str) -> None:
     with pytest.raises(InvalidTypeError, match="an int of seconds from now, a timedelta or None, not float"):
         await GIVEN[way](clients.blobs(), time.time() + 60)
-    with pytest.raises(InvalidArgumentError, match="ends after 2038-01-19, the last day that memcached can store"):
+    with pytest.raises(InvalidArgumentError, match="ends after 2038-01-19, the last day that memcached supports"):
         await GIVEN[way](clients.blobs(), timedelta(days=30_000))
 
 
 @pytest.mark.parametrize("scale", [1, 1_000, 1_000_000_000], ids=["s", "ms", "ns"])
-def test_a_timestamp_is_no_default_ttl(clients: Clients, scale: int) -> None:
+def test_a_timestamp_as_default_ttl_is_refused(clients: Clients, scale: int) -> None:
     with pytest.raises(InvalidArgumentError, match="default_ttl is seconds from now, not a timestamp"):
         clients.blobs(default_ttl=(int(time.time()) - DAY) * scale)

@@ -1,4 +1,4 @@
-"""What the reading verbs return: values, misses, items, batches, what the server knows without reading."""
+"""Results of reads: values, misses, items, batches, and metadata without a read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from metacache.protocol import commands
 from metacache.serializers import BytesSerializer, StrSerializer
 from tests.client.rig import Clients, ask, lease, store
 
-# What a reader that looks for line ends, or for the next reply, might trip over.
+# Values that a parser could mistake for line ends or for the next reply.
 VALUES: Final = (
     b"",
     b"\r\n",
@@ -40,18 +40,18 @@ async def test_a_miss_is_none_or_the_default(blobs: AsyncClient[bytes], key: str
     assert await blobs.get(key, default) is default
 
 
-async def test_a_found_value_comes_before_the_default(blobs: AsyncClient[bytes], key: str) -> None:
+async def test_a_found_value_has_priority_over_the_default(blobs: AsyncClient[bytes], key: str) -> None:
     await blobs.set(key, b"")
     assert await blobs.get(key, b"default") == b""
 
 
-async def test_a_key_of_str_and_the_same_of_bytes_are_one(blobs: AsyncClient[bytes], key: str) -> None:
+async def test_a_str_key_and_the_same_bytes_are_one_key(blobs: AsyncClient[bytes], key: str) -> None:
     await blobs.set(f"{key}é", b"v")
     assert await blobs.get(f"{key}é".encode()) == b"v"
 
 
 @pytest.mark.parametrize("more", [" b", "\r\nflush_all\r\n", "\t", "\x00", "\x7f", "é", "\u3000", "\U0001f511"])
-async def test_any_key_works_in_every_verb_that_reads(blobs: AsyncClient[bytes], key: str, more: str) -> None:
+async def test_any_key_works_in_every_read(blobs: AsyncClient[bytes], key: str, more: str) -> None:
     odd, other = key + more, key
     await blobs.set(other, b"other")
     await blobs.set(odd, b"odd")
@@ -64,7 +64,7 @@ async def test_any_key_works_in_every_verb_that_reads(blobs: AsyncClient[bytes],
     assert await blobs.get_and_touch(odd, 60) == b"odd"
 
 
-async def test_an_item_tells_all_of_it(clients: Clients, key: str) -> None:
+async def test_get_item_returns_all_metadata(clients: Clients, key: str) -> None:
     texts = clients.make(StrSerializer())
     await texts.set(key, "hé", ttl=1000)
     first = await texts.get_item(key)
@@ -95,7 +95,7 @@ async def test_an_item_hides_its_value_from_its_repr(blobs: AsyncClient[bytes], 
     assert "hunter2" not in repr(await blobs.get_many_outcomes([key]))
 
 
-async def test_a_batch_leaves_misses_out_and_keeps_the_order(blobs: AsyncClient[bytes], key: str) -> None:
+async def test_a_batch_omits_misses_and_keeps_the_order(blobs: AsyncClient[bytes], key: str) -> None:
     keys = [f"{key}:{number}" for number in range(300)]
     await blobs.set_many({each: each.encode() for each in keys[::2]})
     found = await blobs.get_many(keys)
@@ -107,7 +107,7 @@ async def test_a_batch_leaves_misses_out_and_keeps_the_order(blobs: AsyncClient[
     assert outcomes.errors == {}
 
 
-async def test_get_items_tells_what_get_item_tells(blobs: AsyncClient[bytes], key: str) -> None:
+async def test_get_items_returns_the_same_items_as_get_item(blobs: AsyncClient[bytes], key: str) -> None:
     await blobs.set(key, b"v", ttl=1000)
     one: Item[bytes] | None = await blobs.get_item(key)
     again = await blobs.get_item(key)
@@ -116,7 +116,7 @@ async def test_get_items_tells_what_get_item_tells(blobs: AsyncClient[bytes], ke
     assert items[key] == again
 
 
-async def test_a_key_asked_for_twice_is_sent_once(clients: Clients, key: str) -> None:
+async def test_a_duplicate_key_is_sent_once(clients: Clients, key: str) -> None:
     blobs = clients.blobs()
     await blobs.set(key, b"v")
     clients.sent.clear()
@@ -124,7 +124,7 @@ async def test_a_key_asked_for_twice_is_sent_once(clients: Clients, key: str) ->
     assert clients.sent == ["get_many x2"]
 
 
-async def test_str_and_bytes_of_one_key_are_sent_once_and_answered_both(clients: Clients, key: str) -> None:
+async def test_a_key_as_str_and_bytes_is_sent_once_and_both_get_the_value(clients: Clients, key: str) -> None:
     blobs = clients.blobs()
     await blobs.set(key, b"v")
     clients.sent.clear()
@@ -135,7 +135,7 @@ async def test_str_and_bytes_of_one_key_are_sent_once_and_answered_both(clients:
     assert clients.sent == ["get_many x2", "get_items x2", "get_many x1"]
 
 
-async def test_no_keys_are_no_exchange(clients: Clients) -> None:
+async def test_an_empty_batch_sends_nothing(clients: Clients) -> None:
     blobs = clients.blobs()
     assert await blobs.get_many([]) == {}
     assert await blobs.get_items(()) == {}
@@ -145,11 +145,11 @@ async def test_no_keys_are_no_exchange(clients: Clients) -> None:
     assert [name for name in clients.sent if not name.endswith("x0")] == []
 
 
-async def test_one_bare_key_is_no_list_of_keys(clients: Clients) -> None:
+async def test_a_single_key_instead_of_a_list_is_refused(clients: Clients) -> None:
     blobs = clients.blobs()
     for bare in ("key", b"key"):
         with pytest.raises(InvalidTypeError, match=r"get_many: keys is an iterable of keys, not one .*write \[key\]"):
-            # The types let a str pass: it is an iterable of str. bytes are one of int.
+            # The type checker accepts a str, because it is an iterable of str. bytes are an iterable of int.
             await blobs.get_many(bare)  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]
         with pytest.raises(TypeError):
             await blobs.delete_many(bare)  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]
@@ -159,7 +159,7 @@ async def test_one_bare_key_is_no_list_of_keys(clients: Clients) -> None:
 # --- touching ---------------------------------------------------------------------------------------------------------
 
 
-async def test_touch_renews_and_tells_whether_the_item_was_there(blobs: AsyncClient[bytes], key: str) -> None:
+async def test_touch_sets_the_ttl_and_returns_whether_the_item_exists(blobs: AsyncClient[bytes], key: str) -> None:
     assert await blobs.touch(key, 100) is False
     await blobs.set(key, b"v", ttl=10)
     assert await blobs.touch(key, 1000) is True
@@ -173,7 +173,7 @@ async def test_touch_renews_and_tells_whether_the_item_was_there(blobs: AsyncCli
     assert item.ttl is None
 
 
-async def test_get_and_touch_does_both(blobs: AsyncClient[bytes], key: str) -> None:
+async def test_get_and_touch_returns_the_value_and_sets_the_ttl(blobs: AsyncClient[bytes], key: str) -> None:
     assert await blobs.get_and_touch(key, 100) is None
     await blobs.set(key, b"v", ttl=10)
     assert await blobs.get_and_touch(key, 1000) == b"v"
@@ -186,7 +186,7 @@ async def test_get_and_touch_does_both(blobs: AsyncClient[bytes], key: str) -> N
 # --- leases -----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_lease_of_somebody_else_is_never_a_value(clients: Clients, key: str) -> None:
+async def test_a_lease_of_another_client_is_never_a_value(clients: Clients, key: str) -> None:
     blobs = clients.blobs()
     lease(clients.node, key)
     assert await blobs.get(key) is None
@@ -195,11 +195,11 @@ async def test_a_lease_of_somebody_else_is_never_a_value(clients: Clients, key: 
     assert await blobs.get_many([key]) == {}
     assert await blobs.get_items([key]) == {}
     assert await blobs.get_many([key.encode()]) == {}
-    # It is still there, and still somebody's.
+    # It still exists, and another client still has the lease.
     assert await blobs.inspect(key) is not None
 
 
-async def test_a_lease_that_was_touched_is_removed(clients: Clients, key: str) -> None:
+async def test_a_touched_lease_is_deleted(clients: Clients, key: str) -> None:
     blobs = clients.blobs()
     for touched in (blobs.touch(key, 1000), blobs.get_and_touch(key, 1000)):
         lease(clients.node, key)
@@ -207,7 +207,7 @@ async def test_a_lease_that_was_touched_is_removed(clients: Clients, key: str) -
         assert await blobs.inspect(key) is None
 
 
-async def test_a_lease_that_is_invalidated_is_still_no_value(clients: Clients, key: str) -> None:
+async def test_an_invalidated_lease_is_not_a_value(clients: Clients, key: str) -> None:
     blobs = clients.blobs()
     lease(clients.node, key)
     assert await blobs.invalidate(key, stale_for=60) is True
@@ -220,39 +220,39 @@ async def test_a_lease_that_is_invalidated_is_still_no_value(clients: Clients, k
     assert await blobs.inspect(key) is None
 
 
-async def test_an_empty_value_is_no_lease(clients: Clients, key: str) -> None:
+async def test_an_empty_value_is_not_a_lease(clients: Clients, key: str) -> None:
     blobs = clients.blobs()
     await blobs.set(key, b"")
     assert await blobs.touch(key, 100)
     assert await blobs.get_and_touch(key, 100) == b""
-    store(clients.node, key, b"")  # with client flags 0, as a lease has them
+    store(clients.node, key, b"")  # with client flags 0, like a lease
     assert await blobs.get(key) == b""
     assert await blobs.touch(key, 100)
     assert await blobs.get(key) == b""
 
 
-# --- what the server knows --------------------------------------------------------------------------------------------
+# --- metadata ---------------------------------------------------------------------------------------------------------
 
 
-async def test_inspect_tells_of_an_item_without_reading_it(blobs: AsyncClient[bytes], key: str) -> None:
+async def test_inspect_returns_metadata_without_a_read(blobs: AsyncClient[bytes], key: str) -> None:
     assert await blobs.inspect(key) is None
     await blobs.set(key, b"x" * 100)
     for _ in range(2):
-        told = await blobs.inspect(key)
-        assert told is not None
-        assert not told.fetched_before
+        metadata = await blobs.inspect(key)
+        assert metadata is not None
+        assert not metadata.fetched_before
     item = await blobs.get_item(key)
     assert item is not None
     assert not item.fetched_before
-    told = await blobs.inspect(key)
-    assert told is not None
-    assert told.fetched_before
-    assert (told.cas, told.idle_seconds) == (item.cas, 0)
-    assert told.slab_class > 0
-    assert told.item_size > 100 + len(key)
+    metadata = await blobs.inspect(key)
+    assert metadata is not None
+    assert metadata.fetched_before
+    assert (metadata.cas, metadata.idle_seconds) == (item.cas, 0)
+    assert metadata.slab_class > 0
+    assert metadata.item_size > 100 + len(key)
 
 
-async def test_inspect_spends_no_win(blobs: AsyncClient[bytes], key: str) -> None:
+async def test_inspect_does_not_consume_the_win_flag(blobs: AsyncClient[bytes], key: str) -> None:
     await blobs.set(key, b"v")
     await blobs.invalidate(key, stale_for=60)
     assert await blobs.inspect(key) is not None
@@ -262,9 +262,9 @@ async def test_inspect_spends_no_win(blobs: AsyncClient[bytes], key: str) -> Non
 
 
 @pytest.mark.parametrize("more", [" b", "\n", "\x00", "x" * 251])
-async def test_inspect_refuses_keys_that_travel_as_base64(clients: Clients, key: str, more: str) -> None:
+async def test_inspect_refuses_keys_that_need_base64(clients: Clients, key: str, more: str) -> None:
     hashing = clients.make(BytesSerializer(), long_keys="hash")
-    with pytest.raises(InvalidKeyError, match=r"inspect .*: inspect cannot ask for a key with a space") as raised:
+    with pytest.raises(InvalidKeyError, match=r"inspect .*: inspect does not support a key with a space") as raised:
         await hashing.inspect(key + more)
     assert raised.value.key == key + more
     assert clients.sent == []
@@ -292,7 +292,7 @@ async def test_an_invalidated_item_is_stale_and_one_reader_wins(blobs: AsyncClie
     assert (item.value, item.stale, item.won) == (b"new", False, False)
 
 
-async def test_a_plain_read_of_a_stale_item_spends_its_win(blobs: AsyncClient[bytes], key: str) -> None:
+async def test_a_plain_read_of_a_stale_item_consumes_the_win_flag(blobs: AsyncClient[bytes], key: str) -> None:
     await blobs.set(key, b"v")
     await blobs.invalidate(key, stale_for=60)
     assert await blobs.get_many([key]) == {key: b"v"}
@@ -311,7 +311,7 @@ async def test_a_stale_empty_value_is_a_value(clients: Clients, key: str) -> Non
     assert await blobs.get(key) == b""
 
 
-async def test_whoever_won_stores_by_the_cas_that_was_read(blobs: AsyncClient[bytes], key: str) -> None:
+async def test_the_winner_stores_with_the_cas_that_it_read(blobs: AsyncClient[bytes], key: str) -> None:
     await blobs.set(key, b"old")
     before = await blobs.get_item(key)
     await blobs.invalidate(key, stale_for=60)
@@ -323,7 +323,7 @@ async def test_whoever_won_stores_by_the_cas_that_was_read(blobs: AsyncClient[by
     assert await blobs.get(key) == b"new"
 
 
-async def test_what_other_clients_leave_is_readable_where_flags_are_zero(clients: Clients, key: str) -> None:
+async def test_values_of_other_clients_with_flags_0_are_readable(clients: Clients, key: str) -> None:
     store(clients.node, key, b"42")
     assert await clients.blobs().get(key) == b"42"
     assert await clients.make(StrSerializer()).get_many([key]) == {key: "42"}

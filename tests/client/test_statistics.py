@@ -1,4 +1,4 @@
-"""`client.statistics`: what each verb counts, over every transport; and that no count is ever lost."""
+"""`client.statistics`: what each method counts, on every transport, and that no count is lost."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def counted(**counts: int) -> ClientStatistics:
 
 
 Call = Callable[[AsyncClient[bytes], str], Awaitable[object]]
-# Each reads one key.
+# Each of these reads one key.
 READS: Final[Mapping[str, Call]] = {
     "get": lambda client, key: client.get(key),
     "get with a default": lambda client, key: client.get(key, "default"),
@@ -125,7 +125,9 @@ async def test_a_stale_value_is_a_hit_and_counts_as_stale(clients: Clients, key:
 
 
 @pytest.mark.parametrize("on_undecodable", ["miss", "raise"])
-async def test_what_is_undecodable_is_neither_a_hit_nor_a_miss(clients: Clients, key: str, on_undecodable: str) -> None:
+async def test_an_undecodable_value_is_neither_a_hit_nor_a_miss(
+    clients: Clients, key: str, on_undecodable: str
+) -> None:
     client = clients.blobs(on_undecodable="raise" if on_undecodable == "raise" else "miss")
     store(clients.node, key, b"v", client_flags=7)
     for number, read in enumerate(READS.values(), 1):
@@ -137,7 +139,7 @@ async def test_what_is_undecodable_is_neither_a_hit_nor_a_miss(clients: Clients,
     assert sum(client.undecodable.values()) == len(READS)
 
 
-async def test_what_does_not_read_for_its_caller_counts_nothing(clients: Clients, key: str) -> None:
+async def test_methods_that_are_not_reads_count_nothing(clients: Clients, key: str) -> None:
     client = clients.blobs()
     for call in (*OTHERS.values(), *OTHERS.values()):
         await call(client, key)
@@ -188,7 +190,7 @@ ALL: Final[Mapping[str, Call]] = {
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("on_error", ["raise", "miss", "ignore"])
 @pytest.mark.parametrize("kind", [OperationTimeout, ConnectError])
-async def test_each_call_that_fails_is_one_error_and_no_miss(
+async def test_each_failed_call_is_one_error_and_not_a_miss(
     shape: str, on_error: str, kind: type[MetacacheError]
 ) -> None:
     client = failing(shape, kind, BytesSerializer(), on_error="raise").with_options(
@@ -204,7 +206,7 @@ async def test_each_call_that_fails_is_one_error_and_no_miss(
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("kind", [ClosedError, InvalidKeyError, InvalidArgumentError, SerializationError])
-async def test_a_fault_of_the_program_is_no_error(shape: str, kind: type[MetacacheError]) -> None:
+async def test_an_error_of_the_program_is_not_counted(shape: str, kind: type[MetacacheError]) -> None:
     client = failing(shape, kind, BytesSerializer(), on_error="ignore")
     for call in ALL.values():
         with suppress(kind, BatchError):
@@ -227,9 +229,9 @@ def test_snapshots_are_frozen_and_can_be_subtracted() -> None:
 
 @final
 class Canned:
-    """A transport that has one value under "hit", one that is undecodable under "bad", and nothing else."""
+    """A transport with a value for "hit", an undecodable value for "bad", and no other items."""
 
-    def run(self, op: Operation[R], /, *, deadline: float | None = None) -> R:  # noqa: ARG002 - a transport's
+    def run(self, op: Operation[R], /, *, deadline: float | None = None) -> R:  # noqa: ARG002 - the signature of a transport
         read = op.read
         if op.key == b"hit":
             return read(([b"VA", b"1", b"f0"], b"v"))
@@ -245,7 +247,7 @@ class Canned:
 
 @pytest.fixture
 def hurried() -> Iterator[None]:
-    """Let threads take turns as often as they can."""
+    """Make the interpreter switch threads as often as possible."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -258,7 +260,7 @@ ROUNDS: Final = 100_000
 
 @final
 class Counters:
-    """The parts of a client that count, without the client: so that threads meet in them as often as they can."""
+    """The counting parts of a client without the client, so that threads often run them at the same time."""
 
     def __init__(self) -> None:
         self.counts = Counts()
@@ -279,12 +281,12 @@ class Counters:
         self._reader.value(self._stale)
         self.counts.add_reads(2, 1)
 
-    def meet(self) -> None:
-        self.undecodable.meet(self._found)
+    def record(self) -> None:
+        self.undecodable.record(self._found)
 
     def fail(self) -> None:
         self.errors.count(self._error)
-        self.errors.forgives_all(READ, self._error)
+        self.errors.suppresses_all(READ, self._error)
 
     def name(self) -> None:
         count_one(self.names, "OperationTimeout")
@@ -300,7 +302,7 @@ class Counters:
     ("use", "expected"),
     [
         (Counters.use, [4, 2, 1, 0, 0, 0]),
-        (Counters.meet, [0, 0, 0, 0, 0, 1]),
+        (Counters.record, [0, 0, 0, 0, 0, 1]),
         (Counters.fail, [0, 0, 0, 1, 1, 0]),
         (Counters.name, [0, 0, 0, 0, 1, 0]),
     ],
@@ -363,7 +365,7 @@ def test_a_signal_handler_that_counts_loses_no_count_and_never_waits() -> None:
     try:
         until = monotonic() + 1.0
         while monotonic() < until:
-            # One alarm a round: on a slow machine, the handlers of a timer that repeats would pile up.
+            # One alarm per round: with a repeating timer, handlers would pile up on a slow machine.
             signal.setitimer(signal.ITIMER_REAL, 0.00002 + rounds[0] % 40 * 0.00001)
             use(0)
     finally:
@@ -375,10 +377,10 @@ def test_a_signal_handler_that_counts_loses_no_count_and_never_waits() -> None:
     assert client.undecodable["foreign_flags"] == client.errors_as_misses["OperationTimeout"] == total
 
 
-# --- and why none is lost ---------------------------------------------------------------------------------------------
+# --- why no count is lost ---------------------------------------------------------------------------------------------
 
 COUNTERS: Final = frozenset(Counts.__slots__)
-# Where CPython lets other threads and signal handlers run, as of 3.11 to 3.14.
+# The instructions at which CPython 3.11 to 3.14 may run other threads and signal handlers.
 YIELDS: Final = ("CALL", "PRECALL", "JUMP_BACKWARD", "RESUME", "SEND", "YIELD", "FOR_ITER", "JUMP_ABSOLUTE")
 
 
@@ -390,7 +392,7 @@ def codes_of(code: CodeType) -> Iterator[CodeType]:
 
 
 def interrupted_counts(code: CodeType) -> list[str]:
-    """Return the counters that *code* loads, then lets others run, and then stores."""
+    """Return the counters between whose load and store *code* lets other threads run."""
     found: list[str] = []
     since: dict[object, bool] = {}
     for step in dis.get_instructions(code):
@@ -421,7 +423,7 @@ def test_nothing_runs_between_the_load_and_the_store_of_a_counter() -> None:
     assert checked > 10
 
 
-def test_the_look_at_the_code_sees_a_call_in_between() -> None:
+def test_the_bytecode_check_finds_a_call_in_between() -> None:
     def bad(counts: Counts, values: list[int]) -> None:
         counts.hits += len(values)
 

@@ -1,6 +1,6 @@
-"""Verbs of two exchanges, ended at every place: what the item then is, and what the error says of it.
+"""Methods with two requests that end at every point: the state of the item, and what the error says about it.
 
-A transport that fails, a task that is cancelled and a handler that raises stand for all that can end a call.
+The tests end them by a failing transport, a cancelled task, and a signal handler that raises.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from tests.client.watched import REAL, Watched, on_a_memcached
 Call: TypeAlias = Callable[[Watched, str], Awaitable[object]]
 Put: TypeAlias = Callable[[Node, str], object]
 State: TypeAlias = tuple[bytes, int, str] | None
-"""The value, seconds to live rounded to hundreds, and the marks that a reader sees; None: no item."""
+"""The value, the TTL in seconds rounded to hundreds, and the marks that a reader gets; None: no item."""
 
 OLD, NEW = 500, 2000
 _numbers = itertools.count(1)
@@ -95,9 +95,9 @@ def stale_lease(node: Node, key: str) -> None:
 
 
 class Case(NamedTuple):
-    """A verb on an item, and what the item is after no exchange, after one, and after two.
+    """A method and an item, and the states of the item after no request, after one and after two.
 
-    ``is_unsure``: ``maybe_applied`` of an error before and after the first exchange, before and after the second.
+    ``is_unsure``: ``maybe_applied`` of an error before and after the first request, before and after the second.
     """
 
     call: Call
@@ -107,7 +107,7 @@ class Case(NamedTuple):
     result: object = None
 
 
-# A verb that has changed the item in its first exchange, and one that has only looked.
+# A method whose first request changes the item, and a method whose first request only reads.
 CHANGES: Final = (False, True, True, True)
 LOOKS: Final = (False, False, False, True)
 NEVER: Final = (False, False, False, False)
@@ -150,14 +150,14 @@ def name(function: Callable[..., object]) -> str:
 
 
 class Moment(NamedTuple):
-    """Where a call ends: before the exchange of this number, from 0, or after it."""
+    """When a call ends: before or after the request of this number, from 0."""
 
     number: int
     is_after: bool
 
     @property
     def done(self) -> int:
-        """How many exchanges the server has done."""
+        """The number of requests that the server has executed."""
         return self.number + self.is_after
 
 
@@ -183,7 +183,7 @@ def state_of(node: Node, key: str) -> State:
 
 
 def begun(kind: str, server: Memcached, case: Case) -> tuple[Watched, str]:
-    """Return clients of *kind*, and the key of an item as *case* wants it."""
+    """Return clients of *kind*, and the key of the item of *case*."""
     key = f"two:{next(_numbers)}"
     case.put(server.node, key)
     return on_a_memcached(kind, server), key
@@ -194,7 +194,9 @@ def begun(kind: str, server: Memcached, case: Case) -> tuple[Watched, str]:
 
 @pytest.mark.parametrize("case", CASES, ids=name_of)
 @pytest.mark.parametrize("kind", REAL)
-async def test_undisturbed(shared_memcached: Memcached, kind: str, case: Case) -> None:
+async def test_a_call_without_an_interruption_has_the_final_state(
+    shared_memcached: Memcached, kind: str, case: Case
+) -> None:
     watched, key = begun(kind, shared_memcached, case)
     assert await case.call(watched, key) == case.result
     assert watched.sent == [name(case.call)] * (len(case.after) - 1)
@@ -202,14 +204,14 @@ async def test_undisturbed(shared_memcached: Memcached, kind: str, case: Case) -
     await watched.aclose()
 
 
-# Errors before an exchange, and after one. Those before say that nothing of this exchange was sent.
+# Errors before a request, which say that it was not sent, and errors after one.
 BEFORE: Final = (PoolTimeout, ConnectError, ClosedError)
 AFTER: Final = (OperationTimeout, ConnectionLost)
 
 
 @pytest.mark.parametrize(("case", "place"), PLACES)
 @pytest.mark.parametrize("kind", REAL)
-async def test_an_error_says_what_may_have_been_done(
+async def test_an_error_says_whether_the_call_may_have_been_applied(
     shared_memcached: Memcached, kind: str, case: Case, place: Moment
 ) -> None:
     for error in AFTER if place.is_after else BEFORE:
@@ -223,7 +225,7 @@ async def test_an_error_says_what_may_have_been_done(
 
 
 def failing_at(watched: Watched, place: Moment, error: type[MetacacheError]) -> Callable[[int, bool], None]:
-    """Return a hook that fails at *place* as a transport does."""
+    """Return a hook that fails at *place* like a transport."""
 
     def fail(number: int, is_done: bool) -> None:
         if Moment(number, is_done) == place:
@@ -239,7 +241,7 @@ MINE: Final = (TimeoutError, ConnectionResetError, KeyboardInterrupt, LookupErro
 
 @contextmanager
 def handler(mine: BaseException) -> Generator[None]:
-    """Let a handler of SIGUSR1 raise *mine*."""
+    """Install a handler of SIGUSR1 that raises *mine*."""
 
     def raising(*_: object) -> NoReturn:
         raise mine
@@ -252,7 +254,7 @@ def handler(mine: BaseException) -> Generator[None]:
 
 
 @pytest.mark.parametrize(("case", "place"), PLACES)
-def test_what_a_handler_raises_comes_out_unchanged(shared_memcached: Memcached, case: Case, place: Moment) -> None:
+def test_an_exception_of_a_handler_propagates_unchanged(shared_memcached: Memcached, case: Case, place: Moment) -> None:
     for kind in MINE:
         mine = kind("mine")
         watched, key = begun("Connection", shared_memcached, case)
@@ -283,7 +285,9 @@ def raising_at(place: Moment) -> Callable[[int, bool], None]:
 
 
 @pytest.mark.parametrize(("case", "place"), PLACES)
-async def test_a_cancelled_task_leaves_what_was_done(shared_memcached: Memcached, case: Case, place: Moment) -> None:
+async def test_a_cancelled_task_leaves_the_state_of_the_finished_requests(
+    shared_memcached: Memcached, case: Case, place: Moment
+) -> None:
     watched, key = begun("AsyncConnection", shared_memcached, case)
 
     def cancel(number: int, is_done: bool) -> None:
@@ -300,14 +304,12 @@ async def test_a_cancelled_task_leaves_what_was_done(shared_memcached: Memcached
     await watched.aclose()
 
 
-# --- what is left -----------------------------------------------------------------------------------------------------
+# --- leases -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("verb", [touch, get_and_touch])
 @pytest.mark.parametrize("kind", REAL)
-async def test_the_holder_of_a_lease_that_was_only_touched_can_store(
-    shared_memcached: Memcached, kind: str, verb: Call
-) -> None:
+async def test_the_owner_of_a_touched_lease_can_still_store(shared_memcached: Memcached, kind: str, verb: Call) -> None:
     node, key = shared_memcached.node, f"two:{next(_numbers)}"
     tokens, _ = ask(node, commands.meta_get(key.encode(), {"vivify": OLD, "return_cas": True}))
     cas = next(int(token[1:]) for token in tokens if token[:1] == b"c")
@@ -321,7 +323,7 @@ async def test_the_holder_of_a_lease_that_was_only_touched_can_store(
 
 
 @pytest.mark.parametrize("kind", REAL)
-async def test_a_lease_that_took_the_place_of_a_number_is_not_renewed(shared_memcached: Memcached, kind: str) -> None:
+async def test_a_lease_that_replaced_a_number_is_deleted(shared_memcached: Memcached, kind: str) -> None:
     node, key = shared_memcached.node, f"two:{next(_numbers)}"
     number(node, key)
     watched = on_a_memcached(kind, shared_memcached)
@@ -339,7 +341,7 @@ async def test_a_lease_that_took_the_place_of_a_number_is_not_renewed(shared_mem
 
 
 @pytest.mark.parametrize("kind", REAL)
-async def test_a_strict_get_and_touch_says_that_it_touched(shared_memcached: Memcached, kind: str) -> None:
+async def test_the_decode_error_of_get_and_touch_has_maybe_applied(shared_memcached: Memcached, kind: str) -> None:
     node, key = shared_memcached.node, f"two:{next(_numbers)}"
     store(node, key, b"text", ttl=OLD)
     watched = on_a_memcached(kind, shared_memcached)

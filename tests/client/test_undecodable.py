@@ -1,4 +1,4 @@
-"""A stored value that is none of the client's type: a miss by default, an error for the strict, counted in both."""
+"""A stored value that cannot be decoded is a miss by default and an error in a strict client. Both count it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GOOD: Final = USERS.dumps(ZOE)
 MAGIC: Final = 0b1011 << 28
 FLAGS: Final = MAGIC | USERS.fingerprint << 12 | USERS.wire_id
 
-# What another program stored, and why it is none of these users.
+# Values that another program stored, and why they cannot be decoded to a User.
 STORED: Final[Mapping[Cause, tuple[int, bytes]]] = {
     "foreign_flags": (32, GOOD),
     "wire_id": (FLAGS ^ 1, GOOD),
@@ -45,23 +45,23 @@ READS: Final[Mapping[str, Call]] = {
 
 
 def counted(cause: Cause, count: int) -> Mapping[str, int]:
-    """Return the counts of a client that met *cause* so many times, and nothing else."""
+    """Return the counts of a client that read *count* values of *cause* and no others."""
     return {each: count if each == cause else 0 for each in CAUSES}
 
 
 def spoil(clients: Clients, key: str, cause: Cause) -> None:
-    """Store what is undecodable for *cause*."""
+    """Store a value that is undecodable for *cause*."""
     flags, data = STORED[cause]
     store(clients.node, key, data, client_flags=flags)
 
 
 @pytest.mark.parametrize("cause", CAUSES)
-async def test_what_is_undecodable_is_a_miss_and_counted_by_its_cause(clients: Clients, key: str, cause: Cause) -> None:
+async def test_an_undecodable_value_is_a_miss_and_counted_by_cause(clients: Clients, key: str, cause: Cause) -> None:
     users = clients.make(USERS)
     await users.set(f"{key}:good", ZOE)
     spoil(clients, key, cause)
     assert await users.get(key) is None
-    assert await users.get(key, "nobody") == "nobody"
+    assert await users.get(key, "unknown") == "unknown"
     assert await users.get_item(key) is None
     assert await users.get_and_touch(key, 1000) is None
     assert users.undecodable == counted(cause, 4)
@@ -74,7 +74,7 @@ async def test_what_is_undecodable_is_a_miss_and_counted_by_its_cause(clients: C
 
 
 @pytest.mark.parametrize("cause", CAUSES)
-async def test_an_item_that_is_undecodable_is_there_all_the_same(clients: Clients, key: str, cause: Cause) -> None:
+async def test_an_undecodable_item_exists(clients: Clients, key: str, cause: Cause) -> None:
     users = clients.make(USERS, on_undecodable="raise")
     spoil(clients, key, cause)
     assert await users.inspect(key) is not None
@@ -82,13 +82,13 @@ async def test_an_item_that_is_undecodable_is_there_all_the_same(clients: Client
     assert not await users.add(key, ZOE)
     assert users.undecodable == counted(cause, 0), "none of these decodes"
     lenient = clients.make(USERS)
-    assert await lenient.update(key, lambda found: ZOE if found is None else User("nobody", 0)) == ZOE
+    assert await lenient.update(key, lambda found: ZOE if found is None else User("unknown", 0)) == ZOE
     assert await users.get(key) == ZOE
 
 
 @pytest.mark.parametrize("cause", CAUSES)
-async def test_the_strict_are_told_and_counted_and_nothing_is_stored(clients: Clients, key: str, cause: Cause) -> None:
-    # A decode error is none of the network's: it is raised though those are misses.
+async def test_a_strict_client_raises_and_counts_and_stores_nothing(clients: Clients, key: str, cause: Cause) -> None:
+    # A DecodeError is not an error of the network, so on_error="miss" does not suppress it.
     strict = clients.make(USERS, on_undecodable="raise", on_error="miss")
     spoil(clients, key, cause)
     for count, (operation, read) in enumerate(READS.items(), 1):
@@ -101,7 +101,7 @@ async def test_the_strict_are_told_and_counted_and_nothing_is_stored(clients: Cl
 
 
 @pytest.mark.parametrize("cause", CAUSES)
-async def test_a_strict_batch_fails_for_that_key_alone(clients: Clients, key: str, cause: Cause) -> None:
+async def test_a_strict_batch_fails_only_for_the_undecodable_key(clients: Clients, key: str, cause: Cause) -> None:
     strict = clients.make(USERS, on_undecodable="raise")
     good = [f"{key}:{number}" for number in range(3)]
     await strict.set_many(dict.fromkeys(good, ZOE))
@@ -120,7 +120,7 @@ async def test_a_strict_batch_fails_for_that_key_alone(clients: Clients, key: st
     assert strict.undecodable == counted(cause, 3)
 
 
-async def test_what_inflates_beyond_the_limit_is_undecodable(clients: Clients, key: str) -> None:
+async def test_a_value_that_decompresses_beyond_the_limit_is_undecodable(clients: Clients, key: str) -> None:
     texts = load_serializer("msgspec", str)
     large = "x" * 10_000
     await clients.make(texts, compressor=Zlib()).set(key, large)

@@ -1,4 +1,4 @@
-"""`update` on every item: what its function is given, how the result is stored, and what raises."""
+"""`update` on every kind of item: the argument of its function, the store of the result, and the errors."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ OWN = MAGIC | StrSerializer().wire_id
 
 
 def given(state: str, flags: str) -> tuple[str | None, bool]:
-    """Return what the function is given, and whether that stands for a value that does not decode."""
+    """Return the expected argument of the function, and whether it replaces an undecodable value."""
     value, is_stale, _ = STATES[state]
     if value is None or (value == b"" and is_stale and flags == "none"):
-        return None, False  # a lease, or what looks like one
+        return None, False  # a lease, or an item that looks like one
     is_readable = FLAGS[flags] in (0, OWN, OWN | 0x1234 << 12)
     return (value.decode(), False) if is_readable else (None, True)
 
 
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("kind", REAL)
-async def test_every_item_is_replaced_by_its_cas(shared_memcached: Memcached, kind: str, *, strict: bool) -> None:
+async def test_update_replaces_every_item_by_its_cas(shared_memcached: Memcached, kind: str, *, strict: bool) -> None:
     watched = on_a_memcached(kind, shared_memcached)
     texts = watched.make(StrSerializer(), on_undecodable="raise" if strict else "miss")
     wrong: list[object] = []
@@ -56,7 +56,7 @@ async def test_every_item_is_replaced_by_its_cas(shared_memcached: Memcached, ki
 
 
 @pytest.mark.parametrize("kind", REAL)
-async def test_an_absent_key_is_added(shared_memcached: Memcached, kind: str) -> None:
+async def test_update_adds_an_absent_key(shared_memcached: Memcached, kind: str) -> None:
     watched = on_a_memcached(kind, shared_memcached)
     key = f"updating:absent:{kind}"
     assert await watched.make(StrSerializer()).update(key, lambda found: f"was {found}") == "was None"
@@ -65,7 +65,7 @@ async def test_an_absent_key_is_added(shared_memcached: Memcached, kind: str) ->
 
 
 @pytest.mark.parametrize("kind", REAL)
-async def test_a_server_without_cas_is_named_and_nothing_is_stored(kind: str) -> None:
+async def test_update_refuses_a_server_without_cas(kind: str) -> None:
     with start("-C") as server:
         watched = on_a_memcached(kind, server)
         texts = watched.make(StrSerializer())

@@ -1,4 +1,4 @@
-"""`with_options`: a client of the same type on the same transport, with the same counters and some options changed."""
+"""`with_options`: a view of a client with some options changed, and with the same transport and counters."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.scripted import ScriptedServer, silent
 QUICK: Final = 0.1  # seconds
 
 
-async def test_a_view_has_the_options_given_and_the_others_of_its_client(clients: Clients, key: str) -> None:
+async def test_a_view_has_the_given_options_and_the_others_of_its_client(clients: Clients, key: str) -> None:
     client = clients.make(
         StrSerializer(), prefix=f"{key}:a:", default_ttl=500, long_keys="hash", compressor=Zlib(min_size=10)
     )
@@ -39,7 +39,7 @@ async def test_a_view_has_the_options_given_and_the_others_of_its_client(clients
     assert await clients.make(StrSerializer(), long_keys="hash").get(f"{key}:b:" + "k" * 300) == "x" * 1_000
 
 
-async def test_a_view_of_a_view_keeps_what_the_first_changed(clients: Clients, key: str) -> None:
+async def test_a_view_of_a_view_keeps_the_changes_of_the_first(clients: Clients, key: str) -> None:
     view = clients.blobs().with_options(default_ttl=500).with_options(prefix=f"{key}:")
     await view.set("k", b"v")
     item = await clients.blobs().get_item(f"{key}:k")
@@ -67,7 +67,7 @@ async def test_a_view_shares_the_counters_of_its_client(clients: Clients, key: s
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-async def test_a_view_may_take_errors_for_misses_where_its_client_raises(shape: str) -> None:
+async def test_a_view_may_return_misses_for_errors_that_its_client_raises(shape: str) -> None:
     client = failing(shape, ServerError, BytesSerializer())
     lenient = client.with_options(on_error="miss")
     assert await lenient.get("k") is None
@@ -81,10 +81,10 @@ async def test_a_view_may_take_errors_for_misses_where_its_client_raises(shape: 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_the_timeout_of_a_view_is_that_of_its_operations_and_batches(kind: str) -> None:
-    # A blocking client closes a connection that timed out, an asyncio one waits for its reply and drops that.
+async def test_the_timeout_of_a_view_applies_to_operations_and_batches(kind: str) -> None:
+    # A blocking client closes a connection after a timeout; an asyncio client keeps it and drops the late reply.
     with ScriptedServer(*[silent] * (4 if kind in BLOCKING else 1)) as server:
-        clients = Clients(kind, server.node)  # which itself waits ten seconds
+        clients = Clients(kind, server.node)  # the timeout of the transport is ten seconds
         hasty = clients.blobs().with_options(timeout=QUICK)
         for call in (hasty.get("k"), hasty.set("k", b"v"), hasty.touch("k", 5)):
             began = time.monotonic()
@@ -105,7 +105,7 @@ async def test_a_view_without_timeout_waits_as_long_as_the_transport(clients: Cl
     assert await patient.get_many([key]) == {key: b"v"}
 
 
-# Any, here: wrong types are the point.
+# Any, here: wrong types on purpose.
 BAD: Final[tuple[dict[str, Any], ...]] = (
     {"prefix": 5},
     {"prefix": None},
@@ -124,7 +124,7 @@ BAD: Final[tuple[dict[str, Any], ...]] = (
 
 
 @pytest.mark.parametrize("options", BAD, ids=str)
-async def test_a_bad_option_is_refused_and_named(clients: Clients, key: str, options: dict[str, Any]) -> None:
+async def test_an_invalid_option_is_refused_by_name(clients: Clients, key: str, options: dict[str, Any]) -> None:
     client = clients.blobs()
     (name,) = options
     for make in (client.with_options, clients.blobs):
@@ -135,13 +135,13 @@ async def test_a_bad_option_is_refused_and_named(clients: Clients, key: str, opt
 
 
 @pytest.mark.parametrize("options", [{"on_undecodable": "hit"}, {"long_keys": "cut"}], ids=str)
-async def test_a_bad_choice_is_refused_and_named(clients: Clients, options: dict[str, Any]) -> None:
+async def test_an_invalid_choice_is_refused_by_name(clients: Clients, options: dict[str, Any]) -> None:
     (name,) = options
     with pytest.raises(InvalidArgumentError, match=f"{name} is '.*' or '.*', not '"):
         clients.blobs(**options)
 
 
-async def test_a_prefix_counts_in_the_length_of_a_key(clients: Clients) -> None:
+async def test_a_prefix_counts_for_the_length_of_a_key(clients: Clients) -> None:
     client = clients.blobs(prefix="p" * 200)
     assert await client.get("k" * 50) is None
     with pytest.raises(InvalidKeyError, match="251 bytes with the prefix, the limit is 250"):
@@ -149,9 +149,7 @@ async def test_a_prefix_counts_in_the_length_of_a_key(clients: Clients) -> None:
 
 
 @pytest.mark.parametrize("options", [{"compressor": None}, {"on_undecodable": "raise"}, {"long_keys": "hash"}], ids=str)
-async def test_what_a_view_cannot_change_is_refused_rather_than_ignored(
-    clients: Clients, options: dict[str, Any]
-) -> None:
+async def test_an_option_that_a_view_cannot_change_is_refused(clients: Clients, options: dict[str, Any]) -> None:
     (name,) = options
     with pytest.raises(InvalidTypeError, match=f"prefix, default_ttl, on_error, timeout, not {name}"):
         clients.blobs().with_options(**options)

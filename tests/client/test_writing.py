@@ -1,4 +1,4 @@
-"""What the writing verbs come to: every result of each, alone and in batches."""
+"""Results of writes: all results of each method, alone and in batches."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.client.rig import Clients, lease
 
 STORED, NOT_STORED = StoreResult.STORED, StoreResult.NOT_STORED
 
-# The most that a server with its usual options stores under a key of 16 bytes or so is a little below 1 MiB.
+# With default options, a server stores a little less than 1 MiB for a key of about 16 bytes.
 LARGEST = 1_048_000
 
 
@@ -38,25 +38,25 @@ class User(msgspec.Struct, frozen=True):
 # --- one value --------------------------------------------------------------------------------------------------------
 
 
-async def test_set_stores_whatever_is_there(blobs: AsyncClient[bytes], key: str) -> None:
+async def test_set_stores_with_and_without_an_existing_item(blobs: AsyncClient[bytes], key: str) -> None:
     assert await blobs.set(key, b"one") is STORED
     assert await blobs.set(key, b"two")
     assert await blobs.get(key) == b"two"
 
 
-async def test_set_of_a_key_of_bytes_and_of_one_in_base64(blobs: AsyncClient[bytes], key: str) -> None:
+async def test_set_takes_keys_of_bytes_and_keys_in_base64(blobs: AsyncClient[bytes], key: str) -> None:
     for odd in (key.encode(), f"{key} \x00", f"{key} ".encode() + b"\xff", "é" * 90):
         assert await blobs.set(odd, repr(odd).encode()) is STORED
         assert await blobs.get(odd) == repr(odd).encode()
 
 
-async def test_add_stores_only_what_is_absent(blobs: AsyncClient[bytes], key: str) -> None:
+async def test_add_stores_only_an_absent_key(blobs: AsyncClient[bytes], key: str) -> None:
     assert await blobs.add(key, b"one") is STORED
     assert await blobs.add(key, b"two") is NOT_STORED
     assert await blobs.get(key) == b"one"
 
 
-async def test_replace_stores_only_what_is_there(blobs: AsyncClient[bytes], key: str) -> None:
+async def test_replace_stores_only_an_existing_key(blobs: AsyncClient[bytes], key: str) -> None:
     assert await blobs.replace(key, b"one") is NOT_STORED
     assert await blobs.get(key) is None
     await blobs.set(key, b"one")
@@ -85,7 +85,7 @@ async def test_a_typed_value_comes_back_equal(clients: Clients, key: str) -> Non
     assert await users.get_many([key]) == {key: User("Zoë", 31)}
 
 
-async def test_append_and_prepend_put_bytes_around(blobs: AsyncClient[bytes], key: str) -> None:
+async def test_append_and_prepend_extend_bytes(blobs: AsyncClient[bytes], key: str) -> None:
     assert await blobs.append(key, b"c") is NOT_STORED
     assert await blobs.prepend(key, b"a") is NOT_STORED
     await blobs.set(key, b"b", ttl=1000)
@@ -97,25 +97,25 @@ async def test_append_and_prepend_put_bytes_around(blobs: AsyncClient[bytes], ke
     assert item.ttl is not None, "it keeps its time to live"
 
 
-async def test_append_and_prepend_put_text_around(texts: AsyncClient[str], key: str) -> None:
+async def test_append_and_prepend_extend_text(texts: AsyncClient[str], key: str) -> None:
     await texts.set(f"{key} é", "b")
     await texts.append(f"{key} é", "ü")
     await texts.prepend(f"{key} é", "ä")
     assert await texts.get(f"{key} é") == "äbü"
 
 
-async def test_append_needs_plain_values(clients: Clients, key: str) -> None:
+async def test_append_needs_the_built_in_serializer_and_no_compressor(clients: Clients, key: str) -> None:
     packing = clients.make(BytesSerializer(), compressor=Zlib())
     foreign = clients.make(load_serializer("msgspec", str))
-    told = "needs the built-in serializer of bytes or str, and no compressor"
-    with pytest.raises(InvalidArgumentError, match=f"append '{key}': append {told}"):
+    message = "needs the built-in serializer of bytes or str, and no compressor"
+    with pytest.raises(InvalidArgumentError, match=f"append '{key}': append {message}"):
         await packing.append(key, b"v")
-    with pytest.raises(InvalidArgumentError, match=f"prepend '{key}': prepend {told}"):
+    with pytest.raises(InvalidArgumentError, match=f"prepend '{key}': prepend {message}"):
         await foreign.prepend(key, "v")
     assert clients.sent == []
 
 
-async def test_a_value_that_the_server_finds_too_large_leaves_no_old_one(blobs: AsyncClient[bytes], key: str) -> None:
+async def test_a_value_too_large_for_the_server_deletes_the_old_one(blobs: AsyncClient[bytes], key: str) -> None:
     await blobs.set(key, b"old")
     assert await blobs.set(key, b"x" * LARGEST) is STORED
     with pytest.raises(ServerError, match="too large") as raised:
@@ -129,15 +129,15 @@ async def test_a_value_of_the_wrong_type_is_refused_before_it_is_sent(clients: C
     blobs = clients.blobs()
     for verb in (blobs.set, blobs.add, blobs.replace, blobs.append):
         with pytest.raises(SerializationError) as raised:
-            await verb(key, "text")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # the point
+            await verb(key, "text")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # a wrong type on purpose
         assert (raised.value.operation, raised.value.key) == (verb.__name__, key)
     with pytest.raises(SerializationError):
-        await blobs.set(key, bytearray(b"v"))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # the point
+        await blobs.set(key, bytearray(b"v"))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # a wrong type on purpose
     assert clients.sent == []
 
 
 class Vast:
-    """A serializer whose bytes are more than the protocol can carry; nobody touches them, so they take no memory."""
+    """A serializer whose bytes are too large for the protocol. They are never read, so they take no memory."""
 
     wire_id = 96
     fingerprint = 0
@@ -149,7 +149,7 @@ class Vast:
         return str(len(data))
 
 
-async def test_a_value_that_the_protocol_cannot_carry_is_refused_before_it_is_sent(clients: Clients, key: str) -> None:
+async def test_a_value_too_large_for_the_protocol_is_refused_before_it_is_sent(clients: Clients, key: str) -> None:
     vast = clients.make(Vast())
     packing = clients.make(Vast(), compressor=Zlib(min_size=2**32))
     calls = {
@@ -188,7 +188,7 @@ async def test_delete_has_three_results(blobs: AsyncClient[bytes], key: str) -> 
     assert await blobs.get(key) is None
 
 
-async def test_delete_many_tells_each(blobs: AsyncClient[bytes], key: str) -> None:
+async def test_delete_many_returns_the_result_of_each_key(blobs: AsyncClient[bytes], key: str) -> None:
     await blobs.set_many({f"{key}:1": b"", f"{key} 2": b""})
     keys = [f"{key}:1", f"{key} 2", f"{key}:3", f"{key}:1"]
     assert await blobs.delete_many(keys) == {
@@ -204,7 +204,7 @@ async def test_delete_many_tells_each(blobs: AsyncClient[bytes], key: str) -> No
 # --- many values ------------------------------------------------------------------------------------------------------
 
 
-async def test_set_many_stores_all_in_one_exchange(clients: Clients, key: str) -> None:
+async def test_set_many_stores_all_in_one_batch(clients: Clients, key: str) -> None:
     blobs = clients.blobs()
     items = {f"{key}:{number}": os.urandom(number * 7 % 3000) for number in range(500)}
     assert await blobs.set_many(items) == dict.fromkeys(items, STORED)
@@ -221,24 +221,24 @@ async def test_set_many_takes_keys_of_every_kind(blobs: AsyncClient[bytes], key:
     assert await blobs.get_many(other) == other
 
 
-async def test_set_many_refuses_one_key_in_two_kinds(clients: Clients, key: str) -> None:
+async def test_set_many_refuses_the_same_key_as_str_and_bytes(clients: Clients, key: str) -> None:
     twins: dict[str | bytes, bytes] = {key: b"1", key.encode(): b"2"}
-    with pytest.raises(InvalidArgumentError, match="set_many: two of the keys are one key"):
-        # K is str or bytes and no mixture, for pyright.
+    with pytest.raises(InvalidArgumentError, match="set_many: two keys are the same key"):
+        # pyright solves K to str or to bytes, not to both.
         await clients.blobs().set_many(twins)
     assert clients.sent == []
 
 
 async def test_set_many_takes_a_mapping(clients: Clients) -> None:
     with pytest.raises(InvalidTypeError, match="set_many: items is a mapping of keys to values, not list"):
-        await clients.blobs().set_many([("k", b"v")])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # the point
+        await clients.blobs().set_many([("k", b"v")])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # a wrong type on purpose
     assert clients.sent == []
 
 
 async def test_a_whole_batch_is_checked_before_its_first_byte(clients: Clients, key: str) -> None:
     blobs = clients.blobs()
     with pytest.raises(SerializationError) as refused:
-        await blobs.set_many({f"{key}:1": b"v", f"{key}:2": "text"})  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]  # the point
+        await blobs.set_many({f"{key}:1": b"v", f"{key}:2": "text"})  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]  # a wrong type on purpose
     assert (refused.value.operation, refused.value.key) == ("set_many", f"{key}:2")
     for keys in ([key, "k" * 251], [key.encode(), b""], [key, ""], [key, "\ud800"]):
         with pytest.raises(ValueError, match="_many") as invalid:
@@ -247,7 +247,7 @@ async def test_a_whole_batch_is_checked_before_its_first_byte(clients: Clients, 
     assert clients.sent == []
 
 
-async def test_what_a_batch_cannot_do_is_told_key_by_key(blobs: AsyncClient[bytes], key: str) -> None:
+async def test_a_batch_error_names_each_key_that_failed(blobs: AsyncClient[bytes], key: str) -> None:
     items = {f"{key}:1": b"1", f"{key}:large": b"x" * 1_048_577, f"{key}:3": b"3"}
     await blobs.set(f"{key}:large", b"old")
     with pytest.raises(BatchError, match="1 of 3 keys failed: 1 ServerError at 127") as raised:
@@ -266,7 +266,7 @@ async def test_what_a_batch_cannot_do_is_told_key_by_key(blobs: AsyncClient[byte
 # --- leases -----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_lease_is_an_item_to_what_stores(clients: Clients, key: str) -> None:
+async def test_a_lease_is_an_item_for_stores(clients: Clients, key: str) -> None:
     blobs = clients.blobs()
     lease(clients.node, key)
     assert await blobs.add(key, b"v") is NOT_STORED
@@ -274,7 +274,7 @@ async def test_a_lease_is_an_item_to_what_stores(clients: Clients, key: str) -> 
     assert await blobs.get(key) == b"v"
 
 
-# --- time to live -----------------------------------------------------------------------------------------------------
+# --- TTL --------------------------------------------------------------------------------------------------------------
 
 
 async def ttl_of(client: AsyncClient[bytes], key: str) -> int | None:
@@ -283,7 +283,7 @@ async def ttl_of(client: AsyncClient[bytes], key: str) -> int | None:
     return item.ttl
 
 
-async def test_every_verb_that_stores_takes_a_ttl(blobs: AsyncClient[bytes], key: str) -> None:
+async def test_every_store_takes_a_ttl(blobs: AsyncClient[bytes], key: str) -> None:
     async def check() -> None:
         left = await ttl_of(blobs, key)
         assert left is not None
@@ -307,7 +307,7 @@ async def test_every_verb_that_stores_takes_a_ttl(blobs: AsyncClient[bytes], key
     await check()
 
 
-async def test_a_write_without_ttl_takes_the_default(clients: Clients, key: str) -> None:
+async def test_a_write_without_ttl_uses_the_default_ttl(clients: Clients, key: str) -> None:
     defaulting = clients.make(BytesSerializer(), default_ttl=timedelta(minutes=10))
     await defaulting.set(key, b"v")
     await defaulting.set_many({f"{key}:2": b"v"})
@@ -322,7 +322,7 @@ async def test_a_write_without_ttl_takes_the_default(clients: Clients, key: str)
 
 
 @pytest.mark.parametrize("days", [29, 30, 31, 365, 1000])
-async def test_thirty_days_and_more_are_what_they_say(blobs: AsyncClient[bytes], key: str, days: int) -> None:
+async def test_ttls_around_thirty_days_are_exact(blobs: AsyncClient[bytes], key: str, days: int) -> None:
     wanted = days * 24 * 60 * 60
     for ttl in (wanted, timedelta(days=days)):
         await blobs.set(key, b"v", ttl=ttl)
@@ -335,7 +335,7 @@ async def test_thirty_days_and_more_are_what_they_say(blobs: AsyncClient[bytes],
         assert wanted - 10 < left <= wanted + 1
 
 
-async def test_a_fraction_of_a_second_is_one(clients: Clients, key: str) -> None:
+async def test_a_fraction_of_a_second_is_rounded_up(clients: Clients, key: str) -> None:
     texts = clients.make(StrSerializer())
     await texts.set(key, "v", ttl=timedelta(microseconds=1))
     item = await texts.get_item(key)

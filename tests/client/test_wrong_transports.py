@@ -1,4 +1,4 @@
-"""What a client cannot stand on is refused when the client is made, by a typed error that says what is wanted."""
+"""A client checks its transport, serializer and compressor when it is made; the error names what it needs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.client.rig import AsyncCounted, Counted
 
 NODE: Final = Node("127.0.0.1:1")
 
-# Any, here and below: wrong types are the point.
+# Any, here and below: wrong types on purpose.
 BLOCKING: Final[tuple[Any, ...]] = (Connection(NODE), Pool(NODE), Cluster([NODE]), Counted(Pool(NODE)), FakeTransport())
 ASYNC: Final[tuple[Any, ...]] = (
     AsyncConnection(NODE),
@@ -42,7 +42,7 @@ NEITHER: Final[tuple[Any, ...]] = (None, "memcached://127.0.0.1:1", b"", 7, NODE
 
 
 class Forwarding:
-    """A user's wrapper that has no method of its own."""
+    """A user's wrapper that forwards everything with __getattr__."""
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner
@@ -56,34 +56,34 @@ def name_of(part: object) -> str:
 
 
 @pytest.mark.parametrize("transport", BLOCKING, ids=name_of)
-def test_a_client_stands_on_whatever_has_the_methods(transport: Any) -> None:
+def test_a_client_accepts_any_transport_with_the_methods(transport: Any) -> None:
     forwarding: Any = Forwarding(transport)
     Client(transport)
     Client(forwarding)
-    told = f"^AsyncClient takes an AsyncConnection, .*, not {name_of(transport)}; that is for Client$"
-    with pytest.raises(InvalidTypeError, match=told):
+    message = f"^AsyncClient takes an AsyncConnection, .*, not {name_of(transport)}; that is for Client$"
+    with pytest.raises(InvalidTypeError, match=message):
         AsyncClient(transport)
 
 
 @pytest.mark.parametrize("transport", ASYNC, ids=name_of)
-def test_an_asyncio_client_stands_on_whatever_has_its_methods(transport: Any) -> None:
+def test_an_asyncio_client_accepts_any_transport_with_its_methods(transport: Any) -> None:
     forwarding: Any = Forwarding(transport)
     AsyncClient(transport)
     AsyncClient(forwarding)
-    told = f"^Client takes a Connection, .*, not {name_of(transport)}; that is for AsyncClient$"
-    with pytest.raises(InvalidTypeError, match=told):
+    message = f"^Client takes a Connection, .*, not {name_of(transport)}; that is for AsyncClient$"
+    with pytest.raises(InvalidTypeError, match=message):
         Client(transport)
 
 
 @pytest.mark.parametrize("transport", NEITHER, ids=name_of)
-def test_what_is_no_transport_is_told_what_is_one(transport: Any) -> None:
+def test_the_error_for_a_wrong_transport_names_the_right_ones(transport: Any) -> None:
     with pytest.raises(InvalidTypeError, match=rf"a Pool or .*, not {name_of(transport)}; connect\(url\) makes"):
         Client(transport)
     with pytest.raises(InvalidTypeError, match=rf"an AsyncPool or .*, not {name_of(transport)}; connect_async\(url\)"):
         AsyncClient(transport)
 
 
-def test_a_class_is_no_transport() -> None:
+def test_a_class_instead_of_an_instance_is_refused() -> None:
     wrong: tuple[Any, Any] = (Pool, AsyncPool)
     with pytest.raises(InvalidTypeError, match="not the class Pool"):
         Client(wrong[0])
@@ -92,7 +92,7 @@ def test_a_class_is_no_transport() -> None:
 
 
 class Part:
-    """A serializer or a compressor of the fields it is given; those left out are good."""
+    """A serializer or compressor with the given fields; the other fields are valid."""
 
     wire_id: Any = 96
     fingerprint: Any = 0
@@ -135,7 +135,7 @@ MAKERS: Final = (make_client, make_async_client, by_url, by_url_async)
 
 @pytest.mark.parametrize("make", MAKERS)
 @pytest.mark.parametrize("field", ["wire_id", "fingerprint"])
-def test_a_serializer_says_who_it_is_by_ints(make: Callable[..., object], field: str) -> None:
+def test_the_ids_of_a_serializer_must_be_ints(make: Callable[..., object], field: str) -> None:
     make(serializer=Part())
     for wrong in ("1", True, None, 1.0):
         with pytest.raises(InvalidTypeError, match=rf"{field} is a whole number, not {name_of(wrong)}$"):
@@ -146,12 +146,14 @@ def test_a_serializer_says_who_it_is_by_ints(make: Callable[..., object], field:
 
 
 @pytest.mark.parametrize("make", MAKERS)
-def test_a_compressor_is_one(make: Callable[..., object]) -> None:
+def test_an_object_that_is_not_a_compressor_is_refused(make: Callable[..., object]) -> None:
     make(compressor=Part())
     make(compressor=None)
     wrong: Any
     for wrong in (1, True, "zlib", BytesSerializer(), Zlib):
-        with pytest.raises(InvalidTypeError, match=r"^compressor is a Compressor, as Zlib\(\), or None, not "):
+        with pytest.raises(
+            InvalidTypeError, match=r"^compressor must be a Compressor, such as Zlib\(\), or None, not "
+        ):
             make(compressor=wrong)
     for field in ("compressor_id", "min_size"):
         for wrong in ("1", True, None, 1.5):
@@ -172,7 +174,7 @@ ZLIB: Final[dict[str, tuple[Any, ...]]] = {
 
 
 @pytest.mark.parametrize("field", ZLIB)
-def test_zlib_is_checked_when_it_is_made(field: str) -> None:
+def test_the_arguments_of_zlib_are_checked(field: str) -> None:
     wrong: Any
     for wrong in ZLIB[field]:
         with pytest.raises(InvalidArgumentError, match=rf"^Zlib\.{field} is (at least \d|1 to 9), not "):

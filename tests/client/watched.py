@@ -1,4 +1,4 @@
-"""Clients whose transport calls a hook before and after each operation: a test can act between two exchanges."""
+"""Clients whose transport calls a hook before and after each operation, so that a test can act between two requests."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 Hook: TypeAlias = Callable[[int, bool], None]
-"""Is called with the number of the operation, from 0, and whether it is done; its exception ends the call."""
+"""Receives the number of the operation, from 0, and whether it is done. Its exception ends the call."""
 
 FAKES: Final[Mapping[str, Callable[[FakeServer], Transport | AsyncTransport]]] = {
     "FakeTransport": FakeTransport,
@@ -75,7 +75,7 @@ class _Async:
     async def run(self, op: Operation[R], /, *, deadline: float | None = None) -> R:
         number = self._owner.next(op)
         self._owner.hook(number, False)  # noqa: FBT003
-        await asyncio.sleep(0)  # here a task ends that the hook has cancelled
+        await asyncio.sleep(0)  # a task that the hook cancelled ends here
         result = await self._inner.run(op, deadline=deadline)
         self._owner.hook(number, True)  # noqa: FBT003
         await asyncio.sleep(0)
@@ -92,7 +92,7 @@ class _Async:
 class Watched:
     """Makes clients on one transport. ``hook`` may be changed at any time.
 
-    ``sent`` has the names of the verbs, ``heads`` the request lines, ``reads`` whether each operation only reads.
+    ``sent`` has the names of the operations, ``heads`` the request lines, ``reads`` whether each operation is a read.
     """
 
     def __init__(self, transport: Transport | AsyncTransport) -> None:
@@ -113,7 +113,7 @@ class Watched:
         return len(self.sent) - 1
 
     def make(self, serializer: Serializer[T], **options: Unpack[ClientOptions]) -> AsyncClient[T]:
-        """Return a client; a blocking one has the shape of the asyncio one, as in `Clients.make`."""
+        """Return a client; a blocking one is adapted to the interface of an AsyncClient, as in `Clients.make`."""
         if self.is_async:
             inner = cast("AsyncTransport", self._transport)  # it has aclose
             return AsyncClient(_Async(inner, self), serializer, **options)

@@ -1,4 +1,4 @@
-"""What the tests of this room share: several servers, and which key is whose."""
+"""Shared by the tests of clusters: several servers, and keys by the node that owns them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NOWHERE: Final = Node("127.0.0.1:1", name="nowhere")  # refuses every connection
 
 @contextmanager
 def servers(count: int) -> Generator[list[Memcached]]:
-    """Run *count* servers of the test's own, named in no order that they were started in."""
+    """Run *count* private servers."""
     with ExitStack() as stack:
         yield [stack.enter_context(start()) for _ in range(count)]
 
@@ -48,7 +48,7 @@ def state_of(cluster: Cluster, name: str) -> NodeState:
 
 
 def failure_of(operation: Callable[[], object]) -> MetacacheError:
-    """Return what *operation* raises."""
+    """Return the error that *operation* raises."""
     try:
         operation()
     except MetacacheError as error:

@@ -1,4 +1,4 @@
-"""What is asked of every node: each argument gives a result or a clear error, and the connection stays usable."""
+"""Admin operations on every node: each argument gives a result or a clear error; the connection stays usable."""
 
 from __future__ import annotations
 
@@ -137,9 +137,7 @@ def store(server: Memcached, items: Mapping[str, bytes]) -> None:
 
 
 @BOTH
-async def test_lines_of_items_and_prefixes_are_names_and_what_is_said_of_them(
-    memcached: Memcached, *, blocking: bool
-) -> None:
+async def test_lines_of_items_and_prefixes_are_names_and_values(memcached: Memcached, *, blocking: bool) -> None:
     async with Asked([memcached.node], ONE, blocking=blocking) as asked:
         await asked.first("stats", "detail on")
         store(memcached, {"kept": b"12345", "é": b"1", "pre:1": b"x"})
@@ -209,7 +207,7 @@ async def test_the_memory_of_every_node_is_set(memcached: Memcached, *, blocking
 
 
 @BOTH
-@pytest.mark.parametrize(("megabytes", "words"), [(1, "8 megabytes and more"), (7, "8 mega"), (2**31 - 1, "not bytes")])
+@pytest.mark.parametrize(("megabytes", "words"), [(1, "at least 8 megabytes"), (7, "8 mega"), (2**31 - 1, "not bytes")])
 async def test_memory_that_a_node_refuses_is_its_client_error(
     memcached: Memcached, megabytes: int, words: str, *, blocking: bool
 ) -> None:
@@ -235,7 +233,7 @@ async def test_the_log_of_every_node_is_set(memcached: Memcached, *, blocking: b
 
 @BOTH
 @pytest.mark.parametrize("name", ["cache_memlimit", "verbosity"])
-async def test_a_number_that_is_none_is_refused_before_it_is_sent(name: str, *, blocking: bool) -> None:
+async def test_an_argument_that_is_not_a_number_is_refused_before_it_is_sent(name: str, *, blocking: bool) -> None:
     async with Asked([NOWHERE], ONE, blocking=blocking) as asked:
         for wrong in (-1, 2**31, 10**5000):
             with pytest.raises(InvalidArgumentError):

@@ -1,4 +1,4 @@
-"""What goes wrong beside the wire: hooks that raise, dials that fail as nobody thought, nodes set in mid-probe."""
+"""Rare failures of asyncio clusters: an on_failure that raises, unexpected dial errors, nodes set during a probe."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ def failing(_: MetacacheError) -> None:
 
 
 @pytest.mark.both_loops
-async def test_a_hook_that_raises_harms_nobody_and_leaves_no_socket(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_on_failure_that_raises_fails_no_request_and_leaves_no_socket(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     settings = Settings(timeout=0.2, max_in_flight=1)
     async with nothing_left():
         with ScriptedServer(silent, silent) as server:
@@ -52,7 +54,7 @@ async def test_a_hook_that_raises_harms_nobody_and_leaves_no_socket(caplog: pyte
 
 
 @pytest.mark.both_loops
-async def test_an_exception_of_somebody_else_in_a_dial_is_one_dial_and_a_local_error_and_reported_by_the_loop(
+async def test_a_foreign_exception_in_a_dial_is_a_local_error_and_is_reported_to_the_loop(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, shared_memcached: Memcached
 ) -> None:
     caplog.set_level(logging.CRITICAL)
@@ -82,7 +84,7 @@ async def test_an_exception_of_somebody_else_in_a_dial_is_one_dial_and_a_local_e
 
 
 @pytest.mark.both_loops
-async def test_a_refused_password_is_in_the_outcomes_of_a_batch_and_spares_the_other_nodes() -> None:
+async def test_a_refused_password_fails_only_the_keys_of_its_node() -> None:
     def refusing(peer: Peer) -> None:
         peer.request()
         peer.send(b"CLIENT_ERROR authentication failure\r\n")
@@ -109,7 +111,7 @@ async def test_a_refused_password_is_in_the_outcomes_of_a_batch_and_spares_the_o
 
 
 @pytest.mark.both_loops
-async def test_the_error_of_a_full_server_names_each_caller_s_own_key_and_nothing_was_applied() -> None:
+async def test_the_error_of_a_full_server_names_the_key_of_each_caller_and_nothing_was_applied() -> None:
     async with full() as (server, _), AsyncClient(AsyncConnection(server.node, settings=PATIENT), owns=True) as client:
         for _ in range(3):
             failures = await settled(*(client.append(f"key-{number}", b"x") for number in range(3)))
@@ -120,7 +122,7 @@ async def test_the_error_of_a_full_server_names_each_caller_s_own_key_and_nothin
 
 
 @pytest.mark.both_loops
-async def test_large_values_are_stored_where_small_ones_are_when_a_full_server_refuses_their_lane() -> None:
+async def test_large_values_share_a_connection_with_small_ones_when_a_full_server_refuses_another() -> None:
     settings = attrs.evolve(PATIENT, pool_size=4)
     async with full() as (server, crowd), AsyncCluster([server.node], settings=settings) as cluster:
         client = cluster.client()
@@ -132,7 +134,7 @@ async def test_large_values_are_stored_where_small_ones_are_when_a_full_server_r
         assert cluster.states[server.node] is NodeState.UP
 
 
-async def test_a_closed_cluster_is_closed_whatever_its_node_was() -> None:
+async def test_a_closed_cluster_refuses_requests_also_when_its_node_is_down() -> None:
     cluster = AsyncCluster([Node("127.0.0.1:1")], settings=PATIENT)
     client = cluster.client()
     for _ in range(3):
@@ -165,7 +167,7 @@ async def test_when_other_nodes_are_set_during_a_probe_the_new_ones_serve(on_nod
             first.thaw()
             found = await settled(*calls)
             assert found[0] is None
-            # The batch did not probe, and was refused or moved by the nodes as they were when it began.
+            # The batch did not probe. The nodes at its beginning decided whether it was refused or moved.
             assert found[1] == {} if on_node_down == "next" else isinstance(found[1], BatchError)
 
 
@@ -182,11 +184,11 @@ async def test_a_connection_that_is_closed_in_another_loop_while_it_dials_leaves
         await until(lambda: connection.counts.dialled == 1)
         await asyncio.to_thread(lambda: asyncio.run(connection.aclose()))
         assert [type(failure) for failure in await call] == [ClosedError]
-    # The script ends, for it saw the end of the connection.
+    # The script ends: it has read the end of the connection.
 
 
 @pytest.mark.both_loops
-async def test_a_deadline_that_was_over_before_says_nothing_of_the_node(shared_memcached: Memcached) -> None:
+async def test_a_request_whose_deadline_has_passed_charges_no_node(shared_memcached: Memcached) -> None:
     async with AsyncCluster([shared_memcached.node], settings=PATIENT) as cluster:
         client = cluster.client()
         for _ in range(4):
@@ -196,7 +198,7 @@ async def test_a_deadline_that_was_over_before_says_nothing_of_the_node(shared_m
         assert cluster.states[shared_memcached.node] is NodeState.UP
 
 
-def test_nodes_are_set_where_a_loop_runs_and_nowhere_else() -> None:
+def test_nodes_are_set_only_where_a_loop_runs() -> None:
     nodes = [Node("127.0.0.1:1"), Node("127.0.0.1:2")]
     cluster = AsyncCluster(nodes)
     with pytest.raises(InvalidArgumentError, match="event loop"):
@@ -213,7 +215,7 @@ async def test_a_server_that_reads_slowly_is_not_silent() -> None:
         while taken < size:
             taken += len(peer.sock.recv(1_000_000))
             time.sleep(0.02)
-        peer.send(b"HD O99999\r\n")  # which is nobody's: that it is refused shows that it was waited for
+        peer.send(b"HD O99999\r\n")  # it belongs to no request: the ProtocolError shows that the client waited for it
         silent(peer)
 
     settings = attrs.evolve(PATIENT, timeout=0.5)

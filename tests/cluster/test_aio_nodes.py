@@ -1,4 +1,4 @@
-"""Pools and clusters of shared connections: which connection takes a request, and what becomes of a node that fails."""
+"""Pools and clusters of shared connections: which connection takes a request, and the states of a node that fails."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def test_a_pool_opens_a_further_connection_when_those_open_are_full(memcac
             await until(lambda: pool.statistics.waiting == 0)
         memcached.thaw()
         assert await asyncio.gather(*calls) == [b"v"] * 20
-        # Three, for the last is the lane of large values.
+        # Three: the fourth is reserved for large values.
         assert pool.statistics.created == 3
         assert await client.set("large", b"x" * 100_000)
         assert pool.statistics.created == 4
@@ -85,7 +85,7 @@ async def test_a_closed_pool_refuses(shared_memcached: Memcached) -> None:
 
 
 class Servers:
-    """Three servers of a test's own."""
+    """Three private servers."""
 
     def __init__(self, servers: Iterable[Memcached]) -> None:
         self.all = list(servers)
@@ -100,7 +100,7 @@ async def three(stack: AsyncExitStack) -> Servers:
 
 
 @pytest.mark.both_loops
-async def test_a_batch_goes_to_all_nodes_and_a_frozen_one_keeps_only_its_own_keys() -> None:
+async def test_a_batch_goes_to_all_nodes_and_a_frozen_one_fails_only_its_own_keys() -> None:
     async with AsyncExitStack() as stack:
         servers = await three(stack)
         cluster = await stack.enter_async_context(AsyncCluster(servers.nodes, settings=QUICK))
@@ -174,7 +174,7 @@ async def test_with_next_the_keys_of_a_dead_node_are_served_by_the_next() -> Non
 
 
 @pytest.mark.both_loops
-async def test_setting_nodes_moves_only_what_the_router_says_and_fails_nobody() -> None:
+async def test_setting_nodes_moves_only_the_keys_that_the_router_moves_and_fails_no_request() -> None:
     async with AsyncExitStack() as stack:
         servers = await three(stack)
         cluster = await stack.enter_async_context(AsyncCluster(servers.nodes[:2], settings=PATIENT))
@@ -261,7 +261,7 @@ async def test_a_url_of_a_source_finds_its_nodes(shared_memcached: Memcached) ->
         assert await client.get("key") == "v"
 
 
-async def test_a_cluster_may_be_closed_while_it_looks_for_its_nodes() -> None:
+async def test_a_cluster_may_be_closed_while_it_finds_its_nodes() -> None:
     async def find(_: AsyncCluster, /) -> list[Node]:
         await asyncio.Event().wait()
         return []
@@ -276,7 +276,7 @@ async def test_a_cluster_may_be_closed_while_it_looks_for_its_nodes() -> None:
 
 
 @pytest.mark.both_loops
-async def test_nodes_that_are_set_before_the_first_use_are_not_looked_for(shared_memcached: Memcached) -> None:
+async def test_a_cluster_whose_nodes_are_set_before_its_first_use_finds_none(shared_memcached: Memcached) -> None:
     async def find(_: AsyncCluster, /) -> list[Node]:
         raise AssertionError("the nodes are known")
 
@@ -288,7 +288,7 @@ async def test_nodes_that_are_set_before_the_first_use_are_not_looked_for(shared
 
 @pytest.mark.both_loops
 @pytest.mark.parametrize("answer", [[Node("127.0.0.1:1")], []])
-async def test_nodes_that_are_set_while_others_are_looked_for_stay(
+async def test_nodes_that_are_set_while_the_cluster_finds_others_stay(
     shared_memcached: Memcached, answer: list[Node]
 ) -> None:
     looking, go_on = asyncio.Event(), asyncio.Event()
@@ -303,7 +303,7 @@ async def test_nodes_that_are_set_while_others_are_looked_for_stay(
         waiting = asyncio.create_task(client.get_many(["none"]))
         await looking.wait()
         cluster.set_nodes([shared_memcached.node])
-        assert await client.set("set", b"v"), "they are used at once"
+        assert await client.set("set", b"v"), "they are used immediately"
         go_on.set()
         assert await waiting == {}
         assert await client.get("set") == b"v"
@@ -324,7 +324,7 @@ def test_a_pool_that_is_drained_when_the_loop_ends_is_closed_with_its_cluster(sh
             while not cluster.statistics[going].created:
                 await asyncio.sleep(0.001)
             cluster.set_nodes([staying])
-            await asyncio.sleep(0)  # the drain begins, and waits for what is never answered
+            await asyncio.sleep(0)  # the drain begins, and waits for a reply that never comes
             assert await client.set("drained", b"v")
 
         asyncio.run(main())
@@ -339,7 +339,7 @@ def test_a_pool_that_is_drained_when_the_loop_ends_is_closed_with_its_cluster(sh
 
 
 @pytest.mark.both_loops
-async def test_who_waits_on_a_node_that_is_removed_is_answered_and_then_it_is_closed() -> None:
+async def test_a_request_that_runs_on_a_removed_node_is_answered_before_its_connection_closes() -> None:
     asked, go_on, ended = threading.Event(), threading.Event(), threading.Event()
 
     def script(peer: Peer) -> None:

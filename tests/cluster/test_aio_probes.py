@@ -1,4 +1,4 @@
-"""Batches of an asyncio client on a node that is down, while one of them asks whether it is back."""
+"""Batches of an asyncio client on a node that is down, while one of them probes it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ITEMS: Final = {key: key.encode() for key in KEYS}
 
 @pytest.mark.both_loops
 @pytest.mark.parametrize("on_node_down", ["fail", "next"])
-async def test_one_batch_probes_a_node_that_is_down_and_the_others_neither_wait_nor_end_it(
+async def test_one_batch_probes_a_node_that_is_down_and_other_batches_neither_wait_nor_end_the_probe(
     on_node_down: OnNodeDown,
 ) -> None:
     changes: list[tuple[NodeState, NodeState]] = []
@@ -47,7 +47,7 @@ async def test_one_batch_probes_a_node_that_is_down_and_the_others_neither_wait_
         await until(lambda: cluster.states[dead.node] is NodeState.PROBING)
         if on_node_down == "next":
             assert all((await client.set_many(ITEMS)).values())
-            assert await prober == ITEMS, "it probed in vain, and the next nodes served it"
+            assert await prober == ITEMS, "its probe failed, and the next nodes served it"
         else:
             with pytest.raises(BatchError) as failed:
                 await client.set_many(ITEMS)

@@ -1,4 +1,4 @@
-"""A batch goes to all of its nodes at once: it takes as long as the slowest, and one that fails harms no other."""
+"""A batch goes to all of its nodes at the same time. It takes as long as the slowest; a failing node fails alone."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_ten_thousand_keys_over_five_nodes_come_back_each_with_its_own_value() -
 
 @contextmanager
 def slow_nodes(delay: float) -> Generator[list[Node]]:
-    """Run five servers that answer one batch of reads *delay* seconds after it came, all at one time or later."""
+    """Run five servers, each of which answers one batch of reads *delay* seconds after it came."""
 
     def script(peer: Peer) -> None:
         asked = peer.request()
@@ -76,14 +76,14 @@ def slow_nodes(delay: float) -> Generator[list[Node]]:
         yield [Node(server.node.address, name=name) for server, name in zip(running, NAMES, strict=True)]
 
 
-def test_a_batch_takes_as_long_as_its_slowest_node_and_not_as_all_together() -> None:
+def test_a_batch_takes_as_long_as_its_slowest_node() -> None:
     with slow_nodes(0.4) as nodes, Cluster(nodes, settings=PATIENT) as cluster:
         keys = [key_of(cluster, name) for name in NAMES]
         with within(0.39, 1.5):
             assert Client(cluster).get_many(keys) == dict.fromkeys(keys, b"v")
 
 
-def test_while_one_node_is_frozen_the_keys_of_the_others_arrive_and_it_alone_fails() -> None:
+def test_a_frozen_node_fails_only_its_own_keys() -> None:
     with servers(5) as five, Cluster(nodes_of(five), settings=PATIENT) as cluster:
         client = Client(cluster, timeout=0.3)
         keys = [key for name in NAMES for key in keys_of(cluster, name, 20)]
@@ -100,7 +100,7 @@ def test_while_one_node_is_frozen_the_keys_of_the_others_arrive_and_it_alone_fai
         assert all(error.maybe_applied for error in written.errors.values())
         five[2].thaw()
         assert [state_of(cluster, name) for name in "abde"] == [NodeState.UP] * 4
-        # Late replies are nobody's.
+        # No later request gets a late reply.
         patient = client.with_options(timeout=10.0)
         for key in keys:
             assert patient.get(key) in {b"v", b"new"}
@@ -108,7 +108,7 @@ def test_while_one_node_is_frozen_the_keys_of_the_others_arrive_and_it_alone_fai
 
 @contextmanager
 def blackhole() -> Generator[Node]:
-    """Listen where connections are neither accepted nor refused: the line of those that wait to be accepted is full."""
+    """Listen where connections are neither accepted nor refused: the accept queue is full."""
     with ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
         listener.bind(("127.0.0.1", 0))
@@ -120,7 +120,7 @@ def blackhole() -> Generator[Node]:
         yield Node(f"127.0.0.1:{listener.getsockname()[1]}", name="a")  # first in the order of names
 
 
-def test_a_node_that_cannot_be_connected_to_fails_alone() -> None:
+def test_a_node_that_does_not_accept_connections_fails_only_its_own_keys() -> None:
     with blackhole() as hole, servers(1) as (server,):
         nodes = [hole, Node(server.node.address, name="b")]
         with Cluster(nodes, settings=Settings(timeout=0.4)) as cluster:
@@ -137,7 +137,7 @@ def test_a_node_that_cannot_be_connected_to_fails_alone() -> None:
             assert client.get_many_outcomes([*lost, *found]).results == stored
 
 
-def test_a_batch_error_has_both_halves() -> None:
+def test_a_batch_error_has_the_results_and_the_errors() -> None:
     with servers(2) as two, Cluster([*nodes_of(two), NOWHERE], settings=PATIENT) as cluster:
         client = Client(cluster)
         good = [key for name in "ab" for key in keys_of(cluster, name, 5)]
@@ -153,7 +153,7 @@ def test_a_batch_error_has_both_halves() -> None:
         assert {(error.node, error.key) for error in found.value.errors.values()} == {("nowhere", key) for key in lost}
 
 
-def test_with_on_error_miss_what_was_found_is_returned_and_the_rest_counted() -> None:
+def test_with_on_error_miss_the_found_values_are_returned() -> None:
     with servers(2) as two, Cluster([*nodes_of(two), NOWHERE], settings=PATIENT) as cluster:
         client = Client(cluster, on_error="miss")
         good, lost = keys_of(cluster, "a", 5), keys_of(cluster, "nowhere", 5)
@@ -167,7 +167,7 @@ def test_with_on_error_miss_what_was_found_is_returned_and_the_rest_counted() ->
         assert isinstance(failure_of(lambda: client.set(lost[0], b"v")), NodeDownError)
 
 
-def test_a_batch_given_up_half_way_says_nothing_of_its_nodes_and_frees_their_places() -> None:
+def test_an_abandoned_batch_charges_no_node_and_releases_its_connections() -> None:
     with servers(3) as three, Cluster(nodes_of(three), settings=attrs.evolve(PATIENT, pool_size=1)) as cluster:
         client = Client(cluster)
         keys = [key for name in "abc" for key in keys_of(cluster, name, 3)]
@@ -183,7 +183,7 @@ def test_a_batch_given_up_half_way_says_nothing_of_its_nodes_and_frees_their_pla
         assert {known.in_use for known in cluster.statistics.values()} == {0}
 
 
-def test_threads_whose_batches_need_the_same_places_never_wait_for_one_another() -> None:
+def test_threads_whose_batches_need_the_same_connections_never_deadlock() -> None:
     settings = Settings(timeout=20.0, pool_size=1)
     with servers(5) as five, Cluster(nodes_of(five), settings=settings) as cluster:
         client = Client(cluster)

@@ -1,4 +1,4 @@
-"""What is an event of a node and what is not: who had no time left, or no descriptor, learnt nothing of the node."""
+"""Which errors are failures of a node. A caller without time left, or without a descriptor, charges no node."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.cluster.rig import NOWHERE, PATIENT, failure_of, state_of
 from tests.pool.rig import Call, begin, finish, until
 from tests.transports.test_deadlines import deaf_listener
 
-NO_TIME: Final = 1e-9  # seconds: they have passed before anything can be done with them
+NO_TIME: Final = 1e-9  # seconds: they have passed before a request can begin
 
 USES: Final[dict[str, Callable[[Client[bytes]], object]]] = {
     "read": lambda client: client.get("key"),
@@ -43,7 +43,7 @@ USES: Final[dict[str, Callable[[Client[bytes]], object]]] = {
 
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("state", ["connected", "not connected"])
-def test_a_caller_whose_time_was_used_up_takes_no_node_down(memcached: Memcached, use: str, state: str) -> None:
+def test_a_caller_without_time_left_takes_no_node_down(memcached: Memcached, use: str, state: str) -> None:
     with Cluster([memcached.node], settings=PATIENT) as cluster, Cluster([memcached.node], settings=PATIENT) as other:
         client = cluster.client()
         if state == "connected":
@@ -64,7 +64,7 @@ def test_a_caller_whose_time_was_used_up_takes_no_node_down(memcached: Memcached
         assert (statistics.in_use, statistics.idle) == (0, 1)
 
 
-def test_a_caller_without_time_to_ask_for_a_name_says_nothing_of_the_node() -> None:
+def test_a_caller_without_time_to_resolve_a_name_charges_no_node() -> None:
     node = Node("localhost:1", name="named")  # refuses every connection
     with Cluster([node], settings=PATIENT) as cluster:
         client = cluster.client()
@@ -75,7 +75,7 @@ def test_a_caller_without_time_to_ask_for_a_name_says_nothing_of_the_node() -> N
         assert state_of(cluster, "named") is NodeState.SUSPECT
 
 
-def test_a_dial_that_used_up_the_time_is_an_event() -> None:
+def test_a_dial_that_uses_up_the_time_is_a_failure_of_the_node() -> None:
     with deaf_listener() as node, Cluster([node], settings=attrs.evolve(PATIENT, timeout=0.1)) as cluster:
         client = cluster.client()
         for state in (NodeState.SUSPECT, NodeState.SUSPECT, NodeState.DOWN):
@@ -100,10 +100,12 @@ def test_a_caller_without_time_leaves_the_probe_to_others(memcached: Memcached) 
         due = monotonic() + 0.7
         until(lambda: isinstance(failure_of(lambda: hasty.get("key")), NodeDownError) and monotonic() > due)
         assert changes[-1] == (NodeState.SUSPECT, NodeState.DOWN)
-        assert client.get("key") is None, "the next caller probes at once"
+        assert client.get("key") is None, "the next caller probes immediately"
 
 
-def test_time_that_went_in_waiting_for_a_place_is_no_event_and_nothing_was_sent(memcached: Memcached) -> None:
+def test_time_spent_waiting_for_a_connection_is_no_failure_of_the_node_and_nothing_is_sent(
+    memcached: Memcached,
+) -> None:
     with Cluster([memcached.node], settings=attrs.evolve(PATIENT, pool_size=1)) as cluster:
         client = cluster.client()
         hasty = client.with_options(timeout=0.05)
@@ -114,7 +116,7 @@ def test_time_that_went_in_waiting_for_a_place_is_no_event_and_nothing_was_sent(
             assert isinstance(call.result(), PoolTimeout)
             errors = hasty.get_many_outcomes(["a", "b"]).errors
             assert {type(error) for error in errors.values()} == {PoolTimeout}
-            assert state_of(cluster, memcached.node.name) is NodeState.UP, "before a reply tells that it is"
+            assert state_of(cluster, memcached.node.name) is NodeState.UP, "before a reply could make it so"
             finish(exchange)
         assert _commands(cluster) == commands + 3, "those of the batches, and no other"
         (statistics,) = cluster.statistics.values()
@@ -123,10 +125,10 @@ def test_time_that_went_in_waiting_for_a_place_is_no_event_and_nothing_was_sent(
 
 
 def _commands(cluster: Cluster) -> int:
-    """Return how many reads and writes the server has seen."""
-    (told,) = cluster.stats().values()
-    assert isinstance(told, dict)
-    return int(told["cmd_get"]) + int(told["cmd_set"])
+    """Return the number of reads and writes that the server has counted."""
+    (stats,) = cluster.stats().values()
+    assert isinstance(stats, dict)
+    return int(stats["cmd_get"]) + int(stats["cmd_set"])
 
 
 # --- what this process lacks -----------------------------------------------------------------------------------------
@@ -134,7 +136,7 @@ def _commands(cluster: Cluster) -> int:
 
 @contextmanager
 def no_descriptors() -> Generator[None]:
-    """Let this process open no descriptor more."""
+    """Use up the descriptors of this process."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with ExitStack() as stack:
         highest = max(int(path.name) for path in Path("/proc/self/fd").iterdir())
@@ -158,7 +160,7 @@ def test_a_process_without_descriptors_takes_no_node_down(memcached: Memcached) 
         assert client.get("key") is None
 
 
-def test_a_name_that_could_not_be_asked_for_without_a_descriptor_takes_no_node_down(memcached: Memcached) -> None:
+def test_a_name_that_cannot_be_resolved_without_a_descriptor_takes_no_node_down(memcached: Memcached) -> None:
     node = Node(memcached.node.name.replace("127.0.0.1", "localhost"), name="named")
     with Cluster([node], settings=PATIENT) as cluster:
         client = cluster.client()
@@ -172,7 +174,7 @@ def test_a_name_that_could_not_be_asked_for_without_a_descriptor_takes_no_node_d
 
 def test_a_process_without_threads_takes_no_node_down(memcached: Memcached, monkeypatch: pytest.MonkeyPatch) -> None:
     def start(_: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")  # as the interpreter says it
+        raise RuntimeError("can't start new thread")  # the text of CPython
 
     node = Node(memcached.node.name.replace("127.0.0.1", "localhost"), name="named")
     with Cluster([node], settings=PATIENT) as cluster:
@@ -186,7 +188,7 @@ def test_a_process_without_threads_takes_no_node_down(memcached: Memcached, monk
         assert client.get("key") is None
 
 
-async def test_nor_does_an_asyncio_process(memcached: Memcached) -> None:
+async def test_an_asyncio_process_without_descriptors_takes_no_node_down(memcached: Memcached) -> None:
     async with AsyncCluster([memcached.node], settings=PATIENT) as cluster:
         client = cluster.client()
         with no_descriptors():
@@ -197,7 +199,7 @@ async def test_nor_does_an_asyncio_process(memcached: Memcached) -> None:
         assert await client.get("key") is None
 
 
-async def test_nor_does_an_asyncio_caller_without_time(memcached: Memcached) -> None:
+async def test_an_asyncio_caller_without_time_left_takes_no_node_down(memcached: Memcached) -> None:
     async with AsyncCluster([memcached.node], settings=PATIENT) as cluster:
         client = cluster.client()
         for _ in range(5):
@@ -207,7 +209,7 @@ async def test_nor_does_an_asyncio_caller_without_time(memcached: Memcached) -> 
         assert await client.get("key") is None
 
 
-def test_a_refused_connection_is_an_event_of_the_node_and_says_so() -> None:
+def test_a_refused_connection_is_a_failure_of_the_node() -> None:
     with Cluster([NOWHERE], settings=Settings()) as cluster:
         error = failure_of(lambda: cluster.client().get("key"))
         assert isinstance(error, ConnectError)

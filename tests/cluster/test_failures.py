@@ -1,4 +1,4 @@
-"""A node fails: three times in a row and it is down; it fails fast, is probed, and comes back. The others go on."""
+"""A node that fails three times in a row is down: it fails fast, is probed and comes back. Other nodes serve on."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ from tests.scripted import Peer, ScriptedServer, answering, silent
 from tests.transports.rig import within
 from tests.transports.test_interrupts import Interrupt, alarm
 
-FIRST_PROBE: Final = 0.62  # seconds after which the first probe is due, whatever chance adds
+FIRST_PROBE: Final = 0.62  # seconds after which the first probe is due, with the greatest jitter
 
 NEXT: Final = attrs.evolve(PATIENT, on_node_down="next")
 
 
-def test_one_dead_node_of_five_fails_alone_then_fast_and_is_used_again_when_it_returns() -> None:
+def test_a_dead_node_fails_only_its_own_keys_then_fails_fast_and_is_used_again_when_it_returns() -> None:
     with servers(5) as five, Cluster(nodes_of(five), settings=PATIENT) as cluster:
         client = Client(cluster)
         others = [key_of(cluster, name) for name in "abde"]
@@ -77,7 +77,7 @@ def _is_back(client: Client[bytes], key: str) -> bool:
     return True
 
 
-def test_a_node_that_is_down_fails_in_microseconds_and_says_so() -> None:
+def test_a_node_that_is_down_fails_in_microseconds_with_a_clear_error() -> None:
     with Cluster([NOWHERE], settings=PATIENT) as cluster:
         client = Client(cluster)
         bring_down(client, "key")
@@ -117,7 +117,7 @@ def test_a_success_between_failures_keeps_a_node_up(memcached: Memcached) -> Non
             assert state_of(cluster, memcached.node.name) is NodeState.UP
 
 
-def test_a_batch_that_fails_is_one_event_however_many_keys_it_has() -> None:
+def test_a_batch_that_fails_is_one_failure_of_the_node_for_any_number_of_keys() -> None:
     with Cluster([NOWHERE], settings=PATIENT) as cluster:
         client = Client(cluster)
         keys = [str(number) for number in range(50)]
@@ -129,7 +129,7 @@ def test_a_batch_that_fails_is_one_event_however_many_keys_it_has() -> None:
         assert errors.keys() == set(keys)
 
 
-def test_a_full_pool_says_nothing_of_the_node(shared_memcached: Memcached) -> None:
+def test_a_full_pool_charges_no_node(shared_memcached: Memcached) -> None:
     settings = Settings(timeout=10.0, pool_size=1, pool_wait=0)
     with Cluster([shared_memcached.node], settings=settings) as cluster:
         client = Client(cluster)
@@ -141,7 +141,7 @@ def test_a_full_pool_says_nothing_of_the_node(shared_memcached: Memcached) -> No
         finish(exchange)
 
 
-def test_a_signal_says_nothing_of_the_node() -> None:
+def test_an_exception_of_a_signal_handler_charges_no_node() -> None:
     scripts = [*[silent] * 8, answering((b"EN", None))]
     with ScriptedServer(*scripts) as server, Cluster([server.node], settings=PATIENT) as cluster:
         client = Client(cluster)
@@ -156,7 +156,7 @@ def test_a_signal_says_nothing_of_the_node() -> None:
 # --- probes ----------------------------------------------------------------------------------------------------------
 
 
-def test_one_caller_alone_probes_and_the_others_fail_fast_meanwhile() -> None:
+def test_one_caller_probes_and_the_others_fail_fast_meanwhile() -> None:
     probed, release = threading.Event(), threading.Event()
 
     def slow(peer: Peer) -> None:
@@ -213,7 +213,7 @@ def test_a_batch_refused_before_a_byte_was_sent_leaves_the_next_caller_to_probe(
         assert client.get("key") is None
 
 
-def test_a_batch_brings_a_node_back_too(memcached: Memcached) -> None:
+def test_a_batch_also_brings_a_node_back(memcached: Memcached) -> None:
     with Cluster([memcached.node], settings=PATIENT) as cluster:
         client = Client(cluster)
         memcached.kill()
@@ -224,11 +224,11 @@ def test_a_batch_brings_a_node_back_too(memcached: Memcached) -> None:
         assert state_of(cluster, memcached.node.name) is NodeState.UP
 
 
-def test_states_are_told_in_order_and_a_listener_that_fails_harms_nobody(memcached: Memcached) -> None:
-    told: list[tuple[Node, NodeState, NodeState]] = []
+def test_states_are_reported_in_order_and_a_listener_that_fails_fails_no_request(memcached: Memcached) -> None:
+    changes: list[tuple[Node, NodeState, NodeState]] = []
 
     def listen(node: Node, before: NodeState, after: NodeState) -> None:
-        told.append((node, before, after))
+        changes.append((node, before, after))
         raise RuntimeError("the listener is broken")
 
     with Cluster([memcached.node], settings=PATIENT, on_state_change=listen) as cluster:
@@ -240,8 +240,8 @@ def test_states_are_told_in_order_and_a_listener_that_fails_harms_nobody(memcach
         sleep(FIRST_PROBE)
         assert client.get("key") is None
     up, suspect, down, probing = NodeState.UP, NodeState.SUSPECT, NodeState.DOWN, NodeState.PROBING
-    assert {node for node, _, _ in told} == {memcached.node}
-    steps = [(before, after) for _, before, after in told]
+    assert {node for node, _, _ in changes} == {memcached.node}
+    steps = [(before, after) for _, before, after in changes]
     assert steps == [(up, suspect), (suspect, down), (down, probing), (probing, up)]
 
 
@@ -255,7 +255,7 @@ def test_the_next_ranked_node_serves_the_keys_of_one_that_is_down() -> None:
         three[1].kill()
         for key in keys[:2]:
             assert isinstance(failure_of(lambda key=key: client.get(key)), ConnectError)  # type: ignore[misc]
-        # The third failure in a row: the same call goes to the next.
+        # The third failure in a row takes the node down, and the same call goes to the next node.
         assert client.set(keys[2], b"moved")
         assert state_of(cluster, "b") is NodeState.DOWN
         for key in keys:
@@ -290,7 +290,7 @@ def test_beyond_half_of_the_weight_the_rest_fails_fast() -> None:
             assert {key: type(error) for key, error in outcomes.errors.items()} == {stuck: NodeDownError}
 
 
-def test_when_every_node_is_down_operations_fail_fast_and_do_not_go_round() -> None:
+def test_when_every_node_is_down_operations_fail_fast() -> None:
     dead = [Node(f"127.0.0.1:{port}", name=name) for port, name in enumerate("abc", 1)]
     with Cluster(dead, settings=NEXT) as cluster, within(0.0, 5.0):
         client = Client(cluster)
@@ -314,7 +314,9 @@ def test_by_default_keys_stay_with_their_node() -> None:
 
 
 @pytest.mark.parametrize("is_down", [False, True])
-def test_a_closed_cluster_is_closed_whatever_its_nodes_were(shared_memcached: Memcached, *, is_down: bool) -> None:
+def test_a_closed_cluster_refuses_everything_also_when_its_nodes_are_down(
+    shared_memcached: Memcached, *, is_down: bool
+) -> None:
     cluster = Cluster([NOWHERE if is_down else shared_memcached.node], settings=PATIENT)
     client = Client(cluster)
     if is_down:

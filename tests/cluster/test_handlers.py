@@ -1,4 +1,4 @@
-"""A signal's handler that uses the cluster itself, in the middle of whatever the interrupted thread does with it."""
+"""A signal handler that uses the cluster in the middle of a call to the same cluster."""
 
 from __future__ import annotations
 
@@ -12,79 +12,102 @@ import pytest
 
 from metacache import Client, ClosedError, Cluster, ConnectError, Node, NodeDownError, RendezvousRouter
 from metacache.cluster.health import HEALTHY, Health, NodeState
-from metacache.cluster.health_tracker import HealthTracker
-from metacache.cluster.table import Member, Table
+from metacache.cluster.membership import Membership
+from metacache.cluster.snapshot import Member
 from metacache.testing import Memcached
 from tests.cluster.rig import NOWHERE, PATIENT, failure_of, keys_of, nodes_of, servers, state_of
 from tests.pool.test_handlers import meddled
 
-Happening: TypeAlias = Callable[[HealthTracker, Table[None], Member[None]], object]
+Event: TypeAlias = Callable[[Membership[None], Member[None]], object]
 
 
-def _probe(*, found: bool | None) -> Happening:
-    def happen(keeper: HealthTracker, table: Table[None], member: Member[None]) -> None:
-        if keeper.start_probe(member, 1000.0):
-            keeper.end_probe(table, member, 1000.0, found)
+def _probe(*, is_answered: bool | None) -> Event:
+    def probe(nodes: Membership[None], member: Member[None]) -> None:
+        if nodes.start_probe(member, 1000.0):
+            nodes.end_probe(member, 1000.0, is_answered)
 
-    return happen
-
-
-def _fail(keeper: HealthTracker, table: Table[None], member: Member[None]) -> None:
-    keeper.failed(table, member, 1000.0)
+    return probe
 
 
-def _fail_often(keeper: HealthTracker, table: Table[None], member: Member[None]) -> None:
+def _fail(nodes: Membership[None], member: Member[None]) -> None:
+    nodes.failed(member, 1000.0)
+
+
+def _fail_often(nodes: Membership[None], member: Member[None]) -> None:
     for _ in range(3):
-        keeper.failed(table, member, 1000.0)
+        nodes.failed(member, 1000.0)
 
 
-def _succeed(keeper: HealthTracker, table: Table[None], member: Member[None]) -> None:
-    keeper.succeeded(table, member, 1000.0)
+def _succeed(nodes: Membership[None], member: Member[None]) -> None:
+    nodes.succeeded(member)
 
 
-HAPPENINGS: Final[dict[str, Happening]] = {
+def _set_nodes(nodes: Membership[None], _: Member[None]) -> None:
+    nodes.set_nodes(NODES, _no_pool)
+
+
+EVENTS: Final[dict[str, Event]] = {
     "a failure": _fail,
     "three failures": _fail_often,
     "a success": _succeed,
-    "a probe with an answer": _probe(found=True),
-    "a probe without": _probe(found=False),
-    "a probe given up": _probe(found=None),
+    "an answered probe": _probe(is_answered=True),
+    "a failed probe": _probe(is_answered=False),
+    "an abandoned probe": _probe(is_answered=None),
+    "nodes are set": _set_nodes,
 }
+NODES: Final = [Node("127.0.0.1:1", name="a"), Node("127.0.0.1:1", name="b")]
 SUSPECT: Final = Health().failed(0.0, 0.5).failed(0.0, 0.5)
 DOWN: Final = SUSPECT.failed(0.0, 0.5)
 STATES: Final = {"up": HEALTHY, "suspect": SUSPECT, "down": DOWN, "probing": DOWN.probing(0.0)}
 
 
-@pytest.mark.parametrize(("outer", "inner"), [*itertools.product(HAPPENINGS, repeat=2)])
-@pytest.mark.parametrize("state", STATES)
-def test_what_befalls_a_node_in_the_middle_of_what_befalls_it_leaves_the_table_true(
-    state: str, outer: str, inner: str
-) -> None:
-    router = RendezvousRouter([Node("127.0.0.1:1", name="a"), Node("127.0.0.1:1", name="b")])
-    keys = [b"%d" % number for number in range(20)]
-    for at in range(1, 500):
-        table: Table[None] = Table[None].of(router, _nothing, {}, moves=False)
-        keeper = HealthTracker(threading.RLock(), None)
-        member = table.members["a"]
-        member.health = STATES[state]
-        table.recount()
-        is_done = not meddled(
-            lambda table=table, keeper=keeper, member=member: HAPPENINGS[outer](keeper, table, member),  # type: ignore[misc]
-            at,
-            lambda table=table, keeper=keeper, member=member: HAPPENINGS[inner](keeper, table, member),  # type: ignore[misc]
-        )
-        served = {assignment.member.node.name for assignment in table.assign(keys) if assignment.error is None}
-        assert served == ({"b"} if member.health.is_down else {"a", "b"}), f"meddled at place {at}: {member.health}"
-        if is_done:
-            assert at > 3
-            break
-
-
-def _nothing(_: Node) -> None:
+def _no_pool(_: Node) -> None:
     return None
 
 
-def test_wherever_a_handler_meets_the_same_dead_node_both_end() -> None:
+@pytest.mark.parametrize(("outer", "inner"), [*itertools.product(EVENTS, repeat=2)])
+@pytest.mark.parametrize("state", STATES)
+def test_an_event_in_the_middle_of_another_event_of_the_node_is_not_lost(state: str, outer: str, inner: str) -> None:
+    keys = [b"%d" % number for number in range(20)]
+    expected = {_result(state, (outer, inner)), _result(state, (inner, outer))}
+    for at in range(1, 500):
+        nodes, member = _in_state(state)
+        is_done = not meddled(
+            lambda nodes=nodes, member=member: EVENTS[outer](nodes, member),  # type: ignore[misc]
+            at,
+            lambda nodes=nodes, member=member: EVENTS[inner](nodes, member),  # type: ignore[misc]
+        )
+        snapshot = nodes.snapshot
+        served = {assignment.member.node.name for assignment in snapshot.assign(keys) if assignment.error is None}
+        health = snapshot.healths["a"]
+        assert served == ({"b"} if health.is_down else {"a", "b"}), f"interrupted at place {at}: {health}"
+        if is_done:
+            assert at > (1 if (state, outer) == ("up", "a success") else 5)
+            break
+        if {outer, inner} <= COUNTED:
+            assert health.failures in expected, f"interrupted at place {at}: {health}"
+
+
+# Each of these is one change, so that any interruption has the result of one order or of the other.
+COUNTED: Final = {"a failure", "a success", "nodes are set"}
+
+
+def _in_state(state: str) -> tuple[Membership[None], Member[None]]:
+    nodes: Membership[None] = Membership(RendezvousRouter, keys_move=False, guard=threading.RLock(), listener=None)
+    nodes.set_nodes(NODES, _no_pool)
+    nodes.snapshot = nodes.snapshot.with_health("a", STATES[state])
+    return nodes, nodes.snapshot.members["a"]
+
+
+def _result(state: str, events: tuple[str, ...]) -> int:
+    """Return how many failures in a row are counted when *events* happen one after another."""
+    nodes, member = _in_state(state)
+    for name in events:
+        EVENTS[name](nodes, member)
+    return nodes.snapshot.healths["a"].failures
+
+
+def test_a_handler_that_uses_the_same_dead_node_as_the_interrupted_thread_ends_at_any_place() -> None:
     for at in range(1, 1000):
         with Cluster([NOWHERE], settings=PATIENT) as cluster:
             client = cluster.client()
@@ -106,7 +129,7 @@ SETTING: Final[dict[str, Callable[[Cluster, list[Node]], None]]] = {
 
 
 @pytest.mark.parametrize(("outer", "inner"), [*itertools.product(SETTING, repeat=2)])
-def test_nodes_set_in_the_middle_of_setting_nodes_are_all_open(outer: str, inner: str) -> None:
+def test_after_nodes_are_set_in_the_middle_of_setting_nodes_all_pools_are_open(outer: str, inner: str) -> None:
     with servers(3) as three:
         nodes = nodes_of(three)
         for at in range(1, 1000):
@@ -131,7 +154,7 @@ def test_a_cluster_closed_in_the_middle_of_setting_nodes_is_closed(shared_memcac
         cluster = Cluster([shared_memcached.node], settings=PATIENT)
         more = [shared_memcached.node, attrs.evolve(shared_memcached.node, name="another")]
         try:
-            is_done = not meddled(lambda: cluster.set_nodes(more), at, cluster.close)  # noqa: B023 - called at once
+            is_done = not meddled(lambda: cluster.set_nodes(more), at, cluster.close)  # noqa: B023 - called immediately
         except ClosedError:
             is_done = False
         if is_done:

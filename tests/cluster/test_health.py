@@ -34,7 +34,7 @@ def test_a_node_is_down_after_three_failures_in_a_row_and_not_before() -> None:
 
 
 @pytest.mark.parametrize("failures", [1, 2])
-def test_one_reply_makes_a_suspect_healthy_and_the_count_begins_anew(failures: int) -> None:
+def test_one_reply_makes_a_suspect_healthy_and_resets_the_count(failures: int) -> None:
     health = HEALTHY
     for _ in range(failures):
         health = health.failed(NOW, EVEN)
@@ -43,13 +43,13 @@ def test_one_reply_makes_a_suspect_healthy_and_the_count_begins_anew(failures: i
     assert not health.failed(NOW, EVEN).failed(NOW, EVEN).is_down
 
 
-def test_a_failure_of_a_node_that_is_down_tells_nothing_new() -> None:
+def test_a_failure_of_a_node_that_is_down_changes_nothing() -> None:
     assert DOWN.failed(NOW + 10, EVEN) is DOWN
     probing = DOWN.probing(NOW + 30)
     assert probing.failed(NOW + 10, EVEN) is probing
 
 
-def test_a_reply_that_was_under_way_does_not_bring_a_node_up() -> None:
+def test_a_late_reply_does_not_bring_a_node_up() -> None:
     probing = DOWN.probing(NOW + 30)
     assert DOWN.succeeded() is DOWN
     assert probing.succeeded() is probing
@@ -69,7 +69,7 @@ def test_the_first_probe_comes_half_a_second_after_the_node_went_down() -> None:
     assert DOWN.may_probe(NOW + 0.5)
 
 
-def test_while_one_probes_nobody_else_does_until_its_lease_expires() -> None:
+def test_while_one_caller_probes_no_other_does_until_its_lease_expires() -> None:
     probing = DOWN.probing(NOW + 31)
     assert probing.state is NodeState.PROBING
     assert probing.is_down
@@ -87,7 +87,7 @@ def test_failed_probes_double_the_pause_up_to_thirty_seconds() -> None:
     assert pauses == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
 
 
-def test_an_answered_probe_brings_the_node_up_and_the_pauses_begin_anew() -> None:
+def test_an_answered_probe_brings_the_node_up_and_resets_the_pauses() -> None:
     health = DOWN.probing(NOW + 30).probe_failed(NOW, EVEN).probing(NOW + 30).probe_answered()
     assert health is HEALTHY
     for _ in range(3):
@@ -95,7 +95,7 @@ def test_an_answered_probe_brings_the_node_up_and_the_pauses_begin_anew() -> Non
     assert health.pause == 0.5
 
 
-def test_an_abandoned_probe_tells_nothing_and_the_next_caller_may_ask_at_once() -> None:
+def test_after_an_abandoned_probe_the_next_caller_may_probe_immediately() -> None:
     health = DOWN.probing(NOW + 30).probe_failed(NOW, EVEN)
     abandoned = health.probing(NOW + 30).probe_abandoned()
     assert abandoned.state is NodeState.DOWN
@@ -104,7 +104,7 @@ def test_an_abandoned_probe_tells_nothing_and_the_next_caller_may_ask_at_once() 
 
 
 @pytest.mark.parametrize("health", [HEALTHY, HEALTHY.failed(NOW, EVEN), DOWN])
-def test_a_probe_that_ends_when_nobody_probes_any_more_changes_nothing(health: Health) -> None:
+def test_a_probe_that_ends_when_no_probe_is_current_changes_nothing(health: Health) -> None:
     assert health.probe_answered() is health
     assert health.probe_failed(NOW, EVEN) is health
     assert health.probe_abandoned() is health
@@ -118,7 +118,7 @@ def test_a_pause_is_a_fifth_shorter_or_longer_at_most(chance: float, failed: int
     assert 0.8 * health.pause - 1e-9 <= health.probe_at - NOW <= 1.2 * health.pause + 1e-9
 
 
-def test_chance_spreads_the_pauses_over_the_whole_of_that() -> None:
+def test_chance_spreads_the_pauses_over_the_whole_range() -> None:
     down = HEALTHY.failed(NOW, 0).failed(NOW, 0)
     assert down.failed(NOW, 0.0).probe_at == pytest.approx(NOW + 0.4)
     assert down.failed(NOW, 1.0).probe_at == pytest.approx(NOW + 0.6)
@@ -131,7 +131,7 @@ STEPS: Final[tuple[Step, ...]] = get_args(Step)
 
 
 def step(health: Health, name: Step, now: float) -> Health:
-    """Take a step that a cluster may take: probes begin only when it is time; what was under way ends at any time."""
+    """Take a step that a cluster may take: probes begin only when they are due; results come at any time."""
     if name == "probing":
         return health.probing(now + 30) if health.may_probe(now) else health
     steps = {
@@ -145,7 +145,7 @@ def step(health: Health, name: Step, now: float) -> Health:
 
 
 @given(st.lists(st.sampled_from(STEPS), max_size=60))
-def test_whatever_happens_a_node_goes_down_by_three_failures_and_up_by_an_answered_probe_alone(
+def test_only_three_failures_take_a_node_down_and_only_an_answered_probe_brings_it_up(
     history: list[Step],
 ) -> None:
     health, in_a_row = HEALTHY, 0

@@ -1,4 +1,4 @@
-"""Other nodes for a cluster that is in use, questions to every node, and the doors from a URL."""
+"""Setting nodes of a cluster that is in use, admin operations on every node, and clusters from a URL."""
 
 from __future__ import annotations
 
@@ -17,16 +17,14 @@ from metacache import (
     InvalidArgumentError,
     MetacacheError,
     Node,
-    NodeDownError,
     PoolTimeout,
     RendezvousRouter,
     Settings,
     connect,
 )
-from metacache.cluster.health import HEALTHY, Health, NodeState
-from metacache.cluster.table import Table
+from metacache.cluster.health import NodeState
 from metacache.discovery import StaticSource
-from metacache.discovery.follower import ask, known_nodes
+from metacache.discovery.follower import poll_source, usable_nodes
 from metacache.testing import Memcached
 from tests.conftest import start
 
@@ -44,7 +42,9 @@ def servers() -> Generator[list[Memcached]]:
 # --- setting nodes ---------------------------------------------------------------------------------------------------
 
 
-def test_setting_nodes_under_load_moves_what_the_router_says_and_fails_nobody(servers: list[Memcached]) -> None:
+def test_setting_nodes_under_load_moves_only_the_keys_that_the_router_moves_and_fails_no_request(
+    servers: list[Memcached],
+) -> None:
     nodes = [server.node for server in servers]
     with Cluster(nodes[:2], settings=PATIENT) as cluster:
         client = cluster.client()
@@ -79,7 +79,7 @@ def test_setting_nodes_under_load_moves_what_the_router_says_and_fails_nobody(se
         assert client.get_many(moved) == {}
 
 
-def test_a_node_that_stays_keeps_its_connections_and_one_that_goes_is_closed(servers: list[Memcached]) -> None:
+def test_a_node_that_stays_keeps_its_connections_and_a_removed_one_is_closed(servers: list[Memcached]) -> None:
     nodes = [server.node for server in servers]
     with Cluster(nodes, settings=PATIENT) as cluster:
         cluster.client().set_many(ITEMS)
@@ -93,7 +93,7 @@ def test_a_node_that_stays_keeps_its_connections_and_one_that_goes_is_closed(ser
         gone.get("key")
 
 
-def test_nodes_that_can_not_be_used_change_nothing(servers: list[Memcached]) -> None:
+def test_nodes_that_cannot_be_used_change_nothing(servers: list[Memcached]) -> None:
     node = servers[0].node
     with Cluster([node]) as cluster:
         for wrong in ([], [node, node], [Node("a:1", weight=0.0)]):
@@ -127,7 +127,7 @@ def test_every_node_is_asked_and_a_dead_one_has_its_error(servers: list[Memcache
                 cluster.stats(wrong)
 
 
-# --- doors -----------------------------------------------------------------------------------------------------------
+# --- URLs ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_url_of_several_hosts_is_a_weighted_cluster(servers: list[Memcached]) -> None:
@@ -141,69 +141,30 @@ def test_a_url_of_several_hosts_is_a_weighted_cluster(servers: list[Memcached]) 
         assert cluster.client(int).increment("n", initial=7) == 7
 
 
-def test_a_url_of_a_source_is_what_the_source_finds(servers: list[Memcached]) -> None:
+def test_a_url_of_a_source_leads_to_the_nodes_that_the_source_finds(servers: list[Memcached]) -> None:
     with connect(f"memcached+dns://localhost:{servers[0].port}", settings=PATIENT) as client:
         assert client.set("key", b"v")
         assert client.get("key") == b"v"
-    with pytest.raises(InvalidArgumentError, match="no node source is called 'nosuch'"):
+    with pytest.raises(InvalidArgumentError, match="there is no node source 'nosuch'"):
         connect("memcached+nosuch://localhost")
 
 
-def test_what_a_source_tells_is_known_or_an_error() -> None:
+def test_the_answer_of_a_source_is_its_nodes_or_an_error() -> None:
     nodes = (Node("a:1"), Node("b:1"))
     source = StaticSource(nodes)
-    assert tuple(known_nodes(source, ask(source))) == nodes
-    with pytest.raises(ConnectError, match="tells no nodes"):
-        known_nodes(source, ())
+    assert tuple(usable_nodes(source, poll_source(source))) == nodes
+    with pytest.raises(ConnectError, match="returned no usable nodes"):
+        usable_nodes(source, ())
     with pytest.raises(ConnectError, match="OSError"):
-        known_nodes(source, OSError("no route"))
+        usable_nodes(source, OSError("no route"))
     with pytest.raises(PoolTimeout):
-        known_nodes(source, PoolTimeout("passed on as it is"))
+        usable_nodes(source, PoolTimeout("passed on as it is"))
 
 
-# --- who serves a key ------------------------------------------------------------------------------------------------
-
-DOWN: Final = Health(NodeState.DOWN, 3, 0.5, 100.0)
+# --- errors that are no failure of a node ----------------------------------------------------------------------------
 
 
-def table_of(count: int, *, moves: bool) -> Table[str]:
-    router = RendezvousRouter([Node(f"node-{number}:1") for number in range(count)])
-    return Table[str].of(router, lambda node: node.name, {}, moves=moves)
-
-
-@pytest.mark.parametrize("moves", [False, True])
-def test_keys_of_a_node_that_is_down_are_refused_or_served_by_the_next(*, moves: bool) -> None:
-    table = table_of(4, moves=moves)
-    keys = [f"key:{number}".encode() for number in range(400)]
-    whole = table.assign(keys)
-    assert sorted(index for part in whole for index in part.indices) == list(range(400))
-    assert [part.member.node.name for part in whole] == sorted(part.member.node.name for part in whole)
-    fallen = whole[1].member
-    fallen.health = DOWN
-    table.recount()
-    parts = table.assign(keys)
-    assert sorted(index for part in parts for index in part.indices) == list(range(400))
-    refused = [part for part in parts if part.error is not None]
-    assert [part.member for part in refused] == ([] if moves else [fallen])
-    if moves:
-        for index in whole[1].indices:
-            ranked = table.router.rank(keys[index], 2)
-            assert table.stand_in(keys[index]).node == ranked[1]
-    else:
-        with pytest.raises(NodeDownError):
-            table.stand_in(keys[whole[1].indices[0]])
-    assert table.due(keys, 99.0) == []
-    assert table.due(keys, 100.0) == [fallen]
-    assert table.due([keys[whole[0].indices[0]]], 100.0) == [], "none of its keys is asked for"
-    fallen.health = HEALTHY
-    table.recount()
-    assert [part.indices for part in table.assign(keys)] == [part.indices for part in whole]
-
-
-# --- what tells nothing ----------------------------------------------------------------------------------------------
-
-
-def test_a_full_pool_tells_nothing_of_a_suspect_node(memcached: Memcached) -> None:
+def test_a_full_pool_leaves_a_suspect_node_suspect(memcached: Memcached) -> None:
     settings = Settings(timeout=0.5, connect_timeout=5.0, pool_size=1, pool_wait=0.0)
     with Cluster([memcached.node], settings=settings) as cluster:
         client = cluster.client()

@@ -47,7 +47,7 @@ def new_loop(request: pytest.FixtureRequest) -> Loops:
 
 @pytest.fixture(name="client")
 def closed_client(shared_memcached: Memcached) -> Iterator[Client]:
-    """A client that is closed in the end; no socket is left then."""
+    """A client that is closed after the test; then no socket is left."""
     before = sockets()
     client = connect_async(shared_memcached.url, settings=SETTINGS)
     yield client
@@ -69,7 +69,7 @@ def run_in(new_loop: Loops, coroutine: Coroutine[Any, Any, None]) -> None:  # An
 
 
 def in_thread(work: Callable[[], object]) -> Callable[[], None]:
-    """Start *work* in a thread; return what waits for its end and raises what it raised."""
+    """Start *work* in a thread; return a function that joins the thread and raises the exception of *work*."""
     failures: list[BaseException] = []
 
     def run() -> None:
@@ -92,9 +92,7 @@ def in_thread(work: Callable[[], object]) -> Callable[[], None]:
 # --- loops that end --------------------------------------------------------------------------------------------------
 
 
-def test_every_loop_that_a_runner_makes_has_connections_of_its_own_which_end_with_it(
-    client: Client, new_loop: Loops
-) -> None:
+def test_every_loop_of_a_runner_has_its_own_connections_which_end_with_it(client: Client, new_loop: Loops) -> None:
     before = sockets()
     for _ in range(MANY):
         run_in(new_loop, use(client))
@@ -203,7 +201,7 @@ def test_a_loop_that_runs_in_a_task_of_another_uses_the_client_too(client: Clien
     async def main() -> None:
         await use(client)
         outer = asyncio.get_running_loop()
-        asyncio._set_running_loop(None)  # as libraries do that wait for a coroutine in the middle of one
+        asyncio._set_running_loop(None)  # as libraries do that run a nested loop
         try:
             asyncio.run(use(client))
         finally:
@@ -247,14 +245,14 @@ def test_closing_reaches_the_loops_that_run_in_other_threads(shared_memcached: M
     assert sockets() <= before
 
 
-def test_closing_waits_for_a_loop_that_is_held_up_no_longer_than_the_timeout(shared_memcached: Memcached) -> None:
+def test_closing_waits_for_a_blocked_loop_no_longer_than_the_timeout(shared_memcached: Memcached) -> None:
     client = connect_async(shared_memcached.url, settings=Settings(timeout=0.2))
     in_use, go_on = threading.Event(), threading.Event()
 
     async def work() -> None:
         await use(client)
         in_use.set()
-        assert go_on.wait(10.0)  # it holds up its loop
+        assert go_on.wait(10.0)  # it blocks its loop
 
     async def close() -> None:
         began = asyncio.get_running_loop().time()
@@ -268,7 +266,7 @@ def test_closing_waits_for_a_loop_that_is_held_up_no_longer_than_the_timeout(sha
     end()
 
 
-def test_what_runs_in_another_loop_is_let_finish_by_a_close(shared_memcached: Memcached) -> None:
+def test_a_close_lets_requests_in_another_loop_finish(shared_memcached: Memcached) -> None:
     items = {f"loops:{number}": b"x" * 1000 for number in range(3000)}
     client = connect_async(shared_memcached.url, settings=SETTINGS)
     under_way = threading.Event()
@@ -343,14 +341,14 @@ def test_a_view_keeps_the_connections_of_a_client_that_is_dropped(shared_memcach
     asyncio.run(main())
 
 
-def test_a_client_whose_loops_have_ended_is_dropped_without_a_word(shared_memcached: Memcached) -> None:
+def test_a_client_whose_loops_have_ended_is_dropped_without_a_warning(shared_memcached: Memcached) -> None:
     holder = [connect_async(shared_memcached.url)]
     asyncio.run(use(holder[0]))
     assert drop(holder) == []
     assert drop([connect_async(shared_memcached.url)]) == []
 
 
-def test_a_client_keeps_no_loop_that_has_ended(shared_memcached: Memcached) -> None:
+def test_a_client_keeps_no_reference_to_a_loop_that_has_ended(shared_memcached: Memcached) -> None:
     async def main() -> weakref.ref[asyncio.AbstractEventLoop]:
         await use(client)
         return weakref.ref(asyncio.get_running_loop())
@@ -381,7 +379,7 @@ async def test_a_cancelled_close_leaves_no_connection(memcached: Memcached) -> N
 # --- nodes -----------------------------------------------------------------------------------------------------------
 
 
-def test_each_loop_finds_out_by_itself_how_a_node_is() -> None:
+def test_each_loop_has_its_own_view_of_a_node_s_health() -> None:
     async def look() -> None:
         for _ in range(3):
             with contextlib.suppress(OSError):
@@ -435,7 +433,7 @@ VERBS: Final[dict[str, Callable[[Client], Awaitable[object]]]] = {
 
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("kind", CLIENTS)
-def test_without_a_running_loop_a_verb_says_what_is_missing(kind: str, verb: str) -> None:
+def test_without_a_running_loop_a_verb_names_the_missing_loop(kind: str, verb: str) -> None:
     client = CLIENTS[kind]()
     call = VERBS[verb](client).__await__()
     with pytest.raises(InvalidArgumentError, match=r"needs a running asyncio event loop.*under trio"):
@@ -445,7 +443,7 @@ def test_without_a_running_loop_a_verb_says_what_is_missing(kind: str, verb: str
 
 
 @pytest.mark.parametrize("kind", CLIENTS)
-def test_under_trio_a_verb_says_what_is_missing(kind: str) -> None:
+def test_under_trio_a_verb_names_the_missing_loop(kind: str) -> None:
     async def main() -> None:
         async with CLIENTS[kind]() as client:
             with pytest.raises(InvalidArgumentError, match="under trio"):
@@ -460,7 +458,7 @@ async def ask_every_node(cluster: AsyncCluster) -> None:
             await ask()
 
 
-def test_under_trio_the_verbs_of_a_cluster_say_what_is_missing() -> None:
+def test_under_trio_the_verbs_of_a_cluster_name_the_missing_loop() -> None:
     trio.run(ask_every_node, AsyncCluster([NODE]))
 
 

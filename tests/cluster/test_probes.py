@@ -1,4 +1,4 @@
-"""Who asks a node that is down whether it is back, and what becomes of a batch meanwhile."""
+"""The probe of a node that is down by one caller, and the results of other batches meanwhile."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from metacache.settings import OnNodeDown
 from tests.cluster.rig import failure_of, freeze, key_of, keys_of, nodes_of, servers, state_of
 from tests.pool.rig import Call, until
 
-FIRST_PROBE: Final = 0.7  # seconds after which a node that went down is surely probed: 0.5 and a fifth
+FIRST_PROBE: Final = 0.7  # seconds after which a node that went down is due for a probe: 0.5 and a fifth
 
 
 def take_down(cluster: Cluster, name: str) -> None:
-    """Use a node that is dead until it is known to be down."""
+    """Use a dead node until the cluster has it as down."""
     client = Client(cluster)
     while state_of(cluster, name) is not NodeState.DOWN:
         with contextlib.suppress(MetacacheError):
@@ -32,7 +32,7 @@ def wait_for_the_first_probe() -> None:
 
 
 @pytest.mark.parametrize("on_node_down", ["fail", "next"])
-def test_one_batch_alone_probes_and_others_do_not_end_its_probe(on_node_down: OnNodeDown) -> None:
+def test_one_batch_probes_and_other_batches_do_not_end_its_probe(on_node_down: OnNodeDown) -> None:
     settings = Settings(timeout=10.0, on_node_down=on_node_down)
     with servers(3) as three, Cluster(nodes_of(three), settings=settings) as cluster:
         client = cluster.client()
@@ -40,7 +40,7 @@ def test_one_batch_alone_probes_and_others_do_not_end_its_probe(on_node_down: On
         three[1].kill()
         take_down(cluster, "b")
         three[1].restart()
-        freeze(three[1])  # so that the probe goes on for as long as this test wants
+        freeze(three[1])  # so that the probe goes on until this test thaws it
         wait_for_the_first_probe()
         prober = Call(lambda: client.get_many([mine, lost]))
         until(lambda: state_of(cluster, "b") is NodeState.PROBING)
@@ -57,11 +57,11 @@ def test_one_batch_alone_probes_and_others_do_not_end_its_probe(on_node_down: On
 
 
 def test_with_next_no_batch_fails_while_a_node_is_down_whether_it_probes_or_not() -> None:
-    vain: list[Node] = []
+    failed_probes: list[Node] = []
 
     def listen(node: Node, before: NodeState, after: NodeState) -> None:
         if (before, after) == (NodeState.PROBING, NodeState.DOWN):
-            vain.append(node)
+            failed_probes.append(node)
 
     settings = Settings(timeout=1.0, on_node_down="next")
     with servers(3) as three, Cluster(nodes_of(three), settings=settings, on_state_change=listen) as cluster:
@@ -69,15 +69,15 @@ def test_with_next_no_batch_fails_while_a_node_is_down_whether_it_probes_or_not(
         values = {key: key.encode() for name in "abc" for key in keys_of(cluster, name, 20)}
         three[1].kill()
         take_down(cluster, "b")
-        assert all(client.set_many(values).values()), "its keys are the next node's at once"
+        assert all(client.set_many(values).values()), "the next nodes serve its keys immediately"
         wait_for_the_first_probe()
-        assert client.get_many(values) == values, "the batch that probes a dead node"
-        assert len(vain) == 1
+        assert client.get_many(values) == values, "also of the batch that probes a dead node"
+        assert len(failed_probes) == 1
         three[1].restart()
         freeze(three[1])
-        until(lambda: client.get_many(values) == values and len(vain) == 2)  # the one that probes a frozen node
+        until(lambda: client.get_many(values) == values and len(failed_probes) == 2)  # one of them probes a frozen node
         three[1].thaw()
-        until(lambda: len(client.get_many(values)) == 40)  # the one that finds it back, and empty
+        until(lambda: len(client.get_many(values)) == 40)  # one of them finds it back, and empty
         assert state_of(cluster, "b") is NodeState.UP
 
 

@@ -1,4 +1,4 @@
-"""A batch that waits for a connection of one node holds none of another, and goes where its keys are served by then."""
+"""A batch that waits for a connection of one node holds no connection of another, and follows keys that move."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def waiting(cluster: Cluster, name: str) -> int:
     return {node.name: known.waiting for node, known in cluster.statistics.items()}[name]
 
 
-def test_a_batch_that_waits_for_one_node_keeps_nobody_from_the_others() -> None:
+def test_a_batch_that_waits_for_one_node_holds_no_connection_of_the_others() -> None:
     with servers(3) as three, Cluster(nodes_of(three), settings=TIGHT) as cluster:
         client = Client(cluster)
         keys = [key_of(cluster, name) for name in "abc"]
@@ -65,7 +65,7 @@ def test_a_batch_that_waits_for_one_node_keeps_nobody_from_the_others() -> None:
         assert waiting(cluster, "b") == 0
 
 
-def test_a_batch_that_waits_in_vain_has_the_other_half_and_leaves_every_line() -> None:
+def test_a_batch_whose_wait_ends_without_a_connection_has_the_other_results_and_leaves_every_queue() -> None:
     with servers(3) as three, Cluster(nodes_of(three), settings=TIGHT) as cluster:
         client = Client(cluster)
         keys = [key_of(cluster, name) for name in "abc"]
@@ -83,7 +83,7 @@ def test_a_batch_that_waits_in_vain_has_the_other_half_and_leaves_every_line() -
         assert set(cluster.states.values()) == {NodeState.UP}
 
 
-def test_with_pool_wait_0_a_batch_waits_for_nobody() -> None:
+def test_with_pool_wait_0_a_batch_does_not_wait() -> None:
     with servers(2) as two, Cluster(nodes_of(two), settings=attrs.evolve(TIGHT, pool_wait=0.0)) as cluster:
         keys = [key_of(cluster, name) for name in "ab"]
         held = busy(cluster, "a")
@@ -94,7 +94,7 @@ def test_with_pool_wait_0_a_batch_waits_for_nobody() -> None:
         finish(held)
 
 
-def test_a_batch_that_is_given_up_while_it_waits_leaves_its_line() -> None:
+def test_a_batch_that_is_abandoned_while_it_waits_leaves_its_queue() -> None:
     with servers(2) as two, Cluster(nodes_of(two), settings=TIGHT) as cluster:
         held = busy(cluster, "b")
         second = busy(cluster, "b")
@@ -120,7 +120,7 @@ def test_a_batch_that_waits_for_two_nodes_of_a_cluster_that_is_closed_names_each
             finish(exchange)
 
 
-def test_when_the_node_it_waits_for_is_removed_its_keys_go_to_those_that_have_them_now() -> None:
+def test_when_the_node_that_a_batch_waits_for_is_removed_its_keys_go_to_their_new_nodes() -> None:
     with servers(3) as three, Cluster(nodes_of(three), settings=TIGHT) as cluster:
         client = Client(cluster)
         keys = [key for name in "abc" for key in keys_of(cluster, name, 5)]
@@ -163,7 +163,7 @@ def test_with_next_keys_of_more_than_half_of_the_weight_fail_fast_in_the_same_ca
 
 @contextlib.contextmanager
 def no_descriptor_left() -> Generator[None]:
-    """Let this process open nothing more."""
+    """Use up the descriptors of this process."""
     lowest = os.dup(0)
     os.close(lowest)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -184,7 +184,7 @@ def test_a_batch_over_open_connections_needs_no_further_descriptor() -> None:
         assert found == values
 
 
-def test_the_waiting_of_a_closed_cluster_s_batches_ends_at_once() -> None:
+def test_closing_a_cluster_ends_the_wait_of_its_batches_immediately() -> None:
     with servers(2) as two, Cluster(nodes_of(two), settings=TIGHT) as cluster:
         client = Client(cluster)
         keys = [key_of(cluster, name) for name in "ab"]
@@ -201,7 +201,7 @@ def test_the_waiting_of_a_closed_cluster_s_batches_ends_at_once() -> None:
 async def test_with_next_each_key_has_its_own_value_when_several_nodes_die_in_one_batch() -> None:
     settings = Settings(timeout=10.0, on_node_down="next")
     with servers(5) as five, Cluster(nodes_of(five), settings=settings) as cluster:
-        # Of the nodes that die, and of no other; those of one between those of the other.
+        # Only keys of the nodes that die, alternating between the nodes.
         keys = [key for pair in zip(keys_of(cluster, "a", 20), keys_of(cluster, "b", 20), strict=True) for key in pair]
         values = {key: key.encode() for key in keys}
         five[0].kill()

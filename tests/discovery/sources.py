@@ -1,4 +1,4 @@
-"""Sources that say what a test wrote down."""
+"""Helpers for the discovery tests: sources with fixed answers, and a function that receives the changes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from metacache.discovery.follower import Answer
 
 __all__ = ["PATIENCE", "Heard", "Listed", "ended", "ignore", "nodes"]
 
-PATIENCE: Final = 10.0  # seconds after which a test gives up; far beyond anything it waits for
+PATIENCE: Final = 10.0  # seconds after which a test fails; much longer than anything it waits for
 
 
 def nodes(text: str) -> tuple[Node, ...]:
-    """Return the nodes that ``"a b=2 c@host=0.5"`` means: names, addresses where they differ, weights."""
+    """Return the nodes that *text* lists, such as ``"a b=2 c@host=0.5"``: names, other addresses, weights."""
     return tuple(_node(word) for word in text.split())
 
 
@@ -27,7 +27,7 @@ def _node(word: str) -> Node:
 
 @final
 class Listed:
-    """Gives its answers in turn, the last one for ever, and says when it has given that."""
+    """Returns its answers one after another, and then always the last one. Signals when it first returns that one."""
 
     def __init__(self, *answers: Answer) -> None:
         self._answers = list(answers)
@@ -46,7 +46,7 @@ class Listed:
 
 @final
 class Heard:
-    """Takes node sets, as a cluster does, and says when it has what a test waits for."""
+    """Receives nodes like a cluster, and signals when it has those that a test waits for."""
 
     def __init__(self, until: Callable[[Heard], bool] = lambda _: True) -> None:
         self.sets: list[tuple[str, ...]] = []
@@ -62,11 +62,11 @@ class Heard:
 
 
 def ignore(_: Sequence[Node]) -> None:
-    """Take nodes for nobody: a function belongs to nothing that could go."""
+    """Receive nodes and drop them. A function has no object that could be freed."""
 
 
 def ended(threads: Iterable[threading.Thread]) -> bool:
-    """Tell whether all *threads* come to their end."""
+    """Return whether all *threads* end in time."""
     for thread in threads:
         thread.join(PATIENCE)
     return not any(thread.is_alive() for thread in threads)

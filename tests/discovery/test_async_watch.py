@@ -1,4 +1,4 @@
-"""The watch's task: what it follows, and how it ends, with its loop or before it, whatever its source is doing."""
+"""`AsyncWatch`: what its task applies, and how it ends, before its loop or with it, also with a hanging source."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NEVER: Final = Settings(poll_interval=1e6)
 
 
 class Hanging:
-    """Says nothing until it is released."""
+    """A source that does not answer until it is released."""
 
     def __init__(self) -> None:
         self.asked, self.release = threading.Event(), threading.Event()
@@ -30,12 +30,12 @@ class Hanging:
 
 
 def threads() -> list[threading.Thread]:
-    """The threads in which sources are asked."""
+    """Return the threads that poll sources."""
     return [thread for thread in threading.enumerate() if thread.name == "metacache-poll"]
 
 
 def watching() -> list[asyncio.Task[object]]:
-    """The tasks of the watches of this loop."""
+    """Return the tasks of the watches of this loop."""
     return [task for task in asyncio.all_tasks() if task.get_name() == "metacache-watch"]
 
 
@@ -48,7 +48,7 @@ async def finished(tasks: Sequence[asyncio.Task[object]]) -> bool:
     return not pending
 
 
-async def test_what_the_source_says_is_applied_on_the_loop_one_node_at_a_time() -> None:
+async def test_changes_are_applied_on_the_loop_one_node_at_a_time() -> None:
     heard = Heard(lambda heard: heard.sets[-1] == ("c",))
     source = Listed(nodes("a"), OSError("away"), RuntimeError("a bug"), (), nodes("b c"), nodes("c"))
     watch = AsyncWatch(source, heard.set_nodes, settings=EAGER, first=nodes("a"))
@@ -62,14 +62,14 @@ async def test_what_the_source_says_is_applied_on_the_loop_one_node_at_a_time() 
 
 
 @pytest.mark.parametrize("settings", [EAGER, NEVER])
-async def test_a_close_ends_the_task_and_twice_is_nothing(settings: Settings) -> None:
+async def test_aclose_ends_the_task_and_is_idempotent(settings: Settings) -> None:
     watch = AsyncWatch(Listed(nodes("a")), ignore, settings=settings, first=nodes("a"))
     await asyncio.gather(watch.aclose(), watch.aclose())
     await watch.aclose()
     assert not watching()
 
 
-async def test_a_close_does_not_wait_for_a_source_that_hangs_and_its_answer_is_dropped() -> None:
+async def test_a_close_does_not_wait_for_a_hanging_source() -> None:
     heard, source = Heard(), Hanging()
     complaints: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
@@ -81,7 +81,7 @@ async def test_a_close_does_not_wait_for_a_source_that_hangs_and_its_answer_is_d
     assert hanging
     source.release.set()
     assert await asyncio.to_thread(ended, hanging)
-    await asyncio.sleep(0)  # for what the thread left on the loop
+    await asyncio.sleep(0)  # for the callback that the thread scheduled
     assert heard.sets == []
     assert complaints == []
 
@@ -105,7 +105,7 @@ def test_a_loop_ends_while_a_source_hangs() -> None:
     asyncio.run(watches[0].aclose())
 
 
-async def test_a_watch_ends_when_what_it_follows_for_is_gone() -> None:
+async def test_a_watch_ends_when_the_object_of_apply_is_freed() -> None:
     heard = Heard()
     watch = AsyncWatch(Listed(nodes("a")), heard.set_nodes, settings=NEVER, first=nodes("a"))
     tasks = watching()
@@ -116,7 +116,7 @@ async def test_a_watch_ends_when_what_it_follows_for_is_gone() -> None:
     assert repr(watch) == "<AsyncWatch: closed>"
 
 
-async def test_a_watch_that_nobody_holds_goes_on_for_what_it_follows_for() -> None:
+async def test_a_watch_without_references_continues() -> None:
     heard = Heard()
     AsyncWatch(Listed(nodes("a b")), heard.set_nodes, settings=EAGER, first=nodes("a"))
     tasks = watching()
@@ -125,7 +125,7 @@ async def test_a_watch_that_nobody_holds_goes_on_for_what_it_follows_for() -> No
     assert await finished(tasks)
 
 
-def test_what_it_follows_for_may_outlive_the_loop() -> None:
+def test_the_object_of_apply_may_outlive_the_loop() -> None:
     heard = [Heard()]
 
     async def main() -> AsyncWatch:
@@ -136,7 +136,7 @@ def test_what_it_follows_for_may_outlive_the_loop() -> None:
     assert repr(watch) == "<AsyncWatch: closed>"
 
 
-async def test_a_watch_ends_when_what_it_follows_for_was_closed() -> None:
+async def test_a_watch_ends_when_apply_raises_closed_error() -> None:
     def refuse(_: object) -> None:
         raise ClosedError("the cluster was closed")
 
@@ -144,7 +144,7 @@ async def test_a_watch_ends_when_what_it_follows_for_was_closed() -> None:
     assert await finished(watching())
 
 
-async def test_a_watch_is_not_begun_without_nodes() -> None:
+async def test_a_watch_without_first_nodes_is_refused() -> None:
     with pytest.raises(InvalidArgumentError, match="there are none"):
         AsyncWatch(Listed(nodes("a")), ignore, settings=EAGER, first=())
     assert not watching()

@@ -1,4 +1,4 @@
-"""The addresses behind a name, and the identities of the nodes there."""
+"""`DnsSource`: the addresses of a name, and the identities of the nodes."""
 
 from __future__ import annotations
 
@@ -48,22 +48,24 @@ NO_NAME: Final = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         ({"fd00::a": None}, [("[fd00::a]:7", "[fd00::a]:7")]),
         ({"10.0.0.1": "m-0.m.svc"}, [("m-0.m.svc:7", "10.0.0.1:7")]),
         ({"10.0.0.1": "M-0.M.svc."}, [("m-0.m.svc:7", "10.0.0.1:7")]),
-        # A and AAAA of one name are one node; so are two addresses, at the least of them by number, not by text.
+        # A and AAAA of one name are one node. Two addresses are one node at the lower one, by number and not by text.
         ({"fd00::a": "m-0", "10.0.0.1": "m-0"}, [("m-0:7", "10.0.0.1:7")]),
         ({"10.0.0.10": "m-0", "10.0.0.9": "m-0"}, [("m-0:7", "10.0.0.9:7")]),
         ({"10.0.0.2": "m-1", "10.0.0.1": None}, [("10.0.0.1:7", "10.0.0.1:7"), ("m-1:7", "10.0.0.2:7")]),
-        # What anybody may write into a PTR record, and cannot be a host.
+        # Possible contents of a PTR record that are not host names.
         ({"10.0.0.1": "a b"}, [("10.0.0.1:7", "10.0.0.1:7")]),
         ({"10.0.0.1": "x@y:1"}, [("10.0.0.1:7", "10.0.0.1:7")]),
         ({"10.0.0.1": "."}, [("10.0.0.1:7", "10.0.0.1:7")]),
         ({"10.0.0.1": "10.0.0.2", "10.0.0.2": None}, [("10.0.0.1:7", "10.0.0.1:7"), ("10.0.0.2:7", "10.0.0.2:7")]),
     ],
 )
-def test_a_node_is_its_name_at_its_address(names: Mapping[str, str | None], expected: list[tuple[str, str]]) -> None:
+def test_a_node_has_the_name_and_the_address_of_its_server(
+    names: Mapping[str, str | None], expected: list[tuple[str, str]]
+) -> None:
     assert [(node.name, str(node.address)) for node in named_nodes(names, 7)] == expected
 
 
-def test_the_name_in_the_certificate_is_the_one_given_for_all() -> None:
+def test_all_nodes_have_the_given_certificate_name() -> None:
     found = named_nodes({"10.0.0.1": "m-0", "10.0.0.2": None}, 7, weight=2.0, server_hostname="cache.svc")
     assert found == (
         Node(TcpAddress("10.0.0.1", 7, "cache.svc"), weight=2.0, name="m-0:7"),
@@ -78,25 +80,23 @@ def families(names: Mapping[str, str | None]) -> list[str]:
 @pytest.mark.parametrize(
     ("names", "dialled"),
     [
-        # No names: nothing shows which addresses are one server's, so one family counts.
+        # No names: nothing shows which addresses belong to one server, so only IPv4 counts.
         ({"10.0.0.1": None, "fd00::1": None}, ["10.0.0.1"]),
         ({"10.0.0.1": None, "10.0.0.2": None, "fd00::1": None, "fd00::2": None}, ["10.0.0.1", "10.0.0.2"]),
         ({"fd00::1": None, "fd00::2": None}, ["[fd00::1]", "[fd00::2]"]),
         ({"fd00::1": None, "fd00::2": "m-2"}, ["[fd00::1]", "[fd00::2]"]),
-        # All have names: these show it.
+        # All have names, so the names show it.
         ({"10.0.0.1": "m-1", "fd00::1": "m-1"}, ["10.0.0.1"]),
         ({"10.0.0.1": "m-1", "fd00::2": "m-2"}, ["10.0.0.1", "[fd00::2]"]),
         ({"10.0.0.1": "m-1", "fd00::1": "m-1", "fd00::2": "m-2"}, ["10.0.0.1", "[fd00::2]"]),
-        # Some have: an IPv6 address may be that of an IPv4 node.
+        # Some have names: an IPv6 address may belong to the server of an IPv4 address.
         ({"10.0.0.1": "m-1", "fd00::1": None}, ["10.0.0.1"]),
         ({"10.0.0.1": None, "fd00::1": "m-1"}, ["10.0.0.1"]),
         ({"10.0.0.1": "m-1", "10.0.0.2": None, "fd00::1": "m-1", "fd00::2": "m-2"}, ["10.0.0.1", "10.0.0.2"]),
         ({"10.0.0.1": "a b", "fd00::1": "m-1"}, ["10.0.0.1"]),
     ],
 )
-def test_no_server_with_addresses_of_both_families_counts_twice(
-    names: Mapping[str, str | None], dialled: list[str]
-) -> None:
+def test_a_server_with_ipv4_and_ipv6_is_one_node(names: Mapping[str, str | None], dialled: list[str]) -> None:
     assert families(names) == dialled
     assert families({address: names[address] for address in reversed(list(names))}) == dialled, (
         "the order of the resolver does not matter"
@@ -107,10 +107,10 @@ def test_no_server_with_addresses_of_both_families_counts_twice(
     st.dictionaries(st.integers(1, 6), st.tuples(st.booleans(), st.booleans()).filter(any), min_size=1),
     st.sets(st.tuples(st.integers(1, 6), st.booleans())),
 )
-def test_no_server_counts_twice_whichever_of_its_addresses_have_names(
+def test_no_server_is_two_nodes_whichever_addresses_have_names(
     servers: Mapping[int, tuple[bool, bool]], unnamed: Set[tuple[int, bool]]
 ) -> None:
-    """Server n has the addresses 10.0.0.n, fd00::n or both, and the name m-n where the resolver knows it."""
+    """Server n has the addresses 10.0.0.n, fd00::n or both, and the name m-n if the resolver knows it."""
     names = {
         (f"fd00::{n}" if is_ipv6 else f"10.0.0.{n}"): None if (n, is_ipv6) in unnamed else f"m-{n}"
         for n, has in servers.items()
@@ -123,15 +123,15 @@ def test_no_server_counts_twice_whichever_of_its_addresses_have_names(
         assert sorted(found) == sorted(map(str, servers)), "where all have names no server is left out"
 
 
-# --- the resolver ------------------------------------------------------------------------------------------------
+# --- lookups -----------------------------------------------------------------------------------------------------
 
 
 class Resolver:
-    """Answers in place of the system's, through the two public functions of `socket`."""
+    """Replaces the resolver of the system: patches the two functions of `socket` that look up names."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, names: Mapping[str, str | OSError]) -> None:
         self.names = names
-        self.seconds = 0.0  # that a question for a name takes
+        self.seconds = 0.0  # seconds that a reverse lookup takes
         monkeypatch.setattr(socket, "getaddrinfo", self._addresses)
         monkeypatch.setattr(socket, "getnameinfo", self._name)
 
@@ -169,7 +169,7 @@ def test_a_pod_keeps_its_name_when_its_address_changes(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("tls", [None, ssl.create_default_context()])
-def test_the_source_of_a_url_wants_certificates_of_the_name_in_the_url(
+def test_a_dns_url_requires_certificates_for_the_name_in_the_url(
     tls: ssl.SSLContext | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Resolver(monkeypatch, {"10.0.0.1": "m-0.svc"})
@@ -177,7 +177,7 @@ def test_the_source_of_a_url_wants_certificates_of_the_name_in_the_url(
     assert node == Node(TcpAddress("10.0.0.1", 7, "cache.svc"), name="m-0.svc:7")
 
 
-def test_a_zone_stays_with_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_keeps_its_zone(monkeypatch: pytest.MonkeyPatch) -> None:
     def addresses(_: str, port: int, **__: object) -> list[tuple[int, int, int, str, tuple[str, int, int, int]]]:
         return [(socket.AF_INET6, 1, 6, "", ("fe80::1", port, 0, 3))]
 
@@ -187,9 +187,7 @@ def test_a_zone_stays_with_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("failure", [AGAIN, NO_NAME])
-def test_a_name_stays_when_the_resolver_does_not_tell_it_for_once(
-    failure: OSError, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_address_keeps_its_name_if_one_lookup_fails(failure: OSError, monkeypatch: pytest.MonkeyPatch) -> None:
     resolver = Resolver(monkeypatch, {"10.0.0.1": "m-0.svc", "10.0.0.2": failure})
     source = DnsSource("cache.svc", 11211)
     before = polled(source)
@@ -199,7 +197,7 @@ def test_a_name_stays_when_the_resolver_does_not_tell_it_for_once(
         assert polled(source) == before
 
 
-def test_an_address_that_was_away_has_no_name_from_before(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_that_was_away_does_not_keep_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     resolver = Resolver(monkeypatch, {"10.0.0.1": "m-0.svc"})
     source = DnsSource("cache.svc", 11211)
     source.poll()
@@ -209,7 +207,7 @@ def test_an_address_that_was_away_has_no_name_from_before(monkeypatch: pytest.Mo
     assert polled(source) == [("10.0.0.1:11211", "10.0.0.1:11211")]
 
 
-def test_a_resolver_that_is_slow_to_tell_names_does_not_use_up_its_time_for_every_address(
+def test_slow_reverse_lookups_are_limited_for_the_whole_poll(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     resolver = Resolver(monkeypatch, {"10.0.0.1": "m-0.svc", "10.0.0.2": "m-1.svc", "10.0.0.3": "m-2.svc"})
@@ -219,38 +217,40 @@ def test_a_resolver_that_is_slow_to_tell_names_does_not_use_up_its_time_for_ever
     assert polled(DnsSource("cache.svc", 1, naming_time=0.0))[0] == ("10.0.0.1:1", "10.0.0.1:1")
 
 
-def test_a_name_that_does_not_resolve_is_told_and_nothing_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unresolved_name_is_an_error_and_the_known_names_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     resolver = Resolver(monkeypatch, {"10.0.0.1": "m-0.svc"})
     source = DnsSource("cache.svc", 11211)
     before = polled(source)
     resolver.names = {}
     with pytest.raises(ConnectError) as failed:
         source.poll()
-    assert str(failed.value) == "cache.svc:11211: the name 'cache.svc' could not be resolved"
+    assert str(failed.value) == (
+        "cache.svc:11211: the name 'cache.svc' could not be resolved; does the DNS have A or AAAA records for it?"
+    )
     resolver.names = {"10.0.0.1": AGAIN}
     assert polled(source) == before
 
 
-def test_a_name_that_can_be_none_is_told_without_asking() -> None:
+def test_an_invalid_host_name_is_refused_without_a_lookup() -> None:
     with pytest.raises(InvalidArgumentError):
         DnsSource("a b", 11211)
     with pytest.raises(InvalidArgumentError):
         DnsSource("cache", 0)
     with pytest.raises(InvalidTypeError):
-        # What a caller without a type checker may pass.
+        # A caller without a type checker may pass this.
         DnsSource(None, 11211)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
-def test_a_label_that_idna_refuses_is_a_typed_error_too() -> None:
+def test_a_label_that_idna_refuses_is_a_typed_error() -> None:
     with pytest.raises(ConnectError, match="could not be resolved"):
         DnsSource("ä" * 80, 11211).poll()
 
 
-# --- for real ----------------------------------------------------------------------------------------------------
+# --- servers -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
-def test_a_server_behind_a_name_is_found_and_serves(host: str, shared_memcached: Memcached) -> None:
+def test_a_server_behind_a_name_is_found_and_used(host: str, shared_memcached: Memcached) -> None:
     port = int(shared_memcached.url.rpartition(":")[2].strip("/"))
     (node,) = load_node_source("dns")(host, port, settings=Settings()).poll()
     assert node.name in (f"localhost:{port}", f"127.0.0.1:{port}")
@@ -260,8 +260,8 @@ def test_a_server_behind_a_name_is_found_and_serves(host: str, shared_memcached:
 
 
 def answer_for(monkeypatch: pytest.MonkeyPatch, names: Mapping[str, tuple[str, ...]], ptr: Mapping[str, str]) -> None:
-    """Stand in for the DNS: *names* have these addresses, and these (*ptr*) have names. Literals stay."""
-    real: Callable[..., Any] = socket.getaddrinfo  # Any: its own types, passed through
+    """Replace the DNS: *names* have these addresses, and the addresses in *ptr* have names. Literals are unchanged."""
+    real: Callable[..., Any] = socket.getaddrinfo  # Any: the types of the original function
 
     def addresses(host: str, port: int, **options: Any) -> list[Any]:  # Any: as above
         return [found for each in names.get(host, (host,)) for found in real(each, port, **options)]
@@ -285,7 +285,7 @@ async def store_through(url: str, *, blocking: bool) -> None:
             assert await client.set("key", b"v")
 
 
-# What DNS answers for cache.svc, and which names its servers have there: PTR, none, one that is not in the DNS.
+# The names in the PTR records of cache.svc's servers: a name in the DNS, none, a name that is not in the DNS.
 ANSWERS: Final = [
     {},
     {"127.0.0.1": "m-0.cache.svc"},
@@ -298,7 +298,7 @@ CHOSEN: Final = ("m-0.cache.svc", "chosen.invalid", "127.0.0.1", "localhost", "s
 
 @pytest.mark.parametrize("blocking", [True, False])
 @pytest.mark.parametrize("ptr", ANSWERS, ids=str)
-async def test_a_certificate_of_the_name_in_the_url_is_accepted(
+async def test_a_certificate_for_the_name_in_the_url_is_accepted(
     monkeypatch: pytest.MonkeyPatch, ptr: Mapping[str, str], *, blocking: bool
 ) -> None:
     answer_for(monkeypatch, {"cache.svc": ("127.0.0.1",)}, ptr)
@@ -309,20 +309,20 @@ async def test_a_certificate_of_the_name_in_the_url_is_accepted(
 @pytest.mark.parametrize("blocking", [True, False])
 @pytest.mark.parametrize("ptr", ANSWERS, ids=str)
 @pytest.mark.parametrize("chosen", CHOSEN)
-async def test_a_certificate_of_a_name_that_only_dns_gave_is_refused(
+async def test_a_certificate_for_a_name_from_dns_is_refused(
     monkeypatch: pytest.MonkeyPatch, ptr: Mapping[str, str], chosen: str, *, blocking: bool
 ) -> None:
-    # An attacker of DNS makes every name lead to one server, and has a certificate for one of the names.
+    # An attacker who controls DNS directs every name to one server, and has a certificate for one of the names.
     answer_for(monkeypatch, dict.fromkeys(("cache.svc", *CHOSEN), ("127.0.0.1",)), ptr)
     server = ScriptedServer(silent, tls=serving(chosen))
     with pytest.raises(ConnectError, match="certificate was not accepted"):
         await store_through(f"memcacheds+dns://cache.svc:{server.port}", blocking=blocking)
-    with pytest.raises(ssl.SSLError):  # as the server saw it
+    with pytest.raises(ssl.SSLError):  # from the view of the server
         server.__exit__(None, None, None)
 
 
 @pytest.mark.parametrize("blocking", [True, False])
-async def test_a_url_that_names_an_address_wants_a_certificate_of_the_address(
+async def test_a_url_with_an_address_requires_a_certificate_for_it(
     monkeypatch: pytest.MonkeyPatch, *, blocking: bool
 ) -> None:
     answer_for(monkeypatch, {"chosen.invalid": ("127.0.0.1",)}, {"127.0.0.1": "chosen.invalid"})

@@ -1,4 +1,4 @@
-"""``config get cluster``: what its answers say, which are believed, and over which connection they come."""
+"""`ElastiCacheSource`: the replies to ``config get cluster``, which of them are accepted, and the connection."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from metacache import ClientError, ConnectError, Node, OperationTimeout, ProtocolError, Settings, connect
 from metacache.discovery import ElastiCacheSource, load_node_source
-from metacache.discovery.elasticache_answers import ClusterConfig, parse_config, successor
+from metacache.discovery.elasticache_answers import ClusterConfig, newer_config, parse_config
 from metacache.nodes import TcpAddress
 from metacache.testing import Memcached
 from tests.certificates import serving, trusting
@@ -26,7 +26,7 @@ FOUND: Final = (
 
 
 def certified(name: str, *nodes: Node) -> tuple[Node, ...]:
-    """Return *nodes* whose certificates must have *name* instead."""
+    """Return copies of *nodes* whose certificates must have *name*."""
     found: list[Node] = []
     for node in nodes:
         assert isinstance(node.address, TcpAddress)
@@ -55,11 +55,11 @@ def node_of(address: str, host: str, port: int = 11211) -> Node:
         (b"18446744073709551615\nh||11211\n", 2**64 - 1, (node_of("h", "h"),)),
     ],
 )
-def test_an_answer_is_a_version_and_nodes(data: bytes, version: int, nodes: tuple[Node, ...]) -> None:
+def test_a_reply_has_a_version_and_nodes(data: bytes, version: int, nodes: tuple[Node, ...]) -> None:
     assert parse_config(data) == ClusterConfig(version, nodes)
 
 
-def test_the_names_in_an_answer_of_an_unverified_server_are_in_no_certificate() -> None:
+def test_the_names_in_a_reply_of_an_unverified_server_are_not_certificate_names() -> None:
     nodes = parse_config(b"12\n" + NODES, server_hostname="endpoint").nodes
     assert nodes == certified("endpoint", *FOUND)
     assert [node.name for node in nodes] == [node.name for node in FOUND], "the identity does not depend on TLS"
@@ -95,14 +95,14 @@ def test_the_names_in_an_answer_of_an_unverified_server_are_in_no_certificate() 
         (b"12\nh\xc3\xa4|10.0.0.1|11211\n", "not ASCII"),
     ],
 )
-def test_a_broken_answer_is_refused_and_told_without_its_bytes(data: bytes, why: str) -> None:
+def test_a_broken_reply_is_refused_and_not_quoted(data: bytes, why: str) -> None:
     with pytest.raises(ProtocolError, match=why) as broken:
         parse_config(data)
     assert "10.0.0" not in str(broken.value)
 
 
 @given(st.binary() | st.text("0123456789|.:ah \n\r").map(str.encode))
-def test_whatever_comes_is_a_list_of_nodes_or_a_typed_error(data: bytes) -> None:
+def test_any_reply_is_a_list_of_nodes_or_a_typed_error(data: bytes) -> None:
     try:
         config = parse_config(data)
     except ProtocolError:
@@ -112,18 +112,18 @@ def test_whatever_comes_is_a_list_of_nodes_or_a_typed_error(data: bytes) -> None
 
 def test_the_version_decides_which_list_is_used() -> None:
     old, new = ClusterConfig(4, FOUND[:1]), ClusterConfig(5, FOUND)
-    assert successor(None, old) is old
-    assert successor(old, new) is new
-    assert successor(new, ClusterConfig(5, FOUND[:1])) is new, "an equal version means equal nodes"
-    with pytest.raises(ProtocolError, match="version 4 after version 5: it is out of date"):
-        successor(new, old)
+    assert newer_config(None, old) is old
+    assert newer_config(old, new) is new
+    assert newer_config(new, ClusterConfig(5, FOUND[:1])) is new, "an equal version means equal nodes"
+    with pytest.raises(ProtocolError, match="out of date: it has version 4 after version 5"):
+        newer_config(new, old)
 
 
 # --- the wire ----------------------------------------------------------------------------------------------------
 
 
 def saying(data: bytes, *chunks: int) -> Script:
-    """Return a script that answers one question with *data*, cut at *chunks*, and wants no other on the connection."""
+    """Return a script that replies to one request with *data*, cut at *chunks*, and then expects the end."""
 
     def script(peer: Peer) -> None:
         peer.expect(b"config get cluster\r\n")
@@ -133,12 +133,12 @@ def saying(data: bytes, *chunks: int) -> Script:
     return script
 
 
-def test_every_poll_asks_anew_and_the_last_good_list_outlives_a_bad_one() -> None:
+def test_each_poll_opens_a_connection_and_a_bad_reply_keeps_the_last_list() -> None:
     first, second = b"1\nh|10.0.0.1|11211\n", b"2\n" + NODES + b"\n"
     scripts = [saying(data) for data in (first, second, b"1\n" + NODES, b"3\n\n", b"", b"2\nother||1\n", b"3\nz||1")]
     with ScriptedServer(*scripts) as server:
         source = ElastiCacheSource(server.node)
-        assert repr(source) == f"<ElastiCacheSource {server.node}: not asked yet>"
+        assert repr(source) == f"<ElastiCacheSource {server.node}: not polled yet>"
         assert source.poll() == certified("127.0.0.1", node_of("10.0.0.1", "h"))
         assert source.poll() == certified("127.0.0.1", *FOUND)
         for _ in range(3):
@@ -150,18 +150,18 @@ def test_every_poll_asks_anew_and_the_last_good_list_outlives_a_bad_one() -> Non
         assert repr(source) == f"<ElastiCacheSource {server.node}: version 3>"
 
 
-def test_an_answer_in_pieces_is_the_same() -> None:
+def test_a_reply_in_pieces_is_parsed_the_same() -> None:
     with ScriptedServer(saying(b"12\n" + NODES + b"\n", *range(1, 30), 120, 121, 122, 123, 124)) as server:
         assert ElastiCacheSource(server.node).poll() == certified("127.0.0.1", *FOUND)
 
 
-def test_over_verified_tls_the_certificates_of_the_nodes_have_the_names_in_the_answer() -> None:
+def test_with_verified_tls_the_names_in_the_reply_are_certificate_names() -> None:
     with ScriptedServer(saying(b"12\n" + NODES), tls=serving()) as server:
         source = load_node_source("elasticache")("127.0.0.1", server.port, settings=Settings(tls=trusting()))
         assert source.poll() == FOUND
 
 
-def test_tls_that_checks_no_names_makes_no_answer_a_verified_one() -> None:
+def test_with_unverified_tls_the_names_in_the_reply_are_not_certificate_names() -> None:
     careless = trusting()
     careless.check_hostname = False
     with ScriptedServer(saying(b"12\n" + NODES), tls=serving("other.invalid")) as server:
@@ -170,7 +170,7 @@ def test_tls_that_checks_no_names_makes_no_answer_a_verified_one() -> None:
 
 
 @pytest.mark.parametrize(("host", "is_served"), [("c.0001.invalid", True), ("other.invalid", False)])
-def test_a_node_serves_with_the_certificate_of_the_name_in_the_answer_only(host: str, is_served: bool) -> None:
+def test_a_node_needs_a_certificate_for_the_name_in_the_reply(host: str, is_served: bool) -> None:
     node = ScriptedServer(answering((b"HD", None)) if is_served else silent, tls=serving(host))
     answer = b"1\nc.0001.invalid|127.0.0.1|%d\n" % node.port
     with ScriptedServer(saying(answer), tls=serving()) as endpoint:
@@ -183,18 +183,18 @@ def test_a_node_serves_with_the_certificate_of_the_name_in_the_answer_only(host:
                 return
             with pytest.raises(ConnectError, match="certificate was not accepted"):
                 client.set("key", b"v")
-    with pytest.raises(ssl.SSLError):  # as the server saw it
+    with pytest.raises(ssl.SSLError):  # from the view of the server
         node.__exit__(None, None, None)
 
 
-def test_a_server_that_is_no_endpoint_is_told_so(shared_memcached: Memcached) -> None:
+def test_a_server_that_is_not_an_endpoint_is_a_client_error(shared_memcached: Memcached) -> None:
     node = Node(shared_memcached.url.partition("//")[2].strip("/"))
-    with pytest.raises(ClientError, match="as a discovery endpoint does; name the nodes") as refused:
+    with pytest.raises(ClientError, match="is not a discovery endpoint; write the nodes") as refused:
         ElastiCacheSource(node).poll()
     assert str(refused.value).startswith(f"config_get_cluster on {node}: ")
 
 
-def test_an_endpoint_that_says_nothing_is_a_timeout_and_one_that_is_not_there_a_connect_error() -> None:
+def test_a_silent_endpoint_is_a_timeout_and_an_absent_one_a_connect_error() -> None:
     with ScriptedServer(silent) as server:
         with pytest.raises(OperationTimeout):
             ElastiCacheSource(server.node, settings=Settings(timeout=0.05, connect_timeout=0.05)).poll()
@@ -203,7 +203,7 @@ def test_an_endpoint_that_says_nothing_is_a_timeout_and_one_that_is_not_there_a_
         ElastiCacheSource(node).poll()
 
 
-def test_the_time_of_one_operation_is_not_all_that_a_poll_has() -> None:
+def test_a_poll_may_take_longer_than_one_operation() -> None:
     def slow(peer: Peer) -> None:
         peer.expect(b"config get cluster\r\n")
         peer.send(b"CONFIG cluster 0 6\r\n1\nz||1\r\nEND\r\n", chunks=range(1, 36), delay=0.005)

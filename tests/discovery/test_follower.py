@@ -1,4 +1,4 @@
-"""What both watches do between their waits, with a clock that a test moves: nobody waits for real."""
+"""`Follower`, with a clock that the test controls, so that no test waits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final, final
 import pytest
 
 from metacache import ClosedError, ConnectError, InvalidArgumentError, Node, Settings
-from metacache.discovery.follower import Answer, Follower, ask
+from metacache.discovery.follower import Answer, Follower, poll_source
 from tests.discovery.sources import Listed, nodes
 
 EVERY_TEN: Final = Settings(poll_interval=10.0, change_interval=1.0)
@@ -18,7 +18,7 @@ EVERY_TEN: Final = Settings(poll_interval=10.0, change_interval=1.0)
 
 @final
 class Simulated:
-    """Effects whose time passes only where somebody waits; closed at *until*."""
+    """Effects whose clock moves only in `sleep`; closed at the time *until*."""
 
     def __init__(self, *answers: Answer, until: float = 100.0) -> None:
         self._source = Listed(*answers)
@@ -37,7 +37,7 @@ class Simulated:
 
     async def poll(self) -> Answer:
         self.polled.append(self._now)
-        return ask(self._source)
+        return poll_source(self._source)
 
     def apply(self, found: Sequence[Node]) -> None:
         self.applied.append((self._now, " ".join(node.name for node in found)))
@@ -51,7 +51,7 @@ def follow(world: Simulated, first: str = "a") -> Follower:
     return follower
 
 
-def test_a_source_that_says_the_same_is_polled_in_its_interval_and_changes_nothing() -> None:
+def test_an_unchanged_source_is_polled_at_its_interval_and_changes_nothing() -> None:
     world = Simulated(nodes("a"))
     follow(world)
     assert world.applied == []
@@ -61,7 +61,7 @@ def test_a_source_that_says_the_same_is_polled_in_its_interval_and_changes_nothi
     assert len(set(gaps)) > 1, "the jitter is drawn for each poll"
 
 
-def test_an_answer_of_many_changes_is_applied_one_by_one_and_in_time() -> None:
+def test_an_answer_with_many_changes_is_applied_one_by_one() -> None:
     world = Simulated(nodes("c b a"), nodes("c"), until=28.0)
     follow(world)
     assert [found for _, found in world.applied] == ["a b", "a b c", "b c", "c"]
@@ -75,30 +75,28 @@ def test_an_answer_of_many_changes_is_applied_one_by_one_and_in_time() -> None:
 @pytest.mark.parametrize(
     "bad", [(), nodes("a a"), nodes("a=0"), OSError("gone"), RuntimeError("a bug"), StopIteration()]
 )
-def test_an_answer_that_is_not_usable_changes_nothing_and_is_told_once(
-    bad: Answer, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_unusable_answer_changes_nothing_and_is_logged_once(bad: Answer, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "metacache.discovery")
     world = Simulated(nodes("a b"), bad, bad, bad, nodes("a b"), bad, nodes("a"))
     follow(world)
     assert [found for _, found in world.applied] == ["a b", "a"]
-    told = [record.levelname for record in caplog.records if "usable" in record.getMessage()]
-    assert told == ["WARNING", "INFO", "WARNING", "INFO"]
-    assert "the 2 nodes of the last good one stay" in caplog.text
+    logged = [record.levelname for record in caplog.records if "usable" in record.getMessage()]
+    assert logged == ["WARNING", "INFO", "WARNING", "INFO"]
+    assert "keeping the 2 nodes of the last good answer" in caplog.text
 
 
-def test_a_strangers_message_is_not_logged_for_it_may_hold_a_credential(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_message_of_a_foreign_error_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     follow(Simulated(OSError("https://user:secret@consul/")))
     assert "no usable answer (OSError)" in caplog.text
     assert "secret" not in caplog.text
 
 
-def test_an_error_of_ours_is_logged_with_what_it_says(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_message_of_a_metacache_error_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     follow(Simulated(ConnectError("the connection was refused", node="cache:11211")))
     assert "ConnectError: cache:11211: the connection was refused" in caplog.text
 
 
-def test_a_change_that_is_refused_is_tried_again_with_each_answer_and_told_once(
+def test_a_refused_change_is_retried_with_each_answer_and_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     world = Simulated(nodes("a b c"))
@@ -109,14 +107,14 @@ def test_a_change_that_is_refused_is_tried_again_with_each_answer_and_told_once(
     assert follower.plan.current == nodes("a")
 
 
-def test_who_was_closed_is_followed_for_no_longer() -> None:
+def test_a_follower_ends_when_apply_raises_closed_error() -> None:
     world = Simulated(nodes("a b"))
     world.refuse = ClosedError("the cluster was closed")
     follow(world)
     assert len(world.applied) == len(world.polled) == 1
 
 
-def test_a_later_run_goes_on_where_the_one_before_was_left() -> None:
+def test_a_later_run_continues_with_the_plan_of_the_earlier_one() -> None:
     world = Simulated(nodes("a b c d"), until=13.0)
     follower = Follower(world.apply, lambda: None, settings=EVERY_TEN, first=nodes("a"), now=0.0)
     asyncio.run(follower.run(world))
@@ -130,19 +128,19 @@ def test_a_later_run_goes_on_where_the_one_before_was_left() -> None:
 
 @final
 class Listener:
-    """What a bound method belongs to."""
+    """An object with a bound method for *apply*."""
 
     def take(self, found: Sequence[Node]) -> None:
         raise AssertionError(found)
 
 
-def test_what_a_bound_method_belongs_to_is_not_kept_and_its_end_is_told() -> None:
-    told: list[str] = []
+def test_the_object_of_a_bound_method_is_not_kept_alive() -> None:
+    logged: list[str] = []
     listener = Listener()
-    follower = Follower(listener.take, lambda: told.append("gone"), settings=EVERY_TEN, first=nodes("a"), now=0.0)
-    assert not told
+    follower = Follower(listener.take, lambda: logged.append("gone"), settings=EVERY_TEN, first=nodes("a"), now=0.0)
+    assert not logged
     del listener
-    assert told == ["gone"]
+    assert logged == ["gone"]
     world = Simulated(nodes("a b"))
     asyncio.run(follower.run(world))
-    assert len(world.polled) == 1, "nobody is there to apply it for"
+    assert len(world.polled) == 1, "the follower ended"

@@ -1,4 +1,4 @@
-"""Node sources by entry point: ours, a stranger's, and errors that say what is wrong with a name."""
+"""Node sources by entry point: built-in sources, sources of other distributions, and errors for a name."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ SOURCE = """
 
 @pytest.fixture
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory on sys.path."""
+    """A directory that is on sys.path."""
     put_on_path(monkeypatch, tmp_path)
     return tmp_path
 
 
-def test_our_sources_are_found_by_their_names() -> None:
+def test_the_built_in_sources_are_found_by_name() -> None:
     assert isinstance(load_node_source("dns")("cache", 11211, settings=Settings()), DnsSource)
     assert isinstance(load_node_source("elasticache")("cache", 11211, settings=Settings()), ElastiCacheSource)
 
 
-def test_nodes_that_never_change_are_a_source_too() -> None:
+def test_a_static_source_returns_its_nodes() -> None:
     source: NodeSource = StaticSource([Node("a"), Node("b")])
     assert source.poll() == (Node("a"), Node("b"))
     assert repr(source) == "<StaticSource: 2 nodes>"
 
 
-def test_a_source_of_a_stranger_is_found_by_its_name(directory: Path) -> None:
+def test_a_source_of_another_distribution_is_found_by_name(directory: Path) -> None:
     install(directory, "metacache-consul", {"consul": "consul_nodes:Consul"}, {"consul_nodes": SOURCE}, "node_sources")
     source = load_node_source("consul")("registry", 8500, settings=Settings(timeout=0.5))
     assert source.poll() == [Node("registry:8500", weight=0.5)]
@@ -63,13 +63,13 @@ def test_listing_names_distribution_and_version_and_imports_nothing(directory: P
     assert [info.name for info in listed] == ["dns", "elasticache", "loud"]
 
 
-def test_a_name_that_nobody_offers_is_told_with_the_ones_there_are() -> None:
+def test_the_error_for_an_unknown_name_lists_the_installed_ones() -> None:
     with pytest.raises(InvalidArgumentError) as missing:
         load_node_source("etcd")
-    assert str(missing.value) == "no node source is called 'etcd'; installed are: dns, elasticache"
+    assert str(missing.value) == "there is no node source 'etcd'; installed node sources: dns, elasticache"
 
 
-def test_two_distributions_of_one_name_are_both_named(directory: Path) -> None:
+def test_the_error_for_a_name_offered_twice_names_both_distributions(directory: Path) -> None:
     for name in ("first", "second"):
         bang = {f"{name}_nodes": "raise SystemExit('imported')"}
         install(directory, name, {"same": f"{name}_nodes:Source"}, bang, "node_sources")
@@ -81,7 +81,7 @@ def test_two_distributions_of_one_name_are_both_named(directory: Path) -> None:
     )
 
 
-def test_one_distribution_seen_twice_is_no_conflict(
+def test_a_distribution_found_twice_is_not_a_conflict(
     directory: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     again = tmp_path_factory.mktemp("again")
@@ -96,10 +96,10 @@ def test_one_distribution_seen_twice_is_no_conflict(
     [
         ("import no_such_library", "cannot be imported from hollow_nodes:Source: No module named"),
         ("", "cannot be imported from hollow_nodes:Source: "),
-        ("Source = 3", "hollow_nodes:Source is no factory"),
+        ("Source = 3", "hollow_nodes:Source is not a factory"),
     ],
 )
-def test_what_cannot_be_loaded_is_told_with_the_reason(
+def test_the_error_for_a_source_that_cannot_be_loaded_has_the_reason(
     source: str, why: str, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delitem(sys.modules, "hollow_nodes", raising=False)
@@ -109,7 +109,7 @@ def test_what_cannot_be_loaded_is_told_with_the_reason(
     sys.modules.pop("hollow_nodes", None)
 
 
-def test_a_name_is_a_str() -> None:
+def test_a_source_name_must_be_a_str() -> None:
     with pytest.raises(InvalidTypeError, match="a node source's name is a str, not NoneType"):
-        # What a caller without a type checker may pass.
+        # A caller without a type checker may pass this.
         load_node_source(None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -1,4 +1,4 @@
-"""The plan of a watch: steps of one node, no sooner than they may be, and never nothing; with a number for time."""
+"""`Plan`: one node per change, with the minimal interval, and always at least one node."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metacache import InvalidArgumentError, Node, RendezvousRouter, Settings
-from metacache.discovery.schedule import LONGEST_PAUSE, Plan, next_nodes, unusable
+from metacache.discovery.schedule import LONGEST_PAUSE, Plan, next_nodes, node_set_problem
 from tests.discovery.sources import nodes
 
 SETTINGS: Final = Settings(poll_interval=30.0, change_interval=5.0)
 
 
 def begun(first: str = "a", *, settings: Settings = SETTINGS, chance: float = 0.5) -> Plan:
-    """The plan of a watch that began at 100."""
+    """Return the plan of a watch that began at the time 100."""
     return Plan.of(settings, nodes(first), 100.0, chance)
 
 
-# --- steps -------------------------------------------------------------------------------------------------------
+# --- changes -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -38,14 +38,14 @@ def begun(first: str = "a", *, settings: Settings = SETTINGS, chance: float = 0.
         ("b c", "a=0 b=2", ["a=0 b c", "a=0 b=2 c", "a=0 b=2"]),
         ("b", "a b@new", ["b@new", "a b@new"]),
         ("a b", "a@new=2 b", ["a@new=2 b"]),
-        # Done in the order of names, these would end at a weight of 0 between two steps.
+        # In the order of names, these changes would lead to a total weight of 0 between two steps.
         ("a=1 b=0", "a=0 b=1", ["a b=1", "a=0 b=1"]),
         ("a=1 b=0", "b=1", ["a b=1", "b=1"]),
         ("a=1 b=0", "a@new=0 b=1", ["a b=1", "a@new=0 b=1"]),
         ("a", "a=0 b", ["a b", "a=0 b"]),
     ],
 )
-def test_the_way_to_a_node_set_is_one_node_at_a_time(current: str, target: str, steps: list[str]) -> None:
+def test_a_plan_changes_one_node_at_a_time(current: str, target: str, steps: list[str]) -> None:
     at = nodes(current)
     taken: list[tuple[Node, ...]] = []
     while at != tuple(sorted(nodes(target), key=str)):
@@ -69,7 +69,7 @@ def node_sets() -> st.SearchStrategy[tuple[Node, ...]]:
 
 
 @given(current=node_sets(), target=node_sets())
-def test_every_step_changes_one_node_and_leaves_a_set_that_a_cluster_takes(
+def test_every_step_changes_one_node_and_leaves_usable_nodes(
     current: tuple[Node, ...], target: tuple[Node, ...]
 ) -> None:
     at = set(current)
@@ -94,7 +94,7 @@ def test_the_order_in_which_a_source_lists_nodes_does_not_matter(
 
 
 @pytest.mark.parametrize(("chance", "poll_at"), [(0.0, 124.0), (0.5, 130.0), (1.0, 136.0)])
-def test_a_poll_comes_a_fifth_sooner_or_later_by_chance(chance: float, poll_at: float) -> None:
+def test_the_poll_interval_varies_by_a_fifth(chance: float, poll_at: float) -> None:
     for plan in (
         begun(chance=chance),
         begun().answered(nodes("a"), 100.0, chance),
@@ -102,11 +102,11 @@ def test_a_poll_comes_a_fifth_sooner_or_later_by_chance(chance: float, poll_at: 
     ):
         assert plan.poll_at == pytest.approx(poll_at)
         assert plan.pause(100.0) == pytest.approx(poll_at - 100.0)
-        assert not plan.wants_poll(poll_at - 0.1)
-        assert plan.wants_poll(poll_at + 0.1)
+        assert not plan.is_poll_due(poll_at - 0.1)
+        assert plan.is_poll_due(poll_at + 0.1)
 
 
-def test_changes_follow_one_another_no_sooner_than_the_setting() -> None:
+def test_two_changes_are_at_least_change_interval_apart() -> None:
     plan = begun("a").answered(nodes("a b c d"), 100.0, 0.5)
     assert plan.change(100.0) == nodes("a b")
     plan = plan.applied(nodes("a b"), 100.0)
@@ -118,27 +118,27 @@ def test_changes_follow_one_another_no_sooner_than_the_setting() -> None:
     assert plan.change(112.0) == nodes("a b c d")
 
 
-def test_a_new_answer_on_the_way_is_the_new_target() -> None:
+def test_a_new_answer_during_changes_is_the_new_target() -> None:
     plan = begun("a").answered(nodes("a b c"), 100.0, 0.5).applied(nodes("a b"), 100.0)
     plan = plan.answered(nodes("a"), 101.0, 0.5)
     assert plan.change(104.0) is None
     assert plan.change(105.0) == nodes("a")
 
 
-def test_a_change_that_was_undone_before_its_time_is_none() -> None:
+def test_a_change_that_is_undone_before_it_is_due_is_not_applied() -> None:
     plan = begun("a").answered(nodes("a b"), 100.0, 0.5).answered(nodes("a"), 100.0, 0.5)
     assert plan.is_settled
     assert plan.change(100.0) is None
 
 
-def test_a_failure_keeps_the_last_good_nodes_and_goes_on_with_the_changes_under_way() -> None:
+def test_a_failed_poll_keeps_the_target_and_pending_changes() -> None:
     plan = begun("a").answered(nodes("a b c"), 100.0, 0.5).applied(nodes("a b"), 100.0).failed(101.0, 0.5)
     assert plan.is_failing
     assert plan.change(105.0) == nodes("a b c")
     assert not plan.answered(nodes("a"), 102.0, 0.5).is_failing
 
 
-def test_a_change_that_was_refused_is_not_tried_again_before_the_next_answer() -> None:
+def test_a_refused_change_is_not_retried_before_the_next_answer() -> None:
     plan = begun("a").answered(nodes("a b"), 100.0, 0.5).refused(100.0)
     assert plan.is_refused
     assert plan.change(1000.0) is None
@@ -147,7 +147,7 @@ def test_a_change_that_was_refused_is_not_tried_again_before_the_next_answer() -
     assert not plan.applied(nodes("a b"), 130.0).is_refused
 
 
-def test_without_an_interval_changes_come_at_once_but_still_one_by_one() -> None:
+def test_without_an_interval_changes_are_immediate_but_one_by_one() -> None:
     plan = begun("a", settings=Settings(change_interval=0.0)).answered(nodes("a b c"), 100.0, 0.5)
     for expected in (nodes("a b"), nodes("a b c")):
         assert plan.pause(100.0) == 0.0
@@ -161,14 +161,14 @@ def test_no_pause_is_longer_than_a_lock_or_a_loop_can_wait(interval: float) -> N
     assert begun(settings=Settings(poll_interval=interval)).pause(100.0) == LONGEST_PAUSE
 
 
-def test_a_plan_tells_its_state() -> None:
+def test_the_text_of_a_plan_shows_its_state() -> None:
     plan = begun("a b")
     assert str(plan) == "2 nodes, settled"
     assert str(plan.answered(nodes("a"), 100.0, 0.5)) == "2 nodes, changing"
     assert str(plan.failed(100.0, 0.5)) == "2 nodes, failing"
 
 
-# --- what is no node set -----------------------------------------------------------------------------------------
+# --- unusable nodes ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -177,14 +177,14 @@ def test_a_plan_tells_its_state() -> None:
         ((), "there are none"),
         (nodes("a b a"), "two have the name a"),
         (nodes("a=0 b=0"), "all have weight 0"),
-        ((*nodes("a"), "b:11211", None), "2 of 3 are no Node"),
+        ((*nodes("a"), "b:11211", None), "2 of 3 are not a Node"),
         (nodes("a b=0"), None),
     ],
 )
-def test_what_no_cluster_could_use_is_told_with_its_reason(found: tuple[object, ...], why: str | None) -> None:
-    assert unusable(found) == why
+def test_unusable_nodes_are_refused_with_the_reason(found: tuple[object, ...], why: str | None) -> None:
+    assert node_set_problem(found) == why
 
 
-def test_a_watch_does_not_begin_with_nodes_that_no_cluster_could_use() -> None:
+def test_a_plan_with_unusable_first_nodes_is_refused() -> None:
     with pytest.raises(InvalidArgumentError, match="the first nodes of a watch: there are none"):
         Plan.of(SETTINGS, (), 0.0, math.nan)

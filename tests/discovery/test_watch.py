@@ -1,4 +1,4 @@
-"""The watch's thread: what it follows, what it survives, and how it ends, with and without a close, a fork, an exit."""
+"""`Watch`: what its thread applies, which errors it survives, and how it ends: by a close, a fork, an exit."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NEVER: Final = Settings(poll_interval=1e6)
 
 
 def watchers() -> set[threading.Thread]:
-    """The threads of the watches there are."""
+    """Return the threads of all watches."""
     return {thread for thread in threading.enumerate() if thread.name.startswith("metacache-")}
 
 
@@ -33,7 +33,7 @@ def has(*last: str) -> Callable[[Heard], bool]:
     return lambda heard: heard.sets[-1] == last
 
 
-def test_a_watch_follows_and_ends_with_its_close() -> None:
+def test_a_watch_applies_changes_until_it_is_closed() -> None:
     before = watchers()
     heard = Heard(has("c"))
     watch = Watch(Listed(nodes("a"), nodes("b c"), nodes("c")), heard.set_nodes, settings=EAGER, first=nodes("a"))
@@ -58,7 +58,7 @@ def test_a_close_does_not_wait_for_the_next_poll() -> None:
     assert ended(started)
 
 
-def test_a_close_does_not_wait_for_a_source_that_hangs_and_its_answer_is_dropped() -> None:
+def test_a_close_does_not_wait_for_a_hanging_source() -> None:
     before = watchers()
     asked, release = threading.Event(), threading.Event()
 
@@ -79,7 +79,7 @@ def test_a_close_does_not_wait_for_a_source_that_hangs_and_its_answer_is_dropped
     assert heard.sets == []
 
 
-def test_a_source_that_fails_is_asked_again() -> None:
+def test_a_failed_source_is_polled_again() -> None:
     heard = Heard(has("a", "b"))
     source = Listed(OSError("away"), RuntimeError("a bug"), (), nodes("a b"))
     watch = Watch(source, heard.set_nodes, settings=EAGER, first=nodes("a"))
@@ -89,7 +89,7 @@ def test_a_source_that_fails_is_asked_again() -> None:
     assert source.asked >= 4
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # the SystemExit
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # the warning about the SystemExit
 def test_a_source_that_ends_its_thread_ends_the_watch() -> None:
     before = watchers()
 
@@ -102,7 +102,7 @@ def test_a_source_that_ends_its_thread_ends_the_watch() -> None:
     assert repr(watch) == "<Watch: closed>"
 
 
-def test_a_watch_ends_when_what_it_follows_for_is_gone() -> None:
+def test_a_watch_ends_when_the_object_of_apply_is_freed() -> None:
     before = watchers()
     heard = Heard()
     watch = Watch(Listed(nodes("a")), heard.set_nodes, settings=NEVER, first=nodes("a"))
@@ -113,13 +113,13 @@ def test_a_watch_ends_when_what_it_follows_for_is_gone() -> None:
     assert repr(watch) == "<Watch: closed>"
 
 
-def test_a_watch_that_nobody_holds_goes_on_for_what_it_follows_for() -> None:
+def test_a_watch_without_references_continues() -> None:
     heard = Heard(has("a", "b"))
     Watch(Listed(nodes("a b")), heard.set_nodes, settings=EAGER, first=nodes("a"))
     assert heard.is_enough.wait(PATIENCE)
 
 
-def test_a_watch_ends_when_what_it_follows_for_was_closed() -> None:
+def test_a_watch_ends_when_apply_raises_closed_error() -> None:
     before = watchers()
 
     def refuse(_: object) -> None:
@@ -129,7 +129,7 @@ def test_a_watch_ends_when_what_it_follows_for_was_closed() -> None:
     assert ended(watchers() - before)
 
 
-def test_a_watch_is_not_begun_without_nodes() -> None:
+def test_a_watch_without_first_nodes_is_refused() -> None:
     before = watchers()
     with pytest.raises(InvalidArgumentError, match="there are none"):
         Watch(Listed(nodes("a")), ignore, settings=EAGER, first=())
@@ -158,13 +158,13 @@ def test_a_cluster_follows_its_source(shared_memcached: Memcached) -> None:
 
 
 def fork(in_child: Callable[[], object]) -> int:
-    """Fork a child that ends after *in_child*; return its process id."""
+    """Fork a child that runs *in_child* and exits; return its process id."""
     with warnings.catch_warnings():
-        # From 3.12 on: this process has threads, and forks all the same.
+        # Python 3.12 and later warn, because this process has threads.
         warnings.simplefilter("ignore", DeprecationWarning)
         pid = os.fork()
     if pid == 0:
-        signal.alarm(int(PATIENCE))  # a child never outlives its test by more
+        signal.alarm(int(PATIENCE))  # an alarm ends a child that hangs
         try:
             in_child()
         finally:
@@ -173,90 +173,90 @@ def fork(in_child: Callable[[], object]) -> int:
 
 
 class Endless:
-    """Has another node in every answer."""
+    """A source with another node in each answer."""
 
     def __init__(self) -> None:
-        self._asked = 0
+        self._polls = 0
 
     def poll(self) -> Sequence[Node]:
-        self._asked += 1
-        return nodes("a b" if self._asked % 2 else "a")
+        self._polls += 1
+        return nodes("a b" if self._polls % 2 else "a")
 
 
-def test_a_child_goes_on_with_a_thread_of_its_own_and_the_parent_with_its_own() -> None:
-    told, tell = os.pipe()
+def test_after_a_fork_parent_and_child_each_have_a_watch_thread() -> None:
+    reader, writer = os.pipe()
     stay, leave = os.pipe()
-    watch = Watch(Endless(), lambda _: os.write(tell, b"%d " % os.getpid()), settings=EAGER, first=nodes("a"))
+    watch = Watch(Endless(), lambda _: os.write(writer, b"%d " % os.getpid()), settings=EAGER, first=nodes("a"))
 
     def child_work() -> None:
         os.close(leave)
-        os.read(stay, 1)  # until the parent closes its end
+        os.read(stay, 1)  # wait until the parent closes its end
 
     child = fork(child_work)
-    os.read(told, 65536)  # what the parent did before
+    os.read(reader, 65536)  # drop what the parent wrote before
     seen = set[bytes]()
     until = monotonic() + PATIENCE
-    while len(seen) < 2 and monotonic() < until and select.select([told], [], [], PATIENCE)[0]:
-        seen |= set(os.read(told, 65536).split())
+    while len(seen) < 2 and monotonic() < until and select.select([reader], [], [], PATIENCE)[0]:
+        seen |= set(os.read(reader, 65536).split())
     os.close(leave)
     os.waitpid(child, 0)
     before = watchers()
     watch.close()
     assert ended(before)
-    for end in (told, tell, stay):
+    for end in (reader, writer, stay):
         os.close(end)
     assert seen == {b"%d" % os.getpid(), b"%d" % child}
 
 
-def test_a_watch_whose_own_thread_forks_is_one_watch_in_the_child() -> None:
-    told, tell = os.pipe()
+def test_a_watch_whose_thread_forks_has_one_thread_in_the_child() -> None:
+    reader, writer = os.pipe()
     parent, forked = os.getpid(), list[int]()
 
-    class Telling:
+    class Reporting:
         def __init__(self) -> None:
-            self._asked = 0
+            self._polls = 0
 
         def poll(self) -> Sequence[Node]:
             if os.getpid() != parent:
-                self._asked += 1
-                os.write(tell, b"%d " % threading.get_ident())
-                if self._asked > 20:
+                self._polls += 1
+                os.write(writer, b"%d " % threading.get_ident())
+                if self._polls > 20:
                     os._exit(0)
             return nodes("a b")
 
     def fork_once(_: object) -> None:
         if os.getpid() != parent:
-            return  # the child applies the change anew: it cannot know that it was done
+            return  # the child applies the change again, because it cannot know that the parent applied it
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # as in `fork`
             pid = os.fork()
-        signal.alarm(0 if pid else int(PATIENCE))  # a child never outlives its test by more
+        signal.alarm(0 if pid else int(PATIENCE))  # an alarm ends a child that hangs
         if pid:
             forked.append(pid)
             raise ClosedError("the parent's has done its part")
 
     before = watchers()
-    Watch(Telling(), fork_once, settings=EAGER, first=nodes("a"))
+    Watch(Reporting(), fork_once, settings=EAGER, first=nodes("a"))
     assert ended(watchers() - before)
     os.waitpid(forked[0], 0)
-    os.close(tell)
-    with os.fdopen(told, "rb") as pipe:
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
         polls = pipe.read().split()
     assert len(polls) == 21
     assert len(set(polls)) == 1, "two threads follow in the child"
 
 
-def test_a_watch_that_was_closed_stays_closed_in_a_child() -> None:
+def test_a_closed_watch_stays_closed_in_a_child() -> None:
     watch = Watch(Listed(nodes("a")), ignore, settings=EAGER, first=nodes("a"))
     started = watchers()
     watch.close()
     assert ended(started)
-    told, tell = os.pipe()
-    child = fork(lambda: os.write(tell, b"%d threads" % len(watchers())))
+    reader, writer = os.pipe()
+    child = fork(lambda: os.write(writer, b"%d threads" % len(watchers())))
     os.waitpid(child, 0)
-    assert os.read(told, 100) == b"0 threads"
-    os.close(told)
-    os.close(tell)
+    assert os.read(reader, 100) == b"0 threads"
+    os.close(reader)
+    os.close(writer)
 
 
 EXITING: Final = """
@@ -295,7 +295,7 @@ assert hangs.wait(10)
 """
 
 
-def test_the_interpreter_ends_with_watches_that_nobody_closed() -> None:
+def test_the_interpreter_exits_with_open_watches() -> None:
     done = subprocess.run(
         [sys.executable, "-X", "dev", "-c", EXITING], capture_output=True, text=True, timeout=30.0, check=False
     )

@@ -1,192 +1,38 @@
-"""README.md as its reader takes it: examples run, quotes are the files, tables say what the code says."""
+"""README.md is short, and what it names exists. The links of every page work on the site and in a clone."""
 
 from __future__ import annotations
 
-import ast
-import builtins
-import doctest
 import re
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import ExitStack
-from importlib.metadata import entry_points
-from pathlib import Path
 from typing import Final
 
-import attrs
 import pytest
 
-from metacache import AsyncClient, Client, Cluster, InvalidArgumentError, Settings, __version__, errors
-from metacache.cluster.health import NodeState
-from metacache.operations.options import Options, ViewOptions
-from metacache.testing import Memcached
-from tests.docs.readme import README, ROOT, Block, blocks, examples, table
+from metacache import __version__
+from tests.docs.pages import PAGES, ROOT, Page
+from tests.docs.test_examples import announcements, names
 
-EXAMPLE: Final = ROOT / "tests" / "plugins" / "example_plugin"
-QUOTED: Final = ("pyproject.toml", "metacache_plist/__init__.py", "tests/test_plist.py")
+README: Final = PAGES[0]
 
 
-# --- examples --------------------------------------------------------------------------------------------------------
+def test_the_readme_has_at_most_two_hundred_lines() -> None:
+    assert README.name == "README.md"
+    assert README.text.count("\n") <= 200
 
 
-@pytest.mark.usefixtures("shared_memcached")  # skips where there is none
-def test_every_example_does_what_is_written_below_it() -> None:
-    told: list[str] = []
-    session = examples()
-    assert len(session.examples) > 50
-    with ExitStack() as stack:
-        stack.callback(stop_servers, session)
-        result = doctest.DocTestRunner().run(session, out=told.append, clear_globs=False)
-    assert result.failed == 0, "".join(told)
+def test_the_readme_shows_a_line_that_the_type_checker_rejects() -> None:
+    code = [line for block in README.examples for line in block.text.splitlines() if line]
+    assert len(code) == 12
+    assert len(announcements(README)) == 1
 
 
-def stop_servers(session: doctest.DocTest) -> None:
-    """End what an example that failed has left running; after the last one nothing is."""
-    for value in session.globs.values():
-        if isinstance(value, Memcached):
-            value.close()
+def test_the_readme_names_the_commands() -> None:
+    assert {"make demo", "make test"} <= set(re.findall(r"make \w+", README.text))
 
 
-@pytest.mark.usefixtures("shared_memcached")
-def test_an_example_that_does_otherwise_is_told_with_its_line() -> None:
-    told: list[str] = []
-    wrong = examples("# a title\n\n```python\n>>> 1 + 1\n3\n```\n")
-    assert doctest.DocTestRunner().run(wrong, out=told.append).failed == 1
-    assert 'File "README.md", line 4' in "".join(told)
-
-
-@pytest.mark.usefixtures("shared_memcached")
-def test_a_reader_who_runs_all_of_it_sees_on_stderr_what_is_quoted_and_no_more() -> None:
-    source = "".join(example.source for example in examples().examples)
-    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=300, check=False)
-    assert done.stderr.splitlines() == re.findall(r"^    (undecodable value .*)$", README, re.MULTILINE)
-    assert done.stderr
-    assert done.returncode == 0
-
-
-def test_type_checkers_accept_every_example(tmp_path: Path) -> None:
-    script = tmp_path / "readme.py"
-    script.write_text("".join(example.source for example in examples().examples))
-    checker = [sys.executable, "-m", "mypy", "--strict", "--warn-unreachable", f"--cache-dir={tmp_path}", str(script)]
-    done = subprocess.run(checker, capture_output=True, text=True, timeout=300, cwd=ROOT, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-# --- quotes ----------------------------------------------------------------------------------------------------------
-
-
-def is_example(block: Block) -> bool:
-    return block.text.startswith(">>> ")
-
-
-def test_a_block_that_is_not_run_is_quoted_from_the_example_of_a_plugin() -> None:
-    assert [block.before for block in blocks() if not is_example(block)] == [f"`{name}`:" for name in QUOTED]
-
-
-@pytest.mark.parametrize("name", QUOTED)
-def test_what_is_quoted_of_the_example_of_a_plugin_is_its_file(name: str) -> None:
-    quoted = [block.text for block in blocks() if block.before == f"`{name}`:"]
-    assert quoted == [(EXAMPLE / name).read_text()]
-
-
-def test_nothing_of_the_example_of_a_plugin_is_left_out() -> None:
-    files = {path.relative_to(EXAMPLE).as_posix() for path in EXAMPLE.rglob("*") if path.is_file()}
-    source = {name for name in files if "__pycache__" not in name}
-    assert source == {*QUOTED, "metacache_plist/py.typed"}
-    assert "`metacache_plist/py.typed`" in README
-
-
-# --- tables ----------------------------------------------------------------------------------------------------------
-
-
-def bare(cell: str) -> str:
-    return cell.strip("`")
-
-
-def test_the_table_of_options_has_every_option_and_its_default() -> None:
-    told = {bare(name): ast.literal_eval(bare(default)) for name, (default, _) in table("option").items()}
-    assert told == attrs.asdict(Options(prefix=""))
-    views = next(cells[1] for verb, cells in table("verb").items() if "with_options" in verb)
-    assert set(re.findall(r"`(\w+)`", views)) == ViewOptions.__annotations__.keys()
-
-
-def test_the_table_of_settings_has_every_setting_and_its_default() -> None:
-    told = {bare(name): ast.literal_eval(default) for name, (default, _) in table("setting").items()}
-    assert told == {field.name: getattr(Settings(), field.name) for field in attrs.fields(Settings)}
-
-
-@pytest.mark.parametrize("field", [field.name for field in attrs.fields(Settings)])
-def test_every_setting_may_stand_in_a_url_but_those_said_not_to(field: str) -> None:
-    default = getattr(Settings(), field)
-    url = f"memcached://cache-1/?{field}={1 if default is None else default}"
-    exceptions = re.findall(r"Any setting but ([^.]*) may stand in the query", " ".join(README.split()))
-    if f"`{field}`" in exceptions[0]:
-        with pytest.raises(InvalidArgumentError, match="unknown key"):
-            Cluster.from_url(url)
-    else:
-        Cluster.from_url(url).close()
-
-
-@pytest.mark.parametrize("client", [Client, AsyncClient])
-def test_the_table_of_verbs_has_every_verb(client: type) -> None:
-    told = {verb for cell in table("verb") for verb in re.findall(r"`(\w+)\(", cell)}
-    other_close = {"aclose"} if client is Client else {"close"}
-    public = {name for name in dir(client) if not name.startswith("_")}
-    verbs = {name for name in public if callable(getattr(client, name))}
-    assert told - other_close == verbs
-    assert all(f"`{counter}`" in README for counter in public - verbs)
-
-
-def test_the_table_of_serializers_has_every_one_with_its_wire_id_and_distribution() -> None:
-    told = {bare(name): (int(cells[0]), cells[-1]) for name, cells in table("name").items()}
-    plugins = entry_points(group="metacache.serializers")
-    found = {plugin.name: (plugin.load().wire_id, plugin.dist.name if plugin.dist else "") for plugin in plugins}
-    assert told == found
-
-
-def told_errors() -> Iterator[tuple[int, str, str]]:
-    """Yield each error of the tree: its depth, its name, the built-in in brackets behind it."""
-    for match in re.finditer(r"^    ([│ ]*[├└]─ )?(\w+)(?: \((\w+)\))?( .*)?$", tree(), re.MULTILINE):
-        yield len(match[1] or ""), match[2], match[3] or "Exception"
-
-
-def tree() -> str:
-    return README[README.index("    MetacacheError\n") :].partition("\n\n")[0]
-
-
-def test_the_tree_of_errors_has_every_error_below_what_it_is_one_of() -> None:
-    path: list[tuple[int, type]] = []
-    found = list(told_errors())
-    assert sorted(name for _, name, _ in found) == sorted(errors.__all__)
-    for depth, name, builtin in found:
-        error: type = getattr(errors, name)
-        while path and path[-1][0] >= depth:
-            path.pop()
-        assert issubclass(error, getattr(builtins, builtin))
-        assert error.__bases__[0] is (path[-1][1] if path else Exception)
-        path.append((depth, error))
-
-
-def test_the_table_of_failures_speaks_of_every_state_of_a_node_and_of_no_other() -> None:
-    lines = README[README.index("| state of the node |") :].partition("\n\n")[0].splitlines()[2:]
-    before = {state for line in lines for state in line.split("|")[1].strip().split(", ")}
-    assert before - {"any"} == {state.value for state in NodeState}
-
-
-# --- the rest --------------------------------------------------------------------------------------------------------
-
-
-def test_every_target_that_is_named_is_one_of_the_makefile() -> None:
-    named = set(re.findall(r"\bmake (demo|test|bench|check|[a-z]+)(?= {2,}#|`)", README))
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert {"demo", "test", "bench"} <= named <= targets
-
-
-def test_every_file_that_is_linked_is_there() -> None:
-    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+@pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
+def test_a_file_that_a_page_links_exists(page: Page) -> None:
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.text)
+    assert [link for link in links if not ((ROOT / page.name).parent / link).exists()] == []
 
 
 def test_the_changelog_begins_with_this_version() -> None:

@@ -1,4 +1,4 @@
-"""What the tests of this room may use: five servers that a test may do with as it likes."""
+"""Fixtures for the live tests: five private servers that a test may stop, freeze and restart."""
 
 from __future__ import annotations
 

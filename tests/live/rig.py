@@ -1,4 +1,4 @@
-"""What the tests of many nodes share: values that say whose they are, threads, what the servers themselves count."""
+"""Helpers for tests of many nodes: values that contain their keys, threads, and the counters of the servers."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ PATIENCE: Final = 60.0  # seconds
 PATIENT: Final = Settings(timeout=20.0, connect_timeout=20.0)
 KEYS: Final = 500
 SIZES: Final = (0, 10, 100, 1_000, 20_000)
-# What memcached counts once for every request of a key. A store that finds nothing to replace counts too.
+# The counters of memcached that count each request for a key once. A store that replaces nothing counts too.
 COUNTED: Final = ("cmd_get", "cmd_set", "cmd_touch", "delete_hits", "delete_misses")
 
 
 @final
 class ForeignValue(Exception):
-    """A key was answered with the value of another."""
+    """A key got the value of another key."""
 
 
 def value_of(key: str, chance: random.Random) -> bytes:
-    """Return a value that says whose it is: the key, then anything."""
+    """Return a value that contains its key, and then other bytes."""
     return key.encode() + b":" + chance.randbytes(chance.choice(SIZES))
 
 
 def check(values: Mapping[str, bytes | None]) -> None:
-    """Raise ForeignValue unless each value, where there is one, is its key's."""
+    """Raise ForeignValue unless each value is None or contains its key."""
     for key, value in values.items():
         if value is not None and not value.startswith(key.encode() + b":"):
             raise ForeignValue(key)
 
 
 def mixed(client: Client[bytes], chance: random.Random) -> int:
-    """Do one thing with one key or with 40; return how many keys it was. Raises ForeignValue."""
+    """Run one operation on one key or on 40; return the number of keys. Raises ForeignValue."""
     number = chance.randrange(KEYS)
     key, keys = f"key:{number}", [f"key:{(number + each) % KEYS}" for each in range(40)]
     match chance.randrange(8):
@@ -64,14 +64,14 @@ def mixed(client: Client[bytes], chance: random.Random) -> int:
 
 
 def in_threads(count: int, work: Callable[[random.Random], None]) -> None:
-    """Run *work* in *count* threads; raise what any of them raises."""
+    """Run *work* in *count* threads; raise the first exception of a thread."""
     with ThreadPoolExecutor(count) as threads:
         for done in [threads.submit(work, random.Random(seed)) for seed in range(count)]:
             done.result()
 
 
 def until(condition: Callable[[], bool]) -> None:
-    """Wait until *condition* holds, however loaded the machine is: for what nothing else tells of."""
+    """Poll *condition* until it holds, with a limit that is long enough for a loaded machine."""
     end = monotonic() + PATIENCE
     while not condition():
         assert monotonic() < end, "it never came to this"
@@ -79,7 +79,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def requests(cluster: Cluster) -> int:
-    """Return how many requests for keys the servers of *cluster* have counted."""
+    """Return the number of requests for keys that the servers of *cluster* have counted."""
     total = 0
     for counts in cluster.stats().values():
         assert isinstance(counts, dict), counts
@@ -88,5 +88,5 @@ def requests(cluster: Cluster) -> int:
 
 
 def descriptors() -> int:
-    """Return how many descriptors this process has open."""
+    """Return the number of open file descriptors of this process."""
     return len(list(Path("/proc/self/fd").iterdir()))

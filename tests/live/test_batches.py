@@ -1,4 +1,4 @@
-"""Batches against a real server: many keys, large values, windows that are read while others are written."""
+"""Batches on a real server: many keys, large values, windows that are read while others are written."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.conftest import start
 PATIENT: Final = Settings(timeout=60.0)
 
 
-def test_ten_thousand_keys_go_in_and_out_in_one_call_each(shared_memcached: Memcached) -> None:
+def test_ten_thousand_keys_are_stored_and_read_by_one_call_each(shared_memcached: Memcached) -> None:
     items = {f"ten-{number}": b"%d:" % number + b"x" * (number % 97) for number in range(10_000)}
     with connect(shared_memcached.url, settings=PATIENT) as client:
         assert client.set_many(items) == dict.fromkeys(items, StoreResult.STORED)
@@ -26,7 +26,7 @@ def test_ten_thousand_keys_go_in_and_out_in_one_call_each(shared_memcached: Memc
 
 
 def test_half_a_gigabyte_in_one_call_does_not_deadlock() -> None:
-    value = bytes(range(256)) * 391  # 100 KB, with every CR and LF there is
+    value = bytes(range(256)) * 391  # 100 KB that contain CR and LF
     keys = [f"large-{number}" for number in range(5_000)]
     with start("-m", "1024") as server, connect(server.url, settings=PATIENT) as client:
         assert all(client.set_many(dict.fromkeys(keys, value)).values())
@@ -36,7 +36,7 @@ def test_half_a_gigabyte_in_one_call_does_not_deadlock() -> None:
 
 
 @pytest.mark.parametrize("size", [16_000, 65_400, 65_536, 70_000, 131_072, 400_000])
-def test_values_about_as_large_as_a_window_go_in_and_out(shared_memcached: Memcached, size: int) -> None:
+def test_values_about_as_large_as_a_window_are_stored_and_read(shared_memcached: Memcached, size: int) -> None:
     items = {f"window-{number}": bytes([number]) * (size + number) for number in range(20)}
     with connect(shared_memcached.url, settings=PATIENT) as client:
         assert all(client.set_many(items).values())
@@ -44,7 +44,7 @@ def test_values_about_as_large_as_a_window_go_in_and_out(shared_memcached: Memca
         assert all(client.delete_many(items).values())
 
 
-def test_keys_of_every_kind_go_in_and_out_of_one_batch(shared_memcached: Memcached) -> None:
+def test_a_batch_may_mix_all_kinds_of_keys(shared_memcached: Memcached) -> None:
     keys: list[str | bytes] = ["plain", "a space", "crlf\r\nflush_all", b"\x00\xff", "é" * 125, "x" * 250, " " * 186]
     items = {key: b"value of %d" % number for number, key in enumerate(keys)}
     with connect(shared_memcached.url, settings=PATIENT) as client:
@@ -57,7 +57,7 @@ def test_keys_of_every_kind_go_in_and_out_of_one_batch(shared_memcached: Memcach
 TRAPS: Final = (b"", b"\r\n", b"END\r\n", b"MN\r\n", b"VA 5\r\n", b"EN\r\n", b"HD O1\r\n", b"\r", b"\n", b"x")
 
 
-def test_values_that_look_like_protocol_are_values(shared_memcached: Memcached) -> None:
+def test_values_that_look_like_protocol_are_read_back(shared_memcached: Memcached) -> None:
     items = {f"trap-{one}-{two}": a + b + a for one, a in enumerate(TRAPS) for two, b in enumerate(TRAPS)}
     with connect(shared_memcached.url, settings=PATIENT) as client:
         assert all(client.set_many(items).values())
@@ -66,7 +66,7 @@ def test_values_that_look_like_protocol_are_values(shared_memcached: Memcached) 
         assert {key: item.value for key, item in client.get_items(items).items()} == items
 
 
-# Of the default item limit of 1 MiB a header takes 48 bytes, a CAS 8, the key and its NUL 2, client flags 4, CRLF 2.
+# The default limit of an item is 1 MiB: header 48 bytes, CAS 8, key with its NUL 2, client flags 4, CRLF 2, value.
 LARGEST: Final = 1_048_576 - 48 - 8 - len("k") - 1 - 4 - 2
 
 
@@ -81,7 +81,7 @@ def test_the_largest_value_fits_and_one_byte_more_does_not(memcached: Memcached)
         assert client.get("k") is None, "it is gone"
 
 
-def test_a_value_too_large_fails_alone_in_its_batch(memcached: Memcached) -> None:
+def test_a_value_that_is_too_large_fails_alone_in_its_batch(memcached: Memcached) -> None:
     with connect(memcached.url, settings=PATIENT) as client:
         assert client.set("large", b"old")
         items = {"before": b"1", "large": b"x" * 1_100_000, "after": b"2"}
@@ -95,7 +95,7 @@ def test_a_value_too_large_fails_alone_in_its_batch(memcached: Memcached) -> Non
         assert client.get_many(items) == {"before": b"1", "after": b"2"}
 
 
-def test_a_server_without_memory_fails_only_what_does_not_fit() -> None:
+def test_a_server_without_memory_fails_only_the_values_that_do_not_fit() -> None:
     with start("-m", "8", "-M") as server, connect(server.url, settings=PATIENT) as client:
         items = {f"full-{number}": bytes([number % 256]) * 300_000 for number in range(100)}
         outcomes = client.set_many_outcomes(items)

@@ -1,4 +1,4 @@
-"""Every value says whose it is: over 100,000 operations of many threads on one connection, none is another's."""
+"""Each value contains its key: in 100,000 operations of many threads on one connection, no key gets a foreign value."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SINGLES: Final = 10  # between two batches
 
 
 class Canary(threading.Thread):
-    """Stores and reads keys that other threads store and read too, and counts what is not the key's own."""
+    """Stores and reads keys that other threads use too, and counts foreign values."""
 
     def __init__(self, client: Client[bytes], seed: int) -> None:
         super().__init__(name=f"canary-{seed}")
@@ -33,7 +33,7 @@ class Canary(threading.Thread):
         try:
             for _ in range(ROUNDS):
                 self._round()
-        except BaseException as failure:  # told by the test's own thread
+        except BaseException as failure:  # the thread of the test raises it
             self.failure = failure
 
     def _round(self) -> None:
@@ -53,7 +53,7 @@ class Canary(threading.Thread):
         return list({f"canary:{self._random.randrange(2000)}" for _ in range(count)})
 
     def _value(self, key: str) -> bytes:
-        # Of all sizes, and full of line ends.
+        # Of all sizes, with many line ends.
         size = self._random.choice((0, 1, 10, 100, 1000, 20_000 if self._random.random() < 0.02 else 50))
         return key.encode() + b":" + self._random.randbytes(size) + self._random.choice((b"", b"\r\n", b"EN\r\n"))
 
@@ -61,7 +61,7 @@ class Canary(threading.Thread):
         self.foreign += [key for key, value in found.items() if not value.startswith(key.encode() + b":")]
 
 
-def test_no_value_is_ever_that_of_another_key(shared_memcached: Memcached) -> None:
+def test_no_key_ever_gets_the_value_of_another(shared_memcached: Memcached) -> None:
     with Connection(shared_memcached.node, settings=Settings(timeout=30.0)) as connection:
         canaries = [Canary(Client(connection), seed) for seed in range(THREADS)]
         for canary in canaries:

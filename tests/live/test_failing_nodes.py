@@ -1,4 +1,4 @@
-"""One of five real servers is killed or freezes under load: its own keys fail and no others; then it is used again."""
+"""One of five real servers is killed or frozen under load: only its keys fail, and later it is used again."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.live.rig import PATIENT, ForeignValue, check, descriptors, mixed, unt
 ROUNDS: Final = 2
 THREADS: Final = 64
 HASTY: Final = 8
-# So that whoever waits for the frozen node keeps no place from whoever does not.
+# Enough connections for all threads: those that wait for the frozen node do not block the others.
 ROOMY: Final = attrs.evolve(PATIENT, pool_size=THREADS)
 
 Work: TypeAlias = Callable[[random.Random], object]
@@ -40,7 +40,7 @@ Work: TypeAlias = Callable[[random.Random], object]
 
 @final
 class Load:
-    """Threads that work until told to stop, and what they met."""
+    """Threads that work until the end of the block, and the errors that they get."""
 
     def __init__(self, works: list[Work]) -> None:
         self.failures: list[Exception] = []
@@ -50,7 +50,7 @@ class Load:
 
     @property
     def done(self) -> int:
-        """How many operations have succeeded."""
+        """The number of operations that succeeded."""
         return sum(self._done)
 
     @contextmanager
@@ -72,7 +72,7 @@ class Load:
                 self._done[number] += 1
             except BatchError as error:
                 self.failures.extend(error.errors.values())
-            except Exception as error:  # whatever it is, the test holds it to what may be
+            except Exception as error:  # of any class: the test checks which errors are allowed
                 self.failures.append(error)
 
 
@@ -84,7 +84,7 @@ def is_sane_and_idle(cluster: Cluster) -> bool:
     return all(known.in_use == known.waiting == 0 for known in cluster.statistics.values())
 
 
-def test_a_node_that_is_killed_and_restarted_fails_its_own_keys_only_and_is_used_again(
+def test_a_killed_node_fails_only_its_own_keys_and_is_used_again_after_a_restart(
     servers: list[Memcached],
 ) -> None:
     before = descriptors()
@@ -97,7 +97,7 @@ def test_a_node_that_is_killed_and_restarted_fails_its_own_keys_only_and_is_used
                 victim.kill()
                 until(lambda: cluster.states[victim.node] is NodeState.DOWN)
                 done = load.done
-                until(lambda: load.done > done + 200)  # noqa: B023 - called before it changes
+                until(lambda: load.done > done + 200)  # noqa: B023 - called before the variable changes
                 victim.restart()
                 until(lambda: cluster.states[victim.node] is NodeState.UP)
         assert nodes_of(load.failures) == {victim.node.name}
@@ -109,7 +109,7 @@ def test_a_node_that_is_killed_and_restarted_fails_its_own_keys_only_and_is_used
     assert descriptors() == before
 
 
-def test_a_node_that_freezes_and_thaws_never_has_a_late_reply_taken_for_an_answer(servers: list[Memcached]) -> None:
+def test_a_late_reply_of_a_frozen_node_is_never_taken_for_another(servers: list[Memcached]) -> None:
     before = descriptors()
     victim = servers[2]
     with Cluster([server.node for server in servers], settings=ROOMY) as cluster:
@@ -118,7 +118,7 @@ def test_a_node_that_freezes_and_thaws_never_has_a_late_reply_taken_for_an_answe
         client.set_many({key: value_of(key, random.Random(1)) for key in keys})
 
         def impatient(seconds: float) -> Work:
-            """Return the work of one that does not wait long, and asks for something else at once."""
+            """Return the work of a thread with a short timeout that immediately sends its next request."""
             hasty = client.with_options(timeout=seconds)
 
             def work(chance: random.Random) -> None:
@@ -127,16 +127,16 @@ def test_a_node_that_freezes_and_thaws_never_has_a_late_reply_taken_for_an_answe
 
             return work
 
-        # They give up one after the other, so that the first ask again before the third timeout has the node down.
+        # Their timeouts differ, so that the first threads send again before the third timeout marks the node as down.
         hasty = [impatient(0.2 + 0.05 * number) for number in range(HASTY)]
         load = Load([*hasty, *[partial(mixed, client)] * (THREADS - HASTY)])
         with load.running():
             for _ in range(ROUNDS):
                 done = load.done
-                until(lambda: load.done > done + 200)  # noqa: B023 - called before it changes
+                until(lambda: load.done > done + 200)  # noqa: B023 - called before the variable changes
                 victim.freeze()
                 until(lambda: cluster.states[victim.node] is NodeState.DOWN)
-                victim.thaw()  # now it answers what was given up, while the next requests wait
+                victim.thaw()  # now it replies to the requests that timed out, while the next requests wait
                 until(lambda: cluster.states[victim.node] is NodeState.UP)
         assert [error for error in load.failures if isinstance(error, ProtocolError | ForeignValue)] == []
         assert nodes_of(load.failures) == {victim.node.name}
@@ -146,7 +146,7 @@ def test_a_node_that_freezes_and_thaws_never_has_a_late_reply_taken_for_an_answe
     assert descriptors() == before
 
 
-def test_a_frozen_node_fails_at_the_deadline_then_at_once_while_the_other_four_go_on(servers: list[Memcached]) -> None:
+def test_a_frozen_node_fails_at_the_deadline_then_immediately_and_the_others_work(servers: list[Memcached]) -> None:
     timeout = 0.2
     with Cluster([server.node for server in servers], settings=PATIENT) as cluster:
         client: Client[bytes] = cluster.client()

@@ -1,4 +1,4 @@
-"""Every request flag that the oldest supported server knows is taken by a real one, and answered as the tables say."""
+"""A real server accepts every request flag of the oldest supported release, and replies as the flag tables say."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BUILD: Final[dict[Commands, Callable[[bytes, Flags], Request]]] = {
     Commands.MA: commands.meta_arithmetic,
 }
 
-# A good token for each flag that has one. The opaque is the connection's own business.
+# A valid token for each flag that has one. The connection adds the opaque itself.
 TOKENS: Final[dict[str, Token]] = {
     "proxy_hint": "near",
     "router_hint": "far",
@@ -39,7 +39,7 @@ TOKENS: Final[dict[str, Token]] = {
     "delta": 0,
     "mode": "S",
 }
-# The server must answer each request of this test, and the opaque is added by the connection.
+# Without q, because the test needs a reply, and without O, which the connection adds.
 LEFT_OUT: Final = {"quiet", "opaque"}
 OLD: Final = [flag for flag in REQUEST_FLAGS if flag.since == "1.6.18" and flag.name not in LEFT_OUT]
 PAIRS: Final = [(flag, command) for flag in OLD for command in Commands.ALL if flag.commands & command]
@@ -55,7 +55,7 @@ def _name(value: object) -> str | None:
 
 
 @pytest.mark.parametrize(("flag", "command"), PAIRS, ids=_name)
-def test_a_real_server_takes_the_flag(shared_memcached: Memcached, flag: Flag, command: Commands) -> None:
+def test_a_real_server_accepts_the_flag(shared_memcached: Memcached, flag: Flag, command: Commands) -> None:
     token: Token = True if flag.token is None else TOKENS[flag.name]
     if flag.name == "mode" and command is Commands.MA:
         token = "-"
@@ -72,7 +72,7 @@ def test_a_real_server_takes_the_flag(shared_memcached: Memcached, flag: Flag, c
         assert "idle" in repr(connection)
 
 
-def test_every_flag_with_a_token_has_one_here() -> None:
+def test_every_flag_with_a_token_is_tested() -> None:
     assert {flag.name for flag in OLD if flag.token is not None} == set(TOKENS)
 
 

@@ -1,4 +1,4 @@
-"""Five real servers under many threads: no foreign value, no error, nothing leaked."""
+"""Many threads on five real servers: no foreign value, no error, no leak."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from metacache.testing import Memcached
 from tests.live.rig import KEYS, PATIENT, check, descriptors, in_threads, mixed, requests, value_of
 
 
-def test_64_threads_on_five_nodes_never_see_a_foreign_value_and_leak_nothing(servers: list[Memcached]) -> None:
+def test_64_threads_on_five_nodes_get_no_foreign_value_and_leak_nothing(servers: list[Memcached]) -> None:
     before = descriptors()
     with Cluster([server.node for server in servers], settings=PATIENT) as cluster:
         client = cluster.client()

@@ -1,6 +1,6 @@
-"""A cluster with its connections open, and a fork: the parent and its children read on, each by connections of its own.
+"""A fork while a cluster has open connections: parent and children continue, each with its own connections.
 
-So a preloading server does it: the application is built and used, then its workers are forked.
+An application server with preloading does this: it builds and uses the application, then forks its workers.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from tests.live.rig import PATIENT, requests
 from tests.pool.rig import begin, finish
 
 READ: Final = [f"key:{number}" for number in range(200)]
-READS: Final = 10_000  # of each process
+READS: Final = 10_000  # operations of each process
 CHILDREN: Final = 4
 
 
 def read_all(client: Client[bytes], seed: int) -> None:
-    """Read in an order of its own: processes in step would not notice that they share a socket."""
+    """Read in a different order in each process. In the same order, a shared socket would not be noticed."""
     for key in random.Random(seed).choices(READ, k=READS):
         assert client.get(key) == key.encode()
 
 
 def forked(work: Callable[[], None]) -> int:
-    """Return the id of a child that does *work*, and ends without the parent's clean-up."""
+    """Fork a child that does *work* and exits without the clean-up of the parent; return its process id."""
     pid = os.fork()
     if pid:
         return pid
@@ -47,14 +47,14 @@ def forked(work: Callable[[], None]) -> int:
         work()
         code = 0
     except BaseException:
-        traceback.print_exc()  # a child must never return into the test run
+        traceback.print_exc()  # a child must not continue the test run
     finally:
         os._exit(code)
 
 
 @pytest.fixture
 def preloaded(servers: list[Memcached]) -> Generator[Cluster]:
-    """A cluster with one connection to every node, idle, and no place for another."""
+    """A cluster with one idle connection to each node, and with pools of one connection."""
     with Cluster([server.node for server in servers], settings=attrs.evolve(PATIENT, pool_size=1)) as cluster:
         assert all(cluster.client().set_many({key: key.encode() for key in READ}).values())
         assert all(statistics.idle == 1 for statistics in cluster.statistics.values())
@@ -63,7 +63,7 @@ def preloaded(servers: list[Memcached]) -> Generator[Cluster]:
 
 @contextmanager
 def reading_children(client: Client[bytes]) -> Generator[None]:
-    """Fork children that read; wait for them in the end."""
+    """Fork children that read; at the end of the block, wait for them."""
     children = [forked(partial(read_all, client, seed)) for seed in range(CHILDREN)]
     try:
         yield
@@ -73,13 +73,13 @@ def reading_children(client: Client[bytes]) -> Generator[None]:
 
 
 def check_counts(cluster: Cluster, before: int) -> None:
-    """Hold the servers' counts to what was to be done, and the pools to having nothing in use."""
+    """Check the counters of the servers, and that the pools have no connection in use."""
     assert requests(cluster) - before >= (1 + CHILDREN) * READS, "the servers count what was done"
     assert all(known.in_use == 0 and known.idle == 1 for known in cluster.statistics.values())
     assert all(known.created == 1 for known in cluster.statistics.values()), "the parent keeps its own connections"
 
 
-def test_a_parent_and_four_children_read_on_after_a_fork(preloaded: Cluster) -> None:
+def test_a_parent_and_four_children_continue_after_a_fork(preloaded: Cluster) -> None:
     before = requests(preloaded)
     client = preloaded.client()
     with reading_children(client):
@@ -88,7 +88,7 @@ def test_a_parent_and_four_children_read_on_after_a_fork(preloaded: Cluster) -> 
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_they_do_so_when_another_thread_was_in_the_middle_of_a_batch(preloaded: Cluster) -> None:
+def test_a_fork_during_a_batch_of_another_thread_is_harmless(preloaded: Cluster) -> None:
     before = requests(preloaded)
     client = preloaded.client()
     begun, forks_done = threading.Event(), threading.Event()
@@ -97,7 +97,7 @@ def test_they_do_so_when_another_thread_was_in_the_middle_of_a_batch(preloaded: 
     def read_slowly() -> list[bytes]:
         batch = Batch(GET_MANY, READ, raws, [b"mg %b f v" % raw for raw in raws])
         exchange = begin(preloaded, batch, monotonic() + PATIENT.timeout)
-        exchange.advance(monotonic())  # all is sent, and some of it may be answered
+        exchange.advance(monotonic())  # all requests are sent, and some replies may be there
         begun.set()
         assert forks_done.wait(PATIENT.timeout)
         finish(exchange)
@@ -108,7 +108,7 @@ def test_they_do_so_when_another_thread_was_in_the_middle_of_a_batch(preloaded: 
     with ThreadPoolExecutor(1) as threads:
         other = threads.submit(read_slowly)
         assert begun.wait(PATIENT.timeout)
-        # No child has that thread: the one place of each pool would be taken for ever.
+        # That thread does not exist in a child. Its connections must not occupy the pools forever.
         with reading_children(client):
             forks_done.set()
             assert other.result() == raws

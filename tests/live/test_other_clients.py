@@ -1,7 +1,7 @@
-"""What we store is safe with other clients: pymemcache and pylibmc read it, and neither unpickle nor inflate it.
+"""Values of metacache are safe for other clients: pymemcache and pylibmc neither unpickle nor decompress them.
 
-They take the low five bits of the client flags for their own. What is stored here holds a pickle that leaves a trace
-when it is loaded.
+Those clients use the low five bits of the client flags. The tests store a pickle that leaves a trace when it is
+loaded.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Page:
     data: bytes
 
 
-# A value of each serializer that holds the payload, in the bytes themselves where the format has room for it.
+# A value of each serializer that contains the payload, as raw bytes if the format can hold them.
 # Any: values of several types.
 VALUES: Final[tuple[tuple[str, Any, Any], ...]] = (
     *(("bytes", bytes, payload) for payload in PAYLOADS),
@@ -76,7 +76,7 @@ VALUES: Final[tuple[tuple[str, Any, Any], ...]] = (
 
 
 class Raw:
-    """A serializer of bytes as they are, under any wire_id and fingerprint."""
+    """A serializer that stores bytes unchanged, with any wire_id and fingerprint."""
 
     def __init__(self, wire_id: int, fingerprint: int) -> None:
         self.wire_id = wire_id
@@ -91,7 +91,7 @@ class Raw:
 
 @attrs.frozen
 class Unwrapping:
-    """A compressor that stores the payload of a longer value, under any id."""
+    """A compressor with any id that stores only the payload of a longer value."""
 
     compressor_id: int
     min_size: int = 0
@@ -114,7 +114,7 @@ def inflate(data: bytes) -> bytes:
 
 @pytest.fixture(scope="module")
 def readers(shared_memcached: Memcached) -> Iterator[Readers]:
-    """How each other client reads a key, by its name."""
+    """Functions that read a key with another client, by the name of the client."""
     server = shared_memcached
     host, _, port = server.node.name.rpartition(":")
     plain = PymemcacheClient((host, int(port)), serde=pickle_serde)
@@ -127,7 +127,7 @@ def readers(shared_memcached: Memcached) -> Iterator[Readers]:
 
 
 def check_safe(readers: Readers, key: str, data: bytes, allowed: tuple[type, ...]) -> None:
-    """Check that every other client reads *data*, the value that it encodes, or a decoding error, and runs no code."""
+    """Check that each other client returns *data*, its value or a decoding error, and runs no code."""
     for name, get in readers.items():
         try:
             found = get(key)
@@ -151,8 +151,8 @@ def no_trace() -> None:
 
 
 @pytest.mark.parametrize("payload", PAYLOADS, ids=range(len(PAYLOADS)))
-def test_the_trap_works(shared_memcached: Memcached, readers: Readers, payload: bytes) -> None:
-    """Under the flags of other clients each of them runs the payload, and inflates it where the flags say so."""
+def test_the_payload_runs_in_the_other_clients(shared_memcached: Memcached, readers: Readers, payload: bytes) -> None:
+    """With its own flags, each other client runs the payload, and decompresses it if the flags say so."""
     for flags, data in ((1, payload), (9, zlib.compress(payload))):
         with Pool(shared_memcached.node) as pool:
             store(pool, "trap", flags, data)
@@ -184,7 +184,7 @@ def test_values_of_every_serializer_are_safe(
     check_safe(readers, "safe", data, (bytes, str, int))
 
 
-def test_every_serializer_is_among_them() -> None:
+def test_every_serializer_is_tested() -> None:
     assert {name for name, _, _ in VALUES} == {info.name for info in available_serializers()}
 
 

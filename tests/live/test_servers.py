@@ -1,4 +1,4 @@
-"""A real server that is frozen, killed, restarted, or started with unusual options."""
+"""Real servers that are frozen, killed, restarted, or started with unusual options."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ QUICK: Final = Settings(timeout=0.3)
 
 
 def admin(connection: Connection, request: Request) -> Reply:
-    """Run a request that no verb of the client sends, and return its reply as it is."""
+    """Run a request that no client method sends; return its reply."""
     verb = Verb(request.command.name, request.command)
     return connection.run(operation(verb, None, b"", request.head, None, lambda reply: reply))
 
@@ -41,7 +41,7 @@ def admin(connection: Connection, request: Request) -> Reply:
 # --- frozen, killed, restarted -----------------------------------------------------------------------------------
 
 
-def test_a_frozen_server_is_a_timeout_and_its_late_reply_is_never_the_next_value(memcached: Memcached) -> None:
+def test_a_frozen_server_is_a_timeout_and_its_late_reply_is_dropped(memcached: Memcached) -> None:
     with connect(memcached.url, settings=QUICK) as client:
         assert client.set_many({"a": b"value of a", "b": b"value of b"})
         memcached.freeze()
@@ -87,14 +87,14 @@ def test_a_restart_between_two_requests_goes_unnoticed(
     with connect(memcached.url, settings=Settings(timeout=5.0)) as client:
         assert client.set("key", b"v")
         memcached.restart()
-        sleep(IDLE)  # so long that the connection is looked at before it is used
+        sleep(IDLE)  # long enough that the client checks the connection before it uses it
         operation_(client)
         assert client.set("key", b"right")
         assert client.get("key") == b"right"
 
 
-def test_a_killed_server_is_a_connect_error_until_it_is_back(memcached: Memcached) -> None:
-    # A cluster would fail fast from the fourth on.
+def test_a_killed_server_is_a_connect_error_until_it_is_restarted(memcached: Memcached) -> None:
+    # In a cluster, the fourth and later operations would fail fast.
     with Client(Connection(memcached.node, settings=Settings(timeout=5.0)), owns=True) as client:
         assert client.set("key", b"v")
         memcached.kill()
@@ -111,7 +111,7 @@ def test_a_killed_server_is_a_connect_error_until_it_is_back(memcached: Memcache
 # --- unusual options -----------------------------------------------------------------------------------------------
 
 
-def test_a_server_without_cas_tells_0_and_an_update_is_refused() -> None:
+def test_a_server_without_cas_returns_cas_0_and_update_is_refused() -> None:
     with start("-C") as server, connect(server.url) as client:
         assert client.set("key", b"v")
         item = client.get_item("key")
@@ -123,7 +123,7 @@ def test_a_server_without_cas_tells_0_and_an_update_is_refused() -> None:
         assert client.get("key") == b"v"
 
 
-def test_a_server_that_takes_no_flush_says_so_and_the_connection_goes_on() -> None:
+def test_a_server_that_refuses_flush_all_keeps_the_connection() -> None:
     with start("-F") as server, Connection(server.node) as connection:
         client = Client(connection)
         assert client.set("key", b"v")
@@ -133,7 +133,7 @@ def test_a_server_that_takes_no_flush_says_so_and_the_connection_goes_on() -> No
         assert client.get("key") == b"v"
 
 
-def test_the_admin_lines_are_answered_as_expected(memcached: Memcached) -> None:
+def test_the_administrative_commands_get_the_expected_replies(memcached: Memcached) -> None:
     with Connection(memcached.node) as connection:
         assert admin(connection, commands.version())[0][0] == b"VERSION"
         lines, _ = admin(connection, commands.stats())
@@ -154,23 +154,23 @@ def test_the_admin_lines_are_answered_as_expected(memcached: Memcached) -> None:
         assert client.get("key") is None
 
 
-def test_a_shutdown_is_answered_by_the_end_of_the_connection() -> None:
+def test_a_shutdown_closes_the_connection() -> None:
     with start("-A") as server, Connection(server.node) as connection:
         assert admin(connection, commands.shutdown()) == ([b"OK"], None)
         assert "not connected" in repr(connection)
 
 
-def test_a_full_server_is_an_error_of_the_connection_and_never_of_the_protocol() -> None:
+def test_a_full_server_is_a_connect_error_and_not_a_protocol_error() -> None:
     settings = Settings(timeout=2.0)
     with start("-c", "40", "-t", "1") as server:
         clients = [Client(Connection(server.node, settings=settings), owns=True) for _ in range(80)]
-        told: list[str] = []
+        failures: list[str] = []
         for client in clients:
             try:
                 client.get("key")
             except MetacacheError as error:
-                told.append(type(error).__name__)
-        assert set(told) <= {"ConnectError", "ConnectionLost", "OperationTimeout"}
-        assert told, "forty connections are not eighty"
+                failures.append(type(error).__name__)
+        assert set(failures) <= {"ConnectError", "ConnectionLost", "OperationTimeout"}
+        assert failures, "forty connections are not eighty"
         for client in clients:
             client.close()

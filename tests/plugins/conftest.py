@@ -1,3 +1,3 @@
-"""The example plugin has tests of its own, which run where it is installed."""
+"""Leave out the tests of the example plugin: they run where it is installed."""
 
 collect_ignore = ["example_plugin"]

@@ -1,4 +1,4 @@
-"""Distributions made for a test: modules and a .dist-info in a directory, to be put on sys.path."""
+"""Make distributions for a test: modules and a .dist-info in a directory that the test puts on sys.path."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def install(
     group: str = "serializers",
     version: str = "1.0",
 ) -> None:
-    """Write a distribution as an installer would leave it."""
+    """Write a distribution in the form that an installer leaves."""
     for module, source in modules.items():
         (directory / f"{module}.py").write_text(dedent(source))
     info = directory / f"{name.replace('-', '_')}-{version}.dist-info"
@@ -47,6 +47,6 @@ def install(
 
 
 def put_on_path(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
-    """Let Python find what is in *directory*, before anything else, for the time of a test."""
+    """Put *directory* first on sys.path for the duration of a test."""
     monkeypatch.setattr(sys, "path", [str(directory), *sys.path])
     importlib.invalidate_caches()

@@ -61,7 +61,7 @@ class Tree(Generic[T]):
 
 @dataclasses.dataclass
 class Swapped(Generic[K, T]):
-    """Within itself its parameters change places."""
+    """Contains itself with its type arguments swapped."""
 
     one: K
     other: T
@@ -109,13 +109,13 @@ class Standing(Generic[Defaulted]):
 
 @dataclasses.dataclass
 class Growing(Generic[T]):
-    """Holds ever larger types."""
+    """Contains ever larger types of itself."""
 
     held: T
     inner: Growing[list[T]] | None = None
 
 
-# Any: type checkers know an alias only as a statement, and type expressions have no type.
+# Any: type checkers accept an alias only as a statement, and type expressions have no type.
 alias: Any = TypeAliasType
 parameters: Any = (T,)
 Json: Any = alias("Json", "dict[str, Json] | list[Json] | str | int | None")

@@ -1,4 +1,4 @@
-"""Plugins by entry point: listed without importing, loaded by name, and errors that say what to install or remove."""
+"""Plugins are listed without importing and loaded by name. Errors say what to install or uninstall."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from tests.plugins.distributions import PLUGIN, install, put_on_path
 
 @pytest.fixture
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory on sys.path."""
+    """Return a directory on sys.path."""
     put_on_path(monkeypatch, tmp_path)
     return tmp_path
 
 
-def test_a_plugin_of_a_stranger_is_found_by_its_name(directory: Path) -> None:
+def test_a_third_party_plugin_is_found_by_its_name(directory: Path) -> None:
     install(
         directory,
         "stranger",
@@ -54,7 +54,7 @@ def test_listing_names_distribution_and_version_and_imports_nothing(directory: P
 @pytest.mark.parametrize(
     ("name", "extra"), [("msgspec", "msgspec"), ("msgspec-json", "msgspec"), ("orjson", "orjson"), ("attrs", "attrs")]
 )
-def test_a_missing_plugin_that_we_know_is_told_with_its_install_line(
+def test_the_error_for_a_known_missing_plugin_has_the_install_command(
     name: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", [])
@@ -63,24 +63,24 @@ def test_a_missing_plugin_that_we_know_is_told_with_its_install_line(
     assert str(missing.value) == f"serializer '{name}' is not installed: pip install 'metacache[{extra}]'"
 
 
-def test_a_name_that_nobody_offers_is_told_with_the_ones_there_are() -> None:
+def test_the_error_for_an_unknown_name_lists_the_installed_names() -> None:
     with pytest.raises(
-        SerializerNotFound, match=r"no serializer is called 'pickel'; installed are: attrs, bytes, .*str"
+        SerializerNotFound, match=r"no serializer is called 'pickel'; installed serializers: attrs, bytes, .*str"
     ):
         load_serializer("pickel", str)
 
 
-def test_two_distributions_of_one_name_are_both_named(directory: Path) -> None:
+def test_the_error_for_a_duplicate_name_names_both_distributions(directory: Path) -> None:
     install(directory, "first", {"same": "first:P"}, {"first": "raise SystemExit('imported')"})
     install(directory, "second", {"same": "second:P"}, {"second": "raise SystemExit('imported')"})
     with pytest.raises(SerializerConflict) as conflict:
         load_serializer("same", str)
     assert str(conflict.value) == (
-        "serializer 'same' is offered by first (first:P) and second (second:P); uninstall one of them"
+        "several distributions offer serializer 'same': first (first:P) and second (second:P); uninstall all but one"
     )
 
 
-def test_one_distribution_seen_twice_is_no_conflict(
+def test_one_distribution_found_twice_is_not_a_conflict(
     directory: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     again = tmp_path_factory.mktemp("again")
@@ -92,7 +92,7 @@ def test_one_distribution_seen_twice_is_no_conflict(
     assert load_serializer("twofold", str).wire_id == 240
 
 
-def test_one_wire_id_of_two_loaded_plugins_names_both(directory: Path) -> None:
+def test_the_error_for_a_shared_wire_id_names_both_plugins(directory: Path) -> None:
     install(directory, "holder", {"holder": "holder:P"}, {"holder": PLUGIN + "\n    P = Plugin(96)\n"})
     install(directory, "taker", {"taker": "taker:P"}, {"taker": PLUGIN + "\n    P = Plugin(96)\n"})
     assert load_serializer("holder", str).wire_id == 96
@@ -100,27 +100,27 @@ def test_one_wire_id_of_two_loaded_plugins_names_both(directory: Path) -> None:
         with pytest.raises(SerializerConflict) as conflict:
             load_serializer("taker", str)
         assert str(conflict.value) == (
-            "wire_id 96 is claimed by 'holder' of holder and by 'taker' of taker; uninstall one of them"
+            "wire_id 96 belongs to both 'holder' of holder and 'taker' of taker; uninstall one of them"
         )
     assert load_serializer("holder", str).wire_id == 96
 
 
 @pytest.mark.parametrize("version", ["2", "0", "None", "'1'"])
-def test_another_api_version_is_told_with_both_versions(version: str, directory: Path) -> None:
+def test_the_error_for_another_api_version_names_both_versions(version: str, directory: Path) -> None:
     module = f"newer_{version.strip(chr(39))}"
     source = PLUGIN + f"\n    P = Plugin(96, {version})\n"
     install(directory, "newer", {"newer": f"{module}:P"}, {module: source})
-    with pytest.raises(SerializerNotFound, match=f"'newer' has api_version {version}, this metacache takes 1"):
+    with pytest.raises(SerializerNotFound, match=f"'newer' has api_version {version}, but this metacache needs 1"):
         load_serializer("newer", str)
 
 
-def test_an_object_that_is_no_plugin_is_refused(directory: Path) -> None:
+def test_an_object_that_is_not_a_plugin_is_refused(directory: Path) -> None:
     install(directory, "nothing", {"nothing": "nothing_at_all:P"}, {"nothing_at_all": "P = object()"})
     with pytest.raises(SerializerNotFound, match="'nothing' has api_version None"):
         load_serializer("nothing", str)
 
 
-def test_a_plugin_that_cannot_be_imported_is_told_with_the_reason(directory: Path) -> None:
+def test_the_error_for_a_failed_import_has_the_reason(directory: Path) -> None:
     install(directory, "hollow", {"hollow": "hollow:P"}, {"hollow": "import no_such_library"})
     with pytest.raises(SerializerNotFound, match="'hollow' cannot be imported from hollow:P: No module named"):
         load_serializer("hollow", str)
@@ -132,14 +132,14 @@ def test_a_type_that_the_plugin_does_not_serve_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", [None, 1, b"json"])
-def test_a_name_is_a_str(name: str) -> None:
-    with pytest.raises(InvalidTypeError, match="a serializer's name is a str"):
+def test_a_name_must_be_a_str(name: str) -> None:
+    with pytest.raises(InvalidTypeError, match="a serializer's name must be a str"):
         load_serializer(name, str)
 
 
-def test_fingerprint_is_strict_or_off() -> None:
+def test_fingerprint_must_be_strict_or_off() -> None:
     with pytest.raises(InvalidArgumentError, match="'strict' or 'off', not 'lax'"):
-        # Not one of the two, as no type checker would let it.
+        # A third value, which type checkers refuse.
         load_serializer("json", int, fingerprint="lax")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
     assert load_serializer("json", int).fingerprint != 0
     assert load_serializer("json", int, fingerprint="off").fingerprint == 0

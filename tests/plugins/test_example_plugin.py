@@ -1,4 +1,4 @@
-"""The worked example of a plugin: installed by pip into a directory of its own, used there by its entry point."""
+"""The example plugin works by its entry point after pip installed it into a directory of its own."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ with connect(sys.argv[1], dict[str, int], serializer="plist", prefix="example:")
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment of a Python that has the example installed besides what the tests have."""
+    """Install the example, and return the environment variables for a Python that finds it."""
     source = tmp_path_factory.mktemp("source") / "metacache-plist"
     target = tmp_path_factory.mktemp("target")
     shutil.copytree(EXAMPLE, source, ignore=shutil.ignore_patterns("__pycache__"))
-    # With hatchling at hand pip needs no network.
+    # Without build isolation pip uses the installed hatchling and needs no network.
     offline = ["--no-build-isolation", "--no-index"] if importlib.util.find_spec("hatchling") else []
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check"]
     run([*pip, *offline, "--target", str(target), str(source)])
@@ -42,7 +42,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def run(command: list[str], env: dict[str, str] | None = None) -> str:
-    """Run *command* and return what it printed; fail with all of it."""
+    """Run *command* and return its output. Fail with the output if the command fails."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=env, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -1,4 +1,4 @@
-"""What a msgspec serializer writes comes back equal; what would not is refused, and the error names types only."""
+"""A value that a msgspec serializer writes comes back equal. Others are refused, and the error names only types."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Struct(msgspec.Struct):
     either: int | str | None = 0
     moment: datetime.datetime = datetime.datetime(2020, 1, 1)
     group: set[int] = msgspec.field(default_factory=set)
-    anything: Any = None  # Any: what msgspec then takes is the point
+    anything: Any = None  # Any: the test is about the values that msgspec then accepts
     reals: dict[str, list[float]] = msgspec.field(default_factory=dict)
 
 
@@ -72,7 +72,7 @@ class Empty(msgspec.Struct, eq=False):
     pass
 
 
-# Any, here and below: values of wrong types are the point.
+# Any, here and below: the tests use values of wrong types.
 UNFAITHFUL: Final[dict[str, tuple[Any, ...]]] = {
     "whole": (True, 1.0, "1", None, Shade.RED),
     "real": ("1", True, 2**53 + 1),
@@ -84,7 +84,7 @@ UNFAITHFUL: Final[dict[str, tuple[Any, ...]]] = {
     "group": ([1], (1, 2), frozenset((1,))),
     "anything": ((1, 2), {1}, [(1,)], {"a": {1}}, datetime.date(2020, 1, 1), Struct()),
 }
-# JSON has no bytes, and no keys but text.
+# JSON has no bytes, and its keys are text.
 UNFAITHFUL_IN_JSON: Final[dict[str, tuple[Any, ...]]] = {
     "text": (SECRET,),
     "table": ({1: 1}, {Shade.RED: 1}),
@@ -121,27 +121,27 @@ def check_refused(name: str, value: Any) -> None:
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("class_", [Struct, Data])
 @pytest.mark.parametrize(("field", "value"), cases(UNFAITHFUL), ids=repr)
-def test_what_would_come_back_another_is_refused(name: str, class_: Any, field: str, value: Any) -> None:
+def test_a_value_that_would_come_back_changed_is_refused(name: str, class_: Any, field: str, value: Any) -> None:
     check_refused(name, class_(**{field: value}))
 
 
 @pytest.mark.parametrize("class_", [Struct, Data])
 @pytest.mark.parametrize(("field", "value"), cases(UNFAITHFUL_IN_JSON), ids=repr)
-def test_what_only_messagepack_has_is_refused_by_json(class_: Any, field: str, value: Any) -> None:
+def test_json_refuses_values_that_only_messagepack_has(class_: Any, field: str, value: Any) -> None:
     check_refused("msgspec-json", class_(**{field: value}))
 
 
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("class_", [Struct, Data])
 @pytest.mark.parametrize(("field", "value"), cases(FAITHFUL), ids=repr)
-def test_what_comes_back_equal_is_taken(name: str, class_: Any, field: str, value: Any) -> None:
+def test_a_value_that_comes_back_equal_is_accepted(name: str, class_: Any, field: str, value: Any) -> None:
     serializer = serializer_of(name, class_)
     again = serializer.loads(serializer.dumps(class_(**{field: value})))
     assert again == class_(**{field: value})
 
 
 @pytest.mark.parametrize("class_", [Struct, Data])
-def test_nan_is_nan_however_deep(class_: Any) -> None:
+def test_nan_equals_nan_at_any_depth(class_: Any) -> None:
     serializer = serializer_of("msgspec", class_)
     given = class_(
         real=math.nan,
@@ -158,7 +158,7 @@ def test_nan_is_nan_however_deep(class_: Any) -> None:
 
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("class_", [Loner, Hermit, Recluse])
-def test_objects_that_equal_nothing_but_themselves_are_compared_by_their_fields(name: str, class_: Any) -> None:
+def test_objects_with_identity_equality_are_compared_by_their_fields(name: str, class_: Any) -> None:
     serializer = serializer_of(name, list[class_])
     (again,) = serializer.loads(serializer.dumps([class_("a", {1.0, 2.5})]))
     assert (again.text, again.reals) == ("a", {1.0, 2.5})
@@ -169,14 +169,14 @@ def test_objects_that_equal_nothing_but_themselves_are_compared_by_their_fields(
     assert isinstance(nothing.loads(nothing.dumps(Empty())), Empty)
 
 
-def test_nan_in_a_set_is_nan() -> None:
+def test_nan_in_a_set_equals_nan() -> None:
     serializer = load_serializer("msgspec", set[float])
     again = serializer.loads(serializer.dumps({math.nan, 1.0, 2.0}))
     assert sorted(map(repr, again)) == ["1.0", "2.0", "nan"]
 
 
 def test_the_error_names_the_types_and_the_key(shared_memcached: Memcached) -> None:
-    wrong: Any = Data(text=SECRET)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # the point
+    wrong: Any = Data(text=SECRET)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # wrong on purpose
     reason = r"'writes': \$.text: expected str, got bytes$"
     with Client(Pool(shared_memcached.node), load_serializer("msgspec-json", Data), owns=True) as client:
         with pytest.raises(SerializationError, match=f"^set {reason}") as raised:

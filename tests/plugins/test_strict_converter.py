@@ -1,4 +1,4 @@
-"""The converter of attrs and orjson: each kind of type, what it looks like in JSON, and what is refused."""
+"""The strict converter of the attrs and orjson plugins: the JSON of each kind of type, and refused values."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Tree:
 
 @attrs.define
 class Fields:
-    """Fields with names that matter to attrs or to the converter."""
+    """A class with field names that are special for attrs or for the converter."""
 
     _private: int
     converter: str
@@ -183,7 +183,7 @@ KEPT: Final[list[tuple[Any, Any, Any]]] = [
 
 
 @pytest.mark.parametrize(("type_", "value", "data"), KEPT, ids=repr)
-def test_a_value_has_one_form_in_json_and_comes_back_from_it(type_: Any, value: Any, data: Any) -> None:
+def test_a_value_has_one_json_form_and_comes_back_from_it(type_: Any, value: Any, data: Any) -> None:
     codec = StrictConverter().codec(type_)
     written = codec.write(value)
     assert (repr(written), type(written)) == (repr(data), type(data))  # 1 is not 1.0, nor True
@@ -285,7 +285,7 @@ NOT_READ: Final[list[tuple[Any, Any]]] = [
 
 
 def is_refused(convert: Callable[[Any], object], given: Any) -> bool:
-    """Any exception means that it is refused."""
+    """Return whether the serializer raises; any exception counts."""
     try:
         convert(given)
     except Exception:
@@ -329,7 +329,7 @@ NOT_WRITTEN: Final[list[tuple[Any, Any]]] = [
     (dict[str, int], collections.OrderedDict(a=1)),
     (Cat, Dog("Rex")),
     (Cat, {"name": "Tom"}),
-    (Cat, Cat(1)),  # type: ignore[arg-type]  # the fault  # pyright: ignore[reportArgumentType] - as said
+    (Cat, Cat(1)),  # type: ignore[arg-type]  # the fault under test  # pyright: ignore[reportArgumentType] - as said
     (Cat | Dog, Bird()),
     (Note, {"text": "a", "more": 1}),
     (Note, {}),
@@ -349,7 +349,7 @@ def test_a_missing_key_with_a_default_gets_the_default() -> None:
 
 
 @pytest.mark.parametrize("type_", [float, float | None, list[float]])
-def test_an_int_in_a_float_field_is_written_as_the_float_that_equals_it(type_: Any) -> None:
+def test_an_int_in_a_float_field_is_written_as_the_equal_float(type_: Any) -> None:
     codec = StrictConverter().codec(type_)
     number: Any = [5] if type_ == list[float] else 5
     assert repr(codec.write(number)) in ("5.0", "[5.0]")
@@ -364,7 +364,7 @@ class Seeded:
 
 @attrs.define
 class Untyped:
-    a = attrs.field()  # type: ignore[var-annotated]  # the point of it  # pyright: ignore[reportGeneralTypeIssues] - as said
+    a = attrs.field()  # type: ignore[var-annotated]  # that is under test  # pyright: ignore[reportGeneralTypeIssues] - as said
 
 
 class Opaque:
@@ -377,7 +377,7 @@ class Opaque:
     + [Literal[b"a"], Literal[Level.LOW, 1], T, Ellipsis, 7, "int", int | Opaque, type, Cat | Box[complex]],
     ids=repr,
 )
-def test_a_type_that_cannot_be_kept_is_not_served(type_: Any) -> None:
+def test_a_type_that_json_cannot_hold_is_not_served(type_: Any) -> None:
     for name in ("orjson", "attrs"):
         with pytest.raises(InvalidTypeError, match=f"'{name}' does not serve"):
             load_serializer(name, type_)
@@ -389,7 +389,7 @@ def test_a_type_that_cannot_be_kept_is_not_served(type_: Any) -> None:
     + [(int, False), (str, False), (list[int], False), (Data, False), (Note, False), (None, False)],
     ids=repr,
 )
-def test_the_attrs_plugin_serves_types_made_with_an_attrs_class(type_: Any, is_served: bool) -> None:
+def test_the_attrs_plugin_serves_types_that_contain_an_attrs_class(type_: Any, is_served: bool) -> None:
     if is_served:
         assert load_serializer("attrs", type_).wire_id == 144
     else:
@@ -406,12 +406,12 @@ JSON_VALUES: Final = st.recursive(
 )  # fmt: skip
 
 
-# Not those that leave something out: a default, the order of a set.
+# Without the cases that omit something: a default, the order of a set.
 CODECS: Final = [StrictConverter().codec(type_) for type_, _, _ in KEPT if type_ not in (Tree, Fields, Data)]
 
 
 @given(JSON_VALUES)
-def test_what_is_read_is_written_as_the_json_it_was_read_from(data: Any) -> None:
+def test_a_decoded_value_is_encoded_as_the_same_json(data: Any) -> None:
     for codec in CODECS:
         if not is_refused(codec.read, data):
             value = codec.read(data)
@@ -422,7 +422,7 @@ def canonical(data: Any) -> str:
     return json.dumps(data, sort_keys=True)
 
 
-def test_json_of_the_standard_library_is_not_taken_in_other_encodings_nor_beyond_the_floats() -> None:
+def test_the_json_serializer_refuses_other_encodings_and_numbers_too_large_for_a_float() -> None:
     serializer = load_serializer("attrs", Box[float])
     for data in (b'{"held":1e999}', b'{"held":NaN}', b'{"held":Infinity}', b'\xef\xbb\xbf{"held":1.0}'):
         with pytest.raises((ValueError, TypeError)):

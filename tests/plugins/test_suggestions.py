@@ -1,4 +1,4 @@
-"""An error about a serializer says which one to use: of those installed, by asking them; else what to install."""
+"""An error about a serializer suggests the installed ones that serve the type, or else which extra to install."""
 
 from __future__ import annotations
 
@@ -73,14 +73,14 @@ def refusal(make: Callable[[], object]) -> str:
 
 @pytest.fixture
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory on sys.path."""
+    """Return a directory on sys.path."""
     put_on_path(monkeypatch, tmp_path)
     return tmp_path
 
 
 @pytest.fixture
 def without(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Hide the distributions with these names."""
+    """Return a function that hides the distributions with the given names."""
 
     def hide(*names: str) -> None:
         left = [point for point in plugins.installed() if point.name not in names]
@@ -105,7 +105,7 @@ def without(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         (bool, "msgspec", {"orjson", "json", "msgspec-json"}),
     ],
 )
-def test_the_serializers_that_serve_the_type_are_named(
+def test_the_message_names_the_serializers_that_serve_the_type(
     make: Callable[[Any], object], type_: Any, first: str, others: set[str]
 ) -> None:
     message = refusal(lambda: make(type_))
@@ -124,7 +124,7 @@ def test_the_message_reads_well() -> None:
     )
 
 
-def test_what_is_installed_later_is_asked_too(directory: Path) -> None:
+def test_a_serializer_that_is_installed_later_is_suggested(directory: Path) -> None:
     served = "__import__('fractions').Fraction"
     module = f"{PLUGIN}\n    P = Plugin(208, served={served})\n"
     install(directory, "fractional", {"fractional": "fractional:P"}, {"fractional": module})
@@ -138,7 +138,7 @@ def test_what_is_installed_later_is_asked_too(directory: Path) -> None:
     ["raise ImportError('no')", "raise SystemExit(3)", "import no_such_library", "P = object()", "x = 1", "1 +"]
     + [f"{PLUGIN}\n    P = Plugin(33)\n", f"{PLUGIN}\n    P = Plugin(96, api_version=2)\n"],
 )
-def test_a_plugin_that_cannot_be_used_does_not_hide_the_others(directory: Path, source: str) -> None:
+def test_an_unusable_plugin_does_not_hide_the_others(directory: Path, source: str) -> None:
     module = f"broken{abs(hash(source))}"
     install(directory, "broken", {"a-broken-one": f"{module}:P"}, {module: source})
     assert refusal(lambda: by_connect(Account)).endswith("give serializer='msgspec' (or 'msgspec-json')")
@@ -151,31 +151,31 @@ def test_two_plugins_of_one_name_do_not_hide_the_others(directory: Path) -> None
     assert refusal(lambda: by_connect(Account)).endswith("give serializer='msgspec' (or 'msgspec-json')")
 
 
-def test_where_none_is_installed_the_message_says_what_to_install(without: Callable[..., None]) -> None:
+def test_without_a_serving_plugin_the_message_says_what_to_install(without: Callable[..., None]) -> None:
     without("msgspec", "msgspec-json", "orjson", "attrs")
     assert refusal(lambda: by_connect(Account)).endswith(
-        "need a serializer: none of the installed serializers serves it; "
+        "need a serializer: no installed serializer serves this type; "
         "try pip install 'metacache[msgspec]' (or 'metacache[orjson]', 'metacache[attrs]')"
     )
     assert refusal(lambda: load_serializer("json", Account)).endswith(
-        "; no other installed serializer serves it; "
+        "; no other installed serializer serves this type; "
         "try pip install 'metacache[msgspec]' (or 'metacache[orjson]', 'metacache[attrs]')"
     )
 
 
-def test_only_what_is_missing_is_to_be_installed(without: Callable[..., None]) -> None:
+def test_the_message_names_only_missing_extras(without: Callable[..., None]) -> None:
     without("msgspec", "msgspec-json")
-    assert refusal(lambda: by_connect(Account)).endswith("serves it; try pip install 'metacache[msgspec]'")
+    assert refusal(lambda: by_connect(Account)).endswith("serves this type; try pip install 'metacache[msgspec]'")
 
 
-def test_where_all_are_installed_and_none_serves_the_reasons_are_there() -> None:
+def test_if_no_plugin_serves_the_type_the_message_has_their_reasons() -> None:
     message = refusal(lambda: by_connect(pathlib.Path))
-    assert message.startswith("values of pathlib.Path need a serializer: none of the installed serializers serves it (")
+    assert message.startswith("values of pathlib.Path need a serializer: no installed serializer serves this type (")
     assert "msgspec: msgspec needs hooks for Path" in message
     assert "pip" not in message
 
 
-def test_a_type_that_no_serializer_can_serve_says_why() -> None:
+def test_the_message_says_why_no_serializer_can_serve_a_type() -> None:
     def local() -> type:
         class Local:
             pass
@@ -190,14 +190,14 @@ def test_a_type_that_no_serializer_can_serve_says_why() -> None:
 @pytest.mark.parametrize(
     ("name", "type_", "reason"),
     [
-        ("bytes", str, "it stores bytes and nothing else"),
-        ("str", int, "it stores str and nothing else"),
-        ("int", bool, "it stores int and nothing else"),
+        ("bytes", str, "it serves only bytes"),
+        ("str", int, "it serves only str"),
+        ("int", bool, "it serves only int"),
         ("json", Account, ""),
         ("msgspec", Frozen, "msgspec needs hooks for Frozen"),
-        ("msgspec", tuple[int, *tuple[str, ...]], "msgspec does not take apart an unpacked tuple"),
-        ("attrs", int, "it holds no attrs class"),
-        ("attrs", list[Order], "it holds no attrs class"),
+        ("msgspec", tuple[int, *tuple[str, ...]], "msgspec does not support an unpacked tuple"),
+        ("attrs", int, "it contains no attrs class"),
+        ("attrs", list[Order], "it contains no attrs class"),
         ("orjson", pathlib.Path, "Path"),
     ],
 )
@@ -240,12 +240,12 @@ def test_the_reason_is_what_build_raises(directory: Path, supports: str, build: 
 
 
 class Alarm(Exception):
-    """What a signal's handler raises."""
+    """The exception of the signal handler."""
 
 
 @pytest.fixture
 def alarm() -> Iterator[None]:
-    """A handler of SIGUSR1 that raises Alarm."""
+    """Install a handler of SIGUSR1 that raises Alarm."""
 
     def handler(*_: object) -> None:
         raise Alarm
@@ -255,8 +255,8 @@ def alarm() -> Iterator[None]:
     signal.signal(signal.SIGUSR1, before)
 
 
-class Rung:
-    """Metadata that is interrupted while it is read."""
+class SignallingMetadata:
+    """Metadata whose iterator sends the signal."""
 
     __is_annotated_types_grouped_metadata__ = True
 
@@ -267,20 +267,20 @@ class Rung:
 
 @pytest.mark.usefixtures("alarm")
 @pytest.mark.parametrize("method", ["supports", "build"])
-def test_what_a_signal_raises_is_no_reason(directory: Path, method: str) -> None:
+def test_the_exception_of_a_signal_handler_is_not_a_reason(directory: Path, method: str) -> None:
     methods = {"supports": "return True", "build": "return 1"}
     methods[method] = "import signal; signal.raise_signal(signal.SIGUSR1)"
     install(directory, "rung", {"rung": f"rung_{method}:P"}, {f"rung_{method}": BUILD.format(**methods)})
     with pytest.raises(Alarm):
         load_serializer("rung", Account)
     with pytest.raises(Alarm):
-        fingerprint(Annotated[int, Rung()])
+        fingerprint(Annotated[int, SignallingMetadata()])
     for name in ("json", "msgspec"):
         with pytest.raises(Alarm):
-            load_serializer(name, Annotated[int, Rung()])
+            load_serializer(name, Annotated[int, SignallingMetadata()])
 
 
-def test_what_interrupts_a_plugin_is_not_its_reason(directory: Path) -> None:
+def test_an_exception_that_interrupts_a_plugin_is_not_its_reason(directory: Path) -> None:
     source = BUILD.format(supports="raise KeyboardInterrupt", build="return 1")
     install(directory, "interrupted", {"interrupted": "interrupted:P"}, {"interrupted": source})
     with pytest.raises(KeyboardInterrupt):

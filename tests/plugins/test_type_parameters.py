@@ -1,4 +1,4 @@
-"""Generic classes, aliases and recursion: each type parameter stands for the type given in its own scope."""
+"""Generic classes, aliases and recursion: each type parameter is resolved in its own scope."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from metacache import InvalidTypeError, SerializationError, Serializer, load_ser
 from metacache.serializers import difference
 from tests.plugins import generics
 
-# Any: wrong values of its classes are the point, and type expressions have no type.
+# Any: the tests use wrong values of these classes, and type expressions have no type.
 G: Final[Any] = generics
 ALL: Final = ("msgspec", "msgspec-json", "orjson", "attrs")
 CONVERTED: Final = ("orjson", "attrs")
 JSON: Final = ("json", "orjson")
 
-# The type, values that are kept, values that are refused and where, and which of the serializers have to serve it.
+# The type, values that are stored, values that are refused with the path, and the serializers that must serve the type.
 SCOPES: Final[list[tuple[Any, Sequence[Any], dict[str, Any], Sequence[str]]]] = [
     (
         G.Box[list[G.Box[int]]],
@@ -112,7 +112,7 @@ CASES: Final = [
 
 
 @pytest.mark.parametrize(("name", "type_", "kept", "refused"), CASES)
-def test_right_values_are_kept_and_wrong_ones_refused_where_they_are_wrong(
+def test_right_values_are_stored_and_wrong_ones_refused_with_the_path(
     name: str, type_: Any, kept: Sequence[Any], refused: dict[str, Any]
 ) -> None:
     serializer: Serializer[Any] = load_serializer(name, type_)
@@ -124,7 +124,7 @@ def test_right_values_are_kept_and_wrong_ones_refused_where_they_are_wrong(
         assert str(raised.value).startswith((f"$.{where}: ", f"${where}: "))
 
 
-def test_a_parameter_without_a_type_has_its_default() -> None:
+def test_a_type_parameter_without_an_argument_has_its_default() -> None:
     serializer: Serializer[Any] = load_serializer("orjson", G.Standing)
     assert serializer.loads(serializer.dumps(G.Standing(1))) == G.Standing(1)
     with pytest.raises(SerializationError, match=r"^\$\.held: expected int, got str$"):
@@ -148,7 +148,7 @@ def test_a_type_that_cannot_be_resolved_is_refused_with_the_reason(type_: Any, r
         load_serializer("orjson", type_)
 
 
-def test_deep_values_of_a_recursive_type_are_kept_up_to_the_limit_and_refused_beyond() -> None:
+def test_deep_values_of_a_recursive_type_are_stored_up_to_the_limit_and_refused_beyond() -> None:
     for name in JSON:
         serializer: Serializer[Any] = load_serializer(name, G.Json)
         stored = 0
@@ -159,7 +159,7 @@ def test_deep_values_of_a_recursive_type_are_kept_up_to_the_limit_and_refused_be
             try:
                 data = serializer.dumps(value)
             except SerializationError as refused:
-                assert str(refused) == "$: nested too deeply"  # noqa: PT017 - either is right
+                assert str(refused) == "$: nested too deeply"  # noqa: PT017 - both outcomes are right
                 continue
             assert serializer.loads(data) == value
             stored = levels

@@ -1,4 +1,4 @@
-"""What type checkers infer through plugins; the assertions are theirs, the calls show that they hold."""
+"""The types that type checkers infer through plugins. The checkers check assert_type, and the calls run too."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Account(msgspec.Struct):
     name: str
 
 
-def test_every_plugin_is_one_without_inheriting() -> None:
+def test_every_plugin_satisfies_the_protocol_without_inheriting() -> None:
     plugins: list[SerializerPlugin] = [
         metacache_attrs.PLUGIN,
         metacache_orjson.PLUGIN,
@@ -38,7 +38,7 @@ def test_every_plugin_is_one_without_inheriting() -> None:
     assert_type(plugins[0].build(User | None), Serializer[User | None])
 
 
-def test_the_type_goes_through_the_name_of_the_serializer() -> None:
+def test_the_type_is_inferred_through_load_serializer() -> None:
     assert_type(load_serializer("attrs", User), Serializer[User])
     assert_type(load_serializer("attrs", User | None), Serializer[User | None])
     assert_type(load_serializer("orjson", list[User]), Serializer[list[User]])
@@ -47,7 +47,7 @@ def test_the_type_goes_through_the_name_of_the_serializer() -> None:
     assert_type(load_serializer("msgspec-json", tuple[Account, ...]), Serializer[tuple[Account, ...]])
 
 
-def test_the_type_goes_through_the_plugin_itself() -> None:
+def test_the_type_is_inferred_through_the_plugin() -> None:
     assert_type(metacache_attrs.PLUGIN.build(User | None), Serializer[User | None])
     assert_type(metacache_orjson.PLUGIN.build(list[User]), Serializer[list[User]])
     assert_type(metacache_msgspec.MSGPACK.build(Account), Serializer[Account])
@@ -55,7 +55,7 @@ def test_the_type_goes_through_the_plugin_itself() -> None:
     assert_type(metacache_plist.PLUGIN.build(dict[str, int]), Serializer[dict[str, int]])
 
 
-def test_a_client_gets_what_its_serializer_is_of() -> None:
+def test_a_client_has_the_type_of_its_serializer() -> None:
     client = Client(FakeTransport(), load_serializer("attrs", User))
     assert_type(client, Client[User])
     assert_type(client.get("k"), User | None)

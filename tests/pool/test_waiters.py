@@ -25,7 +25,7 @@ ONE: Final = attrs.evolve(PATIENT, pool_size=1)
 
 
 def pool_of(cluster: Cluster) -> Pool:
-    return next(iter(cluster._table.members.values())).pool
+    return next(iter(cluster._membership.snapshot.members.values())).pool
 
 
 def test_a_cluster_batch_that_is_dropped_while_it_waits_leaves_the_queue(shared_memcached: Memcached) -> None:

@@ -1,8 +1,8 @@
-"""The routing formula written down plainly, and the topologies of the golden file.
+"""The routing formula in its simplest form, and the topologies of the golden file.
 
-`owner` shares nothing with the library but the hash, and that one is held to its published test vector. The golden
-file is what keys stored in the field depend on: a change that needs ``python -m tests.routing.reference`` to be run
-again moves its users' keys.
+`owner` shares only the hash function with the library, and a test checks that one against its published test vector.
+The golden file protects the keys of users. If a change needs ``python -m tests.routing.reference`` to write the file
+again, it moves stored keys.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def owner(weights: Mapping[str, float], key: bytes) -> str:
 
 
 def key(number: int) -> bytes:
-    """Return one of a thousand keys: of every length up to 250, where the hash has several ways, and some not text."""
+    """Return one of a thousand keys: all lengths up to 250, because XXH3 has a branch for each range; some not text."""
     text = b"%d:" % number if number % 3 else b"\xff%d\x00" % number
     return (text * 250)[: max(len(text), number % 251)]
 
@@ -48,7 +48,7 @@ KEYS: Final = [key(number) for number in range(1000)]
 
 
 def nodes(weights: Mapping[str, float]) -> list[Node]:
-    """Return nodes of these names and weights."""
+    """Return nodes with these names and weights."""
     return [Node("127.0.0.1:11211", name=name, weight=weight) for name, weight in weights.items()]
 
 

@@ -1,4 +1,4 @@
-"""Which node owns a key: by the formula, for good, and in every process."""
+"""The owner of a key follows the formula and is the same forever and in every process."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_the_hash_is_the_published_xxh3() -> None:
         (2**64 - 1, 4.0, 2.0**-53 / 4),
     ],
 )
-def test_the_cost_is_the_logarithm_by_the_weight(h: int, weight: float, expected: float) -> None:
+def test_the_cost_is_the_logarithm_divided_by_the_weight(h: int, weight: float, expected: float) -> None:
     assert cost(h, weight) == pytest.approx(expected, rel=1e-14)
 
 
@@ -72,7 +72,7 @@ def test_pick_split_and_rank_follow_the_formula(weights: dict[str, float], keys:
 
 
 @pytest.mark.parametrize("topology", TOPOLOGIES)
-def test_a_thousand_keys_stay_where_they_have_always_been(topology: str) -> None:
+def test_a_thousand_keys_have_the_owners_of_the_golden_file(topology: str) -> None:
     with GOLDEN.open(newline="", encoding="utf-8") as file:
         golden = [row[topology] for row in csv.DictReader(file)]
     router = RendezvousRouter(nodes(TOPOLOGIES[topology]))
@@ -88,13 +88,13 @@ def test_another_process_with_another_hash_seed_agrees() -> None:
         "print(json.dumps({name: [RendezvousRouter(set(nodes(weights))).pick(key).name for key in KEYS]"
         " for name, weights in TOPOLOGIES.items()}))"
     )
-    told = subprocess.run(
+    output = subprocess.run(
         [sys.executable, "-c", program],
         env={**os.environ, "PYTHONHASHSEED": "4711", "PYTHONPATH": str(GOLDEN.parents[2])},
         capture_output=True,
         check=True,
     ).stdout
-    assert json.loads(told) == {
+    assert json.loads(output) == {
         name: owners(RendezvousRouter(nodes(weights)), KEYS) for name, weights in TOPOLOGIES.items()
     }
 
@@ -127,7 +127,7 @@ def grouped(weights: Sequence[float]) -> list[tuple[float, list[int]]]:
 
 
 @given(st.lists(st.tuples(st.sampled_from([1.0, 2.0, 3.7]), HASHES), min_size=1, max_size=6))
-def test_forced_hashes_choose_the_least_cost_and_then_the_least_place(nodes: list[tuple[float, int]]) -> None:
+def test_forced_hashes_choose_the_least_cost_and_then_the_least_position(nodes: list[tuple[float, int]]) -> None:
     groups = grouped([weight for weight, _ in nodes])
     hashes = [nodes[place][1] for _, places in groups for place in places]
     expected = min((cost(h, weight), place) for place, (weight, h) in enumerate(nodes))[1]
@@ -138,7 +138,7 @@ def test_forced_hashes_choose_the_least_cost_and_then_the_least_place(nodes: lis
 @pytest.mark.parametrize(
     ("weights", "hashes", "owner"),
     [
-        # one weight: the low 12 bits count for nothing, the thirteenth decides
+        # one weight: the low 12 bits do not count, and the thirteenth decides
         ([1.0, 1.0], [0xABC000, 0xABCFFF], 0),
         ([1.0, 1.0], [0xABCFFF, 0xABC000], 0),
         ([1.0, 1.0], [0xABCFFF, 0xABD000], 1),
@@ -162,7 +162,7 @@ def test_equal_costs_of_different_weights_go_to_the_first_in_order_of_names(firs
 
 
 @given(st.integers(0, 2**52 - 2), st.floats(1e-200, 1e200))
-def test_neighbouring_hashes_never_cost_the_same(number: int, weight: float) -> None:
+def test_neighbouring_hashes_never_have_the_same_cost(number: int, weight: float) -> None:
     assert cost(number << 12, weight) > cost((number + 1) << 12, weight) > 0
 
 
@@ -181,12 +181,12 @@ def test_only_a_changed_node_loses_or_gains_keys(weights: dict[str, float], weig
         split_owners(RendezvousRouter(nodes(topology)), keys)
         for topology in (others, {**others, changed: low}, {**others, changed: high})
     )
-    # Each step, read forwards, adds a node or gives it more: keys move to it alone. Backwards, from it alone.
+    # Forwards, each step adds a node or raises its weight, so keys move only to it. Backwards, only from it.
     for before, after in [(without, with_low), (with_low, with_high), (without, with_high)]:
         assert {new for old, new in zip(before, after, strict=True) if old != new} <= {changed}
 
 
-def test_moved_tells_what_leaves_and_what_comes() -> None:
+def test_moved_reports_lost_and_gained_shares() -> None:
     router = RendezvousRouter(nodes({"a": 1, "b": 1, "c": 2}))
     moves = router.moved(RendezvousRouter(nodes({"a": 1, "b": 1, "d": 2})), samples=2000)
     assert moves.lost["c"] == pytest.approx(0.5, abs=0.04)
@@ -213,7 +213,7 @@ def test_nothing_moves_when_only_addresses_change() -> None:
 
 
 @pytest.mark.parametrize(("samples", "error"), [(0, InvalidArgumentError), (-1, InvalidArgumentError)])
-def test_moved_wants_samples(samples: int, error: type[Exception]) -> None:
+def test_moved_refuses_a_wrong_number_of_samples(samples: int, error: type[Exception]) -> None:
     router = RendezvousRouter(THREE)
     with pytest.raises(error, match="samples"):
         router.moved(router, samples=samples)
@@ -225,7 +225,7 @@ def test_moved_wants_samples(samples: int, error: type[Exception]) -> None:
 
 
 @given(TOPOLOGY, st.binary(max_size=40), st.integers(0, 14))
-def test_rank_is_the_owner_again_and_again_as_owners_leave(weights: dict[str, float], key: bytes, n: int) -> None:
+def test_rank_is_the_sequence_of_owners_as_owners_are_removed(weights: dict[str, float], key: bytes, n: int) -> None:
     left, expected = dict(weights), list[str]()
     while len(expected) < n and any(left.values()):
         expected.append(owner(left, key))
@@ -233,7 +233,7 @@ def test_rank_is_the_owner_again_and_again_as_owners_leave(weights: dict[str, fl
     assert [node.name for node in RendezvousRouter(nodes(weights)).rank(key, n)] == expected
 
 
-def test_rank_wants_a_count() -> None:
+def test_rank_refuses_a_wrong_count() -> None:
     router = RendezvousRouter(THREE)
     assert router.rank(b"k", 0) == ()
     with pytest.raises(InvalidArgumentError, match="-1"):
@@ -243,7 +243,7 @@ def test_rank_wants_a_count() -> None:
 
 
 @given(TOPOLOGY, st.binary(max_size=40))
-def test_explain_tells_hash_cost_and_rank_of_every_node(weights: dict[str, float], key: bytes) -> None:
+def test_explain_reports_hash_cost_and_rank_of_every_node(weights: dict[str, float], key: bytes) -> None:
     router = RendezvousRouter(nodes(weights))
     scores = router.explain(key)
     active = [score for score in scores if score.weight]
@@ -259,7 +259,7 @@ def test_explain_tells_hash_cost_and_rank_of_every_node(weights: dict[str, float
 
 
 @given(st.text(st.characters(codec="utf-8")))
-def test_a_text_and_its_bytes_are_one_key(text: str) -> None:
+def test_a_str_and_its_utf_8_bytes_are_one_key(text: str) -> None:
     router, raw = RendezvousRouter(THREE), text.encode()
     assert router.pick(text) is router.pick(raw)
     assert router.rank(text, 3) == router.rank(raw, 3)
@@ -268,10 +268,10 @@ def test_a_text_and_its_bytes_are_one_key(text: str) -> None:
 
 
 @pytest.mark.parametrize("nodes", [THREE, THREE[:1]], ids=["three", "one"])
-def test_what_is_no_key_is_refused(nodes: list[Node]) -> None:
+def test_a_wrong_key_is_refused(nodes: list[Node]) -> None:
     router = RendezvousRouter(nodes)
-    wrong: Iterable[str] = [5, None, bytearray(b"k")]  # type: ignore[list-item]  # the mistake under test  # pyright: ignore[reportAssignmentType]
-    for key in wrong:
+    wrong_nodes: Iterable[str] = [5, None, bytearray(b"k")]  # type: ignore[list-item]  # the mistake under test  # pyright: ignore[reportAssignmentType]
+    for key in wrong_nodes:
         with pytest.raises(InvalidKeyTypeError):
             router.pick(key)
         with pytest.raises(InvalidKeyTypeError):
@@ -281,7 +281,7 @@ def test_what_is_no_key_is_refused(nodes: list[Node]) -> None:
     assert caught.value.key == "\ud800"
 
 
-def test_one_node_owns_everything() -> None:
+def test_a_single_node_owns_every_key() -> None:
     router = RendezvousRouter([Node("a"), Node("b", weight=0)])
     assert router.pick(b"k") == Node("a")
     assert split(router, [b"x", b"y"]) == {"a:11211": [0, 1]}
@@ -289,11 +289,11 @@ def test_one_node_owns_everything() -> None:
     assert router.rank(b"k", 5) == (Node("a"),)
 
 
-# --- routers of other make ------------------------------------------------------------------------------------------
+# --- user-defined routers ------------------------------------------------------------------------------------------
 
 
-class First:
-    """A user's router: no inheritance, no split."""
+class FirstNodeRouter:
+    """A user-defined router without inheritance and without split."""
 
     def __init__(self, nodes: Iterable[Node]) -> None:
         self.nodes = tuple(nodes)
@@ -306,46 +306,46 @@ class First:
 
 
 def test_any_router_splits_and_compares() -> None:
-    router: Router = First([Node("b"), Node("a")])
+    router: Router = FirstNodeRouter([Node("b"), Node("a")])
     assert list(split(router, [b"1", b"hot:2", b"3"]).items()) == [("a:11211", [1]), ("b:11211", [0, 2])]
     assert RendezvousRouter(router.nodes).moved(router, samples=100).gained.keys() == {"b:11211"}
 
 
-class Knowing(First):
-    """A user's router that splits by itself, here in a way to be recognised."""
+class SplittingRouter(FirstNodeRouter):
+    """A user-defined router with a split of its own, which returns a recognisable result."""
 
     def split(self, keys: Sequence[bytes], /) -> dict[str, list[int]]:
         return {self.nodes[0].name: list(range(len(keys)))}
 
 
-def test_a_router_that_splits_by_itself_is_asked_to() -> None:
-    router: Router = Knowing([Node("b"), Node("a")])
+def test_split_uses_the_split_of_the_router() -> None:
+    router: Router = SplittingRouter([Node("b"), Node("a")])
     assert split(router, [b"hot:1", b"hot:2"]) == {"b:11211": [0, 1]}
 
 
 # --- as a value -----------------------------------------------------------------------------------------------------
 
 
-def test_it_cannot_be_changed() -> None:
+def test_a_router_is_immutable() -> None:
     with pytest.raises(FrozenInstanceError):
         RendezvousRouter(THREE).nodes = ()  # type: ignore[misc]  # the mistake under test  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_it_survives_pickle_and_copy(protocol: int) -> None:
+def test_a_router_survives_pickle_and_copy(protocol: int) -> None:
     router = RendezvousRouter(THREE)
     for twin in (pickle.loads(pickle.dumps(router, protocol)), copy.deepcopy(router), copy.copy(router)):
         assert twin == router
         assert owners(twin, KEYS[:50]) == owners(router, KEYS[:50])
 
 
-def test_its_repr_shows_names_and_weights() -> None:
+def test_the_repr_shows_names_and_weights() -> None:
     router = RendezvousRouter([Node("h", name="b", weight=0.5), Node("[::1]")])
     assert repr(router) == "<RendezvousRouter [::1]:11211 (weight 1), b (weight 0.5)>"
 
 
-def wrong(*values: object) -> list[Node]:
-    """Nodes that no type checker would let pass."""
+def wrong_nodes(*values: object) -> list[Node]:
+    """Return nodes that type checkers refuse."""
     return values  # type: ignore[return-value]  # the mistake under test  # pyright: ignore[reportReturnType]
 
 
@@ -359,20 +359,20 @@ def wrong(*values: object) -> list[Node]:
         ([Node("a", weight=1e-201), Node("b")], "weight 1e-201"),
         ([Node("a", weight=1e201), Node("b")], r"weight 1e\+201"),
         ([Node("h", name="\ud800"), Node("b")], "surrogate"),
-        (wrong("a:11211"), "one of them is str"),
+        (wrong_nodes("a:11211"), "it contains str"),
     ],
 )
-def test_nodes_that_cannot_be_routed_to_are_refused(given: list[Node], message: str) -> None:
+def test_wrong_nodes_are_refused(given: list[Node], message: str) -> None:
     with pytest.raises(InvalidArgumentError, match=message):
         RendezvousRouter(given)
 
 
-def test_a_node_alone_is_no_list_of_nodes() -> None:
+def test_a_single_node_instead_of_an_iterable_is_refused() -> None:
     with pytest.raises(InvalidTypeError, match="iterable of Node, not Node"):
         RendezvousRouter(Node("a"))  # type: ignore[arg-type]  # the mistake under test  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("weight", [-1, -1e-300, float("nan"), float("inf"), float("-inf")])
-def test_weights_that_are_no_share_are_refused(weight: float) -> None:
+def test_wrong_weights_are_refused(weight: float) -> None:
     with pytest.raises(InvalidArgumentError, match="weight"):
         RendezvousRouter([Node("a", weight=weight), Node("b")])

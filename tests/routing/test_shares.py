@@ -1,4 +1,4 @@
-"""Each node gets the share of the keys that its weight promises, at a million keys."""
+"""With a million keys, the share of each node is proportional to its weight."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ AT_ONCE = 5_000
 
 
 def chi_square_tail(statistic: float, degrees: int) -> float:
-    """Return how likely a chi-square is above *statistic*: 1 - P(degrees / 2, statistic / 2), P by its series."""
+    """Return the probability that a chi-square exceeds *statistic*: 1 - P(degrees / 2, statistic / 2), by a series."""
     a, x = degrees / 2, statistic / 2
     term = total = 1 / a
     while term > total * 1e-16:
@@ -30,7 +30,7 @@ def chi_square_tail(statistic: float, degrees: int) -> float:
     ("statistic", "degrees", "tail"),
     [(3.841459, 1, 0.05), (6.634897, 1, 0.01), (9.210340, 2, 0.01), (23.209251, 10, 0.01), (19.767744, 29, 0.9)],
 )
-def test_the_tail_is_that_of_printed_tables(statistic: float, degrees: int, tail: float) -> None:
+def test_the_chi_square_tail_matches_published_tables(statistic: float, degrees: int, tail: float) -> None:
     assert chi_square_tail(statistic, degrees) == pytest.approx(tail, abs=2e-5)
 
 
@@ -45,7 +45,7 @@ def test_the_tail_is_that_of_printed_tables(statistic: float, degrees: int, tail
         pytest.param([1.0, 2.0, 4.0] * 10, id="30 of 3 weights"),
     ],
 )
-def test_a_million_keys_fall_as_the_weights_say(weights: Sequence[float]) -> None:
+def test_a_million_keys_are_distributed_by_weight(weights: Sequence[float]) -> None:
     shares = {f"10.0.0.{n}:11211": weight / sum(weights) for n, weight in enumerate(weights)}
     counts = count_keys(RendezvousRouter(nodes({f"10.0.0.{n}:11211": weight for n, weight in enumerate(weights)})))
     assert counts.total() == KEYS

@@ -1,4 +1,4 @@
-"""A type of every kind that has a fingerprint. Needs attrs, annotated_types and typing_extensions: all pure Python."""
+"""A type of every kind that has a fingerprint. Imports only pure Python: attrs, annotated_types, typing_extensions."""
 
 from __future__ import annotations
 
@@ -211,11 +211,11 @@ class ComputedToo:
     b: list[int] = attrs.field(factory=list[int], init=False)
 
 
-Plain = collections.namedtuple("Plain", "x y")  # pyright: ignore[reportUntypedNamedTuple] - the point of it
+Plain = collections.namedtuple("Plain", "x y")  # pyright: ignore[reportUntypedNamedTuple] - that is under test
 
 
 class Shop:
-    """No record: it counts by its name."""
+    """Not a record, so it counts by its name."""
 
 
 class Greets(typing.Protocol):
@@ -374,7 +374,7 @@ TYPES: Final[dict[str, object]] = {
     "computed, in attrs": ComputedToo,
     "named tuple without types": Plain,
     "required": typing_extensions.Required[int],
-    # By name.
+    # Classes that count by their names.
     "class": Shop,
     "list of a class": list[Shop],
     "protocol": Greets,

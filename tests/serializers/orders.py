@@ -1,4 +1,4 @@
-"""One type in the four forms that serializers take, a value of each, and payloads that are none of it."""
+"""One type in the four forms that serializers accept, a value of each, and payloads of other types."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ ORDER: Final[dict[str, Json]] = {
     "lines": [LINE, {"sku": "b-2", "quantity": 1}],
 }
 
-# What may not stand where each scalar stands: every other kind, and texts that a lenient reader would take.
+# For each scalar, values that must be refused in its place: other kinds, and texts that a lenient reader would accept.
 OTHER_KINDS: Final[Mapping[type, tuple[Json, ...]]] = {
     int: (None, True, False, 1.0, 0.5, "7", "", [], [7], {}, {"number": 7}),
     float: (None, True, 12, "12.5", "nan", [], [12.5], {}),
@@ -117,7 +117,7 @@ def json_bytes(document: Json) -> bytes:
 
 
 def wrong_orders(encode: Encode, other: Encode) -> list[bytes]:
-    """Return payloads that are no order: valid encodings of other documents, encodings by *other*, and broken bytes."""
+    """Return payloads that are not an order: encodings of other documents, encodings by *other*, and broken bytes."""
     whole = encode(ORDER)
     documents = [*_other_documents(), *_one_part_changed(ORDER)]
     broken = [
@@ -151,7 +151,7 @@ def _one_part_changed(document: dict[str, Json]) -> Iterator[Json]:
 
 
 def _other_keys(part: dict[str, Json]) -> Iterator[Json]:
-    """Yield *part* with a key missing, misspelt, and one too many."""
+    """Yield *part* with a missing, a misspelt and an additional key."""
     for name in part:
         missing = {key: held for key, held in part.items() if key != name}
         yield missing
@@ -181,7 +181,7 @@ def _replaced(document: Json, path: Path, new: Json) -> Json:
 @final
 @attrs.frozen
 class Case(Generic[T]):
-    """A serializer of orders, the order, and how payloads of its format, and of another, are written."""
+    """A serializer of orders, the order, and the encoders of its format and of another format."""
 
     type_: type[T]
     serializer: Serializer[T]
@@ -196,7 +196,7 @@ def _json_case(name: str, type_: type[T]) -> Case[T]:
 
 _msgspec: Final = load_serializer("msgspec", OrderStruct)
 
-# Any: each case has its own type of orders.
+# Any: each case has its own order type.
 CASES: Final[Mapping[str, Case[Any]]] = {
     "json": _json_case("json", OrderDict),
     "msgspec": Case(OrderStruct, _msgspec, msgspec.convert(ORDER, OrderStruct), msgspec.msgpack.encode, json_bytes),

@@ -1,4 +1,4 @@
-"""Classes whose values come back, or do not, and values of every kind: what the tests of the law are made of."""
+"""Classes with well-behaved and with strange values, for tests of round trips."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import msgspec
 from typing_extensions import TypeAliasType, override
 
 __all__ = [
-    "SERIALIZERS", "Addressed", "Boxed", "Chosen", "Computed", "Doubled", "Json", "Keyed", "Later", "Leaf", "Liar",
-    "LowerCase", "Node", "Note", "Pair", "Perm", "Place", "Positive", "Private", "Row", "Tuned", "Unequal", "Widened",
+    "SERIALIZERS", "Addressed", "Boxed", "Chosen", "Computed", "Doubled", "EqualToEverything", "Json", "Keyed", "Later",
+    "Leaf", "Liar", "LowerCase", "Node", "Note", "Pair", "Perm", "Place", "Positive", "Private", "Row", "Tuned",
+    "Unequal", "Widened",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -45,7 +46,7 @@ class Addressed:
 
 @dataclasses.dataclass
 class Later:
-    """Has a field that its constructor does not take."""
+    """A class with a field that its constructor does not take."""
 
     name: str
     label: str = dataclasses.field(default="", init=False)
@@ -53,7 +54,7 @@ class Later:
 
 @dataclasses.dataclass
 class Computed:
-    """Its constructor computes a field from another."""
+    """A class whose constructor computes one field from another."""
 
     size: int
     twice: int = dataclasses.field(init=False)
@@ -64,7 +65,7 @@ class Computed:
 
 @dataclasses.dataclass
 class Doubled:
-    """Its constructor changes what it is given, at each read again."""
+    """A class whose constructor changes its argument, again at each read."""
 
     size: int
 
@@ -74,20 +75,16 @@ class Doubled:
 
 @dataclasses.dataclass
 class Widened:
-    """Makes a float of what its type does not call one."""
+    """A class whose constructor makes a float, although the type of the field is not float."""
 
-    size: Any  # Any: that is the point
+    size: Any  # Any: the type must not say float
 
     def __post_init__(self) -> None:
         self.size = float(self.size)
 
 
-@dataclasses.dataclass
-class Liar:
-    """Equal to everything."""
-
-    name: str
-    label: str = dataclasses.field(default="", init=False)
+class EqualToEverything:
+    """A base class whose values are equal to everything."""
 
     @override
     def __eq__(self, _: object) -> bool:
@@ -98,16 +95,22 @@ class Liar:
         return 1
 
 
+@dataclasses.dataclass(eq=False)
+class Liar(EqualToEverything):
+    name: str
+    label: str = dataclasses.field(default="", init=False)
+
+
 @attrs.define(eq=False)
 class Unequal:
-    """Equal to nothing but itself."""
+    """A class whose values are equal only to themselves."""
 
     size: int
 
 
 @attrs.define
 class Positive:
-    """Has a validator, which is not asked when the attribute is set."""
+    """A class with a validator, which does not run on assignment."""
 
     size: int = attrs.field(validator=attrs.validators.gt(0), on_setattr=attrs.setters.NO_OP)
 
@@ -122,14 +125,14 @@ def length(text: str) -> int:
 
 @attrs.define
 class LowerCase:
-    """Has a converter, which is not asked when the attribute is set."""
+    """A class with a converter, which does not run on assignment."""
 
     name: str = attrs.field(converter=lowered, on_setattr=attrs.setters.NO_OP)
 
 
 @attrs.define
 class Tuned:
-    """A converter that does not take what it makes."""
+    """A class with a converter that does not accept its own result."""
 
     size: int = attrs.field(converter=length)
 
@@ -178,5 +181,5 @@ class Node(Generic[T]):
     children: list[Node[T]] = attrs.field(factory=list["Node[T]"])
 
 
-make_alias: Any = TypeAliasType  # Any: type checkers know an alias only as a statement
+make_alias: Any = TypeAliasType  # Any: type checkers accept an alias only as a statement
 Json: Any = make_alias("Json", "dict[str, Json] | list[Json] | str | int | None")

@@ -1,4 +1,4 @@
-"""Zlib and its limits, when values are compressed, and compressors of others found by entry point."""
+"""Zlib and its limits, when values are compressed, and third-party compressors found by entry point."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ def test_a_large_value_is_stored_compressed_and_read_by_any_client() -> None:
 
 
 @pytest.mark.parametrize(("size", "flags"), [(99, PLAIN), (100, ZLIB)])
-def test_values_below_min_size_are_stored_as_they_are(size: int, flags: int) -> None:
+def test_values_below_min_size_are_stored_uncompressed(size: int, flags: int) -> None:
     assert Frame(StrSerializer(), compressor=Zlib(min_size=100)).encode("a" * size)[0] == flags
 
 
-def test_what_does_not_become_smaller_is_stored_as_it_is() -> None:
+def test_a_value_that_does_not_shrink_is_stored_uncompressed() -> None:
     text = random.Random(1).randbytes(20).hex()
     assert Frame(StrSerializer(), compressor=Zlib(min_size=0)).encode(text) == (PLAIN, text.encode())
 
 
-def test_inflating_stops_at_the_limit() -> None:
+def test_decompression_stops_at_the_limit() -> None:
     bomb = zlib.compress(b"\0" * 200_000_000, 9)
     assert len(bomb) < 200_000
     with pytest.raises(Undecodable, match="decompress"):
@@ -51,7 +51,7 @@ def test_inflating_stops_at_the_limit() -> None:
 
 
 @pytest.mark.parametrize(("limit", "is_read"), [(1999, False), (2000, True), (2001, True)])
-def test_the_limit_is_the_largest_size_that_is_read(limit: int, is_read: bool) -> None:
+def test_the_limit_is_the_largest_readable_size(limit: int, is_read: bool) -> None:
     frame = Frame(StrSerializer(), compressor=Zlib(max_decompressed_size=limit))
     data = zlib.compress(TEXT.encode())
     if is_read:
@@ -61,7 +61,7 @@ def test_the_limit_is_the_largest_size_that_is_read(limit: int, is_read: bool) -
             frame.decode(ZLIB, data)
 
 
-def test_every_unfinished_stream_is_undecodable() -> None:
+def test_every_truncated_stream_is_undecodable() -> None:
     whole = zlib.compress(TEXT.encode())
     client = Client(FakeTransport(server := FakeServer()), StrSerializer(), on_undecodable="raise")
     for size in range(len(whole)):
@@ -72,7 +72,7 @@ def test_every_unfinished_stream_is_undecodable() -> None:
 
 
 @pytest.mark.parametrize("tail", [b"\0", b"x", zlib.compress(b"more")])
-def test_bytes_behind_the_stream_are_undecodable(tail: bytes) -> None:
+def test_bytes_after_the_stream_are_undecodable(tail: bytes) -> None:
     with pytest.raises(Undecodable, match="decompress"):
         Frame(StrSerializer()).decode(ZLIB, zlib.compress(TEXT.encode()) + tail)
 
@@ -94,7 +94,7 @@ def test_settings_out_of_range_are_refused(name: str, value: int) -> None:
 
 
 class Odd:
-    """A compressor with an id and behaviour that a test wants."""
+    """A compressor with the id and the behaviour that a test needs."""
 
     min_size = 0
 
@@ -132,12 +132,12 @@ def test_an_installed_compressor_is_found_by_its_id(tmp_path: Path, monkeypatch:
     """
     install(tmp_path, "metacache-reversed", {"reversed": "reversing:REVERSED"}, {"reversing": source}, "compressors")
     put_on_path(monkeypatch, tmp_path)
-    installed_compressor.cache_clear()  # another test may have asked for this id
+    installed_compressor.cache_clear()  # another test may have cached this id
     assert Frame(StrSerializer()).decode(PLAIN | 14 << 8, b"cba") == "!abc"
     installed_compressor.cache_clear()
 
 
-def test_a_compressor_that_cannot_be_loaded_is_passed_over(
+def test_a_compressor_that_cannot_be_loaded_is_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     install(tmp_path, "metacache-gone", {"gone": "no_such_module:GONE"}, {}, "compressors")

@@ -1,4 +1,4 @@
-"""A value keeps its meaning when a class's defaults change: where the bytes may lack a field, its default counts."""
+"""A stored value keeps its meaning when defaults change: if the bytes may lack a field, its default counts."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Place:
     name: str
 
 
-# Any, here and below: classes that are made at run time, and defaults of any class.
+# Any, here and below: classes made at run time, and defaults of any class.
 def struct(default: Any, type_: Any = Any, **config: Any) -> Any:
     return msgspec.defstruct("Made", [("a", type_, default)], **config)
 
@@ -56,7 +56,7 @@ def of_factory(make: Callable[[], object]) -> Any:
 
 
 def read_by(writer: Any, reader: Any, value: object, serializer: str) -> Any:
-    """Return what a client of *reader* gets of *value*, which a client of *writer* has stored."""
+    """Store *value* with a client of *writer*, and return what a client of *reader* gets."""
     server = FakeServer()
     assert Client(FakeTransport(server), load_serializer(serializer, writer)).set("k", value)
     return Client(FakeTransport(server), load_serializer(serializer, reader)).get("k")
@@ -76,19 +76,19 @@ DEFAULTS: Final[tuple[Any, ...]] = (
 )  # fmt: skip
 
 
-def test_every_two_defaults_that_differ_have_two_fingerprints() -> None:
+def test_different_defaults_have_different_fingerprints() -> None:
     made = [fingerprint(struct(default, omit_defaults=True)) for default in DEFAULTS]
     assert len(set(made)) == len(DEFAULTS) >= 40
     assert made == [fingerprint(struct(default, omit_defaults=True)) for default in DEFAULTS]
 
 
-def test_no_default_counts_where_every_field_is_written() -> None:
+def test_defaults_do_not_count_if_every_field_is_written() -> None:
     usual = [default for default in DEFAULTS if default is not UNSET]
     assert len({fingerprint(struct(default)) for default in usual}) == 1
     assert len({fingerprint(struct(default, omit_defaults=True, array_like=True)) for default in usual}) == 1
 
 
-def test_a_default_without_a_text_is_refused_where_it_counts() -> None:
+def test_a_default_that_counts_must_have_a_text() -> None:
     class Opaque:
         pass
 
@@ -99,7 +99,7 @@ def test_a_default_without_a_text_is_refused_where_it_counts() -> None:
 
 @pytest.mark.parametrize("serializer", FORMATS)
 @pytest.mark.parametrize("wrapped", [False, True], ids=["itself", "in a list"])
-def test_a_value_that_was_left_out_does_not_become_the_new_default(serializer: str, *, wrapped: bool) -> None:
+def test_an_omitted_value_does_not_become_the_new_default(serializer: str, *, wrapped: bool) -> None:
     old, new = (struct(default, int, omit_defaults=True) for default in (0, 5))
     value = old(0)
     if wrapped:
@@ -110,7 +110,7 @@ def test_a_value_that_was_left_out_does_not_become_the_new_default(serializer: s
 
 @pytest.mark.parametrize("serializer", FORMATS)
 @pytest.mark.parametrize("level", ["base", "derived", "nested"])
-def test_omitting_is_inherited_and_counts_at_every_depth(serializer: str, level: str) -> None:
+def test_omit_defaults_is_inherited_and_counts_at_every_depth(serializer: str, level: str) -> None:
     def made(default: int) -> Any:
         base = msgspec.defstruct("Base", [("a", int, default)], omit_defaults=True)
         if level == "base":
@@ -159,7 +159,7 @@ def computed_attrs(default: Any) -> Any:
 
 
 @pytest.mark.parametrize("form", [computed_dataclass, computed_attrs])
-def test_a_field_that_is_not_given_does_not_become_the_new_default(form: Callable[[Any], Any]) -> None:
+def test_a_field_with_init_false_does_not_become_the_new_default(form: Callable[[Any], Any]) -> None:
     old, new = form(0), form(5)
     assert read_by(old, old, old(1), "orjson") == old(1)
     assert read_by(old, new, old(1), "orjson") is None
@@ -175,7 +175,7 @@ class Total(TypedDict):
     b: int
 
 
-def test_a_key_that_may_be_missing_counts() -> None:
+def test_a_key_that_is_not_required_counts() -> None:
     for serializer in ("json", "orjson", *FORMATS):
         assert read_by(Short, Total, {"a": 1}, serializer) is None
 
@@ -213,7 +213,7 @@ def person(**config: Any) -> Any:
     return msgspec.defstruct("Person", [("first_name", str, "x"), ("age", int, 0)], **config)
 
 
-def test_what_changes_no_bytes_does_not_count() -> None:
+def test_options_that_do_not_change_the_bytes_do_not_count() -> None:
     made = {name: person(**config) for name, config in SAME.items()}
     assert len(set(map(fingerprint, made.values()))) == 1
     for old, new in itertools.permutations(made.values(), 2):
@@ -222,14 +222,14 @@ def test_what_changes_no_bytes_does_not_count() -> None:
 
 
 @pytest.mark.parametrize("serializer", FORMATS)
-def test_what_changes_the_bytes_counts(serializer: str) -> None:
+def test_options_that_change_the_bytes_count(serializer: str) -> None:
     made = {name: person(**config) for name, config in DIFFERENT.items()}
     assert len(set(map(fingerprint, made.values()))) == len(DIFFERENT)
     for old, new in itertools.permutations(made.values(), 2):
         assert read_by(old, new, old(first_name="Ada", age=36), serializer) is None
 
 
-def test_a_name_in_the_bytes_counts_and_one_in_the_class_does_not() -> None:
+def test_the_name_in_the_bytes_counts_and_the_attribute_name_does_not() -> None:
     old = msgspec.defstruct("Made", [("a", int, msgspec.field(name="x"))])
     new = msgspec.defstruct("Made", [("b", int, msgspec.field(name="x"))])
     assert fingerprint(old) == fingerprint(new)
@@ -250,7 +250,7 @@ def test_constraints_count_and_documentation_does_not() -> None:
     assert fingerprint(Annotated[int, Meta(gt=1)]) == fingerprint(Annotated[int, Meta(gt=1, title="t")])
 
 
-def test_equal_limits_count_as_one_for_typing_keeps_one_type_of_them() -> None:
+def test_equal_limits_have_one_fingerprint_because_typing_caches_one_type() -> None:
     texts = {fingerprint(Annotated[int, annotated_types.Gt(one)]) for one in (1, 1.0, True, decimal.Decimal("1.0"))}
     assert len(texts) == 1
     groups = [
@@ -277,7 +277,7 @@ TEXTS: Final[Mapping[str, str]] = {
 }
 
 
-def test_texts_of_structs_are_the_ones_of_every_release_and_every_version_of_msgspec() -> None:
+def test_texts_of_structs_are_stable_in_every_release_and_every_version_of_msgspec() -> None:
     assert {name: graph_of(person(**DIFFERENT[name])).text() for name in TEXTS} == TEXTS
     assert graph_of(unset_struct(UNSET)).text() == "#0|struct(a=unset;union(;int,msgspec.UnsetType))"
     assert graph_of(struct(of_factory(list), omit_defaults=True)).text() == "#0|struct(a=builtins.list();any)"

@@ -1,7 +1,8 @@
-"""The fingerprint changes with a type's shape, and with nothing else: no process, no Python, no name."""
+"""The fingerprint changes with the shape of a type, and not with the process, the Python or the names of classes."""
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import enum
 import json
@@ -34,7 +35,7 @@ from metacache.serializers.shapes import graph_of
 print(json.dumps({name: graph_of(type_).text() for name, type_ in TYPES.items()}))
 """
 
-# Each type of the table in the syntax of Python 3.12, by the name of its old spelling.
+# Types of the table in the syntax of Python 3.12, under the names of the old spelling.
 NEW_SYNTAX: Final = """
 import json
 from dataclasses import dataclass
@@ -107,7 +108,7 @@ def texts_of(python: str, path: Path, program: str, seed: str = "0") -> dict[str
 
 @pytest.fixture(scope="module")
 def pure_packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with what the shapes need, all pure Python: other Pythons lack the rest of what metacache needs."""
+    """Make a directory with the modules for shapes, all pure Python, because other Pythons lack the other packages."""
     directory = tmp_path_factory.mktemp("pure")
     for package in ("attr", "attrs", "annotated_types"):
         source = Path(attrs.__file__).parent.parent / package
@@ -121,12 +122,12 @@ def pure_packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def test_fingerprints_are_the_ones_of_every_release() -> None:
-    """A difference makes misses of all stored values of the type: never change this file for an old name."""
+def test_fingerprints_are_the_same_in_every_release() -> None:
+    """A changed fingerprint makes all stored values of the type misses: never change this file for an old name."""
     assert {name: fingerprint(type_) for name, type_ in TYPES.items()} == json.loads(GOLDEN.read_text())
 
 
-def test_the_golden_types_that_differ_have_different_fingerprints() -> None:
+def test_different_golden_types_have_different_fingerprints() -> None:
     same = [
         {"int", "new type", "new type of a new type", "final", "required", "annotated without a constraint"},
         {"str", "literal str"},
@@ -157,12 +158,12 @@ def pythons(minor: int) -> Iterator[str]:
     """Yield the interpreters of Python 3.*minor* on this machine."""
     yield from map(str, sorted(Path.home().glob(f".pyenv/versions/3.{minor}.*/bin/python3.{minor}")))
     found = shutil.which(f"python3.{minor}")
-    if found is not None and "shims" not in found:  # pyenv's shims are there for what is not active, too
+    if found is not None and "shims" not in found:  # pyenv also has shims for inactive versions
         yield found
 
 
 def python_of(minor: int) -> str:
-    """Return one of them; skip the test where there is none."""
+    """Return one of these interpreters, or skip the test if there is none."""
     python = next(pythons(minor), None)
     if python is None:
         pytest.skip(f"there is no Python 3.{minor} on this machine")
@@ -179,6 +180,18 @@ def test_the_syntax_of_python_3_12_makes_the_same_shapes(minor: int, pure_packag
     found = texts_of(python_of(minor), pure_packages, NEW_SYNTAX)
     assert len(found) == 16
     assert found == {name: text for name, text in texts().items() if name in found}
+
+
+RAW: Final = (ord("r"), ord("a"))  # the conversions !r and !a of an f-string
+
+
+def test_texts_never_depend_on_repr() -> None:
+    """The repr of a value differs between versions of Python and of the libraries."""
+    for module in (defaults, graphs, literals, records, shapes):
+        assert module.__file__
+        for node in ast.walk(ast.parse(Path(module.__file__).read_text())):
+            assert not (isinstance(node, ast.Name) and node.id in ("repr", "ascii")), module.__name__
+            assert not (isinstance(node, ast.FormattedValue) and node.conversion in RAW), module.__name__
 
 
 # --- what changes it ---------------------------------------------------------------------------------------------
@@ -241,7 +254,7 @@ def test_names_of_classes_and_modules_and_defaults_do_not_change_it() -> None:
 
     @dataclasses.dataclass
     class Other:
-        """A dataclass of the same fields is the same record."""
+        """A dataclass with the same fields is the same record."""
 
         a: int = 7
         b: str = "y"
@@ -258,7 +271,7 @@ def test_the_values_of_an_enum_change_it_and_their_names_do_not() -> None:
     assert len({made(A=1, B=2), made(A=1, B=3), made(A=1), made(A=1, B=2, C=3), made(A="1", B="2")}) == 5
 
 
-def test_what_a_key_of_a_typed_dict_must_be_changes_it() -> None:
+def test_whether_a_typed_dict_key_is_required_changes_it() -> None:
     assert fingerprint(typed_dict(a=int)) != fingerprint(typed_dict(a=NotRequired[int]))
 
 
@@ -269,7 +282,7 @@ def test_constraints_change_it_and_documentation_does_not() -> None:
     assert fingerprint(Annotated[int, "documentation"]) == fingerprint(int)
 
 
-def test_what_a_struct_is_called_on_the_wire_changes_it() -> None:
+def test_the_names_and_tags_of_a_struct_in_the_bytes_change_it() -> None:
     class Plain(msgspec.Struct):
         user_name: str
 

@@ -1,4 +1,4 @@
-"""The 32 client flags: what each bit says, and what a reader makes of flags that are not its own."""
+"""The 32 client flags: the meaning of each bit, and how a reader handles other flags."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 from metacache import InvalidArgumentError, SerializationError, Serializer, Zlib
 from metacache.serializers.builtin import BytesSerializer, IntSerializer, JsonSerializer, StrSerializer
 from metacache.serializers.frame import Cause, Frame, Undecodable
+from tests.serializers.text import Text
 
 T = TypeVar("T")
 
@@ -16,23 +17,8 @@ MAGIC: Final = 0b1011 << 28
 
 
 @final
-class Text:
-    """A serializer with the ids that a test wants."""
-
-    def __init__(self, wire_id: int = 96, fingerprint: int = 0) -> None:
-        self.wire_id = wire_id
-        self.fingerprint = fingerprint
-
-    def dumps(self, value: str, /) -> bytes:
-        return value.encode()
-
-    def loads(self, data: bytes, /) -> str:
-        return data.decode()
-
-
-@final
 class Broken(Generic[T]):
-    """A serializer that raises *error*, which quotes the value as library errors do."""
+    """A serializer that raises *error*, whose message quotes the value, as errors of libraries do."""
 
     wire_id = 208
     fingerprint = 0
@@ -69,7 +55,7 @@ def test_flags_are_magic_fingerprint_compressor_and_wire_id(wire_id: int, finger
     assert frame.decode(flags, b"x") == "x"
 
 
-def test_the_compressor_id_stands_in_bits_11_to_8() -> None:
+def test_the_compressor_id_is_in_bits_11_to_8() -> None:
     flags, data = Frame(Text(96, 0x1234), compressor=Zlib(min_size=0)).encode("x" * 1000)
     assert flags == 0xB1234160
     assert Frame(Text(96, 0x1234)).decode(flags, data) == "x" * 1000
@@ -78,8 +64,8 @@ def test_the_compressor_id_stands_in_bits_11_to_8() -> None:
 @pytest.mark.parametrize(
     ("serializer", "value"), [(BytesSerializer(), b"12"), (StrSerializer(), "12"), (IntSerializer(), 12)]
 )
-# Any: of whatever type.
-def test_flags_0_are_readable_where_the_frame_says_so(serializer: Serializer[Any], value: object) -> None:
+# Any: a serializer of any type.
+def test_flags_0_are_readable_with_reads_plain(serializer: Serializer[Any], value: object) -> None:
     assert cause_of(Frame(serializer), 0, b"12").cause == "foreign_flags"
     assert Frame(serializer, reads_plain=True).decode(0, b"12") == value
 
@@ -99,49 +85,49 @@ def test_flags_0_are_readable_where_the_frame_says_so(serializer: Serializer[Any
         (0xB1234160, "decompress", 96, 0x1234),
     ],
 )
-def test_other_flags_say_why_they_are_not_readable(flags: int, cause: Cause, wire_id: int, fingerprint: int) -> None:
+def test_other_flags_are_undecodable_with_a_cause(flags: int, cause: Cause, wire_id: int, fingerprint: int) -> None:
     found = cause_of(Frame(Text(96, 0x1234)), flags)
     assert (found.cause, found.wire_id, found.fingerprint) == (cause, wire_id, fingerprint)
 
 
-def test_fingerprints_are_compared_only_when_both_are_there() -> None:
+def test_fingerprints_are_compared_only_if_both_sides_have_one() -> None:
     assert Frame(Text(96, 0)).decode(0xB1234060, b"x") == "x"
     assert Frame(Text(96, 0x1234)).decode(0xB0000060, b"x") == "x"
 
 
 @pytest.mark.parametrize("error", [ValueError("secret"), KeyError("secret"), RecursionError("secret")])
-def test_whatever_a_serializer_raises_on_reading_is_undecodable(error: Exception) -> None:
+def test_any_exception_of_loads_is_undecodable(error: Exception) -> None:
     frame: Frame[str] = Frame(Broken(error))
     found = cause_of(frame, frame.flags)
     assert (found.cause, found.wire_id) == ("decode", 208)
     assert "secret" not in str(found)
 
 
-def test_what_a_serializer_raises_on_writing_is_told_without_the_value() -> None:
+def test_the_error_for_an_exception_of_dumps_does_not_quote_the_value() -> None:
     frame: Frame[str] = Frame(Broken(ValueError("secret")))
     with pytest.raises(SerializationError) as refused:
         frame.encode("secret")
-    assert str(refused.value) == "a value of str was refused by the serializer (ValueError)"
+    assert str(refused.value) == "the serializer refused a value of class str (ValueError)"
     assert refused.value.__cause__ is None
 
 
-def test_a_serializer_that_gives_no_bytes_is_refused() -> None:
+def test_a_serializer_that_does_not_return_bytes_is_refused() -> None:
     class Lax:
         wire_id = 128
         fingerprint = 0
 
         def dumps(self, value: str, /) -> bytes:
-            return bytearray(value.encode())  # type: ignore[return-value]  # the fault  # pyright: ignore[reportReturnType] - as said
+            return bytearray(value.encode())  # type: ignore[return-value]  # the fault under test  # pyright: ignore[reportReturnType] - as said
 
         def loads(self, data: bytes, /) -> str:
             return data.decode()
 
-    with pytest.raises(SerializationError, match="made bytearray of the value, not bytes"):
+    with pytest.raises(SerializationError, match="returned bytearray, not bytes"):
         Frame(Lax()).encode("x")
 
 
 @pytest.mark.parametrize(
-    ("wire_id", "fingerprint", "told"),
+    ("wire_id", "fingerprint", "message"),
     [
         (0, 0, "wire_id is 1 to 255, not 0"),
         (256, 0, "not 256"),
@@ -149,8 +135,8 @@ def test_a_serializer_that_gives_no_bytes_is_refused() -> None:
         (96, 65536, "fingerprint is 0 to 65535"),
     ],
 )
-def test_ids_that_do_not_fit_their_bits_are_refused(wire_id: int, fingerprint: int, told: str) -> None:
-    with pytest.raises(InvalidArgumentError, match=told):
+def test_ids_out_of_range_are_refused(wire_id: int, fingerprint: int, message: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=message):
         Frame(Text(wire_id, fingerprint))
 
 

@@ -1,4 +1,4 @@
-"""What a signal handler, or another thread, raises while a serializer checks a value comes out unchanged."""
+"""An exception of a signal handler or another thread propagates unchanged while a serializer checks a value."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ from metacache import InvalidTypeError, SerializationError, Serializer, load_ser
 from tests.client.interrupting import Interrupter
 from tests.serializers import records
 
-# Any: wrong values of its classes are the point.
+# Any: the tests use wrong values of these classes.
 R: Final[Any] = records
 
-# The code of the plugins, which is not in the package that the interrupter knows.
-PLUGINS: Final = ("_Msgspec.", "_Orjson.", "_Attrs.", "_probe", "_agree", "_signature", "record.", "_list.", "_chosen")
-PLUGINS_TOO: Final = (*PLUGINS, "_union.", "_tagged.", "_mapping.", "exact.", "StrictConverter.", "Computed.", "Liar.")
+# The code of the plugins, which is outside the package that the interrupter knows by default.
+PLUGIN_CODE: Final = (
+    *("_Msgspec.", "_Orjson.", "_Attrs.", "_probe", "_same_kinds", "_signature", "record_codec.", "_list.", "_union."),
+    *("_member_for", "_tagged.", "_mapping.", "exact_codec.", "check_class", "StrictConverter.", "Computed."),
+)
 
 
 class SoftTimeLimitExceeded(Exception):
-    """As Celery's: an Exception that a signal handler raises."""
+    """An Exception that a signal handler raises, like the one of Celery."""
 
 
 ERRORS: Final = [SoftTimeLimitExceeded, ValueError, TypeError, KeyError, RecursionError, SerializationError]
-ERRORS_TOO: Final = [*ERRORS, InvalidTypeError, OverflowError, MemoryError, AttributeError]
+MORE_ERRORS: Final = [*ERRORS, InvalidTypeError, OverflowError, MemoryError, AttributeError]
 
-# Any: of several types. Each with a value that is stored, and one that is refused.
+# For each serializer: a type, a value that it stores, and a value that it refuses. Any: of several types.
 VALUES: Final[dict[str, tuple[Any, Any, Any]]] = {
     "json": (dict[str, list[float | None]], {"a": [1, None, 2.5]}, {"a": [None, "x"]}),
     "msgspec": (list[R.Computed], [R.Computed(1)], [R.Computed("x")]),
@@ -36,33 +38,33 @@ VALUES: Final[dict[str, tuple[Any, Any, Any]]] = {
 }
 
 
-def places(serializer: Serializer[Any], value: Any, error: type[Exception], *, from_handler: bool) -> int:
-    """Interrupt ``dumps`` of *value* at each place; return how many there are."""
+def count_interruptions(serializer: Serializer[Any], value: Any, error: type[Exception], *, from_handler: bool) -> int:
+    """Interrupt ``dumps`` of *value* at each call and return in turn, and return their number."""
     for at in itertools.count(1):
         raised: BaseException | None = None
         instance = error("interrupted")
-        interrupter = Interrupter(at, instance, also=PLUGINS_TOO, from_handler=from_handler)
+        interrupter = Interrupter(at, instance, also=PLUGIN_CODE, from_handler=from_handler)
         try:
             interrupter.run(lambda: serializer.dumps(value))
         except Exception as other:
             raised = other
         if interrupter.left > 0:
             return at
-        assert raised is instance, f"place {at}: {raised!r}"
+        assert raised is instance, f"interruption {at}: {raised!r}"
     raise AssertionError
 
 
 @pytest.mark.parametrize("from_handler", [True, False])
 @pytest.mark.parametrize("name", VALUES)
-@pytest.mark.parametrize("error", ERRORS_TOO)
-def test_it_comes_out_of_a_write_that_succeeds(name: str, error: type[Exception], from_handler: bool) -> None:
+@pytest.mark.parametrize("error", MORE_ERRORS)
+def test_an_interruption_of_a_valid_write_propagates(name: str, error: type[Exception], from_handler: bool) -> None:
     type_, good, _ = VALUES[name]
-    assert places(load_serializer(name, type_), good, error, from_handler=from_handler) > 10
+    assert count_interruptions(load_serializer(name, type_), good, error, from_handler=from_handler) > 10
 
 
 @pytest.mark.parametrize("from_handler", [True, False])
 @pytest.mark.parametrize("name", VALUES)
 @pytest.mark.parametrize("error", ERRORS)
-def test_it_comes_out_of_a_write_that_is_refused(name: str, error: type[Exception], from_handler: bool) -> None:
+def test_an_interruption_of_a_refused_write_propagates(name: str, error: type[Exception], from_handler: bool) -> None:
     type_, _, wrong = VALUES[name]
-    assert places(load_serializer(name, type_), wrong, error, from_handler=from_handler) > 100
+    assert count_interruptions(load_serializer(name, type_), wrong, error, from_handler=from_handler) > 100

@@ -1,4 +1,4 @@
-"""A refused value: the error names the way to the wrong part and the type expected there, and never a value."""
+"""For a refused value, the error names the path to the wrong part and the expected type, and never a value."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from metacache.testing import AsyncFakeTransport, FakeServer, FakeTransport
 from tests.client.interrupting import driven
 from tests.serializers import records
 
-# Any: wrong values of its classes are the point.
+# Any: the tests use wrong values of these classes.
 R: Final[Any] = records
 SECRET: Final = "hunter2"
 
 
 class Refusal(NamedTuple):
     type_: Any  # Any: a type expression
-    value: Any  # Any: one that is wrong
+    value: Any  # Any: a wrong value
     message: str
     only: tuple[str, ...] = records.SERIALIZERS
 
@@ -58,7 +58,7 @@ REFUSALS: Final = [
     Refusal(tuple[int, str], (1,), "$: expected tuple[int, str], got a tuple of 1"),
     Refusal(tuple[int, ...], (1, SECRET), "$[1]: expected int, got str"),
     Refusal(set[int], {1, SECRET}, "$[*]: expected int, got str"),
-    # A key may be a secret: its place is named, not the key.
+    # A key may be a secret, so the path has its position.
     Refusal(dict[str, int], {"a": 1, SECRET: SECRET}, "$.values()[1]: expected int, got str"),
     Refusal(dict[str, int], {"a": 1, 7: 1}, "$.keys()[1]: expected str, got int"),
     Refusal(dict[str, list[int]], {SECRET: [SECRET]}, "$.values()[0][0]: expected int, got str"),
@@ -77,14 +77,14 @@ REFUSALS: Final = [
     Refusal(R.Note, {"text": 7}, "$.text: expected str, got int"),
     Refusal(R.Note, {"text": "a", "inner": {"text": 7}}, "$.inner.text: expected str, got int"),
     Refusal(R.Note, {"inner": {"text": "a"}}, "$: expected Note, got a dict without the key text"),
-    Refusal(R.Note, {"text": "a", SECRET: 1}, "$: expected Note, got a dict with other keys"),
+    Refusal(R.Note, {"text": "a", SECRET: 1}, "$: expected Note, got a dict with unknown keys"),
     Refusal(R.Perm, 1, "$: expected Perm, got int"),
     Refusal(R.Json, {SECRET: [1, {SECRET: 1.5}]}, f"$.values()[0][1].values()[0]: expected {UNION}, got float"),
     Refusal(R.Pair, R.Pair("a"), "$.first: expected int, got str"),
     Refusal(list[R.Unequal], [R.Unequal(1), R.Unequal("a")], "$[1].size: expected int, got str"),
     Refusal(dict[str, R.Leaf], {SECRET: R.Leaf(1, "a")}, "$.values()[0].ratio: expected float, got str"),
     Refusal(R.Leaf | None, R.Leaf("a", 1), "$.size: expected int, got str"),
-    # of the type, but not kept by the format, or by the class
+    # of the type, but the format cannot hold it, or the class changes it
     Refusal(list[str], ["a", "\ud800" + SECRET], "$[1]: the str has a lone surrogate"),
     Refusal(dict[str, int], {"\ud800": 1}, "$.keys()[0]: the str has a lone surrogate"),
     Refusal(list[float], [1.5, math.nan], "$[1]: the format cannot hold NaN or an infinity", JSON),
@@ -92,8 +92,8 @@ REFUSALS: Final = [
     Refusal(list[float | None], [math.inf], "$[0]: the format cannot hold NaN or an infinity", JSON),
     Refusal(list[int], [1, 2**70], f"$[1]: {LARGE}", ("msgspec", "orjson")),
     Refusal(list[int], [1, 10**5000], f"$[1]: {LARGE}"),
-    Refusal(R.Doubled, R.Doubled(1), "$.size: the int would come back as another"),
-    Refusal(list[R.Doubled], [R.Doubled(0), R.Doubled(1)], "$[1].size: the int would come back as another"),
+    Refusal(R.Doubled, R.Doubled(1), "$.size: the int would come back with another value"),
+    Refusal(list[R.Doubled], [R.Doubled(0), R.Doubled(1)], "$[1].size: the int would come back with another value"),
     Refusal(collections.deque[int], collections.deque((1,), 3), "$.maxlen: the int would come back as NoneType"),
     Refusal(Any, [(1,)], "$[0]: expected a JSON value, got tuple", ("json", "orjson")),
     Refusal(Any, [(1,)], "$[0]: the tuple would come back as list", ("msgspec", "msgspec-json")),
@@ -124,9 +124,9 @@ def serves(name: str, type_: Any) -> bool:
 
 
 @pytest.mark.parametrize(("name", "refusal"), cases())
-def test_the_error_names_the_way_and_the_types(name: str, refusal: Refusal) -> None:
+def test_the_error_names_the_path_and_the_types(name: str, refusal: Refusal) -> None:
     serializer: Serializer[Any] = load_serializer(name, refusal.type_)
-    for _ in range(3):  # the first time some things are learned
+    for _ in range(3):  # the first call fills caches
         with pytest.raises(SerializationError) as raised:
             serializer.dumps(refusal.value)
         assert str(raised.value) == refusal.message
@@ -134,7 +134,7 @@ def test_the_error_names_the_way_and_the_types(name: str, refusal: Refusal) -> N
         assert raised.value.__context__ is None
 
 
-def test_each_serializer_refuses_some() -> None:
+def test_the_table_has_refusals_for_each_serializer() -> None:
     served = [case.values[0] for case in cases()]
     assert {name: served.count(name) > 4 for name in records.SERIALIZERS} == dict.fromkeys(records.SERIALIZERS, True)
 
@@ -150,7 +150,7 @@ def test_each_serializer_refuses_some() -> None:
         pytest.param("int", int, 10**5000, "$: the int has more digits than Python converts", id="large"),
     ],
 )
-def test_the_serializers_of_one_class_say_it_too(name: str, type_: Any, value: Any, message: str) -> None:
+def test_the_serializers_of_one_class_name_the_types_too(name: str, type_: Any, value: Any, message: str) -> None:
     serializer: Serializer[Any] = load_serializer(name, type_)
     with pytest.raises(SerializationError) as raised:
         serializer.dumps(value)
@@ -158,7 +158,7 @@ def test_the_serializers_of_one_class_say_it_too(name: str, type_: Any, value: A
 
 
 @pytest.mark.parametrize("name", ["json", "msgspec", "msgspec-json", "orjson"])
-def test_clients_add_the_verb_and_the_key(name: str) -> None:
+def test_clients_add_the_operation_and_the_key(name: str) -> None:
     server, serializer = FakeServer(), load_serializer(name, dict[str, int])
     wrong: Any = {SECRET: SECRET}
     client = Client(FakeTransport(server), serializer)
@@ -178,7 +178,7 @@ def test_clients_add_the_verb_and_the_key(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", records.SERIALIZERS)
-def test_bytes_that_are_nested_too_deeply_are_a_miss(name: str) -> None:
+def test_bytes_nested_too_deeply_are_a_miss(name: str) -> None:
     type_: Any = list[R.Node[Any]] if name == "attrs" else Any
     server, serializer = FakeServer(), load_serializer(name, type_)
     client: Client[Any] = Client(FakeTransport(server), serializer)
@@ -192,7 +192,7 @@ def test_bytes_that_are_nested_too_deeply_are_a_miss(name: str) -> None:
     assert client.undecodable["decode"] == 6
 
 
-def test_a_serializer_of_a_users_own_has_the_same_check() -> None:
+def test_round_trip_checks_the_values_of_a_user_defined_serializer() -> None:
     trip = RoundTrip(list[int], lambda value: repr(value).encode(), lambda data: [*map(int, data[1:-1].split(b","))])
     assert trip([1, 2]) == (b"[1, 2]", [1, 2])
     wrong: Any
@@ -204,7 +204,7 @@ def test_a_serializer_of_a_users_own_has_the_same_check() -> None:
             trip(wrong)
 
 
-def test_an_error_does_not_take_long_for_a_large_value() -> None:
+def test_the_error_for_a_large_value_is_found_quickly() -> None:
     serializer: Serializer[Any] = load_serializer("orjson", list[R.Positive])
     values = [R.Positive(1) for _ in range(20_000)]
     values[-1].size = -1

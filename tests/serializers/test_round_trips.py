@@ -1,4 +1,4 @@
-"""Values come back equal and of their class; values of another type are refused before anything is stored."""
+"""Values come back equal and of the same class. Values of another type are refused before anything is stored."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.serializers.orders import CASES, ORDER, Case
 
 T = TypeVar("T")
 
-# 64 bits: what MessagePack and orjson have.
+# MessagePack and orjson have ints of 64 bits.
 INTS: Final = st.integers(-(2**63), 2**63 - 1)
 FLOATS: Final = st.floats(allow_nan=False, allow_infinity=False)
 TEXTS: Final = st.text(st.characters(codec="utf-8"))
@@ -99,7 +99,7 @@ class Number(int):
         (load_serializer("json", dict[str, int]), {1: 1}),
     ],
 )
-# Any: of whatever type; the value is of another.
+# Any: a serializer of any type, and a value of another.
 def test_a_value_of_another_type_is_refused_and_nothing_is_sent(serializer: Serializer[Any], value: object) -> None:
     transport = FakeTransport()
     client = Client(transport, serializer)
@@ -111,7 +111,7 @@ def test_a_value_of_another_type_is_refused_and_nothing_is_sent(serializer: Seri
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 @pytest.mark.parametrize("value", [None, 1, True, "order", b"order", [], {}, ORDER["lines"], object()], ids=repr)
-def test_what_is_no_order_is_refused(case: Case[Any], value: object) -> None:
+def test_a_value_that_is_not_an_order_is_refused(case: Case[Any], value: object) -> None:
     with pytest.raises(SerializationError):
         Client(FakeTransport(), case.serializer).set("k", value)
 

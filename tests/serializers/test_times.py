@@ -1,4 +1,4 @@
-"""Dates and times: one rule for all serializers says what is kept exactly and what is refused. Nothing is altered."""
+"""Dates and times: all serializers keep the same ones exactly and refuse the others. None alters a value."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from metacache.serializers import difference
 
 
 class Own(datetime.tzinfo):
-    """A zone of a user's, two hours before UTC."""
+    """A user-defined time zone, two hours ahead of UTC."""
 
     @override
     def utcoffset(self, dt: datetime.datetime | None, /) -> timedelta:
@@ -64,7 +64,7 @@ CLASSES: Final[dict[str, list[type]]] = {
 CASES: Final = [(name, class_) for name, classes in CLASSES.items() for class_ in classes]
 
 BERLIN: Final = zoneinfo.ZoneInfo("Europe/Berlin")
-TURN: Final = datetime.datetime(2026, 10, 25, 2, 30)  # the hour that Berlin has twice
+REPEATED: Final = datetime.datetime(2026, 10, 25, 2, 30)  # in the hour that occurs twice in Berlin
 NAMED: Final = timezone(timedelta(hours=1), "CET")
 SECONDS: Final = timezone(timedelta(hours=1, seconds=30))
 
@@ -74,14 +74,14 @@ KEPT_ZONES: Final[list[timezone | None]] = [
 ]  # fmt: skip
 REFUSED_ZONES: Final = [BERLIN, zoneinfo.ZoneInfo("UTC"), NAMED, SECONDS, timezone(timedelta(microseconds=1)), Own()]
 MOMENTS: Final = [
-    TURN,
+    REPEATED,
     datetime.datetime.min,
     datetime.datetime.max,
     datetime.datetime(1969, 12, 31, 23, 59, 59, 999_999),
 ]
 
 
-def made(name: str, class_: type) -> Serializer[Any]:  # Any: of one of the classes
+def serializer_of(name: str, class_: type) -> Serializer[Any]:  # Any: a serializer of one of the classes
     return load_serializer(name, class_)
 
 
@@ -91,64 +91,64 @@ def check_kept(serializer: Serializer[Any], value: Any) -> None:
     assert difference(value, again) is None
 
 
-def check_refused(serializer: Serializer[Any], value: Any, where: str, said: str) -> None:
-    with pytest.raises(SerializationError, match=rf"^\$\.{where}: .*{said}"):
+def check_refused(serializer: Serializer[Any], value: Any, where: str, message: str) -> None:
+    with pytest.raises(SerializationError, match=rf"^\$\.{where}: .*{message}"):
         serializer.dumps(value)
 
 
 @pytest.mark.parametrize(("name", "class_"), CASES)
 @pytest.mark.parametrize("zone", KEPT_ZONES, ids=repr)
 def test_naive_times_utc_and_fixed_offsets_are_kept(name: str, class_: Any, zone: datetime.tzinfo | None) -> None:
-    serializer = made(name, class_)
+    serializer = serializer_of(name, class_)
     for moment in MOMENTS:
         at = moment.replace(tzinfo=zone)
-        check_kept(serializer, class_(at=at, clock=at.timetz(), log={"a": [at, TURN]}))
+        check_kept(serializer, class_(at=at, clock=at.timetz(), log={"a": [at, REPEATED]}))
 
 
 @pytest.mark.parametrize(("name", "class_"), CASES)
 @pytest.mark.parametrize("zone", REFUSED_ZONES, ids=repr)
-def test_another_zone_is_refused_wherever_it_stands(name: str, class_: Any, zone: datetime.tzinfo) -> None:
-    serializer = made(name, class_)
+def test_another_zone_is_refused_in_every_position(name: str, class_: Any, zone: datetime.tzinfo) -> None:
+    serializer = serializer_of(name, class_)
     for fold in (0, 1):
-        at = TURN.replace(tzinfo=zone, fold=fold)
+        at = REPEATED.replace(tzinfo=zone, fold=fold)
         check_refused(serializer, class_(at=at), "at", r"use \.astimezone\(timezone\.utc\)$")
         check_refused(serializer, class_(clock=at.timetz()), "clock", "use a time in UTC$")
-        check_refused(serializer, class_(log={"a": [TURN, at]}), r"log\.values\(\)\[0\]\[1\]", "timezone.utc")
+        check_refused(serializer, class_(log={"a": [REPEATED, at]}), r"log\.values\(\)\[0\]\[1\]", "timezone.utc")
 
 
 @pytest.mark.parametrize(("name", "class_"), CASES)
 @pytest.mark.parametrize("zone", [None, UTC, timezone(timedelta(hours=2))], ids=repr)
-def test_fold_is_refused_not_dropped(name: str, class_: Any, zone: datetime.tzinfo | None) -> None:
-    serializer = made(name, class_)
-    at = TURN.replace(tzinfo=zone, fold=1)
-    check_refused(serializer, class_(at=at), "at", "fold=1 is not kept")
-    check_refused(serializer, class_(clock=at.timetz()), "clock", "fold=1 is not kept")
+def test_fold_is_refused_and_not_dropped(name: str, class_: Any, zone: datetime.tzinfo | None) -> None:
+    serializer = serializer_of(name, class_)
+    at = REPEATED.replace(tzinfo=zone, fold=1)
+    check_refused(serializer, class_(at=at), "at", "fold=1 cannot be stored")
+    check_refused(serializer, class_(clock=at.timetz()), "clock", "fold=1 cannot be stored")
 
 
 @pytest.mark.parametrize(("name", "class_"), CASES)
-def test_the_advice_works(name: str, class_: Any) -> None:
-    serializer = made(name, class_)
+def test_the_advice_in_the_error_works(name: str, class_: Any) -> None:
+    serializer = serializer_of(name, class_)
     for fold in (0, 1):
-        check_kept(serializer, class_(at=TURN.replace(tzinfo=BERLIN, fold=fold).astimezone(UTC)))
+        check_kept(serializer, class_(at=REPEATED.replace(tzinfo=BERLIN, fold=fold).astimezone(UTC)))
 
 
 @pytest.mark.parametrize("name", ["msgspec", "msgspec-json", "orjson"])
-def test_times_are_so_as_keys_and_elements_too(name: str) -> None:
+def test_times_as_keys_and_elements_follow_the_same_rule(name: str) -> None:
     keyed: Serializer[Any] = load_serializer(name, dict[datetime.datetime, int])
     group: Serializer[Any] = load_serializer(name, set[datetime.time])
     for zone in KEPT_ZONES:
-        check_kept(keyed, {TURN.replace(tzinfo=zone): 1})
-        check_kept(group, {TURN.replace(tzinfo=zone).timetz()})
+        check_kept(keyed, {REPEATED.replace(tzinfo=zone): 1})
+        check_kept(group, {REPEATED.replace(tzinfo=zone).timetz()})
     for other in REFUSED_ZONES:
         with pytest.raises(SerializationError, match=r"^\$\.keys\(\)\[0\]: "):
-            keyed.dumps({TURN.replace(tzinfo=other): 1})
+            keyed.dumps({REPEATED.replace(tzinfo=other): 1})
         with pytest.raises(SerializationError, match=r"^\$\[\*\]: "):
-            group.dumps({TURN.replace(tzinfo=other).timetz()})
+            group.dumps({REPEATED.replace(tzinfo=other).timetz()})
 
 
 @pytest.mark.parametrize("name", ["msgspec", "msgspec-json", "orjson"])
 @given(delta=st.timedeltas(timedelta(days=-100_000_000), timedelta(days=100_000_000)), day=st.dates())
-def test_durations_and_days_are_exact(name: str, delta: timedelta, day: datetime.date) -> None:
+def test_timedeltas_and_dates_are_exact(name: str, delta: timedelta, day: datetime.date) -> None:
     durations, days = load_serializer(name, timedelta), load_serializer(name, datetime.date)
     assert durations.loads(durations.dumps(delta)) == delta
     assert days.loads(days.dumps(day)) == day
@@ -166,9 +166,9 @@ def test_only_a_datetime_is_a_datetime(name: str, value: Any) -> None:
         serializer.dumps(value)
 
 
-def test_messagepack_with_a_coerced_moment_is_not_read() -> None:
+def test_messagepack_with_a_coerced_datetime_is_undecodable() -> None:
     serializer = load_serializer("msgspec", list[datetime.datetime])
-    written = serializer.dumps([TURN.replace(tzinfo=UTC), TURN.replace(tzinfo=timezone(timedelta(hours=2)))])
+    written = serializer.dumps([REPEATED.replace(tzinfo=UTC), REPEATED.replace(tzinfo=timezone(timedelta(hours=2)))])
     assert len(serializer.loads(written)) == 2
     for document in ([1.5], [0], ["2026-10-25"], ["2026-10-25T02:30:00Z", 0]):
         with pytest.raises((ValueError, msgspec.ValidationError)):

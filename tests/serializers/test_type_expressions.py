@@ -1,4 +1,4 @@
-"""Every type expression has a fingerprint, or is refused with the reason; and so it is for every serializer."""
+"""Every type expression has a fingerprint or is refused with a reason. The same holds for every serializer."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ class Note(TypedDict):
 
 
 class Unit(enum.Enum):
-    """Any object may be a value; a plain object has no text."""
+    """A plain class, whose values have no text."""
 
     NOTHING = object()
 
 
 @attrs.define
 class Untyped:
-    a = attrs.field(default=1)  # type: ignore[var-annotated]  # the point of it  # pyright: ignore[reportGeneralTypeIssues] - as said
+    a = attrs.field(default=1)  # type: ignore[var-annotated]  # that is under test  # pyright: ignore[reportGeneralTypeIssues] - as said
 
 
 @attrs.define(auto_attribs=False)
@@ -66,7 +66,7 @@ class OldAttrs:
 
 
 class Evil:
-    """An object that fails however it is looked at."""
+    """An object whose methods all fail."""
 
     __hash__: Any = None
 
@@ -114,7 +114,7 @@ class Raising(annotated_types.GroupedMetadata):
         raise ValueError("no")
 
 
-# Any: what type checkers refuse here is what is tested.
+# Any: the tests use expressions that type checkers refuse.
 limit: Any = annotated_types.Gt
 zone: Any = annotated_types.Timezone
 alias: Any = TypeAliasType
@@ -158,29 +158,29 @@ NO_TYPES: Final[dict[str, object]] = {
     "an init variable": dataclasses.InitVar[int],
 }
 
-# What is refused, and a word of the reason.
+# Refused expressions, and a part of the reason.
 REFUSED: Final[dict[str, tuple[object, str]]] = {
-    "optional of nothing": (typing.Optional, "it is not a type of values"),
-    "union of nothing": (typing.Union, "it is not a type of values"),
-    "literal of nothing": (Literal, "it is not a type of values"),
-    "final of nothing": (Final, "it is not a type of values"),
+    "optional of nothing": (typing.Optional, "values cannot have it as their type"),
+    "union of nothing": (typing.Union, "values cannot have it as their type"),
+    "literal of nothing": (Literal, "values cannot have it as their type"),
+    "final of nothing": (Final, "values cannot have it as their type"),
     "class variable": (ClassVar[int], "ClassVar, which is not a type of values"),
     "type guard": (TypeGuard[int], "TypeGuard, which is not a type of values"),
     "concatenation": (Concatenate[int, ...], "Concatenate, which is not a type of values"),
-    "self": (Self, "it is not a type of values"),
-    "type variable": (T, "the type variable T, which nothing here binds"),
+    "self": (Self, "values cannot have it as their type"),
+    "type variable": (T, "the type variable T, which is not bound here"),
     "list of a type variable": (list[unbound], "the type variable T"),
     "parameters": (P, "the type variable P"),
     "generic itself": (Generic, "class typing.Generic of the standard library"),
-    "unknown of the standard library": (logging.Logger, "of the standard library, which metacache does not know"),
+    "unknown of the standard library": (logging.Logger, "of the standard library, which metacache does not support"),
     "enum of objects": (Unit, "a value of class object, which has no text"),
     "an alias of itself": (Loop, "an alias that stands for itself"),
     "alias of what is not there": (Lost, "the alias Lost, which cannot be evaluated"),
-    "hostile class": (Incomparable, "a class that cannot be looked at (AssertionError: a class was compared)"),
-    "list of a hostile class": (list[Incomparable], "a class that cannot be looked at"),
+    "hostile class": (Incomparable, "a class that cannot be inspected (AssertionError: a class was compared)"),
+    "list of a hostile class": (list[Incomparable], "a class that cannot be inspected"),
     "text in a list": (list["int"], "a type in quotes"),
     "text in an optional": (typing.Optional["Loop"], "a type in quotes"),
-    "context manager": (typing.ContextManager[int], "of the standard library, which metacache does not know"),
+    "context manager": (typing.ContextManager[int], "of the standard library, which metacache does not support"),
     "hostile constraint": (Annotated[int, limit(Evil())], "a value of class Evil, which has no text"),
     "zone without a name": (Annotated[datetime.datetime, zone(Shop())], "a time zone of class Shop"),
     "raising metadata": (Annotated[int, Raising()], "metadata of class Raising that cannot be read (ValueError: no)"),
@@ -208,16 +208,16 @@ def test_every_expression_of_the_table_has_a_fingerprint_and_equal_ones_are_equa
 
 
 @pytest.mark.parametrize(("type_", "reason"), REFUSED.values(), ids=REFUSED)
-def test_what_has_no_shape_is_refused_with_the_reason(type_: object, reason: str) -> None:
+def test_a_type_without_a_shape_is_refused_with_the_reason(type_: object, reason: str) -> None:
     with pytest.raises(InvalidTypeError, match="has no fingerprint: ") as refused:
         fingerprint(type_)
     assert reason in str(refused.value)
 
 
 @pytest.mark.parametrize("given", NO_TYPES.values(), ids=NO_TYPES)
-def test_what_is_no_type_is_refused_without_showing_it(given: Any) -> None:
+def test_an_object_that_is_not_a_type_is_refused_without_quoting_it(given: Any) -> None:
     shown = f"an object of class {type(given).__name__}"
-    hint = "give a class, or an expression as list[int]"
+    hint = "give a class or an expression such as list[int]"
     for make in (fingerprint, functools.partial(connect, "memcached://127.0.0.1:1")):
         with pytest.raises(InvalidTypeError) as refused:
             make(given)
@@ -230,17 +230,17 @@ def test_what_is_no_type_is_refused_without_showing_it(given: Any) -> None:
 
 @pytest.mark.parametrize("alias", [Own, Ring, Gnir, list[Own]])
 def test_an_alias_that_stands_for_itself_is_refused(alias: object) -> None:
-    with pytest.raises(InvalidTypeError, match="it holds an alias that stands for itself"):
+    with pytest.raises(InvalidTypeError, match="it contains an alias that stands for itself"):
         fingerprint(alias)
 
 
 @pytest.mark.parametrize("type_", local_types().values(), ids=local_types())
-def test_a_class_that_is_local_to_a_function_has_no_name(type_: object) -> None:
+def test_a_class_that_is_local_to_a_function_is_refused(type_: object) -> None:
     with pytest.raises(InvalidTypeError, match=r"class local_types\.<locals>\.Local, which is local to a function"):
         fingerprint(type_)
 
 
-def test_a_class_of_main_has_no_name_and_its_records_need_none() -> None:
+def test_a_class_of_main_is_refused_but_its_records_are_not() -> None:
     names: dict[str, Any] = {"__name__": "__main__", "dataclass": dataclasses.dataclass}
     exec("class Shop: pass\n@dataclass\nclass Data:\n    a: int", names)
     with pytest.raises(InvalidTypeError, match="class Shop of __main__"):
@@ -248,9 +248,9 @@ def test_a_class_of_main_has_no_name_and_its_records_need_none() -> None:
     assert fingerprint(names["Data"]) != 0
 
 
-def test_a_class_that_is_not_found_under_its_name_is_refused() -> None:
+def test_a_class_that_its_name_does_not_lead_to_is_refused() -> None:
     made = type("Shop", (), {"__module__": Shop.__module__})
-    with pytest.raises(InvalidTypeError, match="not the one that is found under that name"):
+    with pytest.raises(InvalidTypeError, match="but that name refers to another object"):
         fingerprint(made)
     assert fingerprint(Shop) != 0
 
@@ -269,10 +269,10 @@ ALL: Final = TYPES | MORE | {name: type_ for name, (type_, _) in REFUSED.items()
 
 @functools.cache
 def outcomes(serializer: str) -> dict[str, int | str]:
-    """Return, for each type, the fingerprint with which *serializer* serves it, or why it does not."""
+    """Return, for each type, the fingerprint of its serializer, or the reason why *serializer* does not serve it."""
     found: dict[str, int | str] = {}
     for name, type_ in ALL.items():
-        known: Any = type_  # Any: a type expression, or an object that is none
+        known: Any = type_  # Any: a type expression, or an object that is not one
         try:
             found[name] = load_serializer(serializer, known).fingerprint
         except InvalidTypeError as refused:
@@ -292,7 +292,7 @@ def test_a_serializer_serves_a_type_with_a_fingerprint_or_refuses_it(serializer:
 
 @pytest.mark.parametrize("serializer", SERIALIZERS)
 def test_types_that_differ_do_not_share_their_text(serializer: str) -> None:
-    """Those of the table that do are equal types in two spellings: `test_fingerprint` lists them."""
+    """Equal types in two spellings share a text; `test_fingerprint` lists those of the table."""
     served = {name: found for name, found in outcomes(serializer).items() if isinstance(found, int)}
     texts = {graph_of(ALL[name]).text() for name in served}
     assert len(texts) == len(set(served.values()))
@@ -300,7 +300,7 @@ def test_types_that_differ_do_not_share_their_text(serializer: str) -> None:
 
 @pytest.mark.parametrize("make", [connect, connect_async])
 @pytest.mark.parametrize("type_", [T, Unit, Annotated[int, Raising()], list[function], Lost], ids=type_name)
-def test_the_refusal_is_the_one_of_connect(make: Callable[..., object], type_: object) -> None:
+def test_connect_reports_the_same_reason(make: Callable[..., object], type_: object) -> None:
     for options in ({}, {"serializer": "msgspec"}, {"serializer": "orjson"}):
         with pytest.raises(InvalidTypeError, match=r"need a serializer: |does not serve "):
             make("memcached://127.0.0.1:1", type_, **options)
@@ -346,11 +346,11 @@ class KeyedToo(Keyed[int]):
     ],
     ids=repr,
 )
-def test_arguments_reach_the_fields_of_generic_classes(one: object, other: object) -> None:
+def test_type_arguments_reach_the_fields_of_generic_classes(one: object, other: object) -> None:
     assert graph_of(one).text() != graph_of(other).text()
 
 
-def test_a_parameter_is_read_in_the_class_that_has_it() -> None:
+def test_a_type_variable_is_resolved_in_its_own_class() -> None:
     shared = "#0|record(inner,own;#1,int)|record(held;list(;dict(;str,int)))"
     assert graph_of(Middle[int]).text() == shared
     assert graph_of(Last).text() == shared
@@ -370,7 +370,7 @@ def test_a_recursive_alias_is_checked_at_every_depth() -> None:
 
 
 def mutual(count: int, *, reverse: bool = False) -> type:
-    """Return the first of *count* classes each of which holds all of them."""
+    """Return the first of *count* classes. Each of them refers to all of them."""
     namespace: dict[str, Any] = {"dataclass": dataclasses.dataclass, "__name__": "mutual"}
     order = reversed(range(count)) if reverse else range(count)
     union = " | ".join(f"C{index}" for index in order)
@@ -384,7 +384,7 @@ def mutual(count: int, *, reverse: bool = False) -> type:
     return first
 
 
-def test_many_classes_that_hold_one_another_are_one_small_graph() -> None:
+def test_mutually_recursive_classes_make_one_small_graph() -> None:
     texts = {graph_of(mutual(20, reverse=reverse)).text() for reverse in (False, True)}
     assert len(texts) == 1
     assert len(texts.pop()) < 20_000
@@ -404,7 +404,7 @@ class Growing(Generic[T]):
 
 
 def test_a_type_that_never_ends_is_refused() -> None:
-    with pytest.raises(InvalidTypeError, match=r"it holds a type that is nested too deep|more than 100,000 parts"):
+    with pytest.raises(InvalidTypeError, match=r"it contains a type that is nested too deep|more than 100,000 parts"):
         fingerprint(Growing[int])
 
 

@@ -1,4 +1,4 @@
-"""Texts of shapes are equal where types are equal, and nowhere else: for types made at random, with a model of each."""
+"""The texts of two random types are equal if and only if the types are equal. Simple models decide equality."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.serializers.golden_types import Box, Color
 
 # Any: type expressions, each with a model of it that is equal for equal types.
 Case = tuple[Any, Any]
-alias: Any = TypeAliasType  # type checkers know only aliases that are assigned to a name
+alias: Any = TypeAliasType  # type checkers accept only aliases that are assigned to a name
 
 
 def of_list(part: Case) -> Case:
@@ -84,7 +84,7 @@ CASES: Final = st.recursive(
 @example((Literal["red"], "the str"), (Literal[Color.RED], "the member"))
 @example((Box[list[Box[int]]], "of int"), (Box[list[Box[str]]], "of str"))
 @example((tuple[()], "empty"), (tuple, "of anything"))
-def test_texts_are_equal_where_types_are_and_nowhere_else(one: Case, other: Case) -> None:
+def test_texts_are_equal_exactly_if_types_are_equal(one: Case, other: Case) -> None:
     assert (graph_of(one[0]).text() == graph_of(other[0]).text()) == (one[1] == other[1])
 
 

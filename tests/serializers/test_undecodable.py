@@ -1,4 +1,4 @@
-"""What a client makes of values that are none of its own: misses that are counted and logged once, or errors."""
+"""By default an undecodable value is a miss, which is counted and logged once. A strict client raises an error."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from metacache import Client, DecodeError, Serializer, load_serializer
 from metacache.serializers.builtin import BytesSerializer, IntSerializer, StrSerializer
 from metacache.serializers.frame import Frame
 from metacache.testing import FakeServer, FakeTransport
-from tests.serializers.test_wrong_shapes import store
+from tests.serializers.test_wrong_payloads import store
 
 NUMBERS: Final[Serializer[list[int]]] = load_serializer("json", list[int])
 NOTHING_MET: Final = dict.fromkeys(("foreign_flags", "wire_id", "fingerprint", "compressor", "decompress", "decode"), 0)
 
 
-def test_what_cannot_be_read_is_a_miss_and_counted_by_cause() -> None:
+def test_an_undecodable_value_is_a_miss_and_counted_by_cause() -> None:
     server = FakeServer()
     client = Client(FakeTransport(server), NUMBERS)
     own = Frame(NUMBERS).flags
@@ -38,7 +38,7 @@ def test_what_cannot_be_read_is_a_miss_and_counted_by_cause() -> None:
     assert client.undecodable == {**dict.fromkeys(NOTHING_MET, 2), "decode": 4}
 
 
-def test_batches_and_items_leave_out_what_cannot_be_read() -> None:
+def test_batches_and_items_omit_undecodable_values() -> None:
     server = FakeServer()
     client = Client(FakeTransport(server), NUMBERS)
     client.set("good", [1])
@@ -48,7 +48,7 @@ def test_batches_and_items_leave_out_what_cannot_be_read() -> None:
     assert client.undecodable["foreign_flags"] == 2
 
 
-def test_a_strict_client_raises_an_error_that_tells_key_and_cause_but_no_value() -> None:
+def test_a_strict_client_raises_an_error_with_key_and_cause_but_no_value() -> None:
     server = FakeServer()
     client = Client(FakeTransport(server), NUMBERS, on_undecodable="raise")
     store(server, Frame(NUMBERS).flags, b'["secret"]')
@@ -62,7 +62,7 @@ def test_a_strict_client_raises_an_error_that_tells_key_and_cause_but_no_value()
     assert client.get("k") == [2]
 
 
-def test_each_writer_is_logged_once_and_no_key_or_value_is(caplog: pytest.LogCaptureFixture) -> None:
+def test_each_writer_is_logged_once_without_key_and_value(caplog: pytest.LogCaptureFixture) -> None:
     server = FakeServer()
     client = Client(FakeTransport(server), NUMBERS, prefix="hidden:")
     with caplog.at_level(logging.WARNING, "metacache"):
@@ -89,7 +89,7 @@ def test_values_of_other_clients_are_read_as_bytes_text_and_numbers_only() -> No
         assert client.undecodable["foreign_flags"] == 1
 
 
-def test_text_and_numbers_of_this_library_are_not_taken_for_each_other() -> None:
+def test_str_and_int_values_of_metacache_are_not_confused() -> None:
     transport = FakeTransport()
     Client(transport, StrSerializer()).set("k", "12")
     assert Client(transport, IntSerializer()).get("k") is None

@@ -1,4 +1,4 @@
-"""Which wire ids there are: of ours, of a plugin, of a serializer that is given to a client."""
+"""The wire ids of metacache's serializers, of plugins, and of serializers that a user gives to a client."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from metacache.serializers import IntSerializer, fingerprint
 from metacache.serializers.frame import Frame, Undecodable
 from metacache.testing import AsyncFakeTransport, FakeTransport, check_serializer
 from tests.plugins.distributions import PLUGIN, install, put_on_path
+from tests.serializers.text import Text
 
 GOOD: Final = frozenset(range(16, 241, 16))
 PRIVATE: Final = (224, 240)
@@ -37,21 +38,9 @@ OURS: Final = {
 }
 
 
-class Text:
-    def __init__(self, wire_id: int, fingerprint: int = 0) -> None:
-        self.wire_id = wire_id
-        self.fingerprint = fingerprint
-
-    def dumps(self, value: str, /) -> bytes:
-        return value.encode()
-
-    def loads(self, data: bytes, /) -> str:
-        return data.decode()
-
-
 @pytest.fixture
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory on sys.path."""
+    """Return a directory on sys.path."""
     put_on_path(monkeypatch, tmp_path)
     return tmp_path
 
@@ -61,7 +50,7 @@ def add_plugin(directory: Path, name: str, arguments: str) -> None:
     install(directory, name, {name: f"{module}:P"}, {module: f"{PLUGIN}\n    P = Plugin({arguments})\n"})
 
 
-def test_ours_are_the_ones_of_the_list() -> None:
+def test_metacaches_own_ids_are_those_of_the_list() -> None:
     found = {plugin.name: plugin.load().wire_id for plugin in entry_points(group="metacache.serializers")}
     assert found == OURS
     listed = (Path(__file__).parents[2] / "metacache/serializers/README.md").read_text()
@@ -70,7 +59,7 @@ def test_ours_are_the_ones_of_the_list() -> None:
 
 
 @pytest.mark.parametrize("wire_id", range(1, 256))
-def test_a_serializer_has_a_multiple_of_16(wire_id: int) -> None:
+def test_a_wire_id_is_a_multiple_of_16(wire_id: int) -> None:
     serializer = Text(wire_id, 1)
     makers: list[Any] = [
         lambda: Frame(serializer),
@@ -83,24 +72,24 @@ def test_a_serializer_has_a_multiple_of_16(wire_id: int) -> None:
             make()
             continue
         with pytest.raises(
-            InvalidArgumentError, match=f"Text has wire_id {wire_id}, but a wire_id is a multiple of 32"
+            InvalidArgumentError, match=f"Text has wire_id {wire_id}, but a wire_id must be from 16 to 240"
         ):
             make()
 
 
 @pytest.mark.parametrize("wire_id", range(-1, 258))
-def test_the_contract_of_a_serializer_has_the_rule(wire_id: int) -> None:
+def test_check_serializer_enforces_the_rule(wire_id: int) -> None:
     def check() -> None:
         check_serializer(Text(wire_id, 1), values=["a"], refused_bytes=[])
 
     if wire_id in GOOD:
         check()
     else:
-        with pytest.raises(AssertionError, match="a wire_id is a multiple of 32 for a binary format"):
+        with pytest.raises(AssertionError, match="a wire_id must be from 16 to 240, a multiple of 32"):
             check()
 
 
-def test_only_our_own_int_has_the_id_of_numbers() -> None:
+def test_only_metacaches_own_int_has_the_id_of_numbers() -> None:
     assert Frame(IntSerializer()).flags == 0xB0000002
     assert Frame(load_serializer("int", int, fingerprint="off")).flags == 0xB0000002
     check_serializer(IntSerializer(), values=[1], refused_bytes=[b"x"])
@@ -115,15 +104,15 @@ def test_a_plugin_with_another_id_is_refused_with_the_rule(wire_id: object, dire
     with pytest.raises(SerializerNotFound) as refused:
         load_serializer(name, str)
     assert str(refused.value).startswith(
-        f"serializer '{name}' has wire_id {wire_id}, but a wire_id is a multiple of 32"
+        f"serializer '{name}' has wire_id {wire_id}, but a wire_id must be from 16 to 240"
     )
-    assert "16 more than one for a text format" in str(refused.value)
+    assert "a multiple of 32 plus 16 for a text format" in str(refused.value)
     assert "other clients keep their own flags in the low five bits" in str(refused.value)
 
 
-def test_a_plugin_and_its_serializers_have_one_id(directory: Path) -> None:
+def test_a_plugin_and_its_serializers_must_have_one_id(directory: Path) -> None:
     add_plugin(directory, "two-faced", "96, built=128")
-    with pytest.raises(SerializerNotFound, match="its plugin has wire_id 96, and what it builds has 128"):
+    with pytest.raises(SerializerNotFound, match="its plugin has wire_id 96, but the serializer it built has 128"):
         load_serializer("two-faced", str)
 
 
@@ -132,7 +121,7 @@ def test_a_plugin_and_its_serializers_have_one_id(directory: Path) -> None:
 
 @pytest.mark.parametrize("wire_id", PRIVATE)
 def test_a_private_id_needs_a_fingerprint(wire_id: int) -> None:
-    with pytest.raises(InvalidArgumentError, match=f"the private wire_id {wire_id}, .*and no fingerprint"):
+    with pytest.raises(InvalidArgumentError, match=f"the private wire_id {wire_id}, .*but no fingerprint"):
         Frame(Text(wire_id, 0))
     with pytest.raises(AssertionError, match="is private and needs a fingerprint"):
         check_serializer(Text(wire_id, 0), values=["a"], refused_bytes=[])
@@ -149,7 +138,7 @@ def test_a_private_value_of_another_fingerprint_or_of_none_is_not_read(wire_id: 
 
 
 @pytest.mark.parametrize("wire_id", PRIVATE)
-def test_several_plugins_may_have_a_private_id(wire_id: int, directory: Path) -> None:
+def test_several_plugins_may_share_a_private_id(wire_id: int, directory: Path) -> None:
     names = [f"{kind}-{wire_id}" for kind in ("one", "other")]
     for name in names:
         add_plugin(directory, name, f"{wire_id}, fingerprint=fingerprint(str, serializer='{name}')")
@@ -160,7 +149,7 @@ def test_several_plugins_may_have_a_private_id(wire_id: int, directory: Path) ->
         Frame(second).decode(*Frame(first).encode("x"))
 
 
-def test_a_plugin_with_a_private_id_mixes_its_name_in(directory: Path) -> None:
+def test_the_fingerprint_of_a_private_id_must_include_the_name(directory: Path) -> None:
     add_plugin(directory, "none", "224, fingerprint=0")
     add_plugin(directory, "plain", "224, fingerprint=fingerprint(str)")
     for name in ("none", "plain"):
@@ -168,25 +157,25 @@ def test_a_plugin_with_a_private_id_mixes_its_name_in(directory: Path) -> None:
             load_serializer(name, str)
 
 
-def test_a_private_id_is_not_for_a_client_without_fingerprints(directory: Path) -> None:
+def test_a_private_id_needs_strict_fingerprints(directory: Path) -> None:
     add_plugin(directory, "unmarked", "240, fingerprint=7")
     assert load_serializer("unmarked", str).fingerprint == 7
-    with pytest.raises(InvalidArgumentError, match=r"private wire_id 240.*: fingerprint='off' is not for it"):
+    with pytest.raises(InvalidArgumentError, match=r"private wire_id 240.*: fingerprint='off' is not allowed for it"):
         load_serializer("unmarked", str, fingerprint="off")
 
 
-def test_another_id_is_of_one_plugin(directory: Path) -> None:
+def test_only_one_plugin_may_have_a_public_id(directory: Path) -> None:
     for name in ("public", "public-too"):
         add_plugin(directory, name, "208")
     load_serializer("public", str)
-    with pytest.raises(SerializerConflict, match="wire_id 208 is claimed by 'public' of public and by 'public-too' of"):
+    with pytest.raises(SerializerConflict, match="wire_id 208 belongs to both 'public' of public and 'public-too' of"):
         load_serializer("public-too", str)
 
 
-def test_a_plugin_that_was_only_asked_what_it_serves_has_claimed_no_id(directory: Path) -> None:
+def test_a_suggestion_does_not_claim_the_wire_id_of_a_plugin(directory: Path) -> None:
     for name in ("asked", "wanted"):
         add_plugin(directory, name, "128, served=frozenset")
-    without_serializer: Any = connect  # Any: type checkers refuse this call too
+    without_serializer: Any = connect  # Any: type checkers also refuse this call
     with pytest.raises(InvalidTypeError, match="'asked'"):
         without_serializer("memcached://127.0.0.1:1", frozenset)
     assert load_serializer("wanted", frozenset).wire_id == 128

@@ -1,4 +1,4 @@
-"""The demo as its user runs it: what it prints, and what it exits with."""
+"""The demo as a user runs it: its output and its exit status."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 @pytest.fixture(scope="module")
 def printed(shared_memcached: Memcached) -> str:
-    """What the demo prints, where there is a memcached for it to start."""
+    """The output of the demo; skips the test if there is no memcached."""
     assert shared_memcached.pid
     done = run("demo")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -53,12 +53,12 @@ def printed(shared_memcached: Memcached) -> str:
 
 
 def table(printed: str, title: str) -> list[str]:
-    """Return the lines of the table with that title: the names of the columns, their rules, the rows."""
+    """Return the lines of the table with that title: column names, rules, rows."""
     return re.split(rf"^{title}.*\n\n", printed, flags=re.MULTILINE)[1].partition("\n\n")[0].splitlines()
 
 
 def cells(printed: str, title: str) -> dict[str, list[str]]:
-    """Return the cells of each row of that table, by the first."""
+    """Return the cells of each row of that table, by the first cell."""
     lines = [re.split(r"\s{2,}", line.strip()) for line in table(printed, title)[2:]]
     return {line[0]: line[1:] for line in lines}
 
@@ -103,7 +103,7 @@ def test_the_demo_prints_each_key_of_the_cluster_with_the_node_that_owns_it(prin
 
 
 @pytest.mark.parametrize("title", ["One memcached", "A cluster of three", "Read back under asyncio"])
-def test_the_columns_of_the_demo_stand_under_one_another(printed: str, title: str) -> None:
+def test_the_columns_of_the_demo_are_aligned(printed: str, title: str) -> None:
     _, rules, *rows = table(printed, title)
     ends = [match.end() for match in re.finditer(r"-+", rules)]
     assert rows
@@ -114,7 +114,7 @@ def test_the_columns_of_the_demo_stand_under_one_another(printed: str, title: st
 
 @final
 class Forgetful:
-    """Stores a text and reads another."""
+    """A serializer that stores a text and reads another text."""
 
     wire_id = 96
     fingerprint = 0
@@ -128,7 +128,7 @@ class Forgetful:
 
 @final
 class Careless:
-    """Stores a text and reads a list."""
+    """A serializer that stores a text and reads a list."""
 
     wire_id = 96
     fingerprint = 0
@@ -148,7 +148,7 @@ def exit_status(memcached: Memcached, sample: demo.Sample[T]) -> int:
     return demo.run([section])
 
 
-def test_a_value_that_differs_is_told_and_exits_with_one(
+def test_a_different_value_is_reported_and_the_exit_status_is_1(
     memcached: Memcached, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert exit_status(memcached, demo.Sample("text", "str", "forgetful", Forgetful(), "as it was")) == 1
@@ -157,15 +157,15 @@ def test_a_value_that_differs_is_told_and_exits_with_one(
     assert "1 did not come back as it was stored" in printed
 
 
-def test_a_value_of_another_type_is_told_and_exits_with_one(
+def test_a_value_of_another_type_is_reported_and_the_exit_status_is_1(
     memcached: Memcached, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert exit_status(memcached, demo.Sample[object]("text", "str", "careless", Careless(), "as it was")) == 1
     assert "DIFFERS: str came back as list" in capsys.readouterr().out
 
 
-def test_a_key_on_another_node_than_the_routers_is_told(memcached: Memcached) -> None:
-    # Both names lead to one server: the key is on the node that does not own it, too.
+def test_a_key_on_another_node_than_the_routers_is_reported(memcached: Memcached) -> None:
+    # Both nodes are the same server, so the key is also on the node that does not own it.
     nodes = [Node(memcached.node.address, name="cache-1"), Node(memcached.node.address, name="cache-2")]
     with Cluster(nodes) as cluster:
         row = demo.placed(cluster, demo.Sample("text", "str", "str", StrSerializer(), "as it was"))
@@ -174,7 +174,7 @@ def test_a_key_on_another_node_than_the_routers_is_told(memcached: Memcached) ->
     assert row.problem == f"DIFFERS: the router tells {{'{owner}': 1}}"
 
 
-def test_a_batch_on_other_nodes_than_the_routers_is_told(memcached: Memcached) -> None:
+def test_a_batch_on_other_nodes_than_the_routers_is_reported(memcached: Memcached) -> None:
     nodes = [Node(memcached.node.address, name="cache-1"), Node(memcached.node.address, name="cache-2")]
     with Cluster(nodes) as cluster:
         row = demo.spread(cluster)
@@ -182,7 +182,7 @@ def test_a_batch_on_other_nodes_than_the_routers_is_told(memcached: Memcached) -
     assert row.problem.startswith("DIFFERS: the router tells {'cache-1': ")
 
 
-async def test_what_asyncio_does_not_find_or_finds_changed_is_told(memcached: Memcached) -> None:
+async def test_a_missing_or_changed_value_under_asyncio_is_reported(memcached: Memcached) -> None:
     sample = demo.Sample("text", "str", "forgetful", Forgetful(), "as it was")
     async with AsyncConnection(memcached.node) as connection:
         client = AsyncClient(connection, sample.serializer)
@@ -191,7 +191,7 @@ async def test_what_asyncio_does_not_find_or_finds_changed_is_told(memcached: Me
         assert (await demo.read_back(client, sample)).problem == "DIFFERS: another value came back"
 
 
-def test_a_hundred_tasks_that_find_nothing_are_told(memcached: Memcached) -> None:
+def test_a_hundred_tasks_that_find_nothing_are_reported(memcached: Memcached) -> None:
     with Connection(memcached.node) as connection:
         for sample in demo.samples():
             Client(connection, sample.serializer).set(sample.key, sample.value)
@@ -205,13 +205,13 @@ def test_a_missing_plugin_is_named_with_the_line_that_installs_it(capsys: pytest
     assert capsys.readouterr().err == "demo: not installed: thrift, thrift-json\n  pip install 'metacache[thrift]'\n"
 
 
-def test_a_missing_memcached_is_told_and_exits_with_two() -> None:
+def test_a_missing_memcached_is_reported_and_the_exit_status_is_2() -> None:
     done = run("demo", PATH="", METACACHE_MEMCACHED="")
     assert done.returncode == 2
     assert "no memcached on PATH; install it" in done.stderr
 
 
-def test_the_command_line_tells_its_commands_and_its_version() -> None:
+def test_the_command_line_lists_its_commands_and_its_version() -> None:
     done = run("--help")
     assert done.returncode == 0
     assert {"demo", "version"} <= set(done.stdout.split())

@@ -1,6 +1,6 @@
-"""The fakes against the original: a client sees the same with a fake as with a memcached.
+"""A client gets the same results from a fake as from a real memcached.
 
-Each script runs over a real memcached and over both fakes, and what it saw is compared. No script says what is right.
+Each script runs on a real memcached and on both fakes, and the results are compared. No script has expected results.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Script: TypeAlias = Callable[[Blobs, Numbers], Awaitable[list[object]]]
 
 
 async def outcome_of(asked: Awaitable[object]) -> object:
-    """Return the result, or of an error what does not depend on the node."""
+    """Return the result of *call*, or the parts of its error that do not depend on the node."""
     try:
         return await asked
     except MetacacheError as error:
@@ -44,7 +44,7 @@ async def outcome_of(asked: Awaitable[object]) -> object:
 
 
 def seen(item: Item[T] | None) -> object:
-    """Return what an item tells, but for its CAS, which is another on each server."""
+    """Return the attributes of an item without the CAS, which differs between servers."""
     if item is None:
         return None
     return (item.value, item.ttl, item.size, item.client_flags, item.fetched_before, item.stale, item.won, item.cas > 0)
@@ -245,9 +245,9 @@ _runs = itertools.count(1)
 
 def client_of(transport: Transport | AsyncTransport, serializer: Serializer[T], prefix: str) -> AsyncClient[T]:
     if isinstance(transport, FakeTransport):
-        # It has the verbs of an AsyncClient and not its class, which is the point of the shape.
+        # It has the methods of an AsyncClient but another class: that is the purpose of the adapter.
         return cast("AsyncClient[T]", Shaped(Client(transport, serializer, prefix=prefix)))
-    return AsyncClient(cast("AsyncTransport", transport), serializer, prefix=prefix)  # the only other kind
+    return AsyncClient(cast("AsyncTransport", transport), serializer, prefix=prefix)  # the only other type
 
 
 async def run(script: Script, transport: Transport | AsyncTransport) -> list[object]:
@@ -257,7 +257,9 @@ async def run(script: Script, transport: Transport | AsyncTransport) -> list[obj
 
 @pytest.mark.parametrize("fake", FAKES)
 @pytest.mark.parametrize("script", SCRIPTS)
-async def test_a_fake_tells_what_a_memcached_tells(shared_memcached: Memcached, script: str, fake: str) -> None:
+async def test_a_fake_returns_the_same_results_as_a_memcached(
+    shared_memcached: Memcached, script: str, fake: str
+) -> None:
     async with AsyncConnection(shared_memcached.node, settings=PATIENT) as real:
         wanted = await run(SCRIPTS[script], real)
     assert await run(SCRIPTS[script], FAKES[fake]()) == wanted

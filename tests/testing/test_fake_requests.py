@@ -1,6 +1,6 @@
-"""The fake server against a memcached, request by request: numbers that it counts with, and sequences made by chance.
+"""The fake server returns the same replies as a real memcached: for arithmetic, and for random sequences of requests.
 
-The other file of this room compares what clients see; this one compares the replies themselves.
+`test_fake_against_memcached` compares the results of clients; this module compares the replies.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ Flags: TypeAlias = Mapping[str, Token]
 
 
 class Step(NamedTuple):
-    """A request but for its key and the CAS that it compares with.
+    """A request without its key and without the CAS that it compares.
 
-    ``which``: one of those that earlier replies have shown (-1: the last), or one that no item has if there were none.
+    ``which``: the index of a CAS in earlier replies (-1: the last one); without any, the request has a CAS of no item.
     """
 
     command: Callable[[bytes, Flags], Request]
@@ -50,7 +50,7 @@ _runs = itertools.count(1)
 
 
 def seen(transport: Transport, request: Request, known: list[int]) -> object:
-    """Return the reply, or of an error what does not depend on the node."""
+    """Return the reply, or the parts of an error that do not depend on the node."""
 
     def read(reply: Reply) -> object:
         return plain(reply[0], known), reply[1]
@@ -63,13 +63,13 @@ def seen(transport: Transport, request: Request, known: list[int]) -> object:
 
 
 def replies(transport: Transport, key: bytes, steps: Sequence[Step]) -> list[object]:
-    """Run *steps*; return what each came to, with the n-th CAS that was seen in place of its number."""
+    """Run *steps*; return their results, with each CAS replaced by the order in which it was first seen."""
     known: list[int] = []
     return [seen(transport, step.request(key, known), known) for step in steps]
 
 
 def plain(tokens: list[bytes], known: list[int]) -> list[bytes]:
-    """Return *tokens* without the opaque, with positions for CAS numbers and without the exact time to live."""
+    """Return *tokens* without the opaque and the exact TTL, and with positions instead of CAS numbers."""
     return [plain_token(token, known) for token in tokens if token[:1] != b"O"]
 
 
@@ -85,8 +85,8 @@ def plain_token(token: bytes, known: list[int]) -> bytes:
 
 BOUNDARIES: Final = (0, 9, 99, U64 // 2 - 1, U64 // 2, U64 // 2 + 1, U64 - 10, U64 - 1, U64, U64 + 1, 10**30)
 WRITTEN: Final = (
-    # With a NUL behind them: for a number in the upper half 1.6.18 looks for a minus up to the next NUL, which without
-    # this one comes anywhere in its memory.
+    # With a NUL at the end: for a number in the upper half, 1.6.18 searches for a minus up to the next NUL. Without
+    # this one, it would search in other memory.
     *(sign + b"%d" % number + tail for number in BOUNDARIES for sign in (b"", b"-") for tail in (b"\0", b" -\0-")),
     *(before + b"9" + after for before in (b" ", b"+", b"00", b"\t\n\v\f\r ") for after in (b"", b" ", b" 7", b"\0")),
     *(b"9" + after for after in (b"\t", b"\r\n", b"\v6", b"\0007", b" 7", b"   ", b"9 7", b"9 99999")),
@@ -110,7 +110,7 @@ READ: Final = Step(commands.meta_get, {"value": True, "return_client_flags": Tru
 
 
 @pytest.mark.parametrize("client_flags", [0, 0xB0000002])
-def test_a_fake_counts_with_what_a_memcached_counts_with(shared_memcached: Memcached, client_flags: int) -> None:
+def test_a_fake_accepts_the_same_numbers_as_a_memcached(shared_memcached: Memcached, client_flags: int) -> None:
     fake = FakeTransport()
     differences: list[object] = []
     with Connection(shared_memcached.node, settings=PATIENT) as real:
@@ -133,7 +133,7 @@ def test_a_fake_counts_with_what_a_memcached_counts_with(shared_memcached: Memca
     count=st.sampled_from([{"value": True}, {"value": True, "mode": "D", "delta": 3}]),
 )
 @settings(max_examples=300, deadline=None)
-def test_a_fake_counts_with_any_value_as_a_memcached_does(
+def test_a_fake_does_arithmetic_on_any_value_like_a_memcached(
     shared_memcached: Memcached, value: bytes, count: Flags
 ) -> None:
     steps = [Step(storing(value), {}), Step(commands.meta_arithmetic, count), READ]
@@ -149,13 +149,13 @@ RETURNED: Final = ("return_size", "return_client_flags", "return_cas", "return_t
 
 @st.composite
 def returned(draw: st.DrawFn) -> Flags:
-    """Flags that ask for parts of an item, in any order; at least one, because this client never sends a bare mg."""
+    """Return flags in any order; at least one, because this client never sends mg without flags."""
     names = draw(st.lists(st.sampled_from((*RETURNED, "value")), min_size=1, unique=True))
     return dict.fromkeys(names, True)
 
 
 def flags_of(*choices: Sequence[Flags]) -> st.SearchStrategy[Flags]:
-    """Return what draws one of each of *choices* and joins them."""
+    """Return a strategy that draws one of each of *choices* and joins them."""
     return st.tuples(*map(st.sampled_from, choices)).map(lambda drawn: dict(ChainMap(*map(dict, drawn))))
 
 
@@ -182,7 +182,7 @@ def deletes(draw: st.DrawFn) -> Step:
     return Step(commands.meta_delete, flags, draw(GUARDS))
 
 
-# None that could end in the upper half, see WRITTEN.
+# No delta that could lead to a number in the upper half, see WRITTEN.
 SMALL_COUNTS: Final = [count for count in COUNTS if count.get("delta", 1) != U64 - 1]
 counts: Final = st.sampled_from(SMALL_COUNTS).map(partial(Step, commands.meta_arithmetic))
 STEPS: Final = st.one_of(gets(), gets(), sets(), sets(), deletes(), counts)
@@ -190,7 +190,7 @@ STEPS: Final = st.one_of(gets(), gets(), sets(), sets(), deletes(), counts)
 
 @given(steps=st.lists(STEPS, min_size=2, max_size=12))
 @settings(max_examples=300, deadline=None)
-def test_any_sequence_of_requests_has_the_replies_of_a_memcached(
+def test_any_sequence_of_requests_gets_the_same_replies_as_from_a_memcached(
     shared_memcached: Memcached, steps: list[Step]
 ) -> None:
     key = b"sequence:%d" % next(_runs)

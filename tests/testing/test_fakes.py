@@ -1,4 +1,4 @@
-"""What a fake can do that a memcached cannot: its time is the test's, and both kinds of client may stand on one."""
+"""What only the fakes can do: use a clock of the test, and serve both kinds of client at the same time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from metacache.testing import AsyncFakeTransport, FakeServer, FakeTransport
 
 
 class Clock:
-    """Tells the time that the test sets."""
+    """A clock that returns the time that the test sets."""
 
     def __init__(self, now: float = 1_000_000_000.0) -> None:
         self.now = now
@@ -23,7 +23,7 @@ class Clock:
         return self.now
 
 
-async def test_items_live_by_the_clock_of_the_test_in_both_kinds_of_client() -> None:
+async def test_items_expire_by_the_clock_of_the_test() -> None:
     clock = Clock()
     server = FakeServer(clock)
     blocking = Client(FakeTransport(server), StrSerializer(), default_ttl=60)
@@ -40,7 +40,7 @@ async def test_items_live_by_the_clock_of_the_test_in_both_kinds_of_client() -> 
     assert (blocking.get("young"), await tasks.get("young")) == (None, None)
 
 
-def test_a_life_beyond_thirty_days_ends_by_the_clock_of_the_test_too() -> None:
+def test_a_ttl_beyond_thirty_days_expires_by_the_clock_of_the_test() -> None:
     clock = Clock(time.time())
     client = Client(FakeTransport(FakeServer(clock)), StrSerializer())
     client.set("k", "v", ttl=timedelta(days=40))
@@ -50,7 +50,7 @@ def test_a_life_beyond_thirty_days_ends_by_the_clock_of_the_test_too() -> None:
     assert client.get("k") is None
 
 
-async def test_what_is_stored_through_one_is_read_through_the_other() -> None:
+async def test_transports_with_one_server_share_its_items() -> None:
     server = FakeServer()
     blocking, tasks = FakeTransport(server), AsyncFakeTransport(server)
     assert blocking.server is tasks.server is server
@@ -60,7 +60,7 @@ async def test_what_is_stored_through_one_is_read_through_the_other() -> None:
     assert Client(blocking, StrSerializer()).get("k") == "from a task"
 
 
-async def test_each_has_a_server_of_its_own_where_none_is_given() -> None:
+async def test_transports_without_a_given_server_share_nothing() -> None:
     one, other = AsyncFakeTransport(), AsyncFakeTransport()
     await AsyncClient(one).set("k", b"1")
     assert await AsyncClient(other).get("k") is None
@@ -75,7 +75,7 @@ async def test_a_value_above_the_limit_of_the_fake_is_refused() -> None:
     assert isinstance(outcomes.errors["large"], ServerError)
 
 
-async def test_operations_tell_what_was_asked_in_order() -> None:
+async def test_operations_lists_the_calls_in_order() -> None:
     transport = AsyncFakeTransport()
     client = AsyncClient(transport)
     await client.set("k", b"1")
@@ -84,7 +84,7 @@ async def test_operations_tell_what_was_asked_in_order() -> None:
     assert transport.operations == ["set", "get_many", "update", "update"]
 
 
-async def test_the_repr_tells_how_many_they_were() -> None:
+async def test_the_repr_shows_the_number_of_operations() -> None:
     tasks, blocking = AsyncFakeTransport(), FakeTransport()
     await AsyncClient(tasks).get("k")
     Client(blocking).get_many(["k"])
@@ -92,7 +92,7 @@ async def test_the_repr_tells_how_many_they_were() -> None:
     assert repr(Client(blocking)) == "<Client prefix=b'' on <FakeTransport: 1 operations>>"
 
 
-async def test_a_race_between_tasks_shows() -> None:
+async def test_a_race_between_tasks_is_visible() -> None:
     client = AsyncClient(AsyncFakeTransport(), IntSerializer())
     await client.set("n", 0)
 
@@ -110,7 +110,7 @@ async def test_a_cancelled_write_may_have_been_applied() -> None:
     client = AsyncClient(AsyncFakeTransport())
     single = asyncio.ensure_future(client.set("k", b"1"))
     batch = asyncio.ensure_future(client.set_many({"m": b"2"}))
-    await asyncio.sleep(0)  # sent, and not yet answered
+    await asyncio.sleep(0)  # sent, but the reply is not there yet
     assert single.cancel()
     assert batch.cancel()
     for write in (single, batch):
@@ -119,27 +119,27 @@ async def test_a_cancelled_write_may_have_been_applied() -> None:
     assert await client.get_many(["k", "m"]) == {"k": b"1", "m": b"2"}
 
 
-async def test_it_refuses_what_comes_after_it_was_closed() -> None:
+async def test_a_closed_asyncio_fake_refuses_operations() -> None:
     transport = AsyncFakeTransport()
     client = AsyncClient(transport, owns=True)
     await client.set("k", b"1")
     await client.aclose()
     await transport.aclose()
     other = AsyncClient(transport)
-    with pytest.raises(ClosedError, match="the transport was closed"):
+    with pytest.raises(ClosedError, match="the transport is closed"):
         await other.get("k")
-    with pytest.raises(ClosedError, match="the transport was closed"):
+    with pytest.raises(ClosedError, match="the transport is closed"):
         await other.get_many(["k"])
     assert transport.operations == ["set"]
 
 
-def test_a_blocking_one_does_too() -> None:
+def test_a_closed_blocking_fake_refuses_operations() -> None:
     transport = FakeTransport()
     transport.close()
     transport.close()
-    with pytest.raises(ClosedError, match="the transport was closed"):
+    with pytest.raises(ClosedError, match="the transport is closed"):
         Client(transport).get("k")
-    with pytest.raises(ClosedError, match="the transport was closed"):
+    with pytest.raises(ClosedError, match="the transport is closed"):
         Client(transport).set_many({"k": b"1"})
 
 
@@ -148,7 +148,7 @@ async def store_and_read(client: AsyncClient[bytes], value: bytes) -> None:
     assert await client.get("k") == value
 
 
-def test_it_serves_one_loop_after_another() -> None:
+def test_a_fake_works_in_one_loop_after_another() -> None:
     client = AsyncClient(AsyncFakeTransport())
     for number in (b"1", b"2"):
         asyncio.run(store_and_read(client, number))

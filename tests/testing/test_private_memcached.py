@@ -1,4 +1,4 @@
-"""A private memcached ends with the process that started it, however that ends, and with nobody else."""
+"""A private memcached ends with the process that started it, however that ends, and with no other process."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ ENDINGS: Final = {
     "by an error": "raise LookupError",
     "in a frame that holds it": "def hold(held): sys.exit()\nhold(server)",
     "in a cycle": "server.itself = [server]",
-    "after a restart": "server.restart(); tell()",
+    "after a restart": "server.restart(); report()",
     "frozen": "server.freeze()",
 }
 PROGRAM: Final = """
 import sys
 from metacache.testing import Memcached
 server = Memcached(unix=True)
-def tell(): print(server.pid, server.path.parent, flush=True)
-tell()
+def report(): print(server.pid, server.path.parent, flush=True)
+report()
 """
 
 
@@ -38,7 +38,7 @@ def run(*program: str) -> subprocess.CompletedProcess[str]:
 
 
 def is_running(pid: int) -> bool:
-    """Tell whether the process is there; end it if so, for a test that fails must not leave it behind."""
+    """Return whether the process exists. Ends it if so, because a failing test must not leave it."""
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
@@ -47,8 +47,8 @@ def is_running(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_it_ends_with_a_program_that_forgets_to_close_it(ending: str) -> None:
-    start().close()  # skips where there is none
+def test_a_memcached_ends_with_a_program_that_does_not_close_it(ending: str) -> None:
+    start().close()  # skips the test if there is no memcached
     done = run(PROGRAM + ENDINGS[ending])
     pairs = [line.split(" ", 1) for line in done.stdout.splitlines()]
     assert len(pairs) == (2 if ending == "after a restart" else 1), done.stderr
@@ -57,7 +57,7 @@ def test_it_ends_with_a_program_that_forgets_to_close_it(ending: str) -> None:
     assert ("Traceback" in done.stderr) == (ending == "by an error"), done.stderr
 
 
-def test_it_ends_when_nobody_holds_it() -> None:
+def test_a_memcached_ends_when_its_object_is_freed() -> None:
     server = start()
     pid, directory = server.pid, server.path.parent
     del server
@@ -67,8 +67,8 @@ def test_it_ends_when_nobody_holds_it() -> None:
 
 
 @pytest.mark.parametrize("deed", ["pass", "server.close()", "server.kill()", "del server; gc.collect()"])
-def test_a_forked_child_that_ends_leaves_it_running(deed: str) -> None:
-    start().close()  # skips where there is none
+def test_a_memcached_survives_the_end_of_a_forked_child(deed: str) -> None:
+    start().close()  # skips the test if there is no memcached
     done = run(FORKING, deed)
     assert done.stdout.split() == ["child", "0", "True", "stored"], done.stderr
 
@@ -89,7 +89,7 @@ with server, Client(Connection(server.node)) as client:
 """
 
 
-def test_closing_twice_is_nothing_and_a_closed_one_says_so() -> None:
+def test_close_is_idempotent_and_the_repr_shows_it() -> None:
     server = start()
     assert repr(server).endswith("running>")
     server.close()
@@ -98,7 +98,7 @@ def test_closing_twice_is_nothing_and_a_closed_one_says_so() -> None:
     assert not server.path.parent.exists()
 
 
-def test_what_does_not_start_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_start_leaves_no_process_and_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     start().close()
     with pytest.raises(RuntimeError, match="memcached ended with"):

@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 
 from metacache import AsyncClient, AsyncConnection, ConnectError, MetacacheError, OperationTimeout, Settings
-from metacache.cluster.health_tracker import is_node_failure
+from metacache.cluster.health import is_node_failure
 from metacache.testing import Memcached
 from tests.transports.aio_rig import client_of, nothing_left, until
 

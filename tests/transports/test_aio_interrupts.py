@@ -25,7 +25,7 @@ from metacache import (
     OperationTimeout,
     Settings,
 )
-from metacache.cluster.health_tracker import is_node_failure
+from metacache.cluster.health import is_node_failure
 from metacache.testing import Memcached
 from tests.transports.aio_rig import sockets, value_of
 

@@ -1,4 +1,4 @@
-"""What type checkers infer of clients: the assertions are theirs, and the calls show that they hold."""
+"""The types that type checkers infer for clients. The checkers check assert_type, and the calls run too."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class User(msgspec.Struct):
     name: str
 
 
-def test_a_client_returns_its_type_and_keeps_that_of_keys() -> None:
+def test_a_client_returns_its_type_and_keeps_the_type_of_keys() -> None:
     users = Client(FakeTransport(), load_serializer("msgspec", User))
     assert_type(users, Client[User])
     assert_type(users.get("k"), User | None)
@@ -55,7 +55,7 @@ def test_a_client_returns_its_type_and_keeps_that_of_keys() -> None:
     assert_type(Client(FakeTransport(), load_serializer("msgspec", User | None)), Client[User | None])
 
 
-def test_only_numbers_count_and_only_text_and_bytes_grow() -> None:
+def test_only_int_clients_count_and_only_str_and_bytes_clients_append() -> None:
     users = Client(FakeTransport(), load_serializer("msgspec", User))
     texts = Client(FakeTransport(), StrSerializer())
     numbers = Client(FakeTransport(), IntSerializer())
@@ -63,15 +63,15 @@ def test_only_numbers_count_and_only_text_and_bytes_grow() -> None:
     assert_type(numbers.increment("k", initial=1), int)
     assert_type(numbers.decrement("k", initial=1), int)
     assert_type(texts.append("k", "v"), StoreResult)
-    # What the types refuse is refused at run time too.
+    # Calls that type checkers refuse are also refused at run time.
     with pytest.raises(InvalidArgumentError):
         users.append("k", User("Zoë"))  # type: ignore[misc, call-overload]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
     with pytest.raises(InvalidArgumentError):
         texts.increment("k")  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
 
 
-async def infer_of_async(users: AsyncClient[User], numbers: AsyncClient[int]) -> None:
-    """For the checkers only."""
+async def check_async_types(users: AsyncClient[User], numbers: AsyncClient[int]) -> None:
+    """Never called: only for type checkers."""
     assert_type(await users.get("k"), User | None)
     assert_type(await users.get("k", 0), User | int)
     assert_type(await users.get_many([b"k"]), dict[bytes, User])
@@ -91,11 +91,11 @@ def test_connections_pools_clusters_and_wrappers_are_transports() -> None:
 
 
 def put(client: Client[str], key: str, value: str, *, ttl: Ttl | Default = DEFAULT) -> StoreResult:
-    """Store as a function of a service does that may be called with a time to live, and without."""
+    """Store a value, as a function with an optional TTL does."""
     return client.set(key, value, ttl=ttl)
 
 
-def test_a_function_forwards_a_ttl_that_was_left_out() -> None:
+def test_a_function_can_forward_an_omitted_ttl() -> None:
     texts = Client(FakeTransport(FakeServer(clock=lambda: 0.0)), StrSerializer(), default_ttl=60)
     assert_type(put(texts, "left out", "v"), StoreResult)
     put(texts, "never", "v", ttl=None)

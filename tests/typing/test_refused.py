@@ -1,7 +1,7 @@
-"""Calls that fail when they are run, and that type checkers refuse: both are seen here.
+"""Calls that type checkers refuse and that also fail at run time.
 
 Each ignore comment is an assertion: mypy (``warn_unused_ignores``) and pyright (``reportUnnecessaryTypeIgnoreComment``)
-complain where there is nothing to ignore.
+report an ignore comment that ignores nothing.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ def test_an_async_cluster_needs_a_serializer_for_all_but_bytes_str_and_int() -> 
         ASYNC_CLUSTER.client(type_=User, prefix="user:")  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]
 
 
-def test_what_needs_no_serializer_and_what_one_is_given_for() -> None:
+def test_calls_with_a_builtin_type_or_a_serializer_are_accepted() -> None:
     assert_type(connect(URL), Client[bytes])
     assert_type(connect(URL, bytes), Client[bytes])
     assert_type(connect(URL, str, prefix="s:"), Client[str])
@@ -212,8 +212,8 @@ def test_what_needs_no_serializer_and_what_one_is_given_for() -> None:
     assert_type(ASYNC_CLUSTER.client(User, serializer="msgspec"), AsyncClient[User])
 
 
-def test_a_subclass_needs_a_serializer_which_types_cannot_say() -> None:
-    """A subclass of int is an int to a checker."""
+def test_a_subclass_needs_a_serializer_but_types_cannot_express_that() -> None:
+    """For a type checker, a subclass of int is an int."""
     for subclass in (bool, Color):
         with needs_a_serializer():
             assert_type(connect(URL, subclass), Client[int])
@@ -224,13 +224,13 @@ def test_a_subclass_needs_a_serializer_which_types_cannot_say() -> None:
 
 
 def forward(numbers: Client[int], initial_ttl: Ttl | Default = DEFAULT, ttl: Ttl | Default = DEFAULT) -> int | None:
-    """Count as functions do that may be called with a time to live, and without."""
+    """Increment a counter, as a function with an optional TTL does."""
     assert_type(numbers.increment("k", initial=1, initial_ttl=initial_ttl), int)
     assert_type(numbers.decrement("k", 2, initial=1, ttl=ttl), int)
     return numbers.increment("k", ttl=ttl)
 
 
-def test_the_time_to_live_of_a_number_is_given_in_one_of_two_ways() -> None:
+def test_a_counter_takes_either_ttl_or_initial_ttl() -> None:
     assert forward(NUMBERS) == 1
     assert forward(NUMBERS, 5, None) == 1
     with refused():
@@ -251,7 +251,7 @@ def test_the_time_to_live_of_a_number_is_given_in_one_of_two_ways() -> None:
         NUMBERS.increment("k", ttl="5")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
 
 
-async def test_the_same_under_asyncio() -> None:
+async def test_async_calls_are_refused_like_blocking_ones() -> None:
     numbers = AsyncClient(AsyncFakeTransport(), IntSerializer())
     assert_type(await numbers.increment("k", initial=1, initial_ttl=5), int)
     assert_type(await numbers.increment("k", initial=1, ttl=5), int)
@@ -270,7 +270,7 @@ async def test_the_same_under_asyncio() -> None:
         await texts.prepend("k", b"v")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
-def test_only_numbers_count() -> None:
+def test_only_int_clients_count() -> None:
     with refused():
         TEXTS.increment("k")  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
     with refused():
@@ -281,7 +281,7 @@ def test_only_numbers_count() -> None:
         OPTIONAL.increment("k")  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
 
 
-def test_only_bytes_and_text_grow() -> None:
+def test_only_str_and_bytes_clients_append() -> None:
     with refused():
         NUMBERS.append("k", 1)  # type: ignore[call-overload, misc]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
     with refused():
@@ -294,7 +294,7 @@ def test_only_bytes_and_text_grow() -> None:
         BLOBS.prepend("k", "v")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
-def test_arguments_have_their_types() -> None:
+def test_arguments_of_wrong_types_are_refused() -> None:
     with refused():
         TEXTS.set("k", b"v")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     with refused():

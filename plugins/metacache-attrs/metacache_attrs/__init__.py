@@ -1,6 +1,6 @@
-"""attrs classes for metacache, as JSON of the standard library by a strict converter. Never coerces.
+"""The serializer plugin ``attrs``: attrs classes as JSON, with the json module of the standard library.
 
-Knows JSON bytes and the plugin protocol; how values look in JSON is for the converter.
+`converter` decides how values look in JSON, and never coerces. This module adds the JSON bytes and the plugin protocol.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing_extensions import TypeForm
 
 from metacache.errors import InvalidTypeError
 from metacache.serializers import Form, RoundTrip, Serializer, fingerprint, resolve
-from metacache.serializers.fits import json_value
 from metacache.serializers.forms import walk
+from metacache.serializers.mismatches import find_non_json
 from metacache_attrs.converter import StrictConverter
 
 __all__ = ["PLUGIN"]
@@ -23,23 +23,23 @@ T = TypeVar("T")
 
 @final
 class _Attrs(Generic[T]):
-    """The serializer of one type."""
+    """The serializer for one type."""
 
     wire_id = 144
 
     def __init__(self, type_: TypeForm[T], form: Form) -> None:
         self._converter = StrictConverter()
-        self._codec = self._converter.codec_of(form)
+        self._codec = self._converter.codec_of_form(form)
         self.fingerprint: int = fingerprint(type_)
-        self._trip = RoundTrip(type_, self._encode, self._read_back, untyped=json_value, probe=self._probe)
+        self._round_trip = RoundTrip(type_, self._encode, self._read_back, untyped=find_non_json, probe=self._probe)
 
     def dumps(self, value: T, /) -> bytes:
         """Return *value* as JSON. Raises SerializationError, which names the part that would not come back the same."""
-        (_, data), _ = self._trip(value)
+        (_, data), _ = self._round_trip(value)
         return data
 
     def loads(self, data: bytes, /) -> T:
-        """Return the value; raises when *data* is no JSON in UTF-8, or not exactly of the type."""
+        """Return the value. Raises if *data* is not JSON in UTF-8, or if the value is not exactly of the type."""
         value: T = self._codec.read(json.loads(data.decode()))
         return value
 
@@ -48,7 +48,7 @@ class _Attrs(Generic[T]):
         return written, _encode(written).encode()
 
     def _read_back(self, encoded: tuple[object, bytes]) -> T:
-        # JSON values come back from bytes as they are, so that the bytes need not be read.
+        # Decode from the JSON values, because JSON bytes keep them unchanged. This saves parsing the bytes.
         value: T = self._codec.read(encoded[0])
         return value
 
@@ -62,21 +62,21 @@ _encode: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separator
 
 @final
 class _Plugin:
-    """Builds serializers of types that hold an attrs class."""
+    """The plugin object: builds serializers for types that contain an attrs class."""
 
     api_version: Literal[1] = 1
     wire_id = _Attrs.wire_id
 
     def supports(self, type_: object, /) -> bool:
-        """Return whether *type_* is an attrs class, or made with one, of types that the converter serves."""
+        """Return whether *type_* contains an attrs class and the converter serves all its parts."""
         try:
-            StrictConverter().codec_of(_form(type_))
+            StrictConverter().codec_of_form(_form(type_))
         except InvalidTypeError:
             return False
         return True
 
     def build(self, type_: TypeForm[T], /) -> Serializer[T]:
-        """Return the serializer of *type_*. Raises InvalidTypeError, which says which part of it is not served."""
+        """Return the serializer for *type_*. Raises InvalidTypeError, which names the part that is not served."""
         return _Attrs(type_, _form(type_))
 
 
@@ -84,7 +84,7 @@ def _form(type_: object) -> Form:
     form = resolve(type_)
     if any(each.kind == "attrs" for _, each in walk(form)):
         return form
-    raise InvalidTypeError(form.reason or "it holds no attrs class")
+    raise InvalidTypeError(form.reason or "it contains no attrs class")
 
 
 PLUGIN: Final = _Plugin()

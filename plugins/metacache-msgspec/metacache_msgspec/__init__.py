@@ -1,10 +1,10 @@
-"""msgspec for metacache: ``msgspec`` is MessagePack, ``msgspec-json`` JSON. One encoder and one decoder a type.
+"""The serializer plugins ``msgspec`` (MessagePack) and ``msgspec-json`` (JSON).
 
-msgspec takes an int for a float, a number for a Decimal, an object with unknown keys: here, what it would not have
-written itself is refused. Knows msgspec and the plugin protocol; which types are served is for `served`.
+msgspec accepts an int for a float, a number for a Decimal, and an object with unknown keys. These serializers refuse
+data that msgspec would not write for the decoded value. `served` decides which types are served.
 """
 
-# The class of a value is what this module looks at, and pyright calls the class of an Any unknown.
+# This module inspects the classes of values, and pyright calls the class of an Any unknown.
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ __all__ = ["JSON", "MSGPACK"]
 
 T = TypeVar("T")
 
-# What identifies values of msgspec's own classes, whose parts Python cannot see. Any: values of these classes.
-_TOKENS: Final[Mapping[type, Callable[[Any], object]]] = {
+# Keys for values of msgspec's own classes, whose parts Python cannot see. Any: values of these classes.
+_COMPARISON_KEYS: Final[Mapping[type, Callable[[Any], object]]] = {
     msgspec.Raw: bytes,
     msgspec.msgpack.Ext: lambda value: (value.code, bytes(value.data)),
 }
@@ -35,7 +35,7 @@ _TOKENS: Final[Mapping[type, Callable[[Any], object]]] = {
 
 @final
 class _Msgspec(Generic[T]):
-    """The serializer of one type."""
+    """The serializer for one type."""
 
     # Any: msgspec.msgpack or msgspec.json; a module has no other type.
     def __init__(self, wire_id: int, type_: TypeForm[T], module: Any) -> None:
@@ -45,45 +45,47 @@ class _Msgspec(Generic[T]):
         self._decode_any = module.Decoder().decode
         self._encoders = [module.Encoder().encode]
         if module is msgspec.msgpack and any(form.kind == "datetime" for _, form in walk(resolve(type_))):
-            self._encoders.append(_encode_moments_as_text)
-        self._trips = [
-            RoundTrip(type_, encode, self._read, probe=partial(_probe, module, encode), tokens=_TOKENS)
+            self._encoders.append(_encode_times_as_text)
+        self._round_trips = [
+            RoundTrip(
+                type_, encode, self._read, probe=partial(_probe, module, encode), comparison_keys=_COMPARISON_KEYS
+            )
             for encode in self._encoders
         ]
 
     def dumps(self, value: T, /) -> bytes:
-        """Return *value* as bytes. Raises SerializationError, which names the part that would not come back the same.
+        """Return *value* as bytes. Raises SerializationError with the path to a part that would not come back the same.
 
-        An int in a float's place, as type checkers allow, is written as the float that equals it.
+        An int where the type says float, which type checkers allow, is written as the equal float.
         """
-        trip, *others = self._trips
+        round_trip, *others = self._round_trips
         encode, *_ = self._encoders
         try:
-            _, again = trip(value)
+            _, decoded = round_trip(value)
         except SerializationError as error:
             if not others or not is_own(error):
                 raise
         else:
-            # Not the bytes of *value*: these may have an int where the type says float.
-            data: bytes = encode(again)
+            # Encode the decoded value, because *value* may have an int where the type says float.
+            data: bytes = encode(decoded)
             return data
-        _, again = others[0](value)
-        return _encode_moments_as_text(again)
+        _, decoded = others[0](value)
+        return _encode_times_as_text(decoded)
 
     def loads(self, data: bytes, /) -> T:
-        """Return the value; raises when *data* is not exactly of the type."""
+        """Return the value. Raises if *data* is not exactly of the type."""
         value = self._read(data)
         for encode in self._encoders:
             if self._is_written_by(encode, value, data):
                 return value
-        raise ValueError("msgspec had to coerce or to drop something")
+        raise ValueError("msgspec coerced or dropped a part of the data")
 
     def _read(self, data: bytes) -> T:
         interrupted: BaseException | None = None
         try:
             value: T = self._decode(data)
         except msgspec.ValidationError as error:
-            # msgspec wraps what a class raises as it is made, and so what a signal handler raises meanwhile.
+            # msgspec wraps an exception from the constructor of a class, so also one from a signal handler.
             if error.__cause__ is None or fails_again(self._decode, data, error):
                 raise
             interrupted = error.__cause__
@@ -92,21 +94,18 @@ class _Msgspec(Generic[T]):
         raise interrupted
 
     def _is_written_by(self, encode: Callable[[T], bytes], value: T, data: bytes) -> bool:
-        """Return whether *encode* writes *value* as *data*, but for what does not matter.
-
-        That is the order of a set, and a default that was left out.
-        """
+        """Return whether *encode* encodes *value* as *data*, except for the order of sets and omitted defaults."""
         try:
             canonical = encode(value)
-        except OverflowError as error:  # a timestamp of MessagePack in UTC, for a moment near the ends of time
+        except OverflowError as error:  # a datetime too near year 1 or 9999 for a timestamp in UTC
             if not fails_again(encode, value, error):
                 raise
             return False
-        return canonical == data or _agree(self._decode_any(data), self._decode_any(canonical))
+        return canonical == data or _same_kinds(self._decode_any(data), self._decode_any(canonical))
 
 
-def _encode_moments_as_text(value: object) -> bytes:
-    """Return MessagePack with datetimes as text. A timestamp of MessagePack has no zone but UTC."""
+def _encode_times_as_text(value: object) -> bytes:
+    """Return MessagePack with datetimes as text, because a MessagePack timestamp can only be in UTC."""
     return msgspec.msgpack.encode(msgspec.to_builtins(value, builtin_types=(bytes, bytearray, memoryview)))
 
 
@@ -115,29 +114,29 @@ def _probe(module: Any, encode: Callable[[Any], bytes], class_: Any, part: Any) 
     return module.decode(encode(part), type=class_)
 
 
-# Any, here and below: msgspec decodes without a type to whichever values the bytes hold.
-def _agree(data: Any, again: Any) -> bool:
-    """Return whether *data* has the kinds of *again*, which is the same written by msgspec, and no more parts."""
+# Any, here and below: without a type, msgspec decodes to values of any builtin class.
+def _same_kinds(data: Any, again: Any) -> bool:
+    """Return whether *data* has the same kinds of parts as *again*, the encoding by msgspec, and no further parts."""
     kind = _kind(data)
     if kind != _kind(again):
         return False
     if kind == "dict":
         kept = {(_kind(key), key) for key in again}
         if kept.issuperset([(_kind(key), key) for key in data]):
-            return all(map(_agree, data.values(), map(again.get, data)))
+            return all(map(_same_kinds, data.values(), map(again.get, data)))
         return False
     if kind != "list":
         return True
-    if len(data) <= len(again) and all(map(_agree, data, again)):
+    if len(data) <= len(again) and all(map(_same_kinds, data, again)):
         return True
-    # The parts of a set stand in an order of their own.
+    # It may be a set, whose parts may be in another order.
     return sorted(map(_signature, data)) == sorted(map(_signature, again))
 
 
 def _signature(value: Any) -> str:
-    """Return the kinds of all that *value* holds. The order in a list does not count: it may be a set.
+    """Return the kinds of all parts of *value*. The order in a list does not count, because it may be a set.
 
-    msgspec turns an int into a float, a number into text, never back. So equal kinds mean that it turned none.
+    msgspec converts an int to a float, or a number to text, but never back. So equal kinds mean that it converted none.
     """
     if type(value) is list:
         return f"[{','.join(sorted(map(_signature, value)))}]"
@@ -152,7 +151,7 @@ def _kind(value: object) -> str:
 
 @final
 class _Plugin:
-    """Builds serializers of one format."""
+    """The plugin object of one format."""
 
     api_version: Literal[1] = 1
 
@@ -162,7 +161,7 @@ class _Plugin:
         self._module = module
 
     def supports(self, type_: object, /) -> bool:
-        """Return whether msgspec takes *type_* without hooks, and can read what it writes."""
+        """Return whether msgspec supports *type_* without hooks and can decode what it encodes."""
         try:
             check_served(type_, self._module)
         except InvalidTypeError:
@@ -170,7 +169,7 @@ class _Plugin:
         return True
 
     def build(self, type_: TypeForm[T], /) -> Serializer[T]:
-        """Return the serializer of *type_*. Raises InvalidTypeError, which says which part of it is not served."""
+        """Return the serializer for *type_*. Raises InvalidTypeError, which names the part that is not served."""
         check_served(type_, self._module)
         return _Msgspec(self.wire_id, type_, self._module)
 

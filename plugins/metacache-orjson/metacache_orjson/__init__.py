@@ -1,6 +1,6 @@
-"""JSON by orjson for metacache: dataclasses, TypedDicts, attrs classes, containers and unions. Never coerces.
+"""The serializer plugin ``orjson``: dataclasses, TypedDicts, attrs classes, containers and unions as JSON.
 
-Knows orjson and the plugin protocol; how values look in JSON is for the strict converter of metacache-attrs.
+The strict converter of metacache-attrs decides how values look in JSON, and never coerces. orjson makes the bytes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing_extensions import TypeForm
 
 from metacache.errors import InvalidTypeError
 from metacache.serializers import RoundTrip, Serializer, fingerprint
-from metacache.serializers.fits import json_value
+from metacache.serializers.mismatches import find_non_json
 
 __all__ = ["PLUGIN"]
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @final
 class _Orjson(Generic[T]):
-    """The serializer of one type."""
+    """The serializer for one type."""
 
     wire_id = 112
 
@@ -30,18 +30,18 @@ class _Orjson(Generic[T]):
         self._converter = StrictConverter()
         self._codec = self._converter.codec(type_)
         self.fingerprint: int = fingerprint(type_)
-        self._trip = RoundTrip(type_, self._encode, self.loads, untyped=json_value, probe=self._probe)
+        self._round_trip = RoundTrip(type_, self._encode, self.loads, untyped=find_non_json, probe=self._probe)
 
     def dumps(self, value: T, /) -> bytes:
-        """Return *value* as JSON. Raises SerializationError, which names the part that would not come back the same.
+        """Return *value* as JSON. Raises SerializationError with the path to a part that would not come back the same.
 
-        An int of more than 64 bits is refused.
+        Refuses an int of more than 64 bits.
         """
-        data, _ = self._trip(value)
+        data, _ = self._round_trip(value)
         return data
 
     def loads(self, data: bytes, /) -> T:
-        """Return the value; raises when *data* is no JSON, or not exactly of the type."""
+        """Return the value. Raises if *data* is not JSON, or if the value is not exactly of the type."""
         value: T = self._codec.read(orjson.loads(data))
         return value
 
@@ -55,13 +55,13 @@ class _Orjson(Generic[T]):
 
 @final
 class _Plugin:
-    """Builds serializers of the types that the strict converter serves."""
+    """The plugin object: builds serializers for the types that the strict converter serves."""
 
     api_version: Literal[1] = 1
     wire_id = _Orjson.wire_id
 
     def supports(self, type_: object, /) -> bool:
-        """Return whether JSON can keep *type_*, and all that it is made of."""
+        """Return whether the converter serves *type_* and all its parts."""
         try:
             StrictConverter().codec(type_)
         except InvalidTypeError:
@@ -69,7 +69,7 @@ class _Plugin:
         return True
 
     def build(self, type_: TypeForm[T], /) -> Serializer[T]:
-        """Return the serializer of *type_*. Raises InvalidTypeError, which says which part of it is not served."""
+        """Return the serializer for *type_*. Raises InvalidTypeError, which names the part that is not served."""
         return _Orjson(type_)
 
 

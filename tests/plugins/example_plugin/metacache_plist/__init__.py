@@ -31,23 +31,23 @@ class PlistSerializer(Generic[T]):
     wire_id = 224  # private, of a binary format; a published plugin takes one from metacache/serializers/README.md
 
     def __init__(self, type_: TypeForm[T]) -> None:
-        # The shape of the type, and the name: others may have the private wire id too.
+        # With the name: other serializers may use the private wire id too.
         self.fingerprint: int = fingerprint(type_, serializer="plist")
         self._class = SERVED[type_]
 
     def dumps(self, value: T, /) -> bytes:
-        """Return *value* as bytes. What is not of the type is refused here, before it is in the cache."""
+        """Return *value* as bytes. Raise for a value that is not of the type, so that it is never stored."""
         return plistlib.dumps(self._checked(value), fmt=plistlib.FMT_BINARY)
 
     def loads(self, data: bytes, /) -> T:
         """Return the dict. Any exception makes a miss of *data*; a wrong dict would be worse."""
         value: object = plistlib.loads(data, fmt=plistlib.FMT_BINARY)
-        return cast("T", self._checked(value))  # the check has just seen that it is one
+        return cast("T", self._checked(value))  # `_checked` has verified the type
 
     def _checked(self, value: object) -> dict[str, object]:
         if type(value) is not dict:
-            raise TypeError(f"{type(value).__name__} is no dict")
-        parts = cast("dict[str, object]", value)  # the next line sees to it
+            raise TypeError(f"{type(value).__name__} is not a dict")
+        parts = cast("dict[str, object]", value)  # the next line checks the keys
         if not all(type(key) is str and type(part) is self._class for key, part in parts.items()):
             raise TypeError("a key or a value is not of the type")
         return parts
@@ -55,7 +55,7 @@ class PlistSerializer(Generic[T]):
 
 @final
 class PlistPlugin:
-    """What the entry point names. It inherits from nothing: to have these four is to be a plugin."""
+    """The entry point names an instance of this class. Any object with these four attributes is a plugin."""
 
     api_version: Literal[1] = 1
     wire_id = PlistSerializer.wire_id
@@ -65,9 +65,9 @@ class PlistPlugin:
         return type_ in SERVED
 
     def build(self, type_: TypeForm[T], /) -> Serializer[T]:
-        """Return the serializer of *type_*. Raises TypeError with the reason when it has none."""
+        """Return the serializer of *type_*. Raise TypeError with the reason if it is not served."""
         if type_ not in SERVED:
-            raise TypeError("a property list here is a dict of str, int, float, bool or bytes by str")
+            raise TypeError("this plugin serves dicts from str to str, int, float, bool or bytes")
         return PlistSerializer(type_)
 
 

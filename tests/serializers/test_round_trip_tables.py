@@ -1,6 +1,6 @@
-"""What `dumps` accepts, `loads` gives back the same; what it refuses, it names: each type and value, each serializer.
+"""A value that `dumps` accepts comes back the same; for a refused value the error names the part.
 
-The tables say for each value whether it is stored. ALL: by every serializer that serves the type.
+The table says for each type and value which serializers store it. ALL: every serializer that serves the type.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from metacache import InvalidTypeError, SerializationError, Serializer, load_ser
 from metacache.serializers import difference
 from tests.serializers import records
 
-# Any: wrong values of its classes are the point.
+# Any: the tests use wrong values of these classes.
 R: Final[Any] = records
 
 
@@ -42,7 +42,7 @@ def changed(value: Any, **attributes: object) -> Any:  # Any: of any class
     return value
 
 
-# Any, here and below: types and values of every kind; wrong values are the point.
+# Any, here and below: types and values of every kind, also wrong ones.
 ALL: Final = frozenset(records.SERIALIZERS)
 MSGSPEC: Final = frozenset(("msgspec", "msgspec-json"))
 PACKED: Final = frozenset(("msgspec",))
@@ -52,7 +52,7 @@ BIG: Final = frozenset(("json", "msgspec-json", "attrs"))
 _NAN: Final = decimal.Decimal("NaN")
 _MIXED: Final = {1, "a", 2, "b", 3, "c"}
 
-LAW: Final[list[tuple[Any, Any, frozenset[str]]]] = [
+TABLE: Final[list[tuple[Any, Any, frozenset[str]]]] = [
     # numbers
     (int, 1, ALL),
     (int, True, NONE),
@@ -70,7 +70,7 @@ LAW: Final[list[tuple[Any, Any, frozenset[str]]]] = [
     (float, math.inf, PACKED),
     (float, True, NONE),
     (float, "1", NONE),
-    # an int where the type says float, at every depth
+    # an int where the type says float, at any depth
     (float, 1, ALL),
     (float, 2**53, ALL),
     (float, 2**53 + 1, NONE),
@@ -219,7 +219,7 @@ def serving(type_: Any) -> Mapping[str, Serializer[Any]]:
     return found
 
 
-@pytest.mark.parametrize(("type_", "value", "stores"), LAW, ids=ascii)
+@pytest.mark.parametrize(("type_", "value", "stores"), TABLE, ids=ascii)
 def test_a_value_comes_back_the_same_or_is_refused(type_: Any, value: Any, stores: frozenset[str]) -> None:
     for name, serializer in serving(type_).items():
         if name in stores:
@@ -229,8 +229,8 @@ def test_a_value_comes_back_the_same_or_is_refused(type_: Any, value: Any, store
             serializer.dumps(value)
 
 
-@pytest.mark.parametrize(("type_", "value", "stores"), LAW, ids=ascii)
-def test_it_is_so_within_other_values_too(type_: Any, value: Any, stores: frozenset[str]) -> None:
+@pytest.mark.parametrize(("type_", "value", "stores"), TABLE, ids=ascii)
+def test_a_nested_value_comes_back_the_same_or_is_refused(type_: Any, value: Any, stores: frozenset[str]) -> None:
     for name, serializer in serving(R.Boxed[list[type_]]).items():
         deep = R.Boxed([value])
         if name in stores:
@@ -240,15 +240,15 @@ def test_it_is_so_within_other_values_too(type_: Any, value: Any, stores: frozen
             serializer.dumps(deep)
 
 
-@pytest.mark.parametrize("type_", {repr(case[0]): case[0] for case in LAW}.values(), ids=ascii)
-def test_what_is_served_can_store_a_value(type_: Any) -> None:
-    stored = [case[2] for case in LAW if case[0] == type_]
+@pytest.mark.parametrize("type_", {repr(case[0]): case[0] for case in TABLE}.values(), ids=ascii)
+def test_each_served_type_has_a_value_that_is_stored(type_: Any) -> None:
+    stored = [case[2] for case in TABLE if case[0] == type_]
     for name in serving(type_):
         assert any(name in stores for stores in stored), name
 
 
 @pytest.mark.parametrize("name", records.SERIALIZERS)
-def test_an_int_becomes_the_float_that_it_equals(name: str) -> None:
+def test_an_int_is_stored_as_the_equal_float(name: str) -> None:
     if name != "attrs":
         serializer: Serializer[Any] = load_serializer(name, dict[str, list[float | None]])
         assert repr(serializer.loads(serializer.dumps({"a": [1, None, 2.5]}))) == "{'a': [1.0, None, 2.5]}"

@@ -1,4 +1,4 @@
-"""200 payloads and more that are no value of the type, for each serializer: each is a DecodeError, none a coerced T."""
+"""For each serializer, more than 200 payloads of other types. Each is a DecodeError, and none a coerced value."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def store(server: FakeServer, flags: int, data: bytes) -> None:
-    """Store *data* under the key k as any client could."""
+    """Store *data* under the key k, as another client could."""
     assert server.answer(b"ms k %d F%d\r\n%b\r\n" % (len(data), flags, data)) == b"HD\r\n"
 
 
@@ -44,12 +44,12 @@ def test_no_payload_of_another_shape_becomes_an_order(case: Case[Any]) -> None:
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_the_order_that_the_payloads_were_made_of_is_read(case: Case[Any]) -> None:
+def test_the_unchanged_order_is_read(case: Case[Any]) -> None:
     assert case.serializer.loads(case.encode(ORDER)) == case.value
     assert case.serializer.loads(case.serializer.dumps(case.value)) == case.value
 
 
-def test_no_bytes_that_are_not_utf_8_become_a_str() -> None:
+def test_bytes_that_are_not_utf_8_do_not_become_a_str() -> None:
     flags = Frame(StrSerializer()).flags
     broken = [bytes((first,)) for first in range(0x80, 0x100)]
     surrogates = [b"\xed%c\x80" % second for second in range(0xA0, 0xC0)]
@@ -58,9 +58,9 @@ def test_no_bytes_that_are_not_utf_8_become_a_str() -> None:
     check_all_undecodable(StrSerializer(), [(flags, data) for data in (*broken, *surrogates, *cut, *beyond)])
 
 
-def test_no_text_that_is_not_decimal_becomes_an_int() -> None:
+def test_text_that_is_not_decimal_does_not_become_an_int() -> None:
     flags = Frame(IntSerializer()).flags
-    # Digits of other scripts and widths are digits to int().
+    # int() also accepts digits of other scripts and widths.
     lenient = [
         "",
         " ",
@@ -89,7 +89,7 @@ def test_no_text_that_is_not_decimal_becomes_an_int() -> None:
     check_all_undecodable(IntSerializer(), [(flags, data) for data in payloads])
 
 
-def test_bytes_take_any_bytes_but_none_under_flags_that_are_not_theirs() -> None:
+def test_bytes_accept_any_data_but_no_foreign_flags() -> None:
     own = Frame(BytesSerializer()).flags
     others = [own ^ bit for bit in (1 << shift for shift in range(32)) if not 1 << 12 <= bit < 1 << 28]
     wire_ids = [own ^ 32 | wire_id for wire_id in range(256) if wire_id != 32]

@@ -1,4 +1,4 @@
-"""Two values are the same if their parts are equal and of equal classes. A class's own ``==`` is never asked."""
+"""Two values are the same if their parts are equal and of the same classes. A user's ``__eq__`` is never called."""
 
 from __future__ import annotations
 
@@ -22,26 +22,19 @@ from typing_extensions import override
 
 from metacache.serializers import difference
 from tests.serializers import records
+from tests.serializers.records import EqualToEverything
 
-# Any: wrong values of its classes are the point.
+# Any: the tests use wrong values of these classes.
 R: Final[Any] = records
 
 T = TypeVar("T")
 
 
-class Loose:
+class Loose(EqualToEverything):
     """A class without fields."""
 
     def __init__(self, **attributes: object) -> None:
         vars(self).update(attributes)
-
-    @override
-    def __eq__(self, _: object) -> bool:
-        return True
-
-    @override
-    def __hash__(self) -> int:
-        return 1
 
 
 class Slots:
@@ -52,7 +45,7 @@ class Slots:
 
 
 class Shadow(dict[str, int]):
-    """A dict that shows nothing of what it holds."""
+    """A dict whose methods hide its contents."""
 
     @override
     def __eq__(self, _: object) -> bool:
@@ -76,19 +69,11 @@ class Generic1(Generic[T]):
     plain: int = 0
 
 
-class Vague(enum.Enum):
-    """Members that are equal to one another."""
+class Vague(EqualToEverything, enum.Enum):
+    """An enum whose members are equal to one another."""
 
     ONE = 1
     TWO = 2
-
-    @override
-    def __eq__(self, _: object) -> bool:
-        return True
-
-    @override
-    def __hash__(self) -> int:
-        return 1
 
 
 def changed(value: Any, **attributes: object) -> Any:  # Any: of any class
@@ -146,7 +131,7 @@ SAME: Final[list[tuple[Any, Any]]] = [
     (Generic1(R.Unequal(1)), Generic1(R.Unequal(1))),
     (range(3), range(3)),
     (int, int),
-    # the one exception
+    # an int decoded as a float: the one exception
     (1, 1.0),
     ([1, 2.5], [1.0, 2.5]),
     (R.Leaf(1, 2), R.Leaf(1, 2.0)),
@@ -155,61 +140,61 @@ SAME: Final[list[tuple[Any, Any]]] = [
 ]
 
 OTHER: Final[list[tuple[Any, Any, str]]] = [
-    (1, 2, "$: the int would come back as another"),
+    (1, 2, "$: the int would come back with another value"),
     (1, True, "$: the int would come back as bool"),
     (True, 1, "$: the bool would come back as int"),
     (1.0, 1, "$: the float would come back as int"),
     (2**53 + 1, 2.0**53, "$: the int would come back as float"),
     (10**400, math.inf, "$: the int would come back as float"),
     (True, 1.0, "$: the bool would come back as float"),
-    (0.0, -0.0, "$: the float would come back as another"),
+    (0.0, -0.0, "$: the float would come back with another value"),
     (0, -0.0, ""),
-    ("a", "b", "$: the str would come back as another"),
+    ("a", "b", "$: the str would come back with another value"),
     ("a", b"a", "$: the str would come back as bytes"),
-    (complex(0.0, 0.0), complex(0.0, -0.0), "$: the complex would come back as another"),
+    (complex(0.0, 0.0), complex(0.0, -0.0), "$: the complex would come back with another value"),
     (math.nan, None, "$: the float would come back as NoneType"),
-    (decimal.Decimal("1.5"), decimal.Decimal("1.50"), "$: the Decimal would come back as another"),
-    (decimal.Decimal("0"), decimal.Decimal("-0"), "$: the Decimal would come back as another"),
-    (decimal.Decimal("sNaN"), decimal.Decimal("sNaN"), "$: a signaling NaN is not kept"),
-    (MOMENT, MOMENT.replace(tzinfo=UTC), "$: the datetime would come back as another"),
+    (decimal.Decimal("1.5"), decimal.Decimal("1.50"), "$: the Decimal would come back with another value"),
+    (decimal.Decimal("0"), decimal.Decimal("-0"), "$: the Decimal would come back with another value"),
+    (decimal.Decimal("sNaN"), decimal.Decimal("sNaN"), "$: a signaling NaN cannot be stored"),
+    (MOMENT, MOMENT.replace(tzinfo=UTC), "$: the datetime would come back with another value"),
     (
         MOMENT.replace(tzinfo=CET),
         MOMENT.replace(tzinfo=CET).astimezone(UTC),
-        "$: the datetime would come back as another",
+        "$: the datetime would come back with another value",
     ),
-    (MOMENT.replace(fold=1), MOMENT, "$: fold=1 is not kept; use .astimezone(timezone.utc)"),
+    (MOMENT.replace(fold=1), MOMENT, "$: fold=1 cannot be stored; use .astimezone(timezone.utc)"),
     (
         MOMENT.replace(tzinfo=zoneinfo.ZoneInfo("UTC")),
         MOMENT.replace(tzinfo=UTC),
         "$: expected a datetime.timezone as tzinfo, got ZoneInfo; use .astimezone(timezone.utc)",
     ),
-    (datetime.time(1), datetime.time(1, tzinfo=UTC), "$: the time would come back as another"),
+    (datetime.time(1), datetime.time(1, tzinfo=UTC), "$: the time would come back with another value"),
     (MOMENT, MOMENT.date(), "$: the datetime would come back as date"),
     ([1], (1,), "$: the list would come back as tuple"),
     ([1], [1, 2], "$: the list would come back with another number of parts"),
-    ([1, "a"], [1, "b"], "$[1]: the str would come back as another"),
+    ([1, "a"], [1, "b"], "$[1]: the str would come back with another value"),
     ({1}, {2}, "$: it would come back with other keys or elements"),
     ({1}, {True}, "$: it would come back with other keys or elements"),
     ({R.Leaf(1, 2.0)}, {R.Leaf(1, 3.0)}, "$: it would come back with other keys or elements"),
-    ({"a": 1}, {"a": 2}, "$.values()[0]: the int would come back as another"),
+    ({"a": 1}, {"a": 2}, "$.values()[0]: the int would come back with another value"),
     ({1: "a"}, {True: "a"}, "$: it would come back with other keys or elements"),
     ({"a": 1, "b": 2}, {"a": 1, "c": 2}, "$: it would come back with other keys or elements"),
     (DAYS, dict(DAYS), "$: the OrderedDict would come back as dict"),
-    (DAYS, collections.OrderedDict((("b", 2), ("a", 1))), "$.keys()[0]: the str would come back as another"),
+    (DAYS, collections.OrderedDict((("b", 2), ("a", 1))), "$.keys()[0]: the str would come back with another value"),
     (collections.deque((1,), 2), collections.deque((1,)), "$.maxlen: the int would come back as NoneType"),
-    (R.Place("a"), R.Place("a", "b"), "$.zip: the str would come back as another"),
-    (R.Unequal(1), R.Unequal(2), "$.size: the int would come back as another"),
-    ([R.Liar("a")], [changed(R.Liar("a"), label="b")], "$[0].label: the str would come back as another"),
+    (R.Place("a"), R.Place("a", "b"), "$.zip: the str would come back with another value"),
+    (R.Unequal(1), R.Unequal(2), "$.size: the int would come back with another value"),
+    ([R.Liar("a")], [changed(R.Liar("a"), label="b")], "$[0].label: the str would come back with another value"),
     (R.Liar("a"), R.Place("a"), "$: the Liar would come back as Place"),
     (R.Row(1, 2.0), (1, 2.0), "$: the Row would come back as tuple"),
-    (R.Row(1, 2.0), R.Row(1, 3.0), "$.ratio: the float would come back as another"),
-    (R.Chosen.LEFT, R.Chosen.RIGHT, "$.value: the int would come back as another"),
-    (Vague.ONE, Vague.TWO, "$.value: the int would come back as another"),
+    (R.Row(1, 2.0), R.Row(1, 3.0), "$.ratio: the float would come back with another value"),
+    (R.Chosen.LEFT, R.Chosen.RIGHT, "$.value: the int would come back with another value"),
+    (Vague.ONE, Vague.TWO, "$.value: the int would come back with another value"),
     (Loose(a=1), Loose(a=2), ""),
     (Loose(), Loose(a=1), ""),
     (Slots(1), Slots(2), ""),
-    (Generic1(R.Unequal(1)), Generic1(R.Unequal(2)), "$.held.size: the int would come back as another"),
-    (Counted(1), changed(Counted(1), size=2), "$.size: the int would come back as another"),
+    (Generic1(R.Unequal(1)), Generic1(R.Unequal(2)), "$.held.size: the int would come back with another value"),
+    (Counted(1), changed(Counted(1), size=2), "$.size: the int would come back with another value"),
     # an int where the type says no float
     (R.Leaf(1, 2.0), R.Leaf(1.0, 2.0), "$.size: the int would come back as float"),
     (R.Pair(1), R.Pair(1.0), "$.first: the int would come back as float"),
@@ -218,13 +203,13 @@ OTHER: Final[list[tuple[Any, Any, str]]] = [
 
 
 @pytest.mark.parametrize(("value", "again"), SAME, ids=ascii)
-def test_what_is_the_same_has_no_difference(value: Any, again: Any) -> None:
+def test_values_that_are_the_same_have_no_difference(value: Any, again: Any) -> None:
     assert difference(value, again) is None
     assert difference([value, {"a": (value,)}], [again, {"a": (again,)}]) is None
 
 
 @pytest.mark.parametrize(("value", "again", "said"), OTHER, ids=ascii)
-def test_a_difference_is_named_with_the_way_to_it(value: Any, again: Any, said: str) -> None:
+def test_a_difference_is_named_with_its_path(value: Any, again: Any, said: str) -> None:
     found = difference(value, again)
     assert found is not None
     assert said in ("", found)
@@ -233,21 +218,21 @@ def test_a_difference_is_named_with_the_way_to_it(value: Any, again: Any, said: 
     assert within.startswith("$[0].values()[0][0]")
 
 
-def test_a_dict_that_hides_what_it_holds_is_looked_into() -> None:
+def test_the_contents_of_a_dict_with_overridden_methods_are_compared() -> None:
     same, other = Shadow(), Shadow()
     same["a"], other["a"] = 1, 2
     assert difference(same, same) is None
-    assert difference(same, other) == "$[0][1]: the int would come back as another"
+    assert difference(same, other) == "$[0][1]: the int would come back with another value"
 
 
-def test_what_a_record_holds_beside_its_fields_counts() -> None:
+def test_the_contents_of_a_record_with_a_builtin_base_count() -> None:
     one, other = Counted(1), Counted(1)
     one["a"], other["a"] = 1, 2
     assert difference(one, Counted(1)) is not None
-    assert difference(one, other) == "$.contents[1]: the int would come back as another"
+    assert difference(one, other) == "$.contents[1]: the int would come back with another value"
 
 
-def test_a_field_that_was_never_set_is_the_same_as_one_that_was_not() -> None:
+def test_two_unset_fields_are_the_same() -> None:
     @dataclasses.dataclass
     class Late:
         size: int = dataclasses.field(init=False)
@@ -256,7 +241,7 @@ def test_a_field_that_was_never_set_is_the_same_as_one_that_was_not() -> None:
     assert difference(changed(Late(), size=1), Late()) == "$.size: the int would come back as _Unset"
 
 
-def test_large_sets_of_objects_without_equality_are_compared_in_time() -> None:
+def test_large_sets_of_objects_without_equality_are_compared_quickly() -> None:
     class Bare(msgspec.Struct, eq=False, frozen=True):
         size: int
 

@@ -1,10 +1,10 @@
-"""Is a value of a type, exactly and at every depth? If not, where is the first part that is not?
+"""Find the first part of a value that is not of its type, at any depth.
 
-Knows values and forms; knows no bytes. A finder never converts: True is no int here, and 1 a float only on request. It
-runs no generator that may stay unfinished: what a signal handler raises while one is closed would be swallowed.
+A finder never converts: True is not an int, and 1 is a float only on request. A finder leaves no generator unfinished,
+because Python swallows an exception that a signal handler raises while a generator is closed.
 """
 
-# The class of a value is what this module looks at, and pyright calls the class of an Any unknown.
+# This module inspects the classes of values, and pyright calls the class of an Any unknown.
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Any, Final, TypeAlias, final
 
 from metacache.serializers.forms import Form
 
-__all__ = ["Finder", "Mismatch", "Value", "anything", "finder", "holds", "json_value", "outer_classes"]
+__all__ = ["Finder", "Mismatch", "Value", "accept_anything", "find_non_json", "finder", "float_holds", "outer_classes"]
 
-# Any: values that still have to be checked.
+# Any: values that are not yet checked.
 Value: TypeAlias = Any
 
 
 @final
 class Mismatch(Exception):
-    """One part of a value that is wrong: the way to it, and what is wrong with it. Names types, and no value.
+    """A wrong part of a value: the path to it, and the problem. Names types, never a value.
 
-    A finder returns it. What compares values raises it.
+    A finder returns it. `Comparer` raises it.
     """
 
     def __init__(self, problem: str) -> None:
@@ -33,13 +33,13 @@ class Mismatch(Exception):
         self._steps: list[str] = []
 
     def within(self, step: str) -> Mismatch:
-        """Add one step to the front of the way; return self."""
+        """Add one step to the front of the path, and return this mismatch."""
         self._steps.append(step)
         return self
 
     @property
     def text(self) -> str:
-        """The way and the problem: ``$.addrs[1].zip: expected str, got int``."""
+        """The path and the problem: ``$.addrs[1].zip: expected str, got int``."""
         return f"${''.join(reversed(self._steps))}: {self.problem}"
 
 
@@ -47,11 +47,11 @@ Finder: TypeAlias = Callable[[Value], Mismatch | None]
 
 
 def expected(name: str, value: Value) -> Mismatch:
-    """Return the mismatch of *value*, which should be of the type *name*."""
+    """Return the mismatch for *value*, which should be of the type *name*."""
     return Mismatch(f"expected {name}, got {type(value).__name__}")
 
 
-def holds(number: int) -> bool:
+def float_holds(number: int) -> bool:
     """Return whether a float holds *number* exactly."""
     try:
         return float(number) == number
@@ -59,27 +59,27 @@ def holds(number: int) -> bool:
         return False
 
 
-def anything(_: Value) -> None:
-    """Find nothing wrong with any value."""
+def accept_anything(_: Value) -> None:
+    """Accept every value."""
 
 
-def json_value(value: Value) -> Mismatch | None:
-    """Find what is not None, bool, int, float, str, a list, or a dict with str keys."""
+def find_non_json(value: Value) -> Mismatch | None:
+    """Find the first part that is not None, bool, int, float, str, a list, or a dict with str keys."""
     class_ = type(value)
     if class_ is list:
-        return _first(enumerate(value), json_value, "[{}]")
+        return _first_mismatch(enumerate(value), find_non_json, "[{}]")
     if class_ is not dict:
-        return None if class_ in _JSON else expected("a JSON value", value)
+        return None if class_ in _JSON_CLASSES else expected("a JSON value", value)
     for index, key in enumerate(value):
         if type(key) is not str:
             return expected("str", key).within(f".keys()[{index}]")
-    return _first(enumerate(value.values()), json_value, ".values()[{}]")
+    return _first_mismatch(enumerate(value.values()), find_non_json, ".values()[{}]")
 
 
-_JSON: Final = frozenset((type(None), bool, int, float, str))
+_JSON_CLASSES: Final = frozenset((type(None), bool, int, float, str))
 
 
-def _first(parts: Iterable[tuple[object, Value]], find: Finder, step: str) -> Mismatch | None:
+def _first_mismatch(parts: Iterable[tuple[object, Value]], find: Finder, step: str) -> Mismatch | None:
     for name, part in parts:
         found = find(part)
         if found is not None:
@@ -87,19 +87,19 @@ def _first(parts: Iterable[tuple[object, Value]], find: Finder, step: str) -> Mi
     return None
 
 
-def finder(form: Form, *, widen: bool = False, untyped: Finder = anything) -> Finder:
-    """Return what finds the first part of a value that is not of *form*.
+def finder(form: Form, *, widen: bool = False, untyped: Finder = accept_anything) -> Finder:
+    """Return a function that finds the first part of a value that is not of *form*.
 
     Args:
         form: the type.
-        widen: an int in the place of a float is right if a float holds it exactly.
-        untyped: judges the parts whose type is Any.
+        widen: accept an int where the type says float, if a float holds the int exactly.
+        untyped: checks the parts whose type is Any.
     """
-    return _Maker(widen, untyped).of(form)
+    return _FinderBuilder(widen, untyped).of(form)
 
 
 def outer_classes(form: Form, *, widen: bool = False) -> frozenset[type] | None:
-    """Return the classes of the values of *form*; None if a value may have any class."""
+    """Return the classes that values of *form* may have; None for any class."""
     if form.kind in ("any", "unknown"):
         return None
     if form.kind == "literal":
@@ -114,25 +114,25 @@ def outer_classes(form: Form, *, widen: bool = False) -> frozenset[type] | None:
 
 
 @final
-class _Maker:
+class _FinderBuilder:
     def __init__(self, widen: bool, untyped: Finder) -> None:
         self._widen = widen
         self._untyped = untyped
-        self._made: dict[int, Finder] = {}
+        self._built: dict[int, Finder] = {}
 
     def of(self, form: Form) -> Finder:
         key = id(form)
-        if key not in self._made:
-            self._made[key] = lambda value: self._made[key](value)  # a type within itself goes through this one
-            self._made[key] = _MAKERS.get(form.kind, _exact)(self, form)
-        return self._made[key]
+        if key not in self._built:
+            self._built[key] = lambda value: self._built[key](value)  # a recursive type calls itself through this entry
+            self._built[key] = _BUILDERS.get(form.kind, _exact)(self, form)
+        return self._built[key]
 
     def untyped(self, _: Form) -> Finder:
         return self._untyped
 
     def key(self, form: Form) -> Finder:
-        """Return the finder of a dict's keys. JSON has str keys where the type says nothing."""
-        is_text = self._untyped is json_value and "bare" in form.labels
+        """Return the finder for the keys of a dict. In JSON the keys of a bare dict are str."""
+        is_text = self._untyped is find_non_json and "bare" in form.labels
         return _exact(self, Form("str", "str", str)) if is_text else self.of(form)
 
     def float(self, form: Form) -> Finder:
@@ -141,7 +141,7 @@ class _Maker:
                 return None
             if type(value) is not int:
                 return expected("float", value)
-            return None if holds(value) else Mismatch("expected float, got an int that no float holds exactly")
+            return None if float_holds(value) else Mismatch("expected float, got an int that no float holds exactly")
 
         return find if self._widen else _exact(self, form)
 
@@ -153,20 +153,21 @@ class _Maker:
             found = [member(value) for classes, member in members if classes is None or class_ in classes]
             if None in found:
                 return None
-            # One member has the class: the fault is within. None or several: the union says what was expected.
+            # If exactly one member has this class, its mismatch names the wrong part. Else name the whole union.
             return found[0] if len(found) == 1 else expected(form.name, value)
 
         return find
 
 
-def _exact(_: _Maker, form: Form) -> Finder:
+def _exact(_: _FinderBuilder, form: Form) -> Finder:
     class_, name = form.class_, form.name
     return lambda value: None if type(value) is class_ else expected(name, value)
 
 
-def _literal(_: _Maker, form: Form) -> Finder:
-    choices: set[tuple[type[Any], Any]] = {(type(label), label) for label in form.labels}  # Any: of several classes
-    classes = frozenset(map(type, form.labels))  # a value of another class may have no hash
+def _literal(_: _FinderBuilder, form: Form) -> Finder:
+    # Any: the values of a Literal have several classes.
+    choices: set[tuple[type[Any], Any]] = {(type(label), label) for label in form.labels}
+    classes = frozenset(map(type, form.labels))  # check the class first: a value of another class may be unhashable
 
     def find(value: Value) -> Mismatch | None:
         is_one = type(value) in classes and (type(value), value) in choices
@@ -175,20 +176,20 @@ def _literal(_: _Maker, form: Form) -> Finder:
     return find
 
 
-def _list(maker: _Maker, form: Form) -> Finder:
-    class_, part = form.class_, maker.of(form.parts[0])
+def _list(builder: _FinderBuilder, form: Form) -> Finder:
+    class_, part = form.class_, builder.of(form.parts[0])
     step = "[*]" if issubclass(class_, set | frozenset) else "[{}]"  # a set has no positions
 
     def find(value: Value) -> Mismatch | None:
         if type(value) is not class_:
             return expected(class_.__name__, value)
-        return _first(enumerate(value), part, step) if any(map(part, value)) else None
+        return _first_mismatch(enumerate(value), part, step) if any(map(part, value)) else None
 
     return find
 
 
-def _row(maker: _Maker, form: Form) -> Finder:
-    class_, parts = form.class_, [maker.of(part) for part in form.parts]
+def _row(builder: _FinderBuilder, form: Form) -> Finder:
+    class_, parts = form.class_, [builder.of(part) for part in form.parts]
     steps = [f".{label}" for label in form.labels] or [f"[{index}]" for index in range(len(parts))]
 
     def find(value: Value) -> Mismatch | None:
@@ -205,23 +206,25 @@ def _row(maker: _Maker, form: Form) -> Finder:
     return find
 
 
-def _dict(maker: _Maker, form: Form) -> Finder:
+def _dict(builder: _FinderBuilder, form: Form) -> Finder:
     class_ = form.class_
-    key, part = maker.key(form.parts[0]), maker.of(form.parts[1])
+    key, part = builder.key(form.parts[0]), builder.of(form.parts[1])
 
     def find(value: Value) -> Mismatch | None:
         if type(value) is not class_:
             return expected(class_.__name__, value)
         if not any(map(key, value)) and not any(map(part, value.values())):
             return None
-        # A key may be a secret, so the way has its position.
-        return _first(enumerate(value), key, ".keys()[{}]") or _first(enumerate(value.values()), part, ".values()[{}]")
+        # A key may be a secret, so the path has its position.
+        return _first_mismatch(enumerate(value), key, ".keys()[{}]") or _first_mismatch(
+            enumerate(value.values()), part, ".values()[{}]"
+        )
 
     return find
 
 
-def _typed_dict(maker: _Maker, form: Form) -> Finder:
-    fields: dict[str, Finder] = dict(zip(form.labels, map(maker.of, form.parts), strict=True))
+def _typed_dict(builder: _FinderBuilder, form: Form) -> Finder:
+    fields: dict[str, Finder] = dict(zip(form.labels, map(builder.of, form.parts), strict=True))
     required = form.required
 
     def find(value: Value) -> Mismatch | None:
@@ -232,7 +235,7 @@ def _typed_dict(maker: _Maker, form: Form) -> Finder:
             missing = [name for name in fields if name in required and name not in held]
             return Mismatch(f"expected {form.name}, got a dict without the key {missing[0]}")
         if not held.keys() <= fields.keys():
-            return Mismatch(f"expected {form.name}, got a dict with other keys")
+            return Mismatch(f"expected {form.name}, got a dict with unknown keys")
         for name, part in held.items():
             found = fields[name](part)
             if found is not None:
@@ -242,15 +245,15 @@ def _typed_dict(maker: _Maker, form: Form) -> Finder:
     return find
 
 
-def _record(maker: _Maker, form: Form) -> Finder:
+def _record(builder: _FinderBuilder, form: Form) -> Finder:
     class_ = form.class_
-    fields = [(name, maker.of(part)) for name, part in zip(form.labels, form.parts, strict=True)]
+    fields = [(name, builder.of(part)) for name, part in zip(form.labels, form.parts, strict=True)]
 
     def find(value: Value) -> Mismatch | None:
         if type(value) is not class_:
             return expected(form.name, value)
         for name, part in fields:
-            # A field that was never set is a fault only for those who need it.
+            # An attribute that was never set is not a mismatch: it has no value to check.
             found = part(getattr(value, name)) if hasattr(value, name) else None
             if found is not None:
                 return found.within(f".{name}")
@@ -259,13 +262,13 @@ def _record(maker: _Maker, form: Form) -> Finder:
     return find
 
 
-_MAKERS: Final[dict[str, Callable[[_Maker, Form], Finder]]] = {
-    "any": _Maker.untyped,
-    "unknown": _Maker.untyped,
-    "float": _Maker.float,
+_BUILDERS: Final[dict[str, Callable[[_FinderBuilder, Form], Finder]]] = {
+    "any": _FinderBuilder.untyped,
+    "unknown": _FinderBuilder.untyped,
+    "float": _FinderBuilder.float,
     "literal": _literal,
-    "union": _Maker.union,
-    "alias": lambda maker, form: maker.of(form.parts[0]),
+    "union": _FinderBuilder.union,
+    "alias": lambda builder, form: builder.of(form.parts[0]),
     "list": _list,
     "vartuple": _list,
     "tuple": _row,

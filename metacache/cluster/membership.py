@@ -1,0 +1,174 @@
+"""`Membership`: the current snapshot of a cluster's nodes, and the only code that replaces it. Shared by both clusters.
+
+Results of requests go in; the transitions of `health` are applied, logged, and reported to the cluster's listener. The
+*guard* admits one writer at a time: a re-entrant lock, or nothing under an event loop. Readers need no guard. Knows no
+clock, no socket, and a pool only as the value that is made for a node.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Final, Generic, TypeAlias, TypeVar, final
+
+from typing_extensions import override
+
+from metacache.cluster.health import Health, NodeState, is_node_failure
+from metacache.cluster.snapshot import Member, Snapshot
+from metacache.errors import ClosedError
+from metacache.interrupts import is_from_handler
+from metacache.nodes import Node, nodes_of
+from metacache.protocol.keys import Key
+from metacache.routing import Router
+
+__all__ = ["Membership", "StateListener"]
+
+logger = logging.getLogger("metacache.cluster")
+
+P = TypeVar("P")
+
+StateListener: TypeAlias = Callable[[Node, NodeState, NodeState], object]
+"""Called with a node, its state before and its state now."""
+
+# Seconds after which another caller may probe, if the one that probes never reports a result.
+PROBE_LEASE: Final = 30.0
+
+
+@final
+class Membership(Generic[P]):
+    """See the module.
+
+    Args:
+        make_router: makes the router of a set of nodes.
+        keys_move: the keys of a node that is down go to the next-ranked node.
+        guard: admits one writer at a time, and lets a signal handler of that thread in again.
+        listener: called after a node's state has changed, outside of the guard.
+    """
+
+    __slots__ = ("_listener", "_make_router", "guard", "is_closed", "snapshot")
+
+    def __init__(
+        self,
+        make_router: Callable[[Sequence[Node]], Router],
+        *,
+        keys_move: bool,
+        guard: AbstractContextManager[Any],  # Any: what entering it returns is not used
+        listener: StateListener | None,
+    ) -> None:
+        self._make_router = make_router
+        self._listener = listener
+        self.guard = guard
+        self.is_closed = False
+        self.snapshot: Snapshot[P] = Snapshot[P].empty(keys_move=keys_move)
+
+    @override
+    def __repr__(self) -> str:
+        return "closed" if self.is_closed else repr(self.snapshot)
+
+    # --- the set of nodes --------------------------------------------------------------------------------------------
+
+    def set_nodes(self, nodes: Iterable[Node], make_pool: Callable[[Node], P]) -> list[P]:
+        """Replace the set of nodes; return the pools of the nodes that left it, for the caller to close.
+
+        Nodes of the same name and address keep their pool and their health. Raises InvalidArgumentError and changes
+        nothing when there are no nodes or two of one name; ClosedError.
+        """
+        chosen = nodes_of(nodes)
+        with self.guard:
+            while not self.is_closed:
+                before = self.snapshot
+                after = before.with_nodes(self._make_router(chosen), make_pool)
+                # As in `_change`. A signal handler may have closed the cluster, too.
+                if self.snapshot is before and not self.is_closed:
+                    self.snapshot = after
+                    return before.pools_missing_in(after)
+        raise ClosedError("the cluster was closed", operation="set_nodes")
+
+    def close(self) -> None:
+        """Refuse other nodes from now on. Idempotent."""
+        with self.guard:  # no thread is then between its look at `is_closed` and its change
+            self.is_closed = True
+
+    def check_open(self, operation: str | None = None, key: Key | None = None) -> None:
+        """Raise ClosedError if the cluster was closed."""
+        if self.is_closed:
+            raise ClosedError("the cluster was closed", operation=operation, key=key)
+
+    def states(self) -> dict[Node, NodeState]:
+        """Return the state of each node."""
+        snapshot = self.snapshot
+        return {node: snapshot.healths[node.name].state for node in snapshot.router.nodes}
+
+    # --- health ------------------------------------------------------------------------------------------------------
+
+    def failed(self, member: Member[P], now: float) -> None:
+        """Count one failure of *member*."""
+        self._change(member, lambda health: health.failed(now, random.random()))
+
+    def connection_failed(self, node: Node, error: object, now: float) -> None:
+        """Count *error*, with which a connection to *node* ended, if it is a failure of the node.
+
+        A node that left the set, and one of the same name with another address, are not charged.
+        """
+        member = self.snapshot.members.get(node.name)
+        if member is not None and member.node.address == node.address and is_node_failure(error):
+            self.failed(member, now)
+
+    def succeeded(self, member: Member[P]) -> None:
+        """Note a reply of *member*."""
+        if not self.snapshot.is_all_healthy:
+            self._change(member, Health.succeeded)
+
+    def start_probe(self, member: Member[P], now: float) -> bool:
+        """Return whether the caller is the one to probe *member* now. It reports the result to `end_probe`."""
+        return self._change(
+            member, lambda health: health.probing(now + PROBE_LEASE) if health.may_probe(now) else health
+        )
+
+    def end_probe(self, member: Member[P], now: float, is_answered: bool | None) -> None:
+        """Note the result of a probe: True answered, False failed, None without result (interrupted, pool full)."""
+        steps: dict[bool | None, Callable[[Health], Health]] = {
+            True: Health.probe_answered,
+            False: lambda health: health.probe_failed(now, random.random()),
+            None: Health.probe_abandoned,
+        }
+        self._change(member, steps[is_answered])
+
+    def _change(self, member: Member[P], step: Callable[[Health], Health]) -> bool:
+        """Apply *step* to the health of *member*; return whether that changed it.
+
+        A result that comes after its node left the set changes nothing, also when the node is in the set again: that
+        one has a pool and a health of its own.
+        """
+        with self.guard:
+            while True:
+                snapshot = self.snapshot
+                if not snapshot.has(member):
+                    return False
+                before = snapshot.healths[member.node.name]
+                after = step(before)
+                if after is before:
+                    return False
+                changed = snapshot.with_health(member.node.name, after)
+                # A signal handler that interrupts the thread in the guard may enter it, too, and replace the snapshot.
+                # From here to the store nothing is called, so no handler runs in between.
+                if self.snapshot is snapshot:
+                    self.snapshot = changed
+                    break
+        if before.state is not after.state:
+            self._report(member.node, before.state, after.state)
+        return True
+
+    def _report(self, node: Node, before: NodeState, after: NodeState) -> None:
+        level = logging.WARNING if after is NodeState.DOWN and before is NodeState.SUSPECT else logging.INFO
+        logger.log(level, "node %s is %s (was %s)", node.name, after.value, before.value)
+        if self._listener is None:
+            return
+        try:
+            self._listener(node, before, after)
+        except Exception as error:
+            if is_from_handler(error):
+                raise
+            logger.exception("on_state_change failed for node %s", node.name)

@@ -1,0 +1,41 @@
+"""A batch cut into the parts of its nodes, their replies put together, and what these say about a node. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from metacache.cluster.health import is_node_failure
+from metacache.protocol.windows import Replies
+from metacache.transports.base import Batch
+
+__all__ = ["fill_part", "part_of", "verdict"]
+
+
+def part_of(batch: Batch, indices: Sequence[int]) -> Batch:
+    """Return the requests of *batch* at *indices*, which ascend. For all indices this is *batch* itself."""
+    if len(indices) == len(batch):
+        return batch
+    bodies = None if batch.bodies is None else [batch.bodies[index] for index in indices]
+    given = [batch.given[index] for index in indices]
+    keys = [batch.keys[index] for index in indices]
+    heads = [batch.heads[index] for index in indices]
+    return Batch(batch.verb, given, keys, heads, bodies)
+
+
+def fill_part(whole: Replies, indices: Sequence[int], part: Replies) -> None:
+    """Put *part*, the replies to the requests at *indices*, into their places."""
+    for index, header, value in zip(indices, part.headers, part.values, strict=True):
+        whole.headers[index] = header
+        whole.values[index] = value
+    for at, error in part.errors.items():
+        whole.errors[indices[at]] = error
+
+
+def verdict(replies: Replies) -> bool | None:
+    """Return what the replies of one connection say about its node: True answered, False failed, None nothing.
+
+    A connection that fails is one failure, for any number of requests.
+    """
+    if any(map(is_node_failure, replies.errors.values())):
+        return False
+    return True if any(replies.headers) else None

@@ -1,0 +1,102 @@
+"""Which node serves a key, the probe of a node that is down, and the second attempt: one text for both clusters.
+
+Coroutines that await nothing but the effects they are given. The blocking cluster drives them, the asyncio cluster
+awaits them. While all nodes are healthy, neither uses them. Knows no socket, no lock and no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Protocol, TypeVar
+
+from metacache.cluster import admin
+from metacache.cluster.health import is_node_failure
+from metacache.cluster.membership import Membership
+from metacache.cluster.snapshot import Member
+from metacache.errors import ClientError, ClosedError, ConnectError, MetacacheError, NodeDownError, ServerError
+from metacache.interrupts import is_own
+from metacache.transports.base import Operation
+
+__all__ = ["Effects", "may_run_again", "probe", "run"]
+
+P = TypeVar("P")
+R = TypeVar("R")
+
+
+class Effects(Protocol[P]):
+    """What the decisions of a cluster may wait for."""
+
+    def now(self) -> float:
+        """Return ``time.monotonic()``."""
+        ...
+
+    def run(self, member: Member[P], op: Operation[R], /, *, deadline: float) -> Awaitable[R]:
+        """Run *op* on the pool of *member*. A failure of the node is counted before it is raised here."""
+        ...
+
+
+async def run(nodes: Membership[P], effects: Effects[P], op: Operation[R], deadline: float) -> R:
+    """Run *op* on the node that serves its key, and again on another one if surely nothing was sent.
+
+    Raises NodeDownError when no node serves the key, ClosedError, and what the pool raises.
+    """
+    while True:
+        member = await _server(nodes, effects, op, deadline)
+        try:
+            result = await effects.run(member, op, deadline=deadline)
+        except (ServerError, ClientError) as error:
+            if is_own(error):
+                nodes.succeeded(member)  # a refusal is a reply, too
+            raise
+        except MetacacheError as error:
+            if not is_own(error) or not may_run_again(nodes, member, error):
+                raise
+        else:
+            nodes.succeeded(member)
+            return result
+
+
+def may_run_again(nodes: Membership[P], member: Member[P], error: MetacacheError) -> bool:
+    """Return whether an operation that failed with *error* on *member* surely was not sent, and another node serves it.
+
+    The failure is counted already. The pool of a node that left the set is closed.
+    """
+    if isinstance(error, ClosedError):
+        return not (error.maybe_applied or nodes.is_closed or nodes.snapshot.has(member))
+    return isinstance(error, ConnectError) and nodes.snapshot.is_moved(member)
+
+
+async def _server(nodes: Membership[P], effects: Effects[P], op: Operation[R], deadline: float) -> Member[P]:
+    """Return the member that serves *op*. If its owner is down and due for a probe, probe it first."""
+    nodes.check_open(op.verb.name, op.given)
+    snapshot = nodes.snapshot
+    owner = snapshot.owner(op.key)
+    if snapshot.is_down(owner):
+        await probe(nodes, effects, owner, deadline)
+    try:
+        return nodes.snapshot.server(op.key)  # after the probe, during which other nodes may have been set
+    except NodeDownError as error:
+        if is_own(error):
+            error.locate(operation=op.verb.name, key=op.given)
+        raise
+
+
+async def probe(nodes: Membership[P], effects: Effects[P], member: Member[P], deadline: float) -> bool:
+    """Ask *member*, which is down, whether it answers, if that is due; return True if it does.
+
+    One caller probes at a time. The others get False immediately.
+    """
+    now = effects.now()
+    if now >= deadline or not nodes.start_probe(member, now):
+        return False
+    is_answered: bool | None = None
+    try:
+        # Half of the time. The other half is for the node that serves the key instead.
+        is_answered = await effects.run(member, admin.probe(), deadline=(now + deadline) / 2)
+    except MetacacheError as error:
+        if not is_own(error):
+            raise
+        is_answered = False if is_node_failure(error) else None
+    finally:
+        nodes.end_probe(member, effects.now(), is_answered)
+    return is_answered is True
