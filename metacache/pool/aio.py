@@ -155,7 +155,7 @@ class AsyncPool:
         """Close: running requests finish, new ones are refused with ClosedError. Idempotent."""
         self._closed = True
         self._current = None
-        for connection in self._all():  # one after the other: their requests run on meanwhile
+        for connection in self._all():  # one after the other; meanwhile, requests on the others continue
             await connection.aclose()
 
     def drop(self) -> None:

@@ -1,6 +1,6 @@
 """A batch under an event loop: its windows are sent one after the other, with at most `MAX_WINDOWS` unanswered.
 
-It decides what the requests of a failed window get. It does no I/O: the connection queues each window.
+It also decides which error each request of a failed window gets. It does no I/O: the connection queues each window.
 """
 
 from __future__ import annotations

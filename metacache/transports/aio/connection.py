@@ -260,21 +260,21 @@ class AsyncConnection:
         if loop is not queue.loop:
             queue.bind(loop)
         now = monotonic()
-        tick_at = now + self._timeout  # the earliest time at which the link may count as silent
+        check_at = now + self._timeout  # the earliest time at which the link may count as silent
         if deadline is None:
-            deadline = tick_at
-        elif deadline < tick_at:
-            tick_at = deadline
+            deadline = check_at
+        elif deadline < check_at:
+            check_at = deadline
         pending.queue = queue
         pending.deadline = deadline
         pending.made_at = now
         pending.answer = pending.waiter = None
         # Set it also when it is overdue: a signal's exception may have ended its callback.
-        if not now <= self._timer.at <= tick_at:
+        if not now <= self._timer.at <= check_at:
             if deadline <= now:
                 fail_pending((pending,), deadline_passed(), sent=False)
                 return
-            self._timer.set(loop, tick_at, now)
+            self._timer.set(loop, check_at, now)
         queue.waiting.append(pending)
         if not self._flushing:
             self._flushing = True
@@ -288,7 +288,7 @@ class AsyncConnection:
     def _flush(self) -> None:
         self._flushing = False
         queue, link = self._queue, self._link
-        if queue.answered:  # as for FLUSH_CHECK above
+        if queue.answered:  # a nested loop, or a signal's exception, interrupted the last `wake`
             queue.wake()
         if link is None or link.is_lost:
             self._dial_if_needed()

@@ -34,7 +34,7 @@ AUTHENTICATE: Final = Verb("authenticate", commands.AUTHENTICATE, is_read=True)
 class LinkOpener:
     """Opens the links of one connection, one at a time, in a task of its own.
 
-    In a task of its own, because the caller that needed the link may be cancelled while others still wait for it.
+    A task, because the caller that needed the link may be cancelled while other callers still wait for it.
 
     Args:
         queue: the request queue of the connection.

@@ -224,7 +224,7 @@ class StreamExchange:
                 return
             self._unwritten = self._unwritten[taken:]
             if monotonic() >= self._deadline:
-                break  # a server that takes bytes without a pause does not extend the time
+                break  # a server that takes bytes slowly does not extend the deadline
         self.wants_write = False
 
     def _open_window(self, protocol: ProtocolConnection) -> bytes:
