@@ -155,9 +155,9 @@ class AsyncConnection:
         *deadline*: a ``time.monotonic()`` time; None: ``Settings.timeout`` from now.
 
         Raises ClosedError, PoolTimeout (too many requests were in flight until the deadline), ValueTooLargeError and
-        ConnectError before anything is sent. Raises ConnectionLost and ProtocolError, which close the connection, and
-        OperationTimeout, which leaves it open, as a cancellation does; ``maybe_applied`` says whether the server may
-        have done a write. Raises ServerError and ClientError.
+        ConnectError before anything is sent. Raises ConnectionLost, ProtocolError and OperationTimeout;
+        ``maybe_applied`` says whether the server may have done a write. Raises ServerError and ClientError. The
+        deadline or the cancellation of one request leaves the connection open.
         """
         body = op.body
         try:

@@ -228,7 +228,7 @@ class RequestQueue:
         self._done.set_result(None)
 
     def new_waiter(self) -> Waiter:
-        """Return one more waiter."""
+        """Make a waiter, add it to ``waiters`` and return it."""
         assert self.loop is not None, "a request is queued while a loop runs"
         waiter = Waiter(self.loop)
         self.waiters.append(waiter)
@@ -342,7 +342,7 @@ class RequestQueue:
 
 
 def throw(error: BaseException) -> NoReturn:
-    """Raise *error*. As a callback of the loop: asyncio swallows an OSError that a protocol's method raises."""
+    """Raise *error*. It is a loop callback, because asyncio swallows an OSError that a protocol's method raises."""
     raise error
 
 

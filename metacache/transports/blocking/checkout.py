@@ -195,7 +195,7 @@ class Checkout(Generic[T]):
     # --- lending -----------------------------------------------------------------------------------------------------
 
     def take(self, until: float) -> T | None:
-        """Return an idle one, a new one, or one handed over before *until* (``time.monotonic()``); else None.
+        """Return an idle or new object, or one handed over before *until* (``time.monotonic()``); else None.
 
         Return None immediately when the checkout is closed.
         """
@@ -254,7 +254,7 @@ class Checkout(Generic[T]):
         return [waiter for ref in tuple(self.waiters) if (waiter := ref()) is not None]
 
     def take_now(self) -> T | None:
-        """Return an idle one, or a new one if one more is admitted; None otherwise. Never waits."""
+        """Return an idle object, or a new one if there may be one more; else None. Never waits."""
         with ignoring(IndexError):
             return self.idle.pop()
         self._forget_lost()
