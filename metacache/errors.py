@@ -242,13 +242,14 @@ class BatchError(MetacacheError):
         super().__init__(
             message or _summary(self.results, self.errors),
             operation=operation,
-            maybe_applied=any(error.maybe_applied for error in self.errors.values()),
+            # No generators here: Python turns a StopIteration of a signal handler in one into another error.
+            maybe_applied=True in [error.maybe_applied for error in self.errors.values()],
         )
 
 
 def _summary(results: Mapping[str | bytes, object], errors: Mapping[str | bytes, MetacacheError]) -> str:
-    causes = Counter((type(error).__name__, error.node) for error in errors.values())
-    counts = ", ".join(f"{count} {name}" + (f" at {node}" if node else "") for (name, node), count in causes.items())
+    causes = Counter([(type(error).__name__, error.node) for error in errors.values()])
+    counts = ", ".join([f"{count} {name}" + (f" at {node}" if node else "") for (name, node), count in causes.items()])
     # An iterator and not a generator: Python drops an exception of a signal handler while it closes a generator.
     first = _text(next(iter(errors.values()))) if errors else "None"
     return f"{len(errors)} of {len(errors) + len(results)} keys failed: {counts}; the first: {first}"

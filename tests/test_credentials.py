@@ -25,6 +25,7 @@ from metacache import (
 )
 from metacache.protocol import commands
 from metacache.urls import parse_url
+from tests import raw_requests
 
 HALVES: Final = ("canary", "yellow")  # lower case and digits, like settings and hosts, which makes it hard to recognise
 PLAIN: Final = Settings()
@@ -204,7 +205,7 @@ async def test_no_repr_shows_credentials() -> None:
         Connection(node, settings=settings),
         AsyncConnection(node, settings=settings),
         commands.authenticate(HALVES[0], HALVES[1]),
-        commands.meta_set(b"key", HALVES[0].encode(), {}),
+        raw_requests.meta_set(b"key", HALVES[0].encode(), {}),
     ]
     assert [each for each in made if reveals(repr(each)) or reveals(str(each))] == []
 

@@ -40,7 +40,7 @@ ORDER: Final[tuple[tuple[str, ...], ...]] = (
     ("transports",),
     ("serializers", "routing", "protocol"),
     ("settings",),
-    ("nodes", "copying"),
+    ("nodes", "copying", "entry_points"),
     ("interrupts", "errors"),
 )
 # Imports up, inside functions: `Cluster.client` makes clients, and `Cluster.from_url` parses a URL.

@@ -38,7 +38,7 @@ ONLY: Final = {
     "reset_after_fork",  # a loop does not survive a fork
     "waiting",  # many tasks wait on one AsyncConnection
     "load",
-    "age",
+    "idle_times",
     "discard",
     "drop",  # a loop may be closed or stopped when its connections must be closed
     "reap",  # threads of a cluster call it; an asyncio pool does it at each use

@@ -36,7 +36,7 @@ def test_a_connection_requires_a_node(make: Make) -> None:
 
 @pytest.mark.parametrize("make", [Cluster, AsyncCluster, RendezvousRouter])
 @pytest.mark.parametrize(
-    ("nodes", "message"), [(5, "an iterable of Node, not int"), (["127.0.0.1:1"], "one of them is str")]
+    ("nodes", "message"), [(5, "an iterable of Node, not int"), (["127.0.0.1:1"], "it contains str")]
 )
 def test_a_cluster_requires_nodes(make: Make, nodes: Any, message: str) -> None:  # Any: a type checker would refuse it
     with pytest.raises(InvalidTypeError, match=message):

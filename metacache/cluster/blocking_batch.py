@@ -1,6 +1,6 @@
-"""A batch on several nodes at once, driven by one thread: write to all, then read whichever is ready.
+"""A batch on several nodes, driven by one thread: send to all nodes, then read from each node that is ready.
 
-Knows the exchanges of its parts and who serves them; moves no byte and routes no key.
+It waits for descriptors. The exchanges of its parts send and receive, and the snapshot of the nodes routes the keys.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
 __all__ = ["ClusterExchange"]
 
-# Seconds after which a batch that has parts under way looks again whether another was handed a connection.
+# While some parts run and others wait for a connection, look for connections this often, in seconds.
 PAUSE: Final = 0.001
 
 
 @final
 class _Part:
-    """What one node does of the batch; it waits *until* then for a connection."""
+    """The part of the batch that one node serves. It waits for a connection *until* then."""
 
     __slots__ = ("batch", "exchange", "indices", "member", "until", "waiter")
 
@@ -50,7 +50,7 @@ class _Part:
         self.waiter: Waiter[Stream] | None = None
 
     def leave(self) -> None:
-        """Leave the line, if it stands in one."""
+        """Leave the queue for a connection, if the part is in one."""
         waiter, self.waiter = self.waiter, None
         if waiter is not None:
             self.member.pool.lending.leave(waiter)
@@ -60,14 +60,14 @@ class _Part:
 class ClusterExchange:
     """The exchange of a batch over several nodes.
 
-    It is waited for by one descriptor, that of a selector over the descriptors of its parts, which is readable when any
-    of them can move. A part whose node has no connection free stands in line for one while the others go on to
-    their end: no batch holds a connection of one node because it waits for another's.
+    Its driver waits for one descriptor: that of a selector, which is readable when any part can go on. A part whose
+    node has no free connection waits in the queue for one, while the other parts run to their end. So no batch holds a
+    connection of one node because it waits for a connection of another.
 
     Args:
         batch: all of the requests.
         nodes: which node serves a key now; the results of the parts are reported to it.
-        deadline: the time at which every part looks at it.
+        deadline: the ``time.monotonic()`` time at which the rest fails.
         now: ``time.monotonic()``.
     """
 
@@ -75,10 +75,10 @@ class ClusterExchange:
         "_batch",
         "_deadline",
         "_fresh",
-        "_left",
         "_nodes",
         "_now",
         "_replies",
+        "_running",
         "_selector",
         "_waiting",
         "_waker",
@@ -92,8 +92,8 @@ class ClusterExchange:
         self._deadline = deadline
         self._now = now
         self._replies = Replies(len(batch))
-        self._left: list[_Part] = []
-        self._fresh: list[_Part] = []  # those of them that were never advanced
+        self._running: list[_Part] = []
+        self._fresh: list[_Part] = []  # parts that were never advanced
         self._waiting: list[_Part] = []
         self._waker = Waker()
         self._selector: select.epoll | select.poll | None = None
@@ -102,39 +102,39 @@ class ClusterExchange:
 
     @override
     def __repr__(self) -> str:
-        parts = [*self._left, *self._waiting]
+        parts = [*self._running, *self._waiting]
         return f"<ClusterExchange: {', '.join(part.member.node.name for part in parts) or 'done'}>"
 
     def begin(self) -> None:
-        """Start the parts whose nodes have a connection free. Raises ClosedError: nothing was sent."""
+        """Start the parts whose nodes have a free connection. Raises ClosedError before anything is sent."""
         self._assign(range(len(self._batch)))
-        self._start_those_with_room()
+        self._start_waiting()
 
     def fileno(self) -> int:
-        """Return the selector's descriptor, -1 when there is nothing to wait for or `advance` itself waits."""
-        is_waited_for = self._left and not self._fresh and not self._waiting
+        """Return the selector's descriptor; -1 when there is nothing to wait for, or `advance` itself waits."""
+        is_waited_for = self._running and not self._fresh and not self._waiting
         return _descriptor(self._selector) if is_waited_for and self._selector is not None else -1
 
     def advance(self, now: float, /) -> bool:
-        """Move what bytes can be moved on the nodes that are ready; return True when all are done."""
+        """Send and receive on the nodes that are ready; return True when all parts are done."""
         self._now = now
         for part in self._ready(now):
             before = part.exchange.fileno()
-            if part.exchange.advance(max(now, monotonic())):  # one before it may have been dialled meanwhile
+            if part.exchange.advance(max(now, monotonic())):  # a part before it may have dialled meanwhile
                 self._unwatch(before)
-                self._left.remove(part)
+                self._running.remove(part)
                 self._settle(part)
             else:
                 self._watch(part, before)
         if self._waiting:
-            self._look_for_room()
-        if not self._left and not self._waiting:
+            self._wait_for_connections()
+        if not self._running and not self._waiting:
             self._close()
-        return not self._left and not self._waiting
+        return not self._running and not self._waiting
 
     def outcomes(self) -> Replies:
         """End the exchange and return a reply or an error for each request."""
-        left, self._left = self._left, []
+        left, self._running = self._running, []
         waiting, self._waiting = self._waiting, []
         for part in left:
             self._settle(part, heard=False)
@@ -146,7 +146,7 @@ class ClusterExchange:
     # --- parts -------------------------------------------------------------------------------------------------------
 
     def _assign(self, indices: Sequence[int]) -> None:
-        """Have the nodes that serve the requests at *indices* now do a part each, in ascending order of names."""
+        """Make a part for each node that serves requests at *indices* now, in ascending order of node names."""
         batch = part_of(self._batch, indices)
         for assignment in self._nodes.snapshot.assign(batch.keys):
             own = [indices[index] for index in assignment.indices]
@@ -154,17 +154,17 @@ class ClusterExchange:
             if assignment.error is not None:
                 fill_part(self._replies, own, failed_replies(part, assignment.error))
                 continue
-            # Half of the time at most: what is left is for the requests themselves.
+            # Half of the time at most: the rest is for the requests themselves.
             until = assignment.member.pool.lending.wait_until(self._now, (self._now + self._deadline) / 2)
             self._waiting.append(_Part(assignment.member, own, part, until))
 
-    def _look_for_room(self) -> None:
-        """Start what can be started, and end what waited for too long."""
+    def _wait_for_connections(self) -> None:
+        """Start the parts that can start, and fail those that have waited too long."""
         try:
-            self._start_those_with_room()
-            if not self._left and self._waiting:
+            self._start_waiting()
+            if not self._running and self._waiting:
                 self._waker.wait(min(POLL, min(part.until for part in self._waiting) - monotonic()))
-                self._start_those_with_room()
+                self._start_waiting()
         except ClosedError as error:
             if not is_own(error):
                 raise
@@ -175,14 +175,14 @@ class ClusterExchange:
             self._waiting.remove(part)
             self._fail(part, part.member.pool.lending.timed_out(part.batch))
 
-    def _start_those_with_room(self) -> None:
+    def _start_waiting(self) -> None:
         for part in tuple(self._waiting):
             if not self._start(part) and part.waiter is None:
                 part.waiter = part.member.pool.lending.join(self._waker)
-                self._start(part)  # what was put back before it stood in line is not handed over
+                self._start(part)  # a connection put back before it joined the queue is not handed over
 
     def _start(self, part: _Part) -> bool:
-        """Start *part* if there is a connection for it; return whether it waits no longer. Raises ClosedError."""
+        """Start *part* if there is a connection for it; return whether it has ended its wait. Raises ClosedError."""
         try:
             exchange = part.member.pool.lending.try_begin(part.batch, part.waiter, self._deadline)
         except ClosedError as error:
@@ -190,13 +190,13 @@ class ClusterExchange:
                 raise
             self._waiting.remove(part)
             part.leave()
-            self._assign(part.indices)  # other nodes were set meanwhile, and this one was drained
+            self._assign(part.indices)  # other nodes were set meanwhile, and this pool was drained
             return True
         if exchange is None:
             return False
         part.exchange = exchange
         self._waiting.remove(part)
-        self._left.append(part)
+        self._running.append(part)
         self._fresh.append(part)
         part.leave()
         return True
@@ -206,7 +206,7 @@ class ClusterExchange:
         fill_part(self._replies, part.indices, failed)
 
     def _settle(self, part: _Part, *, heard: bool = True) -> None:
-        """Take the outcomes of a part; one given up before its end (not *heard*) tells nothing of the node."""
+        """Take the outcomes of a part. Without *heard* it was abandoned, and says nothing about its node."""
         replies = part.exchange.outcomes()
         found = verdict(replies) if heard else None
         if found is False:
@@ -218,7 +218,7 @@ class ClusterExchange:
             self._move([part.indices[at] for at in unsent])
 
     def _move(self, indices: Sequence[int]) -> None:
-        """Have the next nodes serve the requests at *indices*."""
+        """Let the next-ranked nodes serve the requests at *indices*."""
         for index in indices:
             del self._replies.errors[index]
         self._assign(indices)
@@ -230,17 +230,17 @@ class ClusterExchange:
             self._selector = _make_selector()
         if self._fresh:
             fresh, self._fresh = self._fresh, []
-            # Those that are connected come first, so that their requests are under way while the others are dialled.
+            # Connected ones first: their requests run while the others dial.
             return sorted(fresh, key=_is_unconnected)
         if now >= self._deadline:
-            return tuple(self._left)
-        pause = min(PAUSE, self._deadline - now) if self._left and self.fileno() < 0 else 0
+            return tuple(self._running)
+        pause = min(PAUSE, self._deadline - now) if self._running and self.fileno() < 0 else 0
         is_epoll = _descriptor(self._selector) >= 0
         found = self._selector.poll(pause if is_epoll else pause * 1000)  # seconds, or milliseconds
         return [self._watched[descriptor] for descriptor, _ in found]
 
     def _watch(self, part: _Part, before: int) -> None:
-        # Always anew: a part that dialled again may have the same number for another socket.
+        # Register it again each time: after another dial the same number may be another socket.
         self._unwatch(before)
         # The values of poll; those of epoll are the same.
         events = select.POLLIN | (select.POLLOUT if part.exchange.wants_write else 0)
@@ -251,7 +251,7 @@ class ClusterExchange:
 
     def _unwatch(self, descriptor: int) -> None:
         if self._selector is not None and self._watched.pop(descriptor, None) is not None:
-            with ignoring(OSError):  # it was closed, and so removed
+            with ignoring(OSError):  # a closed descriptor is removed by the kernel
                 self._selector.unregister(descriptor)
 
     def _close(self) -> None:
@@ -271,7 +271,7 @@ def _make_selector() -> select.epoll | select.poll:
         return select.poll()
     try:
         return select.epoll()
-    except OSError as error:  # this process has no descriptor left, and this one needs none
+    except OSError as error:  # this process has no descriptor left; a poll object needs none
         if not is_own(error):
             raise
         return select.poll()

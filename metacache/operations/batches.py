@@ -57,7 +57,7 @@ class BatchOperation(Generic[K, V]):
         results = self._read(self._keys, replies, errors)
         if errors or replies.errors:
             keys = tuple(self._keys)
-            errors.update((keys[index], error) for index, error in replies.errors.items())
+            errors |= {keys[index]: error for index, error in replies.errors.items()}
             # Requests that failed together share one error object; each key gets a copy that names the key.
             errors = {key: _copy_for(key, error, self.batch.verb.name) for key, error in errors.items()}
             policy.count(errors.values())

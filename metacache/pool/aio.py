@@ -35,7 +35,7 @@ __all__ = ["AsyncPool"]
 R = TypeVar("R")
 DEFAULTS: Final = Settings()
 
-# A data block of more bytes takes the lane for large ones, so that small requests need not wait until it is sent.
+# Requests with more bytes than this go to a connection of their own, so that small requests need not wait for them.
 LARGE: Final = 65536
 
 _load_of = attrgetter("load")
@@ -50,12 +50,13 @@ class AsyncPool:
     """Up to ``pool_size`` connections to one node, each shared by many tasks of one event loop.
 
     The pool opens a further connection when each open one has ``max_pipeline`` requests in flight: sent, and without
-    a reply. Requests of one event loop iteration leave in one write. When the pool may open no more, the connection
-    with the fewest requests takes the next one.
+    a reply. When the pool may open no more, the connection with the fewest requests takes the next one. Requests of one
+    event loop iteration leave in one write, up to 256 of them and 64 KiB.
 
-    In a pool of several, the last connection is a lane for large values: requests that send more than 64 KiB. So a
-    large write delays no small request. The size of a value that is read is not known beforehand: a large reply delays
-    the replies behind it on its connection, and new requests go to connections with fewer requests.
+    In a pool of several, one connection is reserved for large requests, which send more than 64 KiB. So a large write
+    delays no small request. While that connection cannot be dialled, large requests use the others. The size of a reply
+    is not known beforehand: a large one delays the replies behind it on its connection, and new requests go to
+    connections with fewer requests.
 
     Args:
         node: the server.
@@ -72,8 +73,8 @@ class AsyncPool:
         "_connections",
         "_current",
         "_failed_at",
+        "_for_large",
         "_is_limited",
-        "_lane",
         "_limits",
         "_make",
         "_max_pipeline",
@@ -91,13 +92,13 @@ class AsyncPool:
         self.node = node
         self._make = partial(AsyncConnection, node, settings=settings, on_failure=on_failure)
         self._settings = settings
-        # A single connection takes all there is: nobody need ask for another.
+        # A single connection takes every request, so its limit must never make `run` choose again.
         self._max_pipeline = settings.max_pipeline if settings.pool_size > 1 else settings.max_in_flight
         self._limits = Limits.of(settings, spare=1 if settings.pool_size > 1 else 0)
         self._review_at = self._limits.next_review(monotonic())
         self._is_limited = self._review_at != math.inf
         self._connections: list[AsyncConnection] = []
-        self._lane: AsyncConnection | None = None
+        self._for_large: AsyncConnection | None = None
         self._current: AsyncConnection | None = None
         self._failed_at = -math.inf
         self._closed = False
@@ -116,21 +117,21 @@ class AsyncPool:
         return PoolStatistics(
             size=self._settings.pool_size,
             in_use=sum(connection.load > 0 for connection in connections),
-            idle=sum(connection.age is not None for connection in connections),
+            idle=sum(connection.idle_times is not None for connection in connections),
             waiting=sum(connection.waiting for connection in connections),
-            created=sum(connection.tally.dialled for connection in connections),
-            discarded={cause: sum(each.tally.discarded[cause] for each in connections) for cause in CloseReason},
+            created=sum(connection.counts.dialled for connection in connections),
+            discarded={cause: sum(each.counts.discarded[cause] for each in connections) for cause in CloseReason},
             waits=sum(connection.waits.count for connection in connections),
             wait_seconds=sum(connection.waits.seconds(now) for connection in connections),
         )
 
     def _all(self) -> list[AsyncConnection]:
-        return self._connections if self._lane is None else [*self._connections, self._lane]
+        return self._connections if self._for_large is None else [*self._connections, self._for_large]
 
     # --- the transport -----------------------------------------------------------------------------------------------
 
     def run(self, op: Operation[R], /, *, deadline: float | None = None) -> Awaitable[R]:
-        """Send *op* on the connection that suits it, wait for its reply and return what ``op.read`` makes of it.
+        """Send *op* on a chosen connection, wait for its reply and return ``op.read(reply)``.
 
         *deadline*: a ``time.monotonic()`` time; None: ``Settings.timeout`` from now. Raises ClosedError, and what
         `AsyncConnection.run` raises.
@@ -142,10 +143,10 @@ class AsyncPool:
         return connection.run(op, deadline=deadline)
 
     def run_batch(self, batch: Batch, /, *, deadline: float) -> Awaitable[Replies]:
-        """Send *batch* on the connection that suits it; return a reply or an error for each request.
+        """Send *batch* on one connection, wait for its replies and return a reply or an error for each request.
 
-        *deadline* as in `run`; ``math.inf``: ``Settings.timeout`` from now. Raises ClosedError and ValueTooLargeError;
-        all else that goes wrong is in the outcomes.
+        *deadline* as in `run`; ``math.inf``: ``Settings.timeout`` from now. Raises ClosedError and ValueTooLargeError
+        before a byte is sent. Every other failure is in the replies.
         """
         is_large = batch.bodies is not None and sum(map(len, batch.bodies)) > LARGE
         return self._choose(batch.verb.name, None, is_large=is_large).run_batch(batch, deadline=deadline)
@@ -154,7 +155,7 @@ class AsyncPool:
         """Close: running requests finish, new ones are refused with ClosedError. Idempotent."""
         self._closed = True
         self._current = None
-        for connection in self._all():  # in turn: their requests end at the same time
+        for connection in self._all():  # one after the other; meanwhile, requests on the others continue
             await connection.aclose()
 
     def drop(self) -> None:
@@ -180,10 +181,10 @@ class AsyncPool:
         if self._is_limited:
             self._reap()
         if is_large and self._settings.pool_size > 1:
-            if self._lane is None:
-                self._lane = self._new()
-            if monotonic() >= self._lane.failed_at + RETRY:
-                return self._lane
+            if self._for_large is None:
+                self._for_large = self._new()
+            if monotonic() >= self._for_large.failed_at + RETRY:
+                return self._for_large
         self._current = self._least_loaded()
         return self._current
 
@@ -191,11 +192,11 @@ class AsyncPool:
         connections = self._connections
         now = monotonic()
         failed = [each for each in connections if now < each.failed_at + RETRY]
-        # The first with room, in the order they were opened: those opened for a rush are idle after it, and reaped.
+        # The first one with room, in the order of opening. So connections opened for a load peak become idle after it.
         for connection in connections:
             if connection.in_flight < self._max_pipeline and connection not in failed:
                 return connection
-        if failed:  # the node takes no more connections, or none
+        if failed:  # the node accepts no further connection, or none at all
             return min((each for each in connections if each not in failed), key=_load_of, default=failed[0])
         if self._limits.may_open(len(connections)):
             connections.append(self._new())
@@ -204,14 +205,14 @@ class AsyncPool:
 
     def _new(self) -> AsyncConnection:
         connection = self._make()
-        connection.on_unreachable = self._note_failed_dial
+        connection.on_dial_failed = self._note_failed_dial
         return connection
 
     def _note_failed_dial(self, error: MetacacheError, began: float) -> None:
         self._current = None
         if isinstance(error, ConnectError) and not error.is_local:
-            # Connections that are dialled at the same time to a full server, or to one that went away, all fail: that
-            # is one event.
+            # Several connections may dial a full or dead server at the same time. All fail, and the node is charged
+            # only once.
             error.is_local = began < self._failed_at
             self._failed_at = monotonic()
 
@@ -220,11 +221,11 @@ class AsyncPool:
         if now < self._review_at:
             return
         self._review_at = self._limits.next_review(now)
-        dated = [(connection, age) for connection in self._all() if (age := connection.age) is not None]
-        dated.sort(key=_used)
-        for index, cause in self._limits.discard([age for _, age in dated], now).items():
-            dated[index][0].discard(cause)
+        idle = [(connection, times) for connection in self._all() if (times := connection.idle_times) is not None]
+        idle.sort(key=_last_use)
+        for index, cause in self._limits.to_close([times for _, times in idle], now).items():
+            idle[index][0].discard(cause)
 
 
-def _used(dated: tuple[AsyncConnection, IdleTimes]) -> float:
-    return dated[1].used
+def _last_use(idle: tuple[AsyncConnection, IdleTimes]) -> float:
+    return idle[1].used

@@ -32,7 +32,7 @@ class Pool:
 
     A thread has a connection to itself while its request runs. The connection used last is used next. When all are in
     use, callers wait in order until their deadline, or for ``pool_wait`` seconds. A connection that the server closed
-    meanwhile is dialled again within the same call.
+    while it was idle is dialled again within the same call.
 
     Args:
         node: the server.
@@ -52,7 +52,7 @@ class Pool:
         self._size = settings.pool_size
         # For a cluster: a batch over several nodes waits for connections of several pools.
         self.lending = Lending(node, settings, Limits.of(settings), "pool")
-        # The method below, without its call: 700 of 20,600 instructions of a get.
+        # Replaces the method below, to save one call: 700 of 20,600 instructions of a get.
         self.run = self.lending.run  # type: ignore[method-assign]  # it has the same signature
 
     @override
@@ -80,7 +80,7 @@ class Pool:
         )
 
     def run(self, op: Operation[R], /, *, deadline: float | None = None) -> R:
-        """Send *op* on a free connection, wait for its reply and return what ``op.read`` makes of it.
+        """Send *op* on a free connection, wait for its reply and return ``op.read(reply)``.
 
         *deadline*: a ``time.monotonic()`` time; None: ``Settings.timeout`` from now. Raises ClosedError, PoolTimeout
         when no connection became free in time, and what `Connection.run` raises.

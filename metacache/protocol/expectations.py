@@ -1,7 +1,8 @@
-"""What a connection waits for: the reply to one request, a block of admin lines. Batches: `windows`.
+"""The parser of replies: reads the reply to one request, and checks it against that request.
 
-Each parses its own bytes and checks them against its request: code, opaque, length. Knows no queue and no buffer; a
-doubt is a ProtocolError, after which nothing that follows on the connection can be believed.
+It takes the bytes as they arrive, in any pieces, and checks code, opaque, key and length. This is the authority: the
+shortcuts in `replies`, `windows` and `connection` leave every reply that they do not fully understand to it. The buffer
+of incomplete replies and the queue of requests are in `connection`.
 """
 
 from __future__ import annotations
@@ -11,258 +12,167 @@ from base64 import b64decode, b64encode
 from typing import Final, Protocol, TypeAlias, final
 
 from metacache.errors import ProtocolError
-from metacache.protocol.commands import Command, Framing
-from metacache.protocol.replies import (
-    MAX_HEADER,
-    Refusal,
-    Reply,
-    find_flag,
-    foreign,
-    parse_size,
-    refusal,
-    strange,
-)
+from metacache.protocol.commands import Command
+from metacache.protocol.error_lines import Refusal, refusal, server_hint, unexpected_line
+from metacache.protocol.replies import MAX_HEADER, Reply, find_flag, parse_size
 
-__all__ = ["AdminBlock", "Answer", "Expectation", "KeyedReply", "Single", "wrong_opaque"]
+__all__ = ["Answer", "Expectation", "ExpectedReply"]
 
 Answer: TypeAlias = Reply | Refusal
+"""How one request ends: with a reply, or with an error line."""
+
+# These begin one line of several. The last line begins with another code.
+_LISTED: Final = frozenset((b"STAT", b"ITEM", b"PREFIX"))
+
+# Behind these codes a data block follows: which token is its size, and which bytes follow the block.
+_DATA_BLOCKS: Final = {b"VA": (1, b"\r\n"), b"CONFIG": (-1, b"\r\nEND\r\n")}
 
 
 class Expectation(Protocol):
-    """One place in the queue of replies."""
+    """An entry in the queue of a connection: the reply to one request, or the replies to a window of requests."""
 
     @property
     def needed(self) -> int:
-        """Bytes needed behind the position that `parse` returned before it is worth another try; 0 when finished."""
+        """How many bytes must follow the position that `parse` returned before another call helps; 0: finished."""
         ...
 
     @property
     def closes(self) -> bool:
-        """True when a finished expectation leaves a connection that must close."""
+        """True when it is finished and the connection must close because of its answer."""
         ...
 
     def parse(self, data: bytes, pos: int, limit: int, /) -> int:
-        """Consume *data* from *pos* and return the position behind it. *limit*: the largest value in bytes.
+        """Read *data* from *pos* on; return the position behind what was read. *limit*: the largest value in bytes.
 
-        Raises ProtocolError when the bytes cannot be the reply.
+        Raises ProtocolError when the bytes cannot be the reply. The connection must close then.
         """
         ...
 
-    def end_of_stream(self) -> bool:
-        """Tell whether the end of the connection is itself the answer; finish if so."""
-        ...
-
-
-def _line_end(data: bytes, pos: int) -> int:
-    """Return where the header line at *pos* ends, -1 when its CRLF has not come.
-
-    Raises ProtocolError for a line longer than any reply's, and for one that another kind of server begins.
-    """
-    end = data.find(b"\r\n", pos, pos + MAX_HEADER + 2)
-    if end < 0 and (hint := foreign(data, pos)) is not None:
-        raise ProtocolError(f"the bytes received are not a reply ({hint}); the connection is closed")
-    if end < 0 and len(data) - pos > MAX_HEADER + 1:  # one more may be the CR of a line that just fits
-        raise ProtocolError(f"no end of line within {MAX_HEADER} bytes; the connection is closed")
-    return end
-
-
-def _value_end(data: bytes, start: int, size: int) -> int:
-    """Return where the data block ends, -1 when it is not complete. Raises ProtocolError when no CRLF follows it."""
-    stop = start + size
-    if len(data) < stop + 2:
-        return -1
-    if data[stop : stop + 2] != b"\r\n":
-        raise ProtocolError("the data block is not followed by CRLF, so its length was false; the connection is closed")
-    return stop
-
 
 @final
-class Single:
-    """The reply to one request. *opaque* is the token that must come back, None for a command that has none."""
+class ExpectedReply:
+    """The reply to one request.
 
-    __slots__ = ("answer", "closes", "command", "needed", "opaque")
+    Args:
+        command: the kind of request, which says which codes are possible.
+        opaque: the token that the reply must repeat; None when the request has none.
+        head: the request line, for a command whose reply repeats the key; without it the key is not checked.
 
-    def __init__(self, command: Command, opaque: bytes | None) -> None:
+    ``answer`` is None until the reply is complete.
+    """
+
+    __slots__ = ("_head", "_lines", "_size", "answer", "closes", "command", "needed", "opaque")
+
+    def __init__(self, command: Command, opaque: bytes | None, head: bytes = b"") -> None:
         self.command = command
         self.opaque = opaque
         self.answer: Answer | None = None
         self.needed = 1
         self.closes = False
+        self._head = head
+        self._lines: list[bytes] = []
+        self._size = 0  # of the lines, in bytes
 
     def parse(self, data: bytes, pos: int, limit: int, /) -> int:
-        """Consume what is there; see `Expectation`."""
-        end = data.find(b"\r\n", pos)
-        if not 0 <= end - pos <= MAX_HEADER:
+        """Read what has arrived; see `Expectation`."""
+        while True:
             end = _line_end(data, pos)
-            self.needed = len(data) - pos + 1
-            return pos
-        tokens = data[pos:end].split(b" ")
-        code = tokens[0]
-        if code not in self.command.codes or (self.opaque is not None and self.opaque not in tokens):
-            tokens = self._doubt(data[pos:end])
-            if not tokens:
-                return end + 2
+            if end < 0:
+                self.needed = len(data) - pos + 1
+                return pos
+            line = data[pos:end]
+            tokens = line.split(b" ")
             code = tokens[0]
-        if code != b"VA":
-            self.answer = (tokens, None)
-            self.needed = 0
-            return end + 2
-        start = end + 2
-        size = parse_size(tokens, limit)
-        stop = _value_end(data, start, size)
-        if stop < 0:
-            self.needed = start + size + 2 - pos
-            return pos
-        self.answer = (tokens, data[start:stop])
+            if code not in self.command.codes or (self.opaque is not None and self.opaque not in tokens):
+                return self._finish(self._refusal(line, tokens), end + 2)
+            if code in _DATA_BLOCKS:
+                return self._parse_data(data, pos, end, tokens, limit)
+            if code not in _LISTED:
+                break
+            self._keep(line, limit)
+            pos = end + 2
+        if code == b"ME" and self._head:
+            _check_key(tokens, self._head)
+        return self._finish(([*self._lines, line] if self._lines else tokens, None), end + 2)
+
+    def _finish(self, answer: Answer, pos: int) -> int:
+        self.answer = answer
+        self.closes = isinstance(answer, Refusal) and answer.closes
         self.needed = 0
-        return stop + 2
-
-    def _doubt(self, header: bytes) -> list[bytes]:
-        """Finish with a refusal and return nothing; or return the tokens without the empty ones; or raise."""
-        refused = refusal(header, self.command)
-        if refused is not None:
-            self.answer = refused
-            self.closes = refused.closes
-            self.needed = 0
-            return []
-        # Releases before 1.6.18 put surplus spaces into replies.
-        tokens = [token for token in header.split(b" ") if token]
-        if not tokens or tokens[0] not in self.command.codes:
-            raise strange(header, self.command)
-        if self.opaque is not None and self.opaque not in tokens:
-            raise wrong_opaque(tokens, self.command)
-        return tokens
-
-    def end_of_stream(self) -> bool:
-        """Tell whether the end is the answer, as it is to ``shutdown``; finish if so."""
-        if self.command.ends:
-            self.answer = ([b"OK"], None)
-            self.needed = 0
-        return self.command.ends
-
-
-def wrong_opaque(tokens: list[bytes], command: Command) -> ProtocolError:
-    """Return the error for a reply whose opaque is missing or another's."""
-    what = "carries no opaque" if find_flag(tokens[1:], b"O") is None else "carries another request's opaque"
-    return ProtocolError(f"a reply to {command.name} {what}; the connection is closed")
-
-
-@final
-class KeyedReply:
-    """The reply to ``me``, which carries no opaque and repeats its key instead.
-
-    *head*: the request line without CRLF. ``EN`` repeats nothing.
-    """
-
-    __slots__ = ("_keys", "_single", "answer", "closes", "command", "needed")
-
-    def __init__(self, command: Command, head: bytes) -> None:
-        self.command = command
-        self.answer: Answer | None = None
-        self.needed = 1
-        self.closes = False
-        self._keys = _spellings(head)
-        self._single = Single(command, None)
-
-    def parse(self, data: bytes, pos: int, limit: int, /) -> int:
-        """Consume what is there; see `Expectation`."""
-        single = self._single
-        pos = single.parse(data, pos, limit)
-        answer = single.answer
-        if answer is not None and not isinstance(answer, Refusal):
-            code, *tokens = filter(None, answer[0])  # releases before 1.6.18 put surplus spaces into replies
-            if code == b"ME" and tokens[:1] not in self._keys:
-                raise ProtocolError(f"a reply to {self.command.name} is for another key; the connection is closed")
-        self.answer, self.needed, self.closes = answer, single.needed, single.closes
         return pos
 
-    def end_of_stream(self) -> bool:
-        """Return False: the end is never the answer."""
-        return False
+    def _refusal(self, line: bytes, tokens: list[bytes]) -> Refusal:
+        """Return what *line* means as an error line. Raises ProtocolError when it is not an error line."""
+        refused = refusal(line, self.command)
+        if refused is not None:
+            return refused
+        if tokens[0] not in self.command.codes:
+            raise unexpected_line(line, self.command)
+        what = "carries no opaque" if find_flag(tokens[1:], b"O") is None else "carries another request's opaque"
+        raise ProtocolError(f"a reply to {self.command.name} {what}; the connection is closed")
+
+    def _parse_data(self, data: bytes, pos: int, end: int, tokens: list[bytes], limit: int) -> int:
+        """Read the data block behind the header line that ends at *end*."""
+        at, closing = _DATA_BLOCKS[tokens[0]]
+        size = parse_size(tokens[0], tokens[at] if len(tokens) > 1 else b"", limit)
+        start, stop = end + 2, end + 2 + size
+        behind = stop + len(closing)
+        if len(data) < behind:
+            self.needed = behind - pos
+            return pos
+        if data[stop:behind] != closing:
+            what = "CRLF" if closing == b"\r\n" else "END"
+            raise ProtocolError(
+                f"the data block of {tokens[0].decode()} is not followed by {what}, so its size is wrong; "
+                "the connection is closed"
+            )
+        return self._finish((tokens, data[start:stop]), behind)
+
+    def _keep(self, line: bytes, limit: int) -> None:
+        self._lines.append(line)
+        self._size += len(line) + 2
+        if self._size > limit:
+            raise ProtocolError(
+                f"the reply to {self.command.name} is longer than {limit} bytes (Settings.max_reply_size); "
+                "the connection is closed"
+            )
 
 
-def _spellings(head: bytes) -> tuple[list[bytes], ...]:
+def _line_end(data: bytes, pos: int) -> int:
+    """Return where the line at *pos* ends, -1 while its CRLF has not arrived.
+
+    Raises ProtocolError for a line longer than any header, and for one that another kind of server begins.
+    """
+    end = data.find(b"\r\n", pos, pos + MAX_HEADER + 2)
+    if end >= 0:
+        return end
+    hint = server_hint(data, pos)
+    if hint is not None:
+        raise ProtocolError(f"the bytes received are not a reply ({hint}); the connection is closed")
+    if len(data) - pos > MAX_HEADER + 1:  # one more byte may be the CR of a line of MAX_HEADER bytes
+        raise ProtocolError(f"no end of line within {MAX_HEADER} bytes; the connection is closed")
+    return -1
+
+
+def _check_key(tokens: list[bytes], head: bytes) -> None:
+    """Raise ProtocolError when the reply *tokens* to ``me`` repeat another key than that of the request line *head*.
+
+    ``me`` takes no opaque, so the key is the only proof that the reply belongs to the request.
+    """
+    key = next(filter(None, tokens[1:]), b"")  # releases before 1.6.18 write more spaces than one
+    if key not in _spellings(head):
+        raise ProtocolError("a reply to me is for another key; the connection is closed")
+
+
+def _spellings(head: bytes) -> tuple[bytes, ...]:
     """Return the forms in which a reply may repeat the key of the request line *head*.
 
     The server repeats a key as the item was stored, plain or as base64, however the request wrote it.
     """
     _, key, *flags = head.split(b" ")
     if b"b" not in flags:
-        return [key], [b64encode(key)]
+        return key, b64encode(key)
     try:
-        return [key], [b64decode(key, validate=True)]
-    except binascii.Error:  # the server refuses it
-        return ([key],)
-
-
-@final
-class AdminBlock:
-    """A reply of several lines: STAT … END, or CONFIG with its data."""
-
-    __slots__ = ("_lines", "_size", "answer", "closes", "command", "needed")
-
-    def __init__(self, command: Command) -> None:
-        self.command = command
-        self.answer: Answer | None = None
-        self.needed = 1
-        self.closes = False
-        self._lines: list[bytes] = []
-        self._size = 0  # of the lines, in bytes
-
-    def parse(self, data: bytes, pos: int, limit: int, /) -> int:
-        """Consume what is there; see `Expectation`."""
-        while self.needed:
-            end = _line_end(data, pos)
-            if end < 0:
-                self.needed = len(data) - pos + 1
-                return pos
-            line = data[pos:end]
-            if self.command.framing is Framing.CONFIG and line.startswith(b"CONFIG"):
-                return self._parse_config(data, pos, end, limit)
-            pos = end + 2
-            self._take_line(line, limit)
-        return pos
-
-    def _take_line(self, line: bytes, limit: int) -> None:
-        code = line.split(b" ", 1)[0]
-        if code not in self.command.codes:
-            answer: Answer | None = refusal(line, self.command)
-            if answer is None:
-                raise strange(line, self.command)
-            self._finish(answer)
-        elif code in _BLOCK_LINES:
-            self._lines.append(line)
-            self._size += len(line) + 2
-            if self._size > limit:
-                raise ProtocolError(
-                    f"the reply to {self.command.name} is longer than {limit} bytes (Settings.max_reply_size); "
-                    "the connection is closed"
-                )
-        else:
-            self._finish(([*self._lines, line], None))
-
-    def _parse_config(self, data: bytes, pos: int, end: int, limit: int) -> int:
-        # ElastiCache: CONFIG cluster 0 <len>, <len> bytes, CRLF END CRLF.
-        tokens = data[pos:end].split(b" ")
-        size = parse_size([b"", tokens[-1]], limit)
-        tail = data[end + 2 + size : end + 2 + size + 7]
-        if not _CONFIG_TAIL.startswith(tail):
-            raise ProtocolError("CONFIG data is not followed by END; the connection is closed")
-        if len(tail) < len(_CONFIG_TAIL):
-            self.needed = end + 2 + size + len(_CONFIG_TAIL) - pos
-            return pos
-        self._finish((tokens, data[end + 2 : end + 2 + size]))
-        return end + 2 + size + len(_CONFIG_TAIL)
-
-    def _finish(self, answer: Answer) -> None:
-        self.answer = answer
-        self.closes = isinstance(answer, Refusal) and answer.closes
-        self.needed = 0
-
-    def end_of_stream(self) -> bool:
-        """Return False: the end is never the answer."""
-        return False
-
-
-_BLOCK_LINES: Final = frozenset((b"STAT", b"ITEM", b"PREFIX"))
-_CONFIG_TAIL: Final = b"\r\nEND\r\n"
+        return key, b64decode(key, validate=True)
+    except binascii.Error:  # the server answers such a request with an error line
+        return (key,)

@@ -1,4 +1,4 @@
-"""The flags of the meta commands: one table, and how a request's flags become bytes.
+"""The flags of the meta commands: one table, and the functions that turn the flags of a request into bytes.
 
 A new flag is a new row. Knows the tokens and their ranges (protocol.txt, "Meta Commands"); knows no key and no reply.
 """
@@ -31,14 +31,14 @@ Token: TypeAlias = int | str | bytes | bool
 I32_MAX: Final = 2**31 - 1
 U32_MAX: Final = 2**32 - 1
 U64_MAX: Final = 2**64 - 1
-MAX_OPAQUE: Final = 31  # the server's limit of 32 counts the letter O
-MAX_FLAGS: Final = 16  # ms on 1.6.18; mg, md and ma take 17, 1.6.45 one more each
+MAX_OPAQUE: Final = 31  # bytes; the server's limit of 32 counts the letter O
+MAX_FLAGS: Final = 16  # of an ms on 1.6.18; mg, md and ma take 17, and 1.6.45 takes one more for each command
 
 
 class Commands(enum.Flag):
-    """The commands a flag acts on.
+    """The commands on which a flag acts.
 
-    The server ignores a known flag elsewhere; here it is refused, for it would fail silently.
+    The server ignores a known flag on other commands. Here it is refused, because it would fail silently.
     """
 
     MG = enum.auto()
@@ -59,7 +59,7 @@ def _bounded(low: int, high: int) -> Callable[[str, Token], bytes]:
     return encode
 
 
-def _text(pattern: str, told: str) -> Callable[[str, Token], bytes]:
+def _text(pattern: str, rule: str) -> Callable[[str, Token], bytes]:
     fullmatch = re.compile(pattern.encode()).fullmatch
 
     def encode(name: str, token: Token) -> bytes:
@@ -67,7 +67,7 @@ def _text(pattern: str, told: str) -> Callable[[str, Token], bytes]:
             raise InvalidTypeError(f"{name} is str or bytes, not {type(token).__name__}")
         raw = token.encode(errors="replace") if isinstance(token, str) else token
         if not fullmatch(raw):
-            raise InvalidArgumentError(f"{name} is {told}")
+            raise InvalidArgumentError(f"{name} is {rule}")
         return raw
 
     return encode
@@ -85,10 +85,11 @@ _mode = _text(r"[A-Za-z+-]", "one letter, + or -")
 @final
 @attrs.frozen
 class Flag:
-    """One request flag: its letter, its name here, how its token is written (None: it has none), where it acts.
+    """One request flag: its letter, its name in this package, the encoder of its token, and the commands it acts on.
 
-    ``since`` is the first memcached release that knows it; before, it is ignored or an error. All others are in 1.6.18.
-    A flag with ``beside`` acts only when one of those named there is sent too.
+    ``token`` is None for a flag without token. ``since``: the first memcached release that knows the flag, if newer
+    than 1.6.18; an older one ignores it or answers with an error. ``beside``: the flag acts only if the request has one
+    of these flags too.
     """
 
     letter: bytes
@@ -140,11 +141,11 @@ _BY_NAME: Final = {flag.name: flag for flag in REQUEST_FLAGS}
 def encode_flags(command: Commands, flags: Mapping[str, Token]) -> bytes:
     """Return the flags of one request as bytes, each with a space before it, in the order given.
 
-    The server runs flags from left to right: ``{"return_ttl": True, "ttl": 60}`` tells the time to live before the
+    The server runs flags from left to right: ``{"return_ttl": True, "ttl": 60}`` returns the time to live before the
     touch. A flag without token takes True, or False to leave it out.
 
-    Raises InvalidArgumentError (InvalidTypeError) for an unknown flag, one that would do nothing, a bad token, two
-    flags of one letter, more flags than every server takes, and ``base64`` beside ``return_key``.
+    Raises InvalidArgumentError (InvalidTypeError) for an unknown flag, a flag that would do nothing, a bad token, two
+    flags of one letter, more flags than every server takes, and ``base64`` together with ``return_key``.
     """
     given = {name: token for name, token in flags.items() if token is not False or _takes_token(name)}
     chosen = [(_acting(name, command, given), token) for name, token in given.items()]
@@ -154,21 +155,21 @@ def encode_flags(command: Commands, flags: Mapping[str, Token]) -> bytes:
     if len(letters) > MAX_FLAGS:
         raise InvalidArgumentError(f"{len(letters)} flags in one request; every server takes {MAX_FLAGS}")
     if b"b" in letters and b"k" in letters:
-        # After a vivify, k echoes the raw key, spaces and CRLF included.
-        raise InvalidArgumentError("base64 and return_key together can break the stream; correlate by opaque")
+        # For an item that N made, k returns the raw key, with its spaces and CRLF, in the header line.
+        raise InvalidArgumentError("base64 and return_key together can break the stream; match replies by opaque")
     return b"".join(b" " + flag.letter + _token(flag, token) for flag, token in chosen)
 
 
 def numeric_flag(name: str) -> bytes:
-    """Return the format of a flag with a number, ``b" T%d"`` for ``"ttl"``.
+    """Return the format of a flag with a number: ``b" T%d"`` for ``"ttl"``.
 
-    For requests built often, of checked numbers.
+    For requests that are built often; the caller has checked the number.
     """
     return b" " + _BY_NAME[name].letter + b"%d"
 
 
 def _takes_token(name: str) -> bool:
-    """Tell whether False would be a token, and a wrong one; an unknown flag is refused by `_acting`."""
+    """Return whether the flag *name* has a token, so that False would be a wrong one; True for an unknown flag."""
     flag = _BY_NAME.get(name)
     return flag is None or flag.token is not None
 

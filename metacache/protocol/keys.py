@@ -1,6 +1,7 @@
-"""Keys: from what the caller gives to what travels on the wire.
+"""Keys: turn the keys of callers into the keys on the wire.
 
-Knows the wire's rules for keys (protocol.txt, "Keys" and "Meta Commands"); knows no command.
+Knows the rules of the wire for keys (protocol.txt, "Keys" and "Meta Commands"), and refuses keys that break them. Knows
+no command.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ WireKey: TypeAlias = tuple[bytes, bytes, bytes]
 MAX_KEY: Final = 250  # bytes on the wire, measured before the server decodes base64
 MAX_BASE64_KEY: Final = 186  # raw bytes: 4 * ceil(186 / 3) = 248 <= 250
 
-# A space or LF would end the key and start something else (injection); NUL cuts the line on 1.6.18; a server takes
-# the other control bytes and DEL, but proxies and people do not. Bytes >= 0x80 travel as they are.
+# A space or LF would end the key, and the rest would be read as flags or as a command (injection). NUL cuts the line on
+# 1.6.18. A server takes the other control bytes and DEL, but proxies do not. Bytes >= 0x80 travel unchanged.
 _unsafe = re.compile(rb"[\x00-\x20\x7f]").search
 
-# The key sent in place of one that is too long begins so; a caller's own key that does is replaced as well, so that
-# no caller can name another's hashed item.
+# The token that replaces a long key begins so. A caller's own key that begins so is hashed too, for otherwise it could
+# equal the token of another key.
 HASH_MARK: Final = b"\0h"
 
 
@@ -39,10 +40,11 @@ class KeyEncoder:
     """Turn callers' keys into wire keys.
 
     Args:
-        prefix: put before every key; a str is encoded as UTF-8.
-        hash_long: replace a key too long for the wire by its SHA-256 rather than refuse it.
+        prefix: stands before every key; a str is encoded as UTF-8.
+        hash_long: replace a key that is too long for the wire by its SHA-256, instead of refusing it.
 
-    ``text`` is the prefix as str if nothing in it needs base64, else None. Raises InvalidArgumentError on a bad prefix.
+    ``text`` is the prefix as str; None if it needs base64. Raises InvalidArgumentError for a prefix that UTF-8 cannot
+    encode, InvalidTypeError for one that is not str or bytes.
     """
 
     __slots__ = ("_hash_long", "_prefix", "text")
@@ -65,31 +67,32 @@ class KeyEncoder:
         return text if text.isprintable() and " " not in text else None
 
     def plain(self, key: Key) -> bytes | None:
-        """Return the routing key of *key* if it travels as it is, or None to have `encode` look at it. Never raises.
+        """Return the routing key of *key* if it travels unchanged; None when `encode` must decide. Never raises.
 
-        For a str "printable, and no space" is a little stricter than the regex's rule, and half as dear.
+        For a str, "printable, and no space" is a little stricter than the rule of the regex, and costs half as much.
         """
         if type(key) is str:
             text = self.text
-            if key.isprintable() and " " not in key and key and text is not None:
+            if text is not None and key and key.isprintable() and " " not in key:
                 raw = (text + key).encode()
-                return raw if len(raw) <= MAX_KEY else None
+                if len(raw) <= MAX_KEY:
+                    return raw
         elif type(key) is bytes and key:
             raw = self._prefix + key
             return raw if _unsafe(raw) is None and len(raw) <= MAX_KEY else None
         return None
 
     def plain_many(self, keys: Sequence[Key]) -> list[bytes] | None:
-        """Return the routing keys of *keys*, at least one, if all are str and travel as they are; else None.
+        """Return the routing keys of *keys*, at least one, if all are str and travel unchanged; else None.
 
-        Never raises. All in C, a tenth of the price of `plain` a key: one check of all keys joined by spaces, which
-        none of them may hold.
+        Never raises. It checks all keys in one string, joined by spaces, which no key may hold. That runs in C and
+        costs a tenth of `plain` for each key.
         """
         text = self.text
         if text is None:
             return None
         try:
-            # Whether all are str is what is asked.
+            # The types of the keys are checked here: join raises TypeError for any other type.
             joined = text + (" " + text).join(keys)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         except TypeError as error:
             if not is_own(error):
@@ -120,7 +123,10 @@ class KeyEncoder:
 
 
 def _all_short(line: bytes) -> bool:
-    """Tell whether no word of *line* is longer than a key: from one space to the last one within reach, and so on."""
+    """Return whether no word of *line* is longer than a key may be.
+
+    It goes from one space to the last space within that length, and so looks at few of the words.
+    """
     start = 0
     while len(line) - start > MAX_KEY:
         space = line.rfind(b" ", start, start + MAX_KEY + 1)

@@ -1,7 +1,8 @@
-"""What a connection waits for when a batch is under way: the replies to a window of requests.
+"""The replies to a batch, and the replies to one window of its requests while they arrive.
 
-A window begins and ends with an opaque. Nothing is handed out before the end was seen, and every count, code and length
-agreed; a doubt is a ProtocolError.
+The first and the last request of a window carry an opaque. Order and count show which reply between them belongs to
+which request. A window is handed out when its last opaque has arrived and every count, code and length is right; any
+doubt is a ProtocolError.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from typing import Final, final
 
 from metacache.errors import ConnectError, ConnectionLost, MetacacheError
 from metacache.protocol.commands import Command
-from metacache.protocol.expectations import Answer, Single
-from metacache.protocol.replies import Opaque, Refusal, known_sizes, value_header
+from metacache.protocol.error_lines import Refusal
+from metacache.protocol.expectations import Answer, ExpectedReply
+from metacache.protocol.replies import Opaque, known_sizes, value_header
 
 __all__ = ["LONGEST_SPLIT", "Replies", "Window", "closing_error"]
 
-# Bytes that are split at CRLF in one go. More comes only with a data block that is longer still, whose length is known:
-# splitting such a block could take nine times its memory.
+# Bytes that are split at CRLF in one call. More bytes arrive only with a data block that is longer still, and its
+# length is known: splitting such a block could take nine times its memory.
 LONGEST_SPLIT: Final = 1 << 18
 
 
@@ -25,8 +27,8 @@ LONGEST_SPLIT: Final = 1 << 18
 class Replies:
     """The replies to a batch: parallel lists in the order of its requests, and the errors by index.
 
-    ``headers[i]`` is the header line of reply i without its opaque (``b""`` when it failed), ``values[i]`` its data
-    block or None.
+    ``headers[i]`` is the header line of reply i without its opaque, ``b""`` for a request that failed. ``values[i]`` is
+    its data block or None.
     """
 
     __slots__ = ("errors", "headers", "values")
@@ -37,7 +39,7 @@ class Replies:
         self.errors: dict[int, MetacacheError] = {}
 
     def fill(self, start: int, part: Replies) -> None:
-        """Put *part*, the replies to the requests from *start* on, into their places."""
+        """Put *part* in place: the replies to the requests from index *start* on."""
         if len(part.headers) == len(self.headers):
             self.headers, self.values, self.errors = part.headers, part.values, part.errors
             return
@@ -61,9 +63,10 @@ class Replies:
 
 @final
 class Window:
-    """The replies to *count* requests of one command of which the first and the last carry an opaque.
+    """The replies to *count* requests of one command, of which the first and the last carry an opaque.
 
-    In between, order and count tell which reply is whose. Nothing is handed out before the last opaque has been seen.
+    The parser (`ExpectedReply`) reads the first and the last reply, and every other one that splitting at CRLF does not
+    explain.
     """
 
     __slots__ = ("_can_split", "_count", "_first", "_last", "closes", "command", "needed", "replies")
@@ -79,7 +82,7 @@ class Window:
         self._can_split = True
 
     def parse(self, data: bytes, pos: int, limit: int, /) -> int:
-        """Consume what is there; see `Expectation`."""
+        """Read what has arrived; see `Expectation`."""
         headers = self.replies.headers
         while len(headers) < self._count:
             before = len(headers)
@@ -87,15 +90,15 @@ class Window:
             if splits:
                 pos = self._parse_middle(data, pos, limit)
             if len(headers) == before:
-                single = Single(self.command, self._opaque_at(before))
-                pos = single.parse(data, pos, limit)
-                if single.answer is None:
-                    self.needed = single.needed
+                reply = ExpectedReply(self.command, self._opaque_at(before))
+                pos = reply.parse(data, pos, limit)
+                if reply.answer is None:
+                    self.needed = reply.needed
                     return pos
-                # A reply that splitting did not explain holds a CRLF in its value: splitting again would cost more than
-                # it saves.
+                # Splitting did not explain this reply, so its value holds a CRLF. The values of a batch are often
+                # alike: to split again would cost more than it saves.
                 self._can_split = self._can_split and not splits
-                self._take(single.answer)
+                self._take(reply.answer)
         self.needed = 0
         return pos
 
@@ -109,9 +112,13 @@ class Window:
             self._count = len(self.replies.headers)
 
     def _parse_middle(self, data: bytes, pos: int, limit: int) -> int:
-        """Consume what splitting at CRLF explains without a doubt, all in C but one loop; return the position after."""
+        """Read what splitting at CRLF explains without doubt; return the position behind it.
+
+        The shortcut for the replies without opaque: without it a get_many costs 3.6 times as much, and a set_many 3
+        times.
+        """
         lines = data[pos:].split(b"\r\n")
-        complete = len(lines) - 1  # what follows the last CRLF is not a line yet
+        complete = len(lines) - 1  # the bytes behind the last CRLF are not a line yet
         left = self._count - 1 - len(self.replies.headers)
         if not self.command.has_value:
             used = self._split_lines(lines[: min(complete, left)])
@@ -128,9 +135,9 @@ class Window:
         return len(lines)
 
     def _split_values(self, lines: list[bytes], pairs: int, fit: bool) -> int:
-        """Take *pairs* of headers and values if all are hits with headers seen before.
+        """Take *pairs* of headers and values if all are hits with headers seen before; return how many lines these are.
 
-        A quarter of the price of the loop below.
+        Saves 20 % of a get_many of hits, which `_split_one_by_one` would read as well.
         """
         headers, values = lines[: 2 * pairs : 2], lines[1 : 2 * pairs : 2]
         if not fit or list(map(known_sizes.get, headers)) != list(map(len, values)):
@@ -140,6 +147,10 @@ class Window:
         return 2 * pairs
 
     def _split_one_by_one(self, lines: list[bytes], complete: int, left: int, limit: int) -> int:
+        """Take hits and misses, at most *left*, from the *complete* lines; return how many lines these are.
+
+        Saves 64 % of a get_many in which every second key is a miss.
+        """
         add_header, add_value = self.replies.headers.append, self.replies.values.append
         whole = self.command.whole
         used = 0
@@ -150,28 +161,24 @@ class Window:
                 used += 1
             else:
                 size = known_sizes.get(header) or value_header(header)[0]
-                value = lines[used + 1]  # there is one: the last line is not complete
+                value = lines[used + 1]  # there is one, complete or not
                 if len(value) != size or size > limit or used + 1 == complete:
-                    break  # the value holds a CRLF, or is not all there, or this is no VA
+                    break  # the value holds a CRLF, or has not arrived, or the line is not a VA
                 used += 2
             add_header(header)
             add_value(value)
             left -= 1
         return used
 
-    def end_of_stream(self) -> bool:
-        """Return False: the end is never the answer."""
-        return False
-
 
 def closing_error(answer: object, *, is_first: bool) -> MetacacheError:
-    """Return what *answer*, an error line or a window cut short by one, means for all requests that follow it.
+    """Return the error for all requests behind *answer*: an error line, or a window that an error line cut short.
 
-    *is_first*: nothing was answered on the connection before; a server that refuses the connection took nothing then.
+    *is_first*: it is the first answer on the connection. A server that refuses the connection took no request then.
     """
     error = answer.error if isinstance(answer, Refusal) else None
     if isinstance(answer, Window) and len(answer.replies.headers) == 1:
         error = answer.replies.errors.get(0)
     if is_first and isinstance(error, ConnectError):
         return ConnectError(error.message)
-    return ConnectionLost("closed after an error that leaves unclear what the server takes for requests")
+    return ConnectionLost("closed after an error line: it is unclear which bytes the server takes for requests")

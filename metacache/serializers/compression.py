@@ -8,19 +8,20 @@ from __future__ import annotations
 import functools
 import logging
 import zlib
-from importlib.metadata import EntryPoint, entry_points
-from typing import Final, final
+from importlib.metadata import EntryPoint
+from typing import Final, cast, final
 
 import attrs
 
+from metacache.entry_points import PluginGroup
 from metacache.errors import SerializationError, ValueTooLargeError
-from metacache.interrupts import fails_again
+from metacache.interrupts import fails_again, is_own
 from metacache.serializers.interfaces import Compressor
 from metacache.settings import between
 
 __all__ = ["ZLIB", "Zlib", "check_decompresses", "installed_compressor"]
 
-GROUP: Final = "metacache.compressors"
+COMPRESSORS: Final = PluginGroup("metacache.compressors", "compressor", SerializationError, SerializationError)
 MIB: Final = 1 << 20
 logger = logging.getLogger("metacache.serializers")
 
@@ -105,18 +106,20 @@ def _name(compressor: Compressor) -> str:
 @functools.cache
 def installed_compressor(compressor_id: int) -> Compressor | None:
     """Return the installed compressor with that id, or None."""
-    return next(
-        (found for found in map(_load, entry_points(group=GROUP)) if found and found.compressor_id == compressor_id),
-        None,
-    )
+    for entry_point in COMPRESSORS.installed():
+        compressor = _load(entry_point)
+        if compressor is not None and compressor.compressor_id == compressor_id:
+            return compressor
+    return None
 
 
 def _load(entry_point: EntryPoint) -> Compressor | None:
     try:
-        compressor: Compressor = entry_point.load()
-    except Exception as error:
-        if not fails_again(EntryPoint.load, entry_point, error):
+        # The boundary: an entry point names any object.
+        return cast("Compressor", COMPRESSORS.load(entry_point))
+    except SerializationError as error:
+        if not is_own(error):
             raise
-        logger.warning("compressor %r cannot be loaded (%s)", entry_point.name, type(error).__name__)
+        cause = type(error.__cause__).__name__
+        logger.warning("compressor %r cannot be loaded (%s)", entry_point.name, cause)
         return None
-    return compressor

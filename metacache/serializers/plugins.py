@@ -7,25 +7,27 @@ its own is that of int, whose wire_id is 2.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import Any, Final, cast, final
 
 import attrs
 
-from metacache.errors import InvalidTypeError, SerializerConflict, SerializerNotFound
+from metacache.entry_points import PluginGroup, distribution_of
+from metacache.errors import SerializerConflict, SerializerNotFound
 from metacache.interrupts import is_from_handler
 from metacache.serializers.builtin import INT as INT_PLUGIN
 from metacache.serializers.interfaces import Serializer, SerializerPlugin
 from metacache.serializers.names import is_type
 from metacache.serializers.wire_ids import INT, RULE, is_wire_id
 
-__all__ = ["EXTRAS", "Plugin", "SerializerInfo", "TypeRefused", "available_serializers", "find_plugin", "installed"]
+__all__ = ["EXTRAS", "PLUGINS", "Plugin", "SerializerInfo", "TypeRefused", "available_serializers", "find_plugin"]
 
-GROUP: Final = "metacache.serializers"
 API_VERSION: Final = 1
 
 EXTRAS: Final = {"msgspec": "msgspec", "msgspec-json": "msgspec", "orjson": "orjson", "attrs": "attrs"}
 """The extra of metacache that installs each serializer of metacache's own plugins."""
+
+PLUGINS: Final = PluginGroup("metacache.serializers", "serializer", SerializerNotFound, SerializerConflict, EXTRAS)
 
 
 @final
@@ -41,19 +43,7 @@ class SerializerInfo:
 
 def available_serializers() -> tuple[SerializerInfo, ...]:
     """Return the installed serializers, sorted by name. Imports none of them."""
-    return tuple(sorted(set(map(_info, installed())), key=lambda info: (info.name, info.target)))
-
-
-def installed() -> tuple[EntryPoint, ...]:
-    """Return the entry points of all plugins, sorted by name. Slow: reads the metadata of every distribution."""
-    return tuple(sorted(entry_points(group=GROUP), key=lambda entry_point: entry_point.name))
-
-
-def _info(entry_point: EntryPoint) -> SerializerInfo:
-    if entry_point.dist is None:
-        return SerializerInfo(entry_point.name, "unknown", "unknown", entry_point.value)
-    metadata = entry_point.dist.metadata  # read once: each access parses it
-    return SerializerInfo(entry_point.name, metadata["Name"], metadata["Version"], entry_point.value)
+    return PLUGINS.listed(SerializerInfo)
 
 
 @final
@@ -102,13 +92,8 @@ def find_plugin(name: str, among: Iterable[EntryPoint] | None = None) -> Plugin:
 
     Raises SerializerNotFound if there is no usable one, and SerializerConflict if several distributions offer *name*.
     """
-    if not isinstance(name, str):
-        raise InvalidTypeError(f"a serializer's name must be a str, not {type(name).__name__}")
-    entry_point = _entry_point(name, installed() if among is None else among)
-    try:
-        loaded: object = entry_point.load()
-    except Exception as error:
-        raise SerializerNotFound(f"serializer {name!r} cannot be imported from {entry_point.value}: {error}") from error
+    entry_point = PLUGINS.find(name, among)
+    loaded = PLUGINS.load(entry_point)
     version = getattr(loaded, "api_version", None)
     if version != API_VERSION:
         raise SerializerNotFound(
@@ -118,23 +103,4 @@ def find_plugin(name: str, among: Iterable[EntryPoint] | None = None) -> Plugin:
     if not is_wire_id(wire_id) and not (wire_id == INT and loaded is INT_PLUGIN):
         raise SerializerNotFound(f"serializer {name!r} has wire_id {wire_id!r}, but {RULE}")
     # cast: an entry point may name any object; the checks above are all that can be checked without a type.
-    return Plugin(name, cast("SerializerPlugin", loaded), f"{name!r} of {_info(entry_point).distribution}")
-
-
-def _entry_point(name: str, among: Iterable[EntryPoint]) -> EntryPoint:
-    # A distribution that is on sys.path twice (for example an editable install and a wheel) counts once.
-    found = {(_info(entry_point), entry_point) for entry_point in among if entry_point.name == name}
-    by_owner = {(info.distribution, info.target): entry_point for info, entry_point in found}
-    if len(by_owner) > 1:
-        owners = " and ".join(sorted(f"{distribution} ({target})" for distribution, target in by_owner))
-        raise SerializerConflict(f"several distributions offer serializer {name!r}: {owners}; uninstall all but one")
-    if not by_owner:
-        raise SerializerNotFound(_how_to_install(name))
-    return next(iter(by_owner.values()))
-
-
-def _how_to_install(name: str) -> str:
-    if name in EXTRAS:
-        return f"serializer {name!r} is not installed: pip install 'metacache[{EXTRAS[name]}]'"
-    installed = ", ".join(dict.fromkeys(info.name for info in available_serializers())) or "none"
-    return f"no serializer is called {name!r}; installed serializers: {installed}"
+    return Plugin(name, cast("SerializerPlugin", loaded), f"{name!r} of {distribution_of(entry_point)}")

@@ -12,7 +12,7 @@ from typing import Any, Final
 from metacache.errors import InvalidTypeError
 from metacache.serializers.fingerprints import fingerprint
 from metacache.serializers.names import is_type
-from metacache.serializers.plugins import EXTRAS, TypeRefused, find_plugin, installed
+from metacache.serializers.plugins import EXTRAS, PLUGINS, TypeRefused, find_plugin
 
 __all__ = ["suggestion"]
 
@@ -24,7 +24,7 @@ def suggestion(type_: Any, *, refused: str | None = None) -> str:  # Any: a type
     """Return advice for *type_*, for which no serializer was given or which the serializer *refused* does not serve."""
     if not is_type(type_):
         return "give a class or an expression such as list[int]"
-    among = installed()
+    among = PLUGINS.installed()
     found = dict.fromkeys(entry_point.name for entry_point in among if entry_point.name != refused)
     names = [name for name in _PREFERRED if name in found] + [name for name in found if name not in _PREFERRED]
     reasons = {name: _reason_against(name, among, type_) for name in names}

@@ -19,8 +19,8 @@ from typing_extensions import override
 
 from metacache.errors import ClosedError, MetacacheError
 from metacache.protocol.connection import ProtocolConnection
+from metacache.protocol.error_lines import Refusal
 from metacache.protocol.expectations import Answer
-from metacache.protocol.replies import Refusal
 from metacache.protocol.windows import Replies
 from metacache.transports.base import Batch, Operation
 from metacache.transports.blocking.exchange import StreamExchange, drive_exchange

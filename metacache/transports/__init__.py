@@ -1,1 +1,1 @@
-"""What moves requests and replies: one connection of each kind, and what both kinds share."""
+"""Connections: a blocking one, one for asyncio, and the code that both share."""

@@ -1,7 +1,7 @@
-"""The seam between a client and what moves its requests: `Operation`, `Batch`, and the transports that run them.
+"""The interface between a client and its transport: `Operation`, `Batch`, and the protocols of the transports.
 
-One connection, a pool, a cluster and a user's own wrapper all are a `Transport`, and need not inherit from anything.
-Only types: nothing here opens a socket or reads a clock.
+A connection, a pool, a cluster and a user's own wrapper are all a `Transport`, and need not inherit from anything.
+This module opens no socket and reads no clock.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ R = TypeVar("R")
 @final
 @attrs.frozen(eq=False)
 class Verb:
-    """What all operations of one kind share.
+    """The attributes that all operations of one kind share.
 
     Attributes:
-        name: the method of the client, for errors and logs.
+        name: the client's method, for errors and logs.
         command: the command of the protocol.
-        is_read: sending it twice changes nothing, so a transport retries it once after a stale connection.
+        is_read: sending it twice changes nothing, so a transport may send it again after a stale connection.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Verb:
 
 @final
 class Operation(Generic[R]):
-    """One request without its opaque, and how to read the reply. Only a transport may send it, or send it again.
+    """One request without its opaque, and the function that reads its reply.
 
     Attributes:
         verb: the kind of operation.
@@ -54,8 +54,8 @@ class Operation(Generic[R]):
         read: turns the reply into the result; an exception that it raises leaves the connection usable.
     """
 
-    # No __init__: a call of one costs 1,400 instructions in CPython 3.11, a tenth of the budget of a set; operations.py
-    # assigns all six.
+    # No __init__: calling one costs 1,400 instructions in CPython 3.11, a tenth of the budget of a set. Code that makes
+    # an operation assigns all six attributes.
     __slots__ = ("body", "given", "head", "key", "read", "verb")
 
     verb: Verb
@@ -113,10 +113,10 @@ class Batch:
 
 
 class Transport(Protocol):
-    """Moves operations to servers, and replies back. A wrapper forwards all three methods."""
+    """Sends operations to servers and returns their results. A wrapper forwards all three methods."""
 
     def run(self, op: Operation[R], /, *, deadline: float | None = None) -> R:
-        """Send *op*, wait for its reply and return what ``op.read`` makes of it.
+        """Send *op*, wait for its reply and return ``op.read(reply)``.
 
         *deadline*: a ``time.monotonic()`` time; None: ``Settings.timeout`` from now. Raises a MetacacheError.
         """
@@ -136,13 +136,13 @@ class Transport(Protocol):
 
 
 class AsyncTransport(Protocol):
-    """Moves operations to servers, and replies back, in an event loop. A wrapper forwards all three methods.
+    """Sends operations to servers and returns their results, in an event loop. A wrapper forwards all three methods.
 
-    They may return a coroutine or any other awaitable, so ``async def`` methods fit.
+    Each method may return any awaitable, so ``async def`` methods fit.
     """
 
     def run(self, op: Operation[R], /, *, deadline: float | None = None) -> Awaitable[R]:
-        """Send *op*, wait for its reply and return what ``op.read`` makes of it.
+        """Send *op*, wait for its reply and return ``op.read(reply)``.
 
         *deadline*: a ``time.monotonic()`` time; None: ``Settings.timeout`` from now. Raises a MetacacheError.
         """

@@ -1,4 +1,4 @@
-"""Cut a batch into windows, and give each request of a failed window its error. Both transports use it."""
+"""Cut a batch into windows, and give an error to each request that got no reply. Both kinds of connection use it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from metacache.protocol.connection import ProtocolConnection
     from metacache.transports.base import Batch
 
-__all__ = ["Windows", "fail_rest", "failed_replies", "send_window"]
+__all__ = ["Windows", "build_window", "fail_rest", "failed_replies"]
 
 MAX_REQUESTS: Final = 256  # in one window
 MAX_WINDOW: Final = 65536  # bytes of several requests in one window
-MAX_TLS_WINDOW: Final = 16384  # more in one TLS write makes the server sleep on decrypted bytes
-MARGIN: Final = 20  # bytes a request for the opaque, the q and two CRLFs
+MAX_TLS_WINDOW: Final = 16384  # with more in one TLS write, the server waits although it has decrypted requests
+MARGIN: Final = 20  # bytes per request for the opaque and two CRLFs
 
 
 @final
@@ -42,7 +42,7 @@ class Windows:
     def cut(self) -> tuple[int, int]:
         """Return where the next window begins and ends."""
         start = self.next
-        # Twice what fitted last time, then half of it until it fits: no window is measured far beyond the limit.
+        # Try twice the last count, then halve it until it fits. So no window is measured far beyond the limit.
         count = min(MAX_REQUESTS, 2 * self._count, self._total - start)
         if count > 1 and self._size(start, start + count) > self._limit:
             count = self._fitting(start, count)
@@ -50,8 +50,8 @@ class Windows:
         self.next = start + count
         return start, self.next
 
-    def give_up(self) -> range:
-        """Return the requests that are in no window, none of which will be cut."""
+    def skip_rest(self) -> range:
+        """Return the requests that are in no window yet, and cut no further window."""
         rest, self.next = range(self.next, self._total), self._total
         return rest
 
@@ -64,7 +64,7 @@ class Windows:
         return self._limit + 1 if len(bodies[start]) > self._limit else size + len(b"".join(bodies[start:stop]))
 
     def _fitting(self, start: int, count: int) -> int:
-        """Return how many of the *count* requests from *start* on fit into a window; copies no body."""
+        """Return how many of the *count* requests from *start* on fit into a window. Copies no body."""
         sizes = list(map(len, self._batch.heads[start : start + count]))
         if self._batch.bodies is not None:
             sizes = list(map(add, sizes, map(len, self._batch.bodies[start : start + count])))
@@ -73,19 +73,19 @@ class Windows:
         return count
 
 
-def send_window(protocol: ProtocolConnection, batch: Batch, start: int, stop: int) -> tuple[bytes, Window]:
-    """Return the bytes of one window of *batch* and the expectation of its replies."""
+def build_window(protocol: ProtocolConnection, batch: Batch, start: int, stop: int) -> tuple[bytes, Window]:
+    """Return the bytes of one window of *batch* and the expectation of its replies. Sends nothing."""
     bodies = None if batch.bodies is None else batch.bodies[start:stop]
     return protocol.send_window(batch.verb.command, batch.heads[start:stop], bodies)
 
 
-def fail_rest(replies: Replies, error: MetacacheError, left: int) -> None:
-    """Give *error* to every request without answer; a write before index *left* may have been applied."""
+def fail_rest(replies: Replies, error: MetacacheError, sent: int) -> None:
+    """Give *error* to every request without a reply. Those with an index below *sent* may have been applied."""
     applied = copy.copy(error)
     applied.maybe_applied = True
     for index, header in enumerate(replies.headers):
         if not header and index not in replies.errors:
-            replies.errors[index] = applied if index < left else error
+            replies.errors[index] = applied if index < sent else error
 
 
 def failed_replies(batch: Batch, error: MetacacheError) -> Replies:

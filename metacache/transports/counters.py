@@ -1,4 +1,4 @@
-"""The account of sockets: how many were opened, how many closed and why. Knows no socket."""
+"""Counts for statistics: sockets opened, sockets closed and why, and time spent waiting. Opens no socket."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["CloseReason", "CountRegistry", "IdleTimes", "SocketCounts", "WaitCou
 
 @final
 class CloseReason(enum.Enum):
-    """Why a connection was closed by the client itself."""
+    """Why this library closed a connection."""
 
     STALE = "stale"
-    """The server had closed it while it was idle, or something came that nobody asked for."""
+    """The server closed it while it was idle, or sent bytes without a request."""
     BROKEN = "broken"
-    """A timeout, a lost connection, an interrupted exchange or a reply out of its place."""
+    """A timeout, a lost connection, an interrupted exchange, or a reply that does not match its request."""
     IDLE = "idle"
     """Idle for longer than ``pool_max_idle_time``."""
     OLD = "old"
@@ -30,7 +30,7 @@ class CloseReason(enum.Enum):
 @final
 @attrs.frozen
 class IdleTimes:
-    """When an idle connection was opened, and last used (``time.monotonic()``)."""
+    """When an idle connection was opened and last used (``time.monotonic()``)."""
 
     opened: float
     used: float
@@ -38,7 +38,7 @@ class IdleTimes:
 
 @final
 class SocketCounts:
-    """How many connections were dialled and discarded; whoever has the connection in use counts, and nobody else."""
+    """How many connections were dialled and discarded. Only the user of the connection counts, so it needs no lock."""
 
     __slots__ = ("dialled", "discarded")
 
@@ -47,7 +47,7 @@ class SocketCounts:
         self.discarded: dict[CloseReason, int] = dict.fromkeys(CloseReason, 0)
 
     def add(self, other: SocketCounts) -> None:
-        """Count what *other* has counted."""
+        """Add the counts of *other* to these."""
         self.dialled += other.dialled
         for cause, count in other.discarded.items():
             self.discarded[cause] += count
@@ -55,42 +55,45 @@ class SocketCounts:
 
 @final
 class WaitCounts:
-    """How many requests had to wait because as many as may be were in flight, and for how many seconds in all.
+    """How many requests had to wait because ``max_in_flight`` was reached, and for how many seconds in total.
 
-    ``held`` is how many of them wait now: the first in the line.
+    ``waiting`` is how many of them wait now: the first ones in the request queue.
     """
 
-    __slots__ = ("_seconds", "_since", "count", "held")
+    __slots__ = ("_seconds", "_since", "count", "waiting")
 
     def __init__(self) -> None:
         self.count = 0
-        self.held = 0
+        self.waiting = 0
         self._seconds = 0.0
         self._since = 0.0
 
     def update(self, now: float, *, taken: int, left: int, is_full: bool) -> None:
-        """Note that the first *taken* requests of the line were sent, and that *left* remain; *is_full*: for that."""
-        still = max(self.held - taken, 0)
+        """Record that the first *taken* requests of the queue were sent and *left* remain.
+
+        *is_full*: they remain because ``max_in_flight`` is reached.
+        """
+        still = max(self.waiting - taken, 0)
         if is_full:
             self.count += left - still
-        self.keep(left if is_full else still, now)
+        self.set_waiting(left if is_full else still, now)
 
-    def keep(self, held: int, now: float) -> None:
-        """Note that *held* requests of those that waited wait on."""
+    def set_waiting(self, count: int, now: float) -> None:
+        """Record that *count* requests wait from *now* on."""
         self._seconds, self._since = self.seconds(now), now
-        self.held = held
+        self.waiting = count
 
     def seconds(self, now: float) -> float:
-        """Return how long they have waited in all."""
-        return self._seconds + self.held * (now - self._since)
+        """Return how many seconds requests have waited in total."""
+        return self._seconds + self.waiting * (now - self._since)
 
 
 @final
 class CountRegistry:
-    """The tallies of all connections there were. Those of connections that are no more are added up into one.
+    """The counts of all connections that ever existed. The counts of freed connections are merged into one entry.
 
-    No lock: a thread takes an entry out, which only one can, adds what it took to a tally that it alone knows, and
-    enters that. A total drawn up in between is short of what is just being added up.
+    It needs no lock. A thread removes an entry, which only one thread can do. It adds the entry to counts of its own,
+    and appends those. A total that is computed meanwhile misses the entries that are being merged.
     """
 
     __slots__ = ("_entries",)
@@ -98,24 +101,24 @@ class CountRegistry:
     def __init__(self) -> None:
         self._entries: list[tuple[weakref.ref[object] | None, SocketCounts]] = []
 
-    def enter(self, owner: object, tally: SocketCounts) -> None:
-        """Enter the *tally* of *owner*, which is known weakly."""
-        self._add_up()
-        self._entries.append((weakref.ref(owner), tally))
+    def register(self, owner: object, counts: SocketCounts) -> None:
+        """Add the *counts* of *owner*. The registry refers to *owner* weakly."""
+        self._merge_freed()
+        self._entries.append((weakref.ref(owner), counts))
 
     def total(self) -> SocketCounts:
-        """Return the sum of all tallies."""
+        """Return the sum of all counts."""
         total = SocketCounts()
-        for _, tally in tuple(self._entries):
-            total.add(tally)
+        for _, counts in tuple(self._entries):
+            total.add(counts)
         return total
 
-    def _add_up(self) -> None:
-        gone = SocketCounts()
+    def _merge_freed(self) -> None:
+        merged = SocketCounts()
         for entry in tuple(self._entries):
-            owner, tally = entry
+            owner, counts = entry
             if owner is None or owner() is None:
                 with ignoring(ValueError):  # another thread was faster
                     self._entries.remove(entry)
-                    gone.add(tally)
-        self._entries.append((None, gone))
+                    merged.add(counts)
+        self._entries.append((None, merged))

@@ -1,7 +1,7 @@
-"""What must be forgotten in a forked child: the parent's sockets, and locks held by threads that are not there.
+"""Reset registered objects in a forked child: they drop the parent's sockets, and locks of the parent's threads.
 
-Knows who asked to be told; knows no socket and no lock. The interpreter tells of a fork, so no operation asks for its
-process id.
+The interpreter calls this module after a fork, so no operation compares process ids. Each object resets itself: this
+module closes no socket and replaces no lock.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from weakref import WeakSet
 __all__ = ["forget_in_children"]
 
 
-class _Forgetful(Protocol):
+class _Resettable(Protocol):
     def reset_after_fork(self) -> None:
-        """Forget what belongs to the parent, without a word on the wire."""
+        """Drop everything that belongs to the parent process. Send nothing on its connections."""
         ...
 
 
-_known: Final[WeakSet[_Forgetful]] = WeakSet()
+_registered: Final[WeakSet[_Resettable]] = WeakSet()
 
 
-def forget_in_children(forgetful: _Forgetful) -> None:
-    """Have *forgetful* leave behind what is the parent's in every child forked from now on."""
-    _known.add(forgetful)
+def forget_in_children(resettable: _Resettable) -> None:
+    """Call ``reset_after_fork`` of *resettable* in every child process that is forked from now on."""
+    _registered.add(resettable)
 
 
-def _forked() -> None:
-    for forgetful in tuple(_known):
-        forgetful.reset_after_fork()
+def _reset_all() -> None:
+    for resettable in tuple(_registered):
+        resettable.reset_after_fork()
 
 
-os.register_at_fork(after_in_child=_forked)
+os.register_at_fork(after_in_child=_reset_all)

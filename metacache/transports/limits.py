@@ -1,6 +1,6 @@
-"""The limits of one node's connections: how large a data block, how many connections, how old. Pure.
+"""The limits of one node's connections: size of a data block, number of connections, age and idle time. Pure.
 
-Both pools decide by them. Time is a number of seconds, of ``time.monotonic()``.
+Both kinds of pool use them. Callers pass the time, in seconds of ``time.monotonic()``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["RETRY", "Limits", "check_bodies", "too_large"]
 # Seconds after a failed dial in which a caller waits for a connected one instead of dialling another.
 RETRY: Final = 1.0
 
-# Idle connections are reviewed after a share of the shortest limit, and at least this often, in seconds.
+# Idle connections are reviewed after this share of the shortest limit, and after LONGEST_REVIEW seconds at most.
 LONGEST_REVIEW: Final = 30.0
 SHARE: Final = 0.25
 
@@ -61,32 +61,33 @@ class Limits:
         is_worth_it = not connected or now >= failed_at + RETRY
         return opened < self.size and is_worth_it
 
-    def discard(self, idle: Sequence[IdleTimes], now: float) -> Mapping[int, CloseReason]:
-        """Return which of the *idle*, longest unused first, to close, by index.
+    def to_close(self, idle: Sequence[IdleTimes], now: float) -> Mapping[int, CloseReason]:
+        """Return the indexes of the *idle* connections to close, with the reasons. *idle*: longest unused first.
 
-        Old ones always; long unused ones as long as `min_idle` are left.
+        Connections older than `max_lifetime` are always closed. Those unused for `max_idle_time` are closed while more
+        than `min_idle` stay open.
         """
         old = {
             index: CloseReason.OLD
-            for index, age in enumerate(idle)
-            if self.max_lifetime is not None and now - age.opened >= self.max_lifetime
+            for index, times in enumerate(idle)
+            if self.max_lifetime is not None and now - times.opened >= self.max_lifetime
         }
         surplus = len(idle) - len(old) - self.min_idle
         unused = [
             index
-            for index, age in enumerate(idle)
-            if index not in old and self.max_idle_time is not None and now - age.used >= self.max_idle_time
+            for index, times in enumerate(idle)
+            if index not in old and self.max_idle_time is not None and now - times.used >= self.max_idle_time
         ]
         return old | dict.fromkeys(unused[: max(surplus, 0)], CloseReason.IDLE)
 
     def next_review(self, now: float) -> float:
-        """Return when to review the idle connections; infinity when nothing limits them."""
+        """Return when to review the idle connections; infinity when there is no limit."""
         limits = [limit for limit in (self.max_idle_time, self.max_lifetime) if limit is not None]
         return now + min(SHARE * min(limits), LONGEST_REVIEW) if limits else math.inf
 
 
 def check_bodies(batch: Batch, limit: int | None) -> None:
-    """Raise ValueTooLargeError, naming the key, for a data block of more than *limit* bytes; None is no limit."""
+    """Raise ValueTooLargeError, with the key, for a data block of more than *limit* bytes. None: there is no limit."""
     if limit is None:
         return
     for given, body in zip(batch.given, batch.bodies or (), strict=False):

@@ -1,7 +1,6 @@
-"""Find the addresses of a node, and describe a dial that failed. Shared by both kinds of connection.
+"""Find the addresses of a node, set socket options, and describe failed dials. Both dialers use it.
 
-A question to the system's resolver runs in a thread of its own, because `getaddrinfo` has no timeout. Both dialers set
-their sockets' options here too.
+Each lookup by the system's resolver runs in a thread of its own, because `getaddrinfo` has no timeout.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ from metacache.interrupts import ignoring, is_own
 from metacache.nodes import Node, UnixAddress
 from metacache.settings import Settings
 
-__all__ = ["Lookup", "Resolver", "Target", "dial_failed", "set_tcp_options"]
+__all__ = ["Lookup", "Resolver", "Target", "is_tls_refusal", "set_tcp_options", "share_of", "tls_refused"]
 
-# What connect() takes: (family, address). Any: an address differs from family to family, and typeshed says so too.
+# The arguments of connect(): (family, address). Any: addresses differ between families, and typeshed says the same.
 Target: TypeAlias = tuple[int, "tuple[Any, ...] | str"]
 
-KEEP_ANSWER: Final = 60.0  # seconds an answer of the resolver is used without asking again
+KEEP_ADDRESSES: Final = 60.0  # seconds for which addresses are used without another lookup
 
 _ADVICE: Final = {
     errno.ECONNREFUSED: "the connection was refused; is memcached listening there?",
@@ -38,7 +37,7 @@ _ADVICE: Final = {
     errno.ENFILE: "Too many open files on this machine",
     errno.EADDRNOTAVAIL: "no local port or address is left to connect from",
 }
-# What this machine lacked, whatever the node is like.
+# Errors of this machine, which say nothing about the node.
 _LOCAL: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL)
 
 
@@ -46,76 +45,99 @@ _LOCAL: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.
 class Resolver:
     """Finds the addresses of one node.
 
-    Keeps what the system's resolver answered: it is used for a minute, and after that for as long as that fails.
+    It keeps the addresses that a lookup found. They are used for a minute, and longer while further lookups fail. When
+    no address accepts a connection, they are forgotten.
     """
 
-    __slots__ = ("_asked", "_kept", "_kept_at", "_node")
+    __slots__ = ("_kept", "_kept_at", "_lookup", "_node")
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._asked: Lookup | None = None
+        self._lookup: Lookup | None = None
         self._kept: Sequence[Target] = ()
         self._kept_at = 0.0
 
-    def forget(self) -> None:
-        """Drop a lookup whose thread a fork left behind."""
-        self._asked = None
-
-    def drop(self) -> None:
-        """Ask anew next time: nothing answered at any of the addresses."""
-        self._kept = ()
+    def reset_after_fork(self) -> None:
+        """In a forked child: drop a lookup, because its thread runs in the parent only."""
+        self._lookup = None
 
     def known(self) -> Sequence[Target] | None:
-        """Return the addresses if nobody has to be asked for them."""
+        """Return the addresses if they need no lookup; else None."""
         address = self._node.address
         if isinstance(address, UnixAddress):
             return ((socket.AF_UNIX, address.path),)
         literal = _literal(address.host, address.port)
         if literal is not None:
             return (literal,)
-        if self._asked is not None and self._asked.answered:
-            self._take_in(self._asked)  # everybody had left; that it failed then tells nothing now
-        return self._kept if self._kept and monotonic() - self._kept_at < KEEP_ANSWER else None
+        if self._lookup is not None and self._lookup.answered:
+            self._keep(self._lookup)  # its callers had timed out; if it failed, a later lookup may succeed
+        return self._kept if self._kept and monotonic() - self._kept_at < KEEP_ADDRESSES else None
 
-    def ask(self) -> Lookup:
-        """Return the question that is under way, or a new one."""
-        assert not isinstance(self._node.address, UnixAddress)  # `known` has told
-        if self._asked is None:
-            self._asked = Lookup(self._node.address.host, self._node.address.port)
-        return self._asked
+    def start_lookup(self) -> Lookup:
+        """Return the lookup that is running, or start one."""
+        assert not isinstance(self._node.address, UnixAddress)  # `known` returns the address of a unix socket
+        if self._lookup is None:
+            self._lookup = Lookup(self._node.address.host, self._node.address.port)
+        return self._lookup
 
-    def patience(self, seconds: float) -> float:
-        """Return how many of the *seconds* left to wait for an answer; half when the one kept is still to be tried.
+    def seconds_to_wait(self, left: float) -> float:
+        """Return how many of the *left* seconds to wait for a lookup: half, when old addresses can be tried after it.
 
-        Raises ConnectError when none are left.
+        Raises ConnectError when no time is left.
         """
-        if seconds <= 0.0:
-            raise dial_failed(self._node, ())
-        return seconds / 2 if self._kept else seconds
+        if left <= 0.0:
+            raise self._dial_error(())
+        return left / 2 if self._kept else left
 
-    def learn(self, asked: Lookup) -> Sequence[Target]:
-        """Return what was answered, or what is still kept from before. Raises ConnectError when it is nothing."""
-        if asked.answered:
-            self._take_in(asked)
+    def addresses_after(self, lookup: Lookup) -> Sequence[Target]:
+        """Return the addresses that *lookup* found, or else those kept from an earlier one.
+
+        Raises ConnectError when there are none.
+        """
+        if lookup.answered:
+            self._keep(lookup)
         if self._kept:
             return self._kept
-        if asked.error is not None and asked.error.errno in _LOCAL:
-            raise dial_failed(self._node, (asked.error,)) from asked.error
-        why = "could not be resolved" if asked.answered else "was not resolved within the time to connect"
-        hint = "; is there such a network interface here?" if "%" in asked.host else ""
-        raise ConnectError(f"the name {asked.host!r} {why}{hint}", node=self._node.name) from asked.error
+        if lookup.error is not None and lookup.error.errno in _LOCAL:
+            raise self._dial_error((lookup.error,))
+        why = "could not be resolved" if lookup.answered else "was not resolved within the time to connect"
+        hint = "; is there such a network interface here?" if "%" in lookup.host else ""
+        raise ConnectError(f"the name {lookup.host!r} {why}{hint}", node=self._node.name) from lookup.error
 
-    def _take_in(self, asked: Lookup) -> None:
-        self._asked = None
-        if asked.targets:
-            self._kept, self._kept_at = asked.targets, asked.answered_at
+    def dial_error(self, failures: Sequence[OSError]) -> ConnectError:
+        """Return the error for a dial in which each address failed with one of *failures*; forget the addresses.
+
+        Without *failures* there was no time to try an address. Then, and if this machine is to blame, the addresses are
+        kept.
+        """
+        failed = self._dial_error(failures)
+        if not failed.is_local:
+            self._kept = ()
+        return failed
+
+    def _dial_error(self, failures: Sequence[OSError]) -> ConnectError:
+        # Lists, no generators or map: these would swallow or replace a signal handler's StopIteration.
+        reasons = [_reason_of(error) for error in failures]
+        failed = ConnectError("; ".join(dict.fromkeys(reasons)) or "no time was left to connect", node=self._node.name)
+        failed.is_local = not [error for error in failures if error.errno not in _LOCAL]
+        failed.__cause__ = failures[-1] if failures else None
+        return failed
+
+    def _keep(self, lookup: Lookup) -> None:
+        self._lookup = None
+        if lookup.targets:
+            self._kept, self._kept_at = lookup.targets, lookup.answered_at
 
 
 @final
 class Lookup:
-    """One question to the system's resolver, asked in a thread of its own, for getaddrinfo knows no timeout."""
+    """One lookup by the system's resolver, in a thread of its own, because `getaddrinfo` has no timeout.
 
-    __slots__ = ("_running", "_tell", "answered", "answered_at", "error", "host", "targets")
+    When it is ``answered``, ``targets`` are the addresses that it found at ``answered_at``, or ``error`` is the reason
+    why it found none.
+    """
+
+    __slots__ = ("_callback", "_running", "answered", "answered_at", "error", "host", "targets")
 
     def __init__(self, host: str, port: int) -> None:
         self.host = host
@@ -123,41 +145,42 @@ class Lookup:
         self.error: OSError | None = None
         self.answered = False
         self.answered_at = 0.0
-        self._tell: Callable[[], object] | None = None
-        # A bare lock held while the question is open: an Event's Condition can lose its lock to a signal.
+        self._callback: Callable[[], object] | None = None
+        # A bare lock, held while the lookup runs. Not an Event: a signal can make its Condition lose its lock.
         self._running = threading.Lock()
         self._running.acquire()
         try:
-            threading.Thread(target=self._ask, args=(host, port), name="metacache-resolve", daemon=True).start()
-        except RuntimeError as error:  # there is no thread left
+            threading.Thread(target=self._run, args=(host, port), name="metacache-resolve", daemon=True).start()
+        except RuntimeError as error:  # this process can start no more threads
             if not is_own(error, threading.Thread.start.__module__):
                 raise
             self.error = OSError(errno.ENOMEM, str(error))
             self.answered = True
             self._running.release()
 
-    def _ask(self, host: str, port: int) -> None:
+    def _run(self, host: str, port: int) -> None:
         try:
             self.targets = _addresses(host, port)
         except (OSError, UnicodeError) as error:  # UnicodeError: a label that IDNA refuses
-            self.error = _lack() or (error if isinstance(error, OSError) else OSError(str(error)))
+            self.error = _socket_error() or (error if isinstance(error, OSError) else OSError(str(error)))
         finally:
             self.answered_at = monotonic()
             self.answered = True
             self._running.release()
-            if self._tell is not None:
-                self._tell()
+            if self._callback is not None:
+                self._callback()
 
     def wait(self, seconds: float) -> None:
-        """Wait for the answer."""
+        """Wait for the answer, *seconds* at most."""
         if not self.answered and self._running.acquire(timeout=max(seconds, 0.0)):
             self._running.release()
 
-    def tell(self, told: Callable[[], object]) -> None:
-        """Have *told* called, by whichever thread, when the answer is there; it may be called twice."""
-        self._tell = told
+    def on_answer(self, callback: Callable[[], object]) -> None:
+        """Call *callback* when the answer is there, in this thread or in that of the lookup. It may be called twice."""
+        # Set first, then look: if the answer comes in between, both threads call it. In the other order, none might.
+        self._callback = callback
         if self.answered:
-            told()
+            callback()
 
 
 def set_tcp_options(sock: socket.socket, settings: Settings) -> None:
@@ -171,20 +194,37 @@ def set_tcp_options(sock: socket.socket, settings: Settings) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     options = {"TCP_KEEPIDLE": idle, "TCP_KEEPINTVL": max(1, idle // 3), "TCP_KEEPCNT": 3}
     for name, value in options.items():
-        if hasattr(socket, name):  # not on every platform
+        if hasattr(socket, name):  # the names differ between platforms
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
-def dial_failed(node: Node, failures: Sequence[OSError]) -> ConnectError:
-    """Return the error for a *node* of which no address answered; without *failures* there was no time to ask any."""
-    told = "; ".join(dict.fromkeys(_told(error) for error in failures)) or "no time was left to connect"
-    failed = ConnectError(told, node=node.name)
-    failed.is_local = all(error.errno in _LOCAL for error in failures)
-    return failed
+def share_of(seconds: float, count: int) -> float:
+    """Return how many of the *seconds* left the next of *count* addresses gets.
+
+    Equal shares, so that a dead address does not use up the time of those behind it.
+    """
+    return seconds / count
 
 
-def _lack() -> OSError | None:
-    """Return why this process can open no socket, if so: a resolver then says that it does not know the name."""
+def is_tls_refusal(error: BaseException) -> bool:
+    """Return whether *error* may come from a TLS context that cannot be used for a node.
+
+    For example, the context checks host names and a unix socket has none. That is a ValueError. A refused certificate
+    is a ValueError and an OSError, and is not meant here.
+    """
+    return isinstance(error, ValueError) and not isinstance(error, OSError)
+
+
+def tls_refused(error: BaseException) -> OSError:
+    """Return the error of a dial for *error*, which `is_tls_refusal`."""
+    return OSError(f"TLS is not possible here: {error}")
+
+
+def _socket_error() -> OSError | None:
+    """Return why this process can open no socket; None if it can.
+
+    Without free descriptors, a resolver reports that it does not know the name.
+    """
     try:
         socket.socket().close()
     except OSError as error:
@@ -193,9 +233,9 @@ def _lack() -> OSError | None:
 
 
 def _literal(host: str, port: int) -> Target | None:
-    """Return the address that *host* is, None when it is a name or has a zone.
+    """Return the address if *host* is one; None when it is a name or has a zone.
 
-    Not by getaddrinfo: its codec for names wraps an exception of a signal handler into another one.
+    Not with `getaddrinfo`: its codec for names wraps an exception of a signal handler into another one.
     """
     with ignoring(ValueError):
         ip = ipaddress.ip_address(host)
@@ -210,7 +250,7 @@ def _addresses(host: str, port: int) -> Sequence[Target]:
     return tuple(dict.fromkeys((family, address) for family, _, _, _, address in found))
 
 
-def _told(error: OSError) -> str:
+def _reason_of(error: OSError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate was not accepted: {error.verify_message}"
     if isinstance(error, ssl.SSLError):

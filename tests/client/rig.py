@@ -28,13 +28,13 @@ from metacache import (
     Transport,
 )
 from metacache.operations.requests import operation
-from metacache.protocol import commands
 from metacache.protocol.commands import Request
 from metacache.protocol.flags import Token
 from metacache.protocol.replies import Reply
 from metacache.protocol.windows import Replies
 from metacache.serializers import BytesSerializer
 from metacache.transports.base import Verb
+from tests import raw_requests
 
 __all__ = [
     "ASYNC",
@@ -189,11 +189,11 @@ def ask(node: Node, request: Request) -> Reply:
 
 def store(node: Node, key: str, value: bytes, **flags: Token) -> None:
     """Store *value* like another program, with exactly these flags of `ms`."""
-    tokens, _ = ask(node, commands.meta_set(key.encode(), value, flags))
+    tokens, _ = ask(node, raw_requests.meta_set(key.encode(), value, flags))
     assert tokens[0] == b"HD"
 
 
 def lease(node: Node, key: str, ttl: int = 30) -> None:
     """Take a lease of *key*, like `mg k N30`: the server holds a placeholder until a client stores."""
-    tokens, _ = ask(node, commands.meta_get(key.encode(), {"vivify": ttl}))
+    tokens, _ = ask(node, raw_requests.meta_get(key.encode(), {"vivify": ttl}))
     assert b"W" in tokens

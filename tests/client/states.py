@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
 from metacache import Node
-from metacache.protocol import commands
 from metacache.protocol.flags import Token
 from metacache.serializers import BytesSerializer, IntSerializer, JsonSerializer, StrSerializer
+from tests import raw_requests
 from tests.client.rig import ask, store
 
 __all__ = ["FLAGS", "MAGIC", "STATES", "Seen", "all_items", "look", "put"]
@@ -78,19 +78,19 @@ def put(node: Node, key: str, state: str, flags: str) -> None:
     value, is_stale, is_taken = STATES[state]
     raw = key.encode()
     if value is None:
-        ask(node, commands.meta_get(raw, {"vivify": TTL}))
+        ask(node, raw_requests.meta_get(raw, {"vivify": TTL}))
     else:
         store(node, key, value, client_flags=FLAGS[flags], ttl=TTL)
     if is_stale:
-        ask(node, commands.meta_delete(raw, {"invalidate": True}))
+        ask(node, raw_requests.meta_delete(raw, {"invalidate": True}))
     if is_taken:
-        ask(node, commands.meta_get(raw, {"return_size": True}))
+        ask(node, raw_requests.meta_get(raw, {"return_size": True}))
 
 
 def look(node: Node, key: str) -> Seen | None:
     """Read an item like another program. Consumes the win flag."""
     flags: Mapping[str, Token] = {"value": True, "return_client_flags": True, "return_ttl": True}
-    tokens, value = ask(node, commands.meta_get(key.encode(), flags))
+    tokens, value = ask(node, raw_requests.meta_get(key.encode(), flags))
     if value is None:
         return None
     shown = {token[:1]: token[1:] for token in tokens[2:]}

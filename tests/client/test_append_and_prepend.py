@@ -35,7 +35,6 @@ from metacache import (
     ValueTooLargeError,
     Zlib,
 )
-from metacache.protocol.commands import meta_delete, meta_get
 from metacache.protocol.flags import Token
 from metacache.serializers import BytesSerializer, StrSerializer
 from metacache.testing import FakeServer, Memcached
@@ -43,6 +42,7 @@ from tests.client.rig import KINDS, PATIENT, Clients, ask, lease, store
 from tests.client.states import FLAGS, MAGIC, STATES, TTL, Seen, all_items, look, put
 from tests.client.watched import FAKES, REAL, on_a_fake, on_a_memcached
 from tests.conftest import start
+from tests.raw_requests import meta_delete, meta_get
 
 T = TypeVar("T")
 

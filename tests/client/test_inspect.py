@@ -9,6 +9,7 @@ import pytest
 from metacache import ConnectionLost, Metadata, ProtocolError
 from metacache.protocol import commands
 from metacache.protocol.commands import Request
+from tests import raw_requests
 from tests.client.rig import KINDS, Clients, ask
 from tests.scripted import Peer, Script, ScriptedServer
 
@@ -102,4 +103,4 @@ async def test_a_real_server_returns_the_stored_spelling_of_the_key(clients: Cli
 
 def test_a_custom_me_request_is_checked_too() -> None:
     with ScriptedServer(answering(b"ME secret " + REST)) as server, pytest.raises(ProtocolError, match="another key"):
-        ask(server.node, commands.meta_debug(b"key"))
+        ask(server.node, raw_requests.meta_debug(b"key"))

@@ -16,9 +16,9 @@ from metacache import (
     ServerError,
     StoreResult,
 )
-from metacache.protocol import commands
 from metacache.protocol.keys import Key
 from metacache.serializers import BytesSerializer, IntSerializer
+from tests import raw_requests
 from tests.client.rig import Clients, ask
 
 HD: Final = b"HD"
@@ -37,7 +37,7 @@ def long(key: str, end: str = "") -> str:
 
 def is_there(clients: Clients, token: bytes, *, base64: bool) -> bool:
     """Return whether the server has an item with exactly this key."""
-    tokens, _ = ask(clients.node, commands.meta_get(token, {"base64": True} if base64 else {}))
+    tokens, _ = ask(clients.node, raw_requests.meta_get(token, {"base64": True} if base64 else {}))
     return tokens[0] == HD
 
 

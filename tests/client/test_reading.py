@@ -7,8 +7,8 @@ from typing import Final
 import pytest
 
 from metacache import AsyncClient, InvalidKeyError, InvalidTypeError, Item, StoreResult
-from metacache.protocol import commands
 from metacache.serializers import BytesSerializer, StrSerializer
+from tests import raw_requests
 from tests.client.rig import Clients, ask, lease, store
 
 # Values that a parser could mistake for line ends or for the next reply.
@@ -327,5 +327,5 @@ async def test_values_of_other_clients_with_flags_0_are_readable(clients: Client
     store(clients.node, key, b"42")
     assert await clients.blobs().get(key) == b"42"
     assert await clients.make(StrSerializer()).get_many([key]) == {key: "42"}
-    tokens, _ = ask(clients.node, commands.meta_get(key.encode(), {"return_client_flags": True}))
+    tokens, _ = ask(clients.node, raw_requests.meta_get(key.encode(), {"return_client_flags": True}))
     assert tokens[1] == b"f0"

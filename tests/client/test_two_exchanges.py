@@ -25,10 +25,10 @@ from metacache import (
     PoolTimeout,
     StoreResult,
 )
-from metacache.protocol import commands
 from metacache.protocol.flags import Token
 from metacache.serializers import BytesSerializer, IntSerializer, StrSerializer
 from metacache.testing import Memcached
+from tests import raw_requests
 from tests.client.rig import ask, store
 from tests.client.watched import REAL, Watched, on_a_memcached
 
@@ -81,17 +81,17 @@ def number(node: Node, key: str) -> None:
 
 
 def lease(node: Node, key: str) -> None:
-    ask(node, commands.meta_get(key.encode(), {"vivify": OLD}))
+    ask(node, raw_requests.meta_get(key.encode(), {"vivify": OLD}))
 
 
 def stale(node: Node, key: str) -> None:
     number(node, key)
-    ask(node, commands.meta_delete(key.encode(), {"invalidate": True}))
+    ask(node, raw_requests.meta_delete(key.encode(), {"invalidate": True}))
 
 
 def stale_lease(node: Node, key: str) -> None:
     lease(node, key)
-    ask(node, commands.meta_delete(key.encode(), {"invalidate": True}))
+    ask(node, raw_requests.meta_delete(key.encode(), {"invalidate": True}))
 
 
 class Case(NamedTuple):
@@ -174,7 +174,7 @@ SHOWN: Final[Mapping[str, Token]] = {"value": True, "return_ttl": True}
 
 
 def state_of(node: Node, key: str) -> State:
-    tokens, value = ask(node, commands.meta_get(key.encode(), SHOWN))
+    tokens, value = ask(node, raw_requests.meta_get(key.encode(), SHOWN))
     if value is None:
         return None
     ttl = next(int(token[1:]) for token in tokens[2:] if token[:1] == b"t")
@@ -311,7 +311,7 @@ async def test_a_cancelled_task_leaves_the_state_of_the_finished_requests(
 @pytest.mark.parametrize("kind", REAL)
 async def test_the_owner_of_a_touched_lease_can_still_store(shared_memcached: Memcached, kind: str, verb: Call) -> None:
     node, key = shared_memcached.node, f"two:{next(_numbers)}"
-    tokens, _ = ask(node, commands.meta_get(key.encode(), {"vivify": OLD, "return_cas": True}))
+    tokens, _ = ask(node, raw_requests.meta_get(key.encode(), {"vivify": OLD, "return_cas": True}))
     cas = next(int(token[1:]) for token in tokens if token[:1] == b"c")
     watched = on_a_memcached(kind, shared_memcached)
     watched.hook = failing_at(watched, Moment(1, is_after=False), PoolTimeout)
@@ -330,7 +330,7 @@ async def test_a_lease_that_replaced_a_number_is_deleted(shared_memcached: Memca
 
     def take(which: int, is_done: bool) -> None:
         if (which, is_done) == (0, True):
-            ask(node, commands.meta_delete(key.encode(), {}))
+            ask(node, raw_requests.meta_delete(key.encode(), {}))
             lease(node, key)
 
     watched.hook = take

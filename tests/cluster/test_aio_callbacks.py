@@ -181,7 +181,7 @@ async def test_a_connection_that_is_closed_in_another_loop_while_it_dials_leaves
     with ScriptedServer(slow) as server:
         connection = AsyncConnection(server.node, settings=settings)
         call = asyncio.ensure_future(settled(AsyncClient(connection).get("key")))
-        await until(lambda: connection.tally.dialled == 1)
+        await until(lambda: connection.counts.dialled == 1)
         await asyncio.to_thread(lambda: asyncio.run(connection.aclose()))
         assert [type(failure) for failure in await call] == [ClosedError]
     # The script ends: it has read the end of the connection.

@@ -66,7 +66,7 @@ def test_listing_names_distribution_and_version_and_imports_nothing(directory: P
 def test_the_error_for_an_unknown_name_lists_the_installed_ones() -> None:
     with pytest.raises(InvalidArgumentError) as missing:
         load_node_source("etcd")
-    assert str(missing.value) == "there is no node source 'etcd'; installed node sources: dns, elasticache"
+    assert str(missing.value) == "no node source is called 'etcd'; installed node sources: dns, elasticache"
 
 
 def test_the_error_for_a_name_offered_twice_names_both_distributions(directory: Path) -> None:
@@ -76,8 +76,8 @@ def test_the_error_for_a_name_offered_twice_names_both_distributions(directory: 
     with pytest.raises(InvalidArgumentError) as conflict:
         load_node_source("same")
     assert str(conflict.value) == (
-        "node source 'same' is offered by first (first_nodes:Source) and second (second_nodes:Source); "
-        "uninstall one of them"
+        "several distributions offer node source 'same': first (first_nodes:Source) and second (second_nodes:Source); "
+        "uninstall all but one"
     )
 
 
@@ -110,6 +110,6 @@ def test_the_error_for_a_source_that_cannot_be_loaded_has_the_reason(
 
 
 def test_a_source_name_must_be_a_str() -> None:
-    with pytest.raises(InvalidTypeError, match="a node source's name is a str, not NoneType"):
+    with pytest.raises(InvalidTypeError, match="a node source's name must be a str, not NoneType"):
         # A caller without a type checker may pass this.
         load_node_source(None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -9,20 +9,20 @@ import pytest
 
 from metacache import Connection
 from metacache.operations.requests import operation
-from metacache.protocol import commands
 from metacache.protocol.commands import Request
 from metacache.protocol.flags import REQUEST_FLAGS, Commands, Flag, Token
 from metacache.protocol.replies import Reply, find_flag, return_flags
 from metacache.testing import Memcached
 from metacache.transports.base import Verb
+from tests import raw_requests
 
 Flags = Mapping[str, Token]
 
 BUILD: Final[dict[Commands, Callable[[bytes, Flags], Request]]] = {
-    Commands.MG: commands.meta_get,
-    Commands.MS: lambda key, flags: commands.meta_set(key, b"5", flags),
-    Commands.MD: commands.meta_delete,
-    Commands.MA: commands.meta_arithmetic,
+    Commands.MG: raw_requests.meta_get,
+    Commands.MS: lambda key, flags: raw_requests.meta_set(key, b"5", flags),
+    Commands.MD: raw_requests.meta_delete,
+    Commands.MA: raw_requests.meta_arithmetic,
 }
 
 # A valid token for each flag that has one. The connection adds the opaque itself.
@@ -64,7 +64,7 @@ def test_a_real_server_accepts_the_flag(shared_memcached: Memcached, flag: Flag,
         flags[flag.beside[0]] = TOKENS.get(flag.beside[0], True)
     key = b"Zmxh" if flag.name == "base64" else b"fla"
     with Connection(shared_memcached.node) as connection:
-        run(connection, commands.meta_set(key, b"5", {"base64": True} if flag.name == "base64" else {}))
+        run(connection, raw_requests.meta_set(key, b"5", {"base64": True} if flag.name == "base64" else {}))
         tokens, _ = reply = run(connection, BUILD[command](key, flags))
         assert tokens[0] in (b"HD", b"VA", b"EX")
         if flag.name.startswith("return_"):
@@ -77,9 +77,9 @@ def test_every_flag_with_a_token_is_tested() -> None:
 
 
 def test_a_vivified_item_is_a_placeholder_that_one_reader_wins(shared_memcached: Memcached) -> None:
-    get = commands.meta_get(b"flags-lease", {"value": True, "vivify": 30, "return_client_flags": True})
+    get = raw_requests.meta_get(b"flags-lease", {"value": True, "vivify": 30, "return_client_flags": True})
     with Connection(shared_memcached.node) as connection:
-        run(connection, commands.meta_delete(b"flags-lease", {}))
+        run(connection, raw_requests.meta_delete(b"flags-lease", {}))
         for state in (b"W", b"Z", b"Z"):
             tokens, value = run(connection, get)
             assert (tokens[:3], value) == ([b"VA", b"0", b"f0"], b"")
@@ -88,8 +88,8 @@ def test_a_vivified_item_is_a_placeholder_that_one_reader_wins(shared_memcached:
 
 def test_flags_run_from_left_to_right(shared_memcached: Memcached) -> None:
     with Connection(shared_memcached.node) as connection:
-        run(connection, commands.meta_set(b"flags-order", b"v", {"ttl": 500}))
-        before = run(connection, commands.meta_get(b"flags-order", {"return_ttl": True, "ttl": 50}))
-        after = run(connection, commands.meta_get(b"flags-order", {"ttl": 900, "return_ttl": True}))
+        run(connection, raw_requests.meta_set(b"flags-order", b"v", {"ttl": 500}))
+        before = run(connection, raw_requests.meta_get(b"flags-order", {"return_ttl": True, "ttl": 50}))
+        after = run(connection, raw_requests.meta_get(b"flags-order", {"ttl": 900, "return_ttl": True}))
         assert int(find_flag(return_flags(before), b"t") or b"") in (499, 500)
         assert int(find_flag(return_flags(after), b"t") or b"") in (899, 900)

@@ -22,11 +22,11 @@ from typing_extensions import override
 
 from metacache import Client, Pool, Serializer, Zlib, available_serializers, load_serializer
 from metacache.operations.requests import operation
-from metacache.protocol import commands
 from metacache.serializers.frame import Frame
 from metacache.serializers.wire_ids import is_wire_id
 from metacache.testing import Memcached
 from metacache.transports.base import Verb
+from tests import raw_requests
 
 TRACES: Final[list[str]] = []
 
@@ -165,7 +165,7 @@ def test_the_payload_runs_in_the_other_clients(shared_memcached: Memcached, read
 
 
 def store(pool: Pool, key: str, flags: int, data: bytes) -> None:
-    request = commands.meta_set(key.encode(), data, {"client_flags": flags})
+    request = raw_requests.meta_set(key.encode(), data, {"client_flags": flags})
     pool.run(
         operation(Verb("set", request.command), key.encode(), b"", request.head, request.body, lambda reply: reply)
     )

@@ -145,19 +145,13 @@ def test_the_administrative_commands_get_the_expected_replies(memcached: Memcach
         assert admin(connection, commands.cache_memlimit(64)) == ([b"OK"], None)
         assert admin(connection, commands.cache_memlimit(1))[0][0] == b"MEMLIMIT_TOO_SMALL"
         assert admin(connection, commands.meta_noop()) == ([b"MN"], None)
-        for refused in (commands.config_get_cluster(), commands.stats("nonsense"), commands.shutdown()):
+        for refused in (commands.config_get_cluster(), commands.stats("nonsense")):
             with pytest.raises(ClientError):
                 admin(connection, refused)
         client = Client(connection)
         assert client.set("key", b"v")
         assert admin(connection, commands.flush_all()) == ([b"OK"], None)
         assert client.get("key") is None
-
-
-def test_a_shutdown_closes_the_connection() -> None:
-    with start("-A") as server, Connection(server.node) as connection:
-        assert admin(connection, commands.shutdown()) == ([b"OK"], None)
-        assert "not connected" in repr(connection)
 
 
 def test_a_full_server_is_a_connect_error_and_not_a_protocol_error() -> None:

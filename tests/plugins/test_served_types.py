@@ -1,4 +1,4 @@
-"""A type is served, or refused where the serializer is made, with the part that is at fault and the reason."""
+"""A type is served, or refused when the serializer is made, with the unsupported part and the reason."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from metacache.serializers import difference
 from metacache.testing import check_serializer
 from tests.serializers import records
 
-# Any: values of its classes, right and wrong.
+# Any: right and wrong values of these classes.
 R: Final[Any] = records
 
 
@@ -40,7 +40,7 @@ class Outer:
 
 @dataclasses.dataclass
 class Seeded:
-    """Takes what it does not keep."""
+    """A class whose constructor takes an argument that is not a field."""
 
     seed: dataclasses.InitVar[int]
     size: int = 0
@@ -48,7 +48,7 @@ class Seeded:
 
 @dataclasses.dataclass
 class Lenient:
-    """Takes what it does not keep, and has a default for it."""
+    """A class whose constructor takes an argument with a default that is not a field."""
 
     size: int
     seed: dataclasses.InitVar[int] = 0
@@ -56,7 +56,7 @@ class Lenient:
 
 @dataclasses.dataclass(init=False)
 class Bare:
-    """Has a constructor of its own, which takes something else."""
+    """A class with its own constructor, which does not take the fields."""
 
     size: int
 
@@ -66,7 +66,7 @@ class Bare:
 
 @dataclasses.dataclass
 class Named(str):
-    """Holds more than its fields."""
+    """A class with contents beside its fields."""
 
     label: str = ""
 
@@ -97,39 +97,39 @@ class Structural(msgspec.Struct):
 
 
 REFUSED: Final[list[tuple[str, Any, str]]] = [
-    ("orjson", Opaque, "Opaque has no form in JSON"),
-    ("orjson", list[Opaque], "Opaque has no form in JSON"),
-    ("orjson", Outer, "Outer.holders: Holder.thing: Opaque has no form in JSON"),
-    ("orjson", dict[str, Outer], "Outer.holders: Holder.thing: Opaque has no form in JSON"),
+    ("orjson", Opaque, "JSON has no form for Opaque"),
+    ("orjson", list[Opaque], "JSON has no form for Opaque"),
+    ("orjson", Outer, "Outer.holders: Holder.thing: JSON has no form for Opaque"),
+    ("orjson", dict[str, Outer], "Outer.holders: Holder.thing: JSON has no form for Opaque"),
     ("orjson", Odd, "Odd: expected a JSON value as the value of an Enum or Literal, got tuple"),
-    ("orjson", complex, "complex has no form in JSON"),
+    ("orjson", complex, "JSON has no form for complex"),
     ("orjson", Seeded, r"Seeded: its constructor does not take its fields \(missing a required argument: 'seed'\)"),
     ("orjson", Bare, r"Bare: its constructor does not take its fields \(missing a required argument: 'text'\)"),
-    ("orjson", Named, "Named holds more than its fields"),
-    ("orjson", tuple[int, *tuple[str, ...]], "it holds an unpacked tuple"),
-    ("attrs", list[R.Unequal | Opaque], "Opaque has no form in JSON"),
-    ("attrs", R.Place, "it holds no attrs class"),
-    ("attrs", int, "it holds no attrs class"),
+    ("orjson", Named, "Named has a builtin base class, so it holds more than its fields"),
+    ("orjson", tuple[int, *tuple[str, ...]], "it contains an unpacked tuple"),
+    ("attrs", list[R.Unequal | Opaque], "JSON has no form for Opaque"),
+    ("attrs", R.Place, "it contains no attrs class"),
+    ("attrs", int, "it contains no attrs class"),
     ("json", set[int], r"JSON has no set\[int\]"),
     ("json", dict[int, str], "JSON has no dict with keys of int"),
     ("json", list[R.Place], "JSON has no Place"),
     ("json", dict[str, bytes], "JSON has no bytes"),
     ("msgspec", Outer, "Holder.thing: msgspec needs hooks for Opaque"),
     ("msgspec", list[Opaque], "msgspec needs hooks for Opaque"),
-    ("msgspec", Required, "msgspec leaves out the field _size of Required, whose name begins with _"),
-    ("msgspec", list[Under], "msgspec leaves out the field _size of Under, whose name begins with _"),
-    ("msgspec-json", dict[str, Required | None], "msgspec leaves out the field _size of Required"),
-    ("msgspec", Named, "msgspec leaves out the fields of Named, which has a builtin base too"),
+    ("msgspec", Required, "msgspec omits the field _size of Required, because its name begins with _"),
+    ("msgspec", list[Under], "msgspec omits the field _size of Under, because its name begins with _"),
+    ("msgspec-json", dict[str, Required | None], "msgspec omits the field _size of Required"),
+    ("msgspec", Named, "msgspec omits the fields of Named, because it has a builtin base class"),
     ("msgspec", Seeded, "dataclasses with `InitVar` fields are not supported"),
     ("msgspec", list[int] | set[int], "Type unions may not contain more than one array-like"),
     ("msgspec-json", Keyed, r"Keyed.table: JSON has no dict with keys of tuple\[int, int\]"),
     ("msgspec-json", dict[bool, int], "JSON has no dict with keys of bool"),
-    ("msgspec-json", msgspec.msgpack.Ext, "JSON has no Ext of MessagePack"),
+    ("msgspec-json", msgspec.msgpack.Ext, "JSON has no Ext, which belongs to MessagePack"),
 ]
 
 
 @pytest.mark.parametrize(("name", "type_", "reason"), REFUSED, ids=str)
-def test_the_part_and_the_reason_are_named(name: str, type_: Any, reason: str) -> None:
+def test_the_error_names_the_part_and_the_reason(name: str, type_: Any, reason: str) -> None:
     with pytest.raises(InvalidTypeError, match=reason):
         load_serializer(name, type_)
 
@@ -151,17 +151,17 @@ SERVED: Final[list[tuple[str, Any, Any, Any]]] = [
 
 
 @pytest.mark.parametrize(("name", "type_", "value", "wrong"), SERVED, ids=str)
-def test_what_is_served_stores_its_values_and_refuses_others(name: str, type_: Any, value: Any, wrong: Any) -> None:
+def test_a_served_type_stores_its_values_and_refuses_others(name: str, type_: Any, value: Any, wrong: Any) -> None:
     serializer: Serializer[Any] = load_serializer(name, type_)
     again = serializer.loads(serializer.dumps(value))
-    if not isinstance(value, msgspec.Raw | msgspec.msgpack.Ext):  # whose parts only the plugin knows
+    if not isinstance(value, msgspec.Raw | msgspec.msgpack.Ext):  # only the plugin knows its parts
         assert difference(value, again) is None
     with pytest.raises(SerializationError, match=r"^\$"):
         serializer.dumps(wrong)
 
 
 @pytest.mark.parametrize("boundary", [enum.STRICT, enum.CONFORM, enum.EJECT, enum.KEEP])
-def test_a_flag_of_any_boundary_is_read_as_it_was_written_or_not_at_all(boundary: enum.FlagBoundary) -> None:
+def test_a_flag_of_any_boundary_comes_back_the_same_or_is_refused(boundary: enum.FlagBoundary) -> None:
     class Bits(enum.IntFlag, boundary=boundary):
         ONE = 1
         FOUR = 4
@@ -187,7 +187,7 @@ def test_a_flag_of_any_boundary_is_read_as_it_was_written_or_not_at_all(boundary
 
 
 class Halving:
-    """A serializer that loses something, and one that changes a class."""
+    """A wrong serializer that loses a part of the value or changes a class."""
 
     wire_id = 240
     fingerprint = 1
@@ -207,11 +207,11 @@ class Halving:
     [(R.Liar("a"), R.Liar("b")), (1, True), ([1], (1,)), (0.0, -0.0), (R.Unequal(1), R.Unequal(2)), (1.0, 1)],
     ids=repr,
 )
-def test_the_contract_compares_part_by_part(value: Any, made: Any) -> None:
+def test_check_serializer_compares_part_by_part(value: Any, made: Any) -> None:
     with pytest.raises(AssertionError, match=r"differs after dumps and loads at \$"):
         check_serializer(Halving(made), values=[value], refused_bytes=())
 
 
-def test_the_contract_takes_what_equals_nothing_but_itself() -> None:
+def test_check_serializer_accepts_values_with_identity_equality() -> None:
     check_serializer(Halving(R.Unequal(1)), values=[R.Unequal(1)], refused_bytes=())
     check_serializer(Halving(float("nan")), values=[float("nan")], refused_bytes=())

@@ -17,7 +17,8 @@ import pytest
 from typing_extensions import TypedDict
 
 from metacache import AsyncCluster, Cluster, InvalidTypeError, connect, connect_async, load_serializer
-from metacache.serializers import fingerprint, plugins
+from metacache.serializers import fingerprint
+from metacache.serializers.plugins import PLUGINS
 from tests.plugins.distributions import PLUGIN, install, put_on_path
 
 URL: Final = "memcached://127.0.0.1:1"
@@ -83,12 +84,12 @@ def without(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Return a function that hides the distributions with the given names."""
 
     def hide(*names: str) -> None:
-        left = [point for point in plugins.installed() if point.name not in names]
+        left = [point for point in PLUGINS.installed() if point.name not in names]
 
         def entry_points(*, group: str) -> list[EntryPoint]:
             return [point for point in left if point.group == group]
 
-        monkeypatch.setattr(plugins, "entry_points", entry_points)
+        monkeypatch.setattr("importlib.metadata.entry_points", entry_points)
 
     return hide
 

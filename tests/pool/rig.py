@@ -1,4 +1,4 @@
-"""What the tests of this room share: connections kept busy for as long as a test wants, threads that can be asked."""
+"""Helpers for tests of pools: connections that stay in use, and threads that return results."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def begin(
 
 
 def finish(exchange: Exchange) -> None:
-    """Drive *exchange* to its end, so that its connection goes back as good as it was."""
+    """Drive *exchange* to its end, so that its connection goes back to the pool."""
     end = monotonic() + PATIENCE
     while not exchange.advance(monotonic()):
         assert monotonic() < end
@@ -62,7 +62,7 @@ def held(pool: Pool, count: int = 1) -> Generator[None]:
 
 @final
 class Call(threading.Thread, Generic[R]):
-    """Calls *function* in a thread of its own, begun at once."""
+    """Calls *function* in a thread of its own, which starts immediately."""
 
     def __init__(self, function: Callable[[], R]) -> None:
         super().__init__(daemon=True)
@@ -79,7 +79,7 @@ class Call(threading.Thread, Generic[R]):
             self._failure = failure
 
     def result(self) -> R:
-        """Wait for its end; return what the function returned, or raise what it raised."""
+        """Wait for the thread; return the result of the function, or raise its exception."""
         self.join(3 * PATIENCE)
         assert not self.is_alive(), "it hangs"
         if self._failure is not None:
@@ -88,10 +88,10 @@ class Call(threading.Thread, Generic[R]):
 
 
 def until(condition: Callable[[], bool]) -> None:
-    """Wait until *condition* holds: for what another thread does and nothing tells of."""
+    """Poll until *condition* holds, which another thread makes true."""
     end = monotonic() + PATIENCE
     while not condition():
-        assert monotonic() < end, "it never came to this"
+        assert monotonic() < end, "the condition did not become true"
         time.sleep(0.001)
 
 
@@ -103,5 +103,5 @@ def open_sockets() -> int:
 def _is_socket(name: str) -> bool:
     try:
         return os.readlink(f"/proc/self/fd/{name}").startswith("socket:")
-    except OSError:  # it was that of the listing
+    except OSError:  # the descriptor of the listing itself
         return False

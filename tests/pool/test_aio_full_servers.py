@@ -1,4 +1,4 @@
-"""A memcached that has no connection left: each caller is told so, whoever has one keeps it, and it is used again."""
+"""A memcached without a free connection: calls fail with a hint, open connections work, and new ones follow later."""
 
 from __future__ import annotations
 
@@ -25,12 +25,14 @@ from tests.conftest import start
 from tests.full_server import FEW, Crowd
 from tests.transports.aio_rig import PATIENT, client_of, nothing_left, settled, until
 
-HINT: Final = r"free connections? \(-c\)"  # told by the server, or guessed when it only closes
+HINT: Final = (
+    r"free connections? \(-c\)"  # from the server's error line, or the client's hint when the server only closes
+)
 
 
 @asynccontextmanager
 async def full() -> AsyncGenerator[tuple[Memcached, Crowd]]:
-    """Give a server that is full, and those who fill it; nothing is left afterwards."""
+    """Yield a full server and the sockets that fill it; check that nothing leaks."""
     async with nothing_left():
         with start(*FEW) as server:
             crowd = Crowd(server)
@@ -72,7 +74,7 @@ async def test_a_full_server_is_a_connect_error_with_the_hint_and_is_used_when_t
 async def each_in_flight(
     pool: AsyncPool, client: AsyncClient[bytes], server: Memcached
 ) -> list[asyncio.Task[bytes | None]]:
-    """Ask three times, each time when what was asked before is on its way, so that each takes a connection."""
+    """Make three requests, each when the one before is sent, so that each uses a connection of its own."""
     server.freeze()
     calls: list[asyncio.Task[bytes | None]] = []
     for _ in range(3):
@@ -98,7 +100,7 @@ async def test_a_pool_that_gets_no_further_connection_uses_the_one_it_has() -> N
         assert pool.statistics.in_use == 0
         crowd.leave()
         async with asyncio.timeout(10.0):
-            while pool.statistics.idle < 3:  # those that could not be dialled are tried again, after a while
+            while pool.statistics.idle < 3:  # connections whose dial failed are dialled again after a while
                 assert await settled(*await each_in_flight(pool, client, server)) == [b"v"] * 3
         assert pool.statistics.idle == 3
 
@@ -116,7 +118,7 @@ async def test_a_full_server_is_down_after_three_refusals_as_for_the_blocking_cl
 
 
 @pytest.mark.both_loops
-async def test_a_pool_does_not_stay_with_a_connection_that_cannot_be_dialled() -> None:
+async def test_a_pool_does_not_choose_a_connection_whose_dial_just_failed() -> None:
     settings = attrs.evolve(PATIENT, pool_size=4, max_pipeline=1)
     async with full() as (server, crowd), AsyncPool(server.node, settings=settings) as pool:
         client = AsyncClient(pool)

@@ -1,4 +1,4 @@
-"""Which connection of a pool takes a request: the first with room, a new one, the one where fewest wait, the lane."""
+"""The connection that a pool chooses: the first with room, a new one, the least loaded, or the one for large values."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from metacache.transports.counters import CloseReason
 from tests.scripted import Peer, ScriptedServer, silent
 from tests.transports.aio_rig import PATIENT, nothing_left, until
 
-LIMIT: Final = 65536  # bytes of the largest value that is no large one
-TWO: Final = attrs.evolve(PATIENT, pool_size=3, max_pipeline=2)  # two, and the lane
+LIMIT: Final = 65536  # bytes of the largest request that does not count as large
+TWO: Final = attrs.evolve(PATIENT, pool_size=3, max_pipeline=2)  # two, and the one for large values
 
 
 class Opened:
@@ -37,20 +37,20 @@ class Opened:
         return [connection.load for connection in self.all]
 
     async def written(self, count: int) -> None:
-        """Wait until so many requests were written and have no reply."""
+        """Wait until *count* requests are written and have no reply."""
         await until(lambda: sum(connection.in_flight for connection in self.all) == count)
 
 
 @asynccontextmanager
 async def pool_of(node: Node, settings: Settings) -> AsyncGenerator[tuple[AsyncClient[bytes], Opened]]:
-    """Give a client of a pool, and the connections that the pool makes."""
+    """Yield a client of a pool, and the connections of the pool."""
     pool = AsyncPool(node, settings=settings)
     async with AsyncClient(pool, owns=True) as client:
         yield client, Opened(pool)
 
 
-def yes_to_all(peer: Peer) -> None:
-    """Answer every request, at once."""
+def missing(peer: Peer) -> None:
+    """Answer every request with a miss, immediately."""
     while data := peer.sock.recv(65536):
         for line in data.split(b"\r\n"):
             if line:
@@ -61,10 +61,10 @@ def yes_to_all(peer: Peer) -> None:
 
 
 @pytest.mark.both_loops
-async def test_a_further_connection_is_opened_when_all_are_full_and_then_the_least_loaded_is_taken(
+async def test_a_connection_is_opened_when_all_are_full_and_at_the_limit_the_least_loaded_is_taken(
     memcached: Memcached,
 ) -> None:
-    settings = attrs.evolve(PATIENT, pool_size=4, max_pipeline=4)  # three, and the lane
+    settings = attrs.evolve(PATIENT, pool_size=4, max_pipeline=4)  # three, and the one for large values
     async with nothing_left(), pool_of(memcached.node, settings) as (client, opened):
         assert await client.set("key", b"v")
         memcached.freeze()
@@ -80,13 +80,13 @@ async def test_a_further_connection_is_opened_when_all_are_full_and_then_the_lea
         memcached.thaw()
         assert await asyncio.gather(*calls) == [b"v"] * 18
         assert opened.loads == [0, 0, 0]
-        assert [connection.tally.dialled for connection in opened.all] == [1, 1, 1]
+        assert [connection.counts.dialled for connection in opened.all] == [1, 1, 1]
 
 
 @pytest.mark.both_loops
-async def test_a_connection_on_which_replies_are_late_gets_no_more_while_another_has_room() -> None:
+async def test_a_connection_with_late_replies_gets_no_request_while_another_has_room() -> None:
     async with nothing_left():
-        with ScriptedServer(silent, yes_to_all) as server:
+        with ScriptedServer(silent, missing) as server:
             async with pool_of(server.node, TWO) as (client, opened):
                 held = [asyncio.create_task(client.get("held")) for _ in range(2)]
                 await until(lambda: opened.loads == [2] and opened.all[0].waiting == 0)
@@ -96,11 +96,11 @@ async def test_a_connection_on_which_replies_are_late_gets_no_more_while_another
                 for call in held:
                     call.cancel()
                 await asyncio.wait(held)
-                assert opened.loads == [2, 0], "who gave up is still to be answered there"
+                assert opened.loads == [2, 0], "cancelled requests are in flight until their replies arrive"
                 assert await client.get("key") is None
 
 
-async def test_requests_that_are_given_up_before_they_are_sent_leave_their_connection_free(
+async def test_requests_that_are_cancelled_before_they_are_sent_do_not_count_as_load(
     shared_memcached: Memcached,
 ) -> None:
     async with nothing_left(), pool_of(shared_memcached.node, TWO) as (client, opened):
@@ -114,21 +114,21 @@ async def test_requests_that_are_given_up_before_they_are_sent_leave_their_conne
         assert len(opened.all) <= 2
 
 
-async def test_what_is_asked_for_in_one_turn_goes_out_on_one_connection(shared_memcached: Memcached) -> None:
+async def test_requests_of_one_loop_iteration_use_one_connection(shared_memcached: Memcached) -> None:
     async with nothing_left(), pool_of(shared_memcached.node, TWO) as (client, opened):
         for _ in range(3):
             assert await asyncio.gather(*(client.get("none") for _ in range(300))) == [None] * 300
-        assert [connection.tally.dialled for connection in opened.all] == [1]
+        assert [connection.counts.dialled for connection in opened.all] == [1]
 
 
-async def test_a_pool_of_one_has_one_connection_whatever_comes(shared_memcached: Memcached) -> None:
+async def test_a_pool_of_one_sends_every_request_on_one_connection(shared_memcached: Memcached) -> None:
     settings = attrs.evolve(PATIENT, pool_size=1, max_pipeline=1)
     async with nothing_left(), pool_of(shared_memcached.node, settings) as (client, opened):
         small = {f"one:{number}": b"%d" % number for number in range(100)}
         calls = [client.set(key, value) for key, value in small.items()]
         assert all(await asyncio.gather(*calls, client.set("one:large", b"x" * 500_000)))
         assert await client.get_many(small) == small
-        assert [connection.tally.dialled for connection in opened.all] == [1]
+        assert [connection.counts.dialled for connection in opened.all] == [1]
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ async def test_a_pool_of_one_has_one_connection_whatever_comes(shared_memcached:
         (attrs.evolve(PATIENT, max_lifetime=0.02), CloseReason.OLD),
     ],
 )
-async def test_what_is_idle_for_too_long_or_too_old_is_dialled_anew(
+async def test_connections_that_are_unused_or_old_are_dialled_again(
     shared_memcached: Memcached, settings: Settings, cause: CloseReason
 ) -> None:
     async with nothing_left(), AsyncPool(shared_memcached.node, settings=settings) as pool:
@@ -151,30 +151,30 @@ async def test_what_is_idle_for_too_long_or_too_old_is_dialled_anew(
         assert pool.statistics.created == 2
 
 
-async def test_a_connection_is_not_discarded_while_somebody_uses_it(memcached: Memcached) -> None:
+async def test_a_connection_in_use_is_not_discarded(memcached: Memcached) -> None:
     connection = AsyncConnection(memcached.node, settings=PATIENT)
     async with nothing_left(), AsyncClient(connection, owns=True) as client:
         assert await client.set("key", b"v")
         memcached.freeze()
         call = asyncio.create_task(client.get("key"))
         await until(lambda: connection.load == 1)
-        assert connection.age is None
+        assert connection.idle_times is None
         connection.discard(CloseReason.IDLE)
         memcached.thaw()
         async with asyncio.timeout(5.0):
             assert await call == b"v"
-        assert connection.tally.discarded[CloseReason.IDLE] == 0
+        assert connection.counts.discarded[CloseReason.IDLE] == 0
         connection.discard(CloseReason.IDLE)
-        assert connection.tally.discarded[CloseReason.IDLE] == 1
+        assert connection.counts.discarded[CloseReason.IDLE] == 1
         assert await client.get("key") == b"v"
-        assert connection.tally.dialled == 2
+        assert connection.counts.dialled == 2
 
 
 # --- large values ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.both_loops
-async def test_a_large_value_that_is_being_sent_holds_up_no_small_request() -> None:
+async def test_a_large_write_delays_no_small_request() -> None:
     begun, go_on = threading.Event(), threading.Event()
 
     def slow(peer: Peer) -> None:
@@ -185,10 +185,10 @@ async def test_a_large_value_that_is_being_sent_holds_up_no_small_request() -> N
         peer.expect_end()
 
     async with nothing_left():
-        with ScriptedServer(yes_to_all, slow) as server:
+        with ScriptedServer(missing, slow) as server:
             async with pool_of(server.node, TWO) as (client, opened):
                 assert await client.get("first") is None
-                large = asyncio.create_task(client.set("large", b"x" * 20_000_000))  # more than any socket's buffer
+                large = asyncio.create_task(client.set("large", b"x" * 20_000_000))  # more than the socket buffers hold
                 await until(begun.is_set)
                 for number in range(50):
                     assert await client.get(f"key-{number}") is None
@@ -200,14 +200,16 @@ async def test_a_large_value_that_is_being_sent_holds_up_no_small_request() -> N
 
 @pytest.mark.both_loops
 @pytest.mark.parametrize("is_batch", [False, True])
-async def test_more_than_64_kib_take_the_lane_and_no_less(shared_memcached: Memcached, *, is_batch: bool) -> None:
+async def test_requests_of_more_than_64_kib_use_the_connection_for_large_values(
+    shared_memcached: Memcached, *, is_batch: bool
+) -> None:
     async with nothing_left(), pool_of(shared_memcached.node, TWO) as (client, opened):
 
         async def store(size: int) -> None:
             if is_batch:
-                assert all((await client.set_many({"lane:a": b"x" * 1000, "lane:b": b"x" * (size - 1000)})).values())
+                assert all((await client.set_many({"large:a": b"x" * 1000, "large:b": b"x" * (size - 1000)})).values())
             else:
-                assert await client.set("lane:a", b"x" * size)
+                assert await client.set("large:a", b"x" * size)
 
         await store(LIMIT)
         assert len(opened.all) == 1
@@ -216,11 +218,11 @@ async def test_more_than_64_kib_take_the_lane_and_no_less(shared_memcached: Memc
         await store(LIMIT)
         await store(5 * LIMIT)
         assert len(opened.all) == 2
-        assert (await client.get_many(["lane:a", "lane:b"])).keys() >= {"lane:a"}
+        assert (await client.get_many(["large:a", "large:b"])).keys() >= {"large:a"}
         assert opened.loads == [0, 0]
 
 
-async def test_the_lane_is_no_connection_more_than_the_pool_may_have(memcached: Memcached) -> None:
+async def test_the_connection_for_large_values_counts_for_the_pool_size(memcached: Memcached) -> None:
     async with nothing_left(), pool_of(memcached.node, TWO) as (client, opened):
         assert await client.set("key", b"v")
         memcached.freeze()

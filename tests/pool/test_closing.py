@@ -1,4 +1,4 @@
-"""A pool that is closed lets finish what runs, refuses what waits or comes, and leaves no socket; and forks."""
+"""Closing a pool: running requests finish, waiting and new ones are refused, no socket leaks. Also forks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.transports.rig import HIT
 from tests.transports.test_forking import CHILD, in_child
 
 
-def test_what_runs_is_let_finish_and_its_connection_is_closed_then() -> None:
+def test_closing_a_pool_lets_a_running_request_finish_and_closes_its_connection_then() -> None:
     asked, release = threading.Event(), threading.Event()
 
     def slow(peer: Peer) -> None:
@@ -36,7 +36,7 @@ def test_what_runs_is_let_finish_and_its_connection_is_closed_then() -> None:
         assert call.result() == b"right"
 
 
-def test_a_batch_under_way_is_let_finish(shared_memcached: Memcached) -> None:
+def test_closing_a_pool_lets_a_started_exchange_finish(shared_memcached: Memcached) -> None:
     before = open_sockets()
     pool = Pool(shared_memcached.node, settings=PATIENT)
     exchange = begin(pool)
@@ -46,7 +46,7 @@ def test_a_batch_under_way_is_let_finish(shared_memcached: Memcached) -> None:
     assert open_sockets() == before
 
 
-def test_those_that_wait_are_refused_at_once(shared_memcached: Memcached) -> None:
+def test_closing_a_pool_refuses_waiting_callers_immediately(shared_memcached: Memcached) -> None:
     with Pool(shared_memcached.node, settings=Settings(timeout=PATIENCE, pool_size=1)) as pool, held(pool):
         client = Client(pool)
         calls = [Call[object](lambda: client.get("key")), Call[object](lambda: client.get_many(["a"]))]
@@ -59,7 +59,7 @@ def test_those_that_wait_are_refused_at_once(shared_memcached: Memcached) -> Non
         assert monotonic() - began < PATIENCE / 2
 
 
-def test_a_closed_pool_refuses_everything_and_closes_twice(shared_memcached: Memcached) -> None:
+def test_a_closed_pool_refuses_every_operation_and_may_be_closed_again(shared_memcached: Memcached) -> None:
     before = open_sockets()
     with Pool(shared_memcached.node, settings=PATIENT) as pool:
         with held(pool, 3):
@@ -74,7 +74,7 @@ def test_a_closed_pool_refuses_everything_and_closes_twice(shared_memcached: Mem
     assert (pool.statistics.in_use, pool.statistics.idle) == (0, 0)
 
 
-def test_what_closing_closes_is_no_broken_connection(shared_memcached: Memcached) -> None:
+def test_connections_closed_by_closing_the_pool_are_not_counted_as_discarded(shared_memcached: Memcached) -> None:
     pool = Pool(shared_memcached.node, settings=PATIENT)
     with held(pool, 3):
         exchange = begin(pool)
@@ -84,13 +84,13 @@ def test_what_closing_closes_is_no_broken_connection(shared_memcached: Memcached
     assert not any(pool.statistics.discarded.values())
 
 
-def test_a_closed_pool_has_nothing_in_use_though_somebody_still_refers_to_its_connections(
+def test_a_closed_pool_has_nothing_in_use_although_its_connections_are_still_referenced(
     shared_memcached: Memcached,
 ) -> None:
     pool = Pool(shared_memcached.node, settings=PATIENT)
     with held(pool):
         pass
-    with pytest.raises(ClientError) as kept:  # as does the traceback of an error
+    with pytest.raises(ClientError) as kept:  # the traceback of an error refers to the stream
         pool.run(admin.stats("nonsense"))
     exchange = begin(pool)
     other = begin(pool)
@@ -98,14 +98,14 @@ def test_a_closed_pool_has_nothing_in_use_though_somebody_still_refers_to_its_co
     assert (pool.statistics.in_use, pool.statistics.idle) == (1, 1)
     streams = pool.lending._checkout.all()
     pool.close()
-    assert (pool.statistics.in_use, pool.statistics.idle) == (1, 0), "the one that runs is let finish"
+    assert (pool.statistics.in_use, pool.statistics.idle) == (1, 0), "the running exchange may finish"
     finish(exchange)
     assert (pool.statistics.in_use, pool.statistics.idle) == (0, 0)
     assert len(streams) == 2
     assert kept.value.node == shared_memcached.node.name
 
 
-def test_closing_while_threads_work_gives_them_their_values_or_a_closed_error(shared_memcached: Memcached) -> None:
+def test_closing_while_threads_work_gives_each_its_value_or_a_closed_error(shared_memcached: Memcached) -> None:
     before = open_sockets()
     for _ in range(10):
         pool = Pool(shared_memcached.node, settings=Settings(timeout=PATIENCE, pool_size=2))
@@ -121,7 +121,7 @@ def test_closing_while_threads_work_gives_them_their_values_or_a_closed_error(sh
                     assert client.get_many(["closing"]) == {"closing": b"right"}
                 except ClosedError:
                     return count
-            raise AssertionError("it was never closed")
+            raise AssertionError("the pool was not closed")
 
         calls = [Call(work) for _ in range(4)]
         started.wait(PATIENCE)
@@ -135,7 +135,7 @@ def test_closing_while_threads_work_gives_them_their_values_or_a_closed_error(sh
 # --- forks -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_child_dials_its_own_and_the_parent_keeps_its_own() -> None:
+def test_a_forked_child_dials_its_own_connection_and_the_parent_keeps_its_pool() -> None:
     with (
         ScriptedServer(answering((b"EN", None), HIT, HIT), answering(CHILD)) as server,
         Pool(server.node, settings=PATIENT) as pool,
@@ -148,7 +148,7 @@ def test_a_child_dials_its_own_and_the_parent_keeps_its_own() -> None:
         assert server.accepted == 2
 
 
-def test_a_child_has_all_places_though_threads_of_its_parent_hold_and_wait_for_them(
+def test_a_forked_child_has_all_slots_although_threads_of_the_parent_hold_and_wait_for_them(
     shared_memcached: Memcached,
 ) -> None:
     with Pool(shared_memcached.node, settings=Settings(timeout=PATIENCE, pool_size=2)) as pool:

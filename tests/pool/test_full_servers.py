@@ -1,4 +1,4 @@
-"""A server that takes no more connections: callers wait for those that the pool has, and use them first."""
+"""A server that accepts no further connection: callers wait for the open connections and use them first."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ USES: Final[dict[str, Callable[[Client[bytes]], object]]] = {
 
 @contextmanager
 def full(pool: Callable[[Memcached], Pool]) -> Generator[tuple[Pool, Client[bytes], Crowd]]:
-    """Give a pool that has one connection to a server which takes no further one."""
+    """Yield a pool that has one connection to a server that accepts no further one."""
     with start(*FEW) as server, pool(server) as made:
         client, crowd = Client(made), Crowd(server)
         client.set("key", b"right")
@@ -37,7 +37,7 @@ def full(pool: Callable[[Memcached], Pool]) -> Generator[tuple[Pool, Client[byte
 
 
 def refused(use: Callable[[], object]) -> bool:
-    """Tell whether *use* fails because no connection could be made."""
+    """Return whether *use* fails because no connection could be made."""
     failure = failure_of(use)
     failures = failure.errors.values() if isinstance(failure, BatchError) else [failure]
     return {type(each) for each in failures} == {ConnectError}
@@ -57,7 +57,7 @@ def test_after_a_refusal_callers_wait_for_the_connection_that_is_in_use(use: str
 
 
 @pytest.mark.parametrize("use", USES)
-def test_the_connection_that_could_not_be_made_is_none_that_is_used_last(use: str) -> None:
+def test_a_connection_whose_dial_failed_is_not_lent_before_an_idle_one(use: str) -> None:
     with full(lambda server: Pool(server.node, settings=FOUR)) as (pool, client, _):
         other = begin(pool)
         assert refused(lambda: USES[use](client))
@@ -70,7 +70,7 @@ def test_the_connection_that_could_not_be_made_is_none_that_is_used_last(use: st
 
 
 @pytest.mark.parametrize("use", USES)
-def test_one_that_waits_tries_again_after_a_while(use: str) -> None:
+def test_a_waiter_dials_again_some_time_after_a_refused_dial(use: str) -> None:
     with full(lambda server: Pool(server.node, settings=FOUR)) as (pool, client, crowd), held(pool):
         assert refused(lambda: USES[use](client))
         crowd.leave()
@@ -78,14 +78,14 @@ def test_one_that_waits_tries_again_after_a_while(use: str) -> None:
         assert (pool.statistics.in_use, pool.statistics.idle) == (1, 1)
 
 
-def test_one_that_waits_in_vain_is_told_what_the_server_lacks() -> None:
+def test_a_pool_timeout_on_a_full_server_names_the_servers_limit() -> None:
     with full(lambda server: Pool(server.node, settings=FOUR)) as (pool, client, _), held(pool):
         assert refused(lambda: client.get("key"))
         with pytest.raises(PoolTimeout, match=r"no further one could be made; .*\(-c\)"):
             client.with_options(timeout=0.1).get("key")
 
 
-def test_when_no_connection_is_left_those_that_wait_try_at_once(memcached: Memcached) -> None:
+def test_when_the_last_connection_is_lost_waiting_callers_dial_immediately(memcached: Memcached) -> None:
     with Pool(memcached.node, settings=FOUR) as pool:
         client = Client(pool)
         assert client.get("key") is None
@@ -95,14 +95,14 @@ def test_when_no_connection_is_left_those_that_wait_try_at_once(memcached: Memca
         calls = [Call(lambda: refused(lambda: client.get("key"))) for _ in range(3)]
         until(lambda: pool.statistics.waiting == 3)
         with within(0.0, RETRY / 2):
-            finish(other)  # it finds that its connection is gone, and can not be made anew
+            finish(other)  # it meets the lost connection, and its dial fails
             assert all(call.result() for call in calls)
         assert (pool.statistics.in_use, pool.statistics.idle) == (0, 0)
         memcached.restart()
         assert client.get("key") is None
 
 
-def test_a_node_that_takes_no_more_connections_is_not_down_while_it_serves_those_it_has() -> None:
+def test_a_full_node_is_not_down_while_it_serves_the_connections_that_it_has() -> None:
     with start(*FEW) as server, Cluster([server.node], settings=FOUR) as cluster:
         client, crowd = cluster.client(), Crowd(server)
         client.set("key", b"right")

@@ -1,4 +1,4 @@
-"""A signal's handler that uses the pool itself, in the middle of whatever the interrupted thread does with it."""
+"""A signal handler that uses the same pool as the thread that it interrupts, at any point of the thread's call."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ KEY: Final = "handled"
 
 
 class Meddler:
-    """Calls *meddle* at the *at*-th place, inside the package, where CPython looks whether a signal has come."""
+    """Calls *meddle* at the *at*-th point inside the package at which CPython runs signal handlers."""
 
     def __init__(self, at: int, meddle: Callable[[], object]) -> None:
         self.left = at
@@ -40,7 +40,10 @@ class Meddler:
 
 
 def meddled(operation: Callable[[], object], at: int, meddle: Callable[[], object]) -> bool:
-    """Run *operation* with *meddle* called at its *at*-th place; return whether it was. What hangs fails the test."""
+    """Run *operation*, with *meddle* called at its *at*-th point; return whether it had that many points.
+
+    A call that hangs fails the test.
+    """
 
     def run() -> bool:
         meddler = Meddler(at, meddle)
@@ -63,7 +66,7 @@ USES: Final[dict[str, Callable[[Client[bytes]], object]]] = {
 @pytest.mark.parametrize("inner", USES)
 @pytest.mark.parametrize("outer", USES)
 @pytest.mark.parametrize("is_cold", [False, True])
-def test_wherever_a_handler_uses_the_pool_both_are_served(
+def test_a_signal_handler_and_the_call_that_it_interrupts_may_use_the_same_pool(
     shared_memcached: Memcached, outer: str, inner: str, *, is_cold: bool
 ) -> None:
     settings = Settings(timeout=PATIENCE, pool_size=2)  # one for each
@@ -80,7 +83,7 @@ def test_wherever_a_handler_uses_the_pool_both_are_served(
             at,
             lambda client=client, served=served: served.append(USES[inner](client)),  # type: ignore[misc]
         )
-        assert served == [b"value"] * (1 if is_done else 2), f"meddled at place {at}"
+        assert served == [b"value"] * (1 if is_done else 2), f"meddled at point {at}"
         with held(pool, 2):
             assert pool.statistics.in_use == 2
         assert (pool.statistics.in_use, pool.statistics.waiting) == (0, 0)
@@ -92,7 +95,7 @@ def test_wherever_a_handler_uses_the_pool_both_are_served(
 
 
 @pytest.mark.parametrize("is_pool", [False, True])
-def test_a_handler_that_finds_every_place_taken_by_whom_it_interrupted_waits_for_its_deadline_alone(
+def test_a_handler_that_interrupted_the_user_of_the_only_slot_times_out_alone(
     shared_memcached: Memcached, *, is_pool: bool
 ) -> None:
     node, settings = shared_memcached.node, Settings(timeout=PATIENCE, pool_size=1)
@@ -112,12 +115,12 @@ def test_a_handler_that_finds_every_place_taken_by_whom_it_interrupted_waits_for
         got: list[bytes | None] = []
         if not meddled(lambda got=got: got.append(client.get(KEY)), at, use):  # type: ignore[misc]
             break
-        assert got == [b"value"], f"meddled at place {at}"
+        assert got == [b"value"], f"meddled at point {at}"
     assert refused
     client.close()
 
 
-def test_real_signals_whose_handler_reads_through_the_same_cold_pool(shared_memcached: Memcached) -> None:
+def test_signal_handlers_may_read_through_the_pool_that_they_interrupt(shared_memcached: Memcached) -> None:
     served = 0
     pool = Pool(shared_memcached.node, settings=PATIENT)
     Client(pool).set(KEY, b"value")
@@ -142,7 +145,9 @@ def test_real_signals_whose_handler_reads_through_the_same_cold_pool(shared_memc
     assert served > 100
 
 
-def test_threads_that_come_at_once_open_no_more_connections_than_there_is_room_for(shared_memcached: Memcached) -> None:
+def test_threads_that_start_at_the_same_time_open_no_more_than_pool_size_connections(
+    shared_memcached: Memcached,
+) -> None:
     settings = Settings(timeout=PATIENCE, pool_size=3)
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
@@ -165,10 +170,8 @@ def test_threads_that_come_at_once_open_no_more_connections_than_there_is_room_f
 
 
 @pytest.mark.parametrize("pause", [1, 2, 3, 4, 5, 6])
-def test_statistics_are_of_one_moment_wherever_a_connection_is_used_meanwhile(
-    shared_memcached: Memcached, pause: int
-) -> None:
-    places = 0
+def test_statistics_are_consistent_when_a_connection_is_used_meanwhile(shared_memcached: Memcached, pause: int) -> None:
+    points = 0
     for at in range(1, 1000):
         pool = Pool(shared_memcached.node, settings=Settings(timeout=PATIENCE, pool_size=1))
         Client(pool).get(KEY)
@@ -176,15 +179,15 @@ def test_statistics_are_of_one_moment_wherever_a_connection_is_used_meanwhile(
         with pool, ExitStack() as stack:
             if not meddled(partial(look_at, pool, seen), at, partial(use_for, pause, pool, stack)):
                 break
-            assert seen[0].in_use + seen[0].idle <= 1, f"taken at place {at}"
-        places = at
-    assert places > 5
+            assert seen[0].in_use + seen[0].idle <= 1, f"taken at point {at}"
+        points = at
+    assert points > 5
 
 
-def use_for(places: int, pool: Pool, stack: ExitStack) -> None:
-    """Take a connection of *pool*, and give it back so many *places* later."""
+def use_for(points: int, pool: Pool, stack: ExitStack) -> None:
+    """Take a connection of *pool*, and put it back after *points* more points."""
     stack.enter_context(held(pool, 1))
-    sys.setprofile(Meddler(places, stack.close))
+    sys.setprofile(Meddler(points, stack.close))
 
 
 def look_at(pool: Pool, seen: list[PoolStatistics]) -> None:
@@ -195,15 +198,15 @@ class Thing:
     def close(self) -> None: ...
 
 
-def test_what_is_handed_to_who_leaves_at_that_moment_is_there_for_the_next() -> None:
-    places = 0
+def test_a_connection_handed_to_a_waiter_that_leaves_at_that_moment_is_idle_again() -> None:
+    points = 0
     for at in range(1, 1000):
-        lender = Checkout(Thing, 1)
-        lent = lender.take(monotonic())
+        checkout = Checkout(Thing, 1)
+        lent = checkout.take(monotonic())
         assert lent is not None
-        waiter = lender.join(Waker())
-        if not meddled(partial(lender.put_back, lent), at, partial(lender.leave, waiter)):
+        waiter = checkout.join(Waker())
+        if not meddled(partial(checkout.put_back, lent), at, partial(checkout.leave, waiter)):
             break
-        assert lender.take_now() is lent, f"left at place {at}"
-        places = at
-    assert places > 5
+        assert checkout.take_now() is lent, f"left at point {at}"
+        points = at
+    assert points > 5

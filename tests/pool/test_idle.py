@@ -1,4 +1,4 @@
-"""Connections that lie idle: closed when unused or old, looked at before they are used, replaced within the call."""
+"""Idle connections: closed when unused or old, checked before use, and replaced within the call when stale."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SOON: Final = 0.1  # seconds; a limit that has passed as soon as a test slept a 
 
 
 def opened(pool: Pool, count: int) -> None:
-    """Have *count* connections open and idle."""
+    """Open *count* connections and leave them idle."""
     with held(pool, count):
         assert pool.statistics.in_use == count
     assert pool.statistics.idle == count
@@ -38,7 +38,9 @@ USES: Final[dict[str, Callable[[Client[bytes]], object]]] = {
 
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("min_idle", [0, 3])
-def test_the_unused_are_closed_as_the_pool_is_used(shared_memcached: Memcached, min_idle: int, use: str) -> None:
+def test_unused_connections_are_closed_while_the_pool_is_used(
+    shared_memcached: Memcached, min_idle: int, use: str
+) -> None:
     settings = Settings(timeout=PATIENCE, pool_max_idle_time=SOON, pool_min_idle=min_idle)
     with Pool(shared_memcached.node, settings=settings) as pool:
         before = open_sockets()
@@ -46,13 +48,13 @@ def test_the_unused_are_closed_as_the_pool_is_used(shared_memcached: Memcached, 
         sleep(2 * SOON)
         USES[use](Client(pool))
         known = pool.statistics
-        # The one just used is none of those that are long unused, and counts among those that are kept.
+        # The connection just used is not closed, and counts as one of those that stay.
         assert known.idle == max(min_idle, 1)
         assert known.discarded[CloseReason.IDLE] == 5 - max(min_idle, 1)
         assert open_sockets() == before + known.idle
 
 
-def test_old_connections_are_closed_though_they_are_used(shared_memcached: Memcached) -> None:
+def test_old_connections_are_closed_although_they_are_used(shared_memcached: Memcached) -> None:
     settings = Settings(timeout=PATIENCE, max_lifetime=SOON, pool_min_idle=5)
     with Pool(shared_memcached.node, settings=settings) as pool:
         opened(pool, 2)
@@ -109,13 +111,13 @@ def test_six_stale_connections_after_a_restart_fail_no_call(memcached: Memcached
             assert client.set(key, b"right")
             assert client.get(key) == b"right"
         assert pool.statistics.discarded[CloseReason.BROKEN] == 0
-        assert pool.statistics.discarded[CloseReason.STALE] == 1, "only the one that is used is looked at"
+        assert pool.statistics.discarded[CloseReason.STALE] == 1, "only the connection that is used is checked"
         opened(pool, 6)
         assert pool.statistics.discarded[CloseReason.STALE] == 6
 
 
-def test_a_read_that_finds_its_connection_stale_is_asked_again_on_a_new_one_and_not_on_another_stale_one() -> None:
-    # The one that is used ends the moment it is asked: nothing is there to be seen before.
+def test_a_read_that_meets_a_stale_connection_is_sent_again_on_a_new_one_not_on_another_stale_one() -> None:
+    # The server closes the used connection after the request, so the check before it finds nothing.
     used = in_turn(lambda peer: peer.request().answer(b"EN"), Peer.request, Peer.fin)
     with (
         ScriptedServer(answering((b"EN", None)), used, answering(HIT)) as server,
@@ -126,7 +128,7 @@ def test_a_read_that_finds_its_connection_stale_is_asked_again_on_a_new_one_and_
         assert server.accepted == 3
 
 
-def test_what_nobody_asked_for_makes_an_idle_connection_stale() -> None:
+def test_unrequested_bytes_make_an_idle_connection_stale() -> None:
     answered = threading.Event()
 
     def rude(peer: Peer) -> None:
@@ -143,7 +145,7 @@ def test_what_nobody_asked_for_makes_an_idle_connection_stale() -> None:
         assert pool.statistics.discarded[CloseReason.STALE] == 1
 
 
-def test_connections_that_the_server_closed_for_idleness_go_unnoticed() -> None:
+def test_idle_connections_that_the_server_closed_cause_no_error() -> None:
     with start("-o", "idle_timeout=1") as server, Pool(server.node, settings=PATIENT) as pool:
         opened(pool, 3)
         with Cluster([server.node]) as other:

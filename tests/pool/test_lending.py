@@ -1,4 +1,4 @@
-"""A pool lends: never more than its size, in the order of those who wait, the connection used last first."""
+"""A pool lends at most ``pool_size`` connections, the last used one first, and serves waiting callers in order."""
 
 from __future__ import annotations
 
@@ -71,14 +71,14 @@ def test_the_connection_used_last_is_used_next() -> None:
             with held(pool):
                 pass
             assert [client.get("key") for _ in range(4)] == [b"second"] * 4
-        # The first went back last.
+        # The first one was put back last.
         assert client.get("key") == b"first"
 
 
 # --- waiting ---------------------------------------------------------------------------------------------------------
 
 
-def test_callers_are_served_in_the_order_in_which_they_came() -> None:
+def test_waiting_callers_are_served_in_order() -> None:
     served: list[bytes] = []
     release = threading.Event()
 
@@ -120,7 +120,7 @@ def pool_node(pool: Pool) -> str:
     return repr(pool).split(": ")[0].removeprefix("<Pool ")
 
 
-def test_without_waiting_a_full_pool_refuses_at_once(shared_memcached: Memcached) -> None:
+def test_with_pool_wait_0_a_full_pool_refuses_immediately(shared_memcached: Memcached) -> None:
     with Pool(shared_memcached.node, settings=Settings(timeout=10.0, pool_size=1, pool_wait=0)) as pool:
         client = Client(pool)
         client.get("key")
@@ -148,7 +148,7 @@ def test_a_batch_waits_for_a_connection_until_its_deadline(shared_memcached: Mem
         assert {type(error) for error in outcomes.errors.values()} == {PoolTimeout}
 
 
-def test_one_that_waits_gets_the_connection_as_soon_as_it_is_free(shared_memcached: Memcached) -> None:
+def test_a_waiter_gets_the_connection_as_soon_as_it_is_free(shared_memcached: Memcached) -> None:
     with Pool(shared_memcached.node, settings=Settings(timeout=10.0, pool_size=1)) as pool:
         client = Client(pool)
         with held(pool):
@@ -159,7 +159,7 @@ def test_one_that_waits_gets_the_connection_as_soon_as_it_is_free(shared_memcach
         assert pool.statistics.created == 1
 
 
-def test_those_that_gave_up_leave_the_line(shared_memcached: Memcached) -> None:
+def test_callers_that_time_out_leave_the_queue(shared_memcached: Memcached) -> None:
     with Pool(shared_memcached.node, settings=Settings(timeout=10.0, pool_size=1)) as pool:
         with held(pool):
             calls = [Call(lambda: Client(pool, timeout=0.05).get("key")) for _ in range(4)]
@@ -172,7 +172,7 @@ def test_those_that_gave_up_leave_the_line(shared_memcached: Memcached) -> None:
         assert pool.statistics.waiting == 0
 
 
-# --- what it is made of ----------------------------------------------------------------------------------------------
+# --- arguments and statistics ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("source", ["127.0.0.1:11211", None, [Node("a")]])
@@ -182,12 +182,12 @@ def test_a_pool_of_something_else_is_refused(source: object) -> None:
 
 
 @pytest.mark.parametrize("size", [0, -1])
-def test_a_pool_has_room_for_one_at_least(size: int) -> None:
+def test_a_pool_size_below_one_is_refused(size: int) -> None:
     with pytest.raises(InvalidArgumentError, match="pool_size"):
         Settings(pool_size=size)
 
 
-def test_the_statistics_tell_what_is_in_use_and_what_is_idle() -> None:
+def test_the_statistics_count_connections_in_use_and_idle_ones() -> None:
     with (
         ScriptedServer(answering((b"EN", None)), answering((b"EN", None))) as server,
         Pool(server.node, settings=PATIENT) as pool,

@@ -1,4 +1,4 @@
-"""A place in a pool is never lost, whatever is raised where: signals, failed dials, serializers, dropped batches."""
+"""No exception leaks a slot of a pool: signals, failed dials, failing serializers, dropped batches."""
 
 from __future__ import annotations
 
@@ -16,51 +16,51 @@ from metacache.transports.counters import CloseReason, SocketCounts
 from tests.pool.rig import PATIENCE, PATIENT, Call, begin, held, open_sockets, until
 from tests.scripted import Peer, ScriptedServer, answering, silent
 from tests.transports.rig import HIT
-from tests.transports.test_interrupts import Interrupt, alarm, struck
+from tests.transports.test_interrupts import Interrupt, alarm, interrupted
 
 ONE: Final = Settings(timeout=PATIENCE, pool_size=1)
 
 
-def has_all_places(pool: Pool) -> bool:
-    """Tell whether as many connections as there is room for can be in use at once, and are free then."""
+def has_all_slots(pool: Pool) -> bool:
+    """Return whether ``pool_size`` connections can be in use at the same time, and none stays in use."""
     began = monotonic()
     with held(pool, pool.statistics.size):
         assert pool.statistics.in_use == pool.statistics.size
-    assert monotonic() - began < PATIENCE / 2, "somebody still held a place"
+    assert monotonic() - began < PATIENCE / 2, "a slot was still in use"
     return pool.statistics.in_use == 0
 
 
-# --- a sweep over every place where a signal can strike ---------------------------------------------------------------
+# --- an interrupt at each point where CPython runs signal handlers ----------------------------------------------------
 
 SWEPT: Final[dict[str, Callable[[Client[bytes]], object]]] = {
-    "get": lambda client: client.get("place:small"),
-    "set": lambda client: client.set("place:other", b"v"),
-    "get_many": lambda client: client.get_many(["place:small", "place:none"]),
-    "set_many": lambda client: client.set_many({"place:other": b"1", "place:another": b"2"}),
+    "get": lambda client: client.get("slot:small"),
+    "set": lambda client: client.set("slot:other", b"v"),
+    "get_many": lambda client: client.get_many(["slot:small", "slot:none"]),
+    "set_many": lambda client: client.set_many({"slot:other": b"1", "slot:another": b"2"}),
 }
 
 
-# A socket that nobody owned yet is closed by its own end; what strikes in a callback of the collector goes no further.
+# A socket without an owner is closed by its finalizer; Python drops an exception in a callback of the collector.
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("name", SWEPT)
 @pytest.mark.parametrize("kind", ["warm", "cold", "limited"])
-def test_wherever_a_signal_strikes_the_next_call_is_right_and_no_place_is_lost(
+def test_wherever_a_signal_interrupts_a_call_the_next_one_is_right_and_no_slot_leaks(
     shared_memcached: Memcached, name: str, kind: str
 ) -> None:
-    limit = 1e-6 if kind == "limited" else None  # looks through the idle every time
+    limit = 1e-6 if kind == "limited" else None  # reviews the idle connections in every call
     settings = Settings(timeout=PATIENCE, pool_size=1, max_lifetime=limit, pool_max_idle_time=limit)
     pool = Pool(shared_memcached.node, settings=settings)
-    Client(pool).set("place:small", b"place:small:value")
+    Client(pool).set("slot:small", b"slot:small:value")
     for at in range(1, 2000):
         if kind == "cold":
             pool.close()
             pool = Pool(shared_memcached.node, settings=settings)
         client = Client(pool)
-        was_struck = struck(SWEPT[name], client, at)
-        assert client.get("place:small") == b"place:small:value", f"struck at place {at}"
-        assert client.get_many(["place:none", "place:small"]) == {"place:small": b"place:small:value"}
-        assert has_all_places(pool), f"struck at place {at}"
-        if not was_struck:
+        was_interrupted = interrupted(SWEPT[name], client, at)
+        assert client.get("slot:small") == b"slot:small:value", f"interrupted at point {at}"
+        assert client.get_many(["slot:none", "slot:small"]) == {"slot:small": b"slot:small:value"}
+        assert has_all_slots(pool), f"interrupted at point {at}"
+        if not was_interrupted:
             assert at > 10
             break
     pool.close()
@@ -68,14 +68,14 @@ def test_wherever_a_signal_strikes_the_next_call_is_right_and_no_place_is_lost(
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("name", ["get", "get_many"])
-def test_wherever_a_signal_strikes_another_thread_that_waits_is_served(shared_memcached: Memcached, name: str) -> None:
+def test_wherever_a_signal_interrupts_a_call_a_waiting_thread_is_served(shared_memcached: Memcached, name: str) -> None:
     with Pool(shared_memcached.node, settings=ONE) as pool:
         client = Client(pool)
-        client.set("place:small", b"place:small:value")
+        client.set("slot:small", b"slot:small:value")
         waiting: list[Call[bytes | None]] = []
 
         def enter() -> Call[bytes | None]:
-            call = Call(lambda: client.get("place:small"))
+            call = Call(lambda: client.get("slot:small"))
             until(lambda: pool.statistics.waiting == 1)
             return call
 
@@ -88,16 +88,16 @@ def test_wherever_a_signal_strikes_another_thread_that_waits_is_served(shared_me
 
         for at in range(1, 400):
             began = monotonic()
-            was_struck = struck(run if name == "get_many" else SWEPT[name], client, at)
+            was_interrupted = interrupted(run if name == "get_many" else SWEPT[name], client, at)
             for call in waiting:
-                assert call.result() == b"place:small:value"
-            assert monotonic() - began < PATIENCE / 2, f"struck at place {at}, it waited for its deadline"
+                assert call.result() == b"slot:small:value"
+            assert monotonic() - began < PATIENCE / 2, f"interrupted at point {at}, it waited for its deadline"
             waiting.clear()
-            if not was_struck:
+            if not was_interrupted:
                 break
 
 
-def test_a_signal_while_waiting_for_a_place_leaves_the_line(shared_memcached: Memcached) -> None:
+def test_a_signal_while_waiting_for_a_slot_leaves_the_queue(shared_memcached: Memcached) -> None:
     with Pool(shared_memcached.node, settings=ONE) as pool:
         client = Client(pool)
         with held(pool):
@@ -106,20 +106,20 @@ def test_a_signal_while_waiting_for_a_place_leaves_the_line(shared_memcached: Me
             with alarm(0.05), pytest.raises(Interrupt):
                 client.get_many(["key"])
             assert pool.statistics.waiting == 0
-        assert has_all_places(pool)
+        assert has_all_slots(pool)
         assert pool.statistics.created == 1
 
 
 # --- failures --------------------------------------------------------------------------------------------------------
 
 
-# What a signal struck while it was made, in a test before this one, is found by the garbage collector in here.
+# The garbage collector may find objects here that an interrupt in an earlier test left half-made.
 @pytest.mark.filterwarnings("ignore:.*unclosed", "ignore:Exception ignored in")
-def test_failed_dials_lose_no_place_and_no_descriptor(memcached: Memcached) -> None:
+def test_failed_dials_leak_no_slot_and_no_descriptor(memcached: Memcached) -> None:
     with Pool(memcached.node, settings=Settings(timeout=PATIENCE, pool_size=2)) as pool:
         client = Client(pool)
         memcached.kill()
-        gc.collect()  # what other tests have left
+        gc.collect()  # the garbage of other tests
         before = open_sockets()
         for _ in range(5):
             with pytest.raises(ConnectError):
@@ -128,10 +128,10 @@ def test_failed_dials_lose_no_place_and_no_descriptor(memcached: Memcached) -> N
         assert open_sockets() == before
         assert (pool.statistics.in_use, pool.statistics.created) == (0, 0)
         memcached.restart()
-        assert has_all_places(pool)
+        assert has_all_slots(pool)
 
 
-def test_a_timeout_closes_the_connection_and_frees_its_place() -> None:
+def test_a_timeout_closes_the_connection_and_frees_its_slot() -> None:
     settings = Settings(timeout=0.1, pool_size=1)
     with ScriptedServer(silent, silent, answering(HIT)) as server, Pool(server.node, settings=settings) as pool:
         client = Client(pool)
@@ -144,7 +144,7 @@ def test_a_timeout_closes_the_connection_and_frees_its_place() -> None:
 
 
 class Failing:
-    """A serializer that works neither way."""
+    """A serializer whose `dumps` and `loads` fail."""
 
     wire_id: int = 96
     fingerprint: int = 0
@@ -162,25 +162,25 @@ class Failing:
         return "Failing()"
 
 
-def test_an_error_in_a_serializer_leaves_the_connection_as_good_as_it_was(shared_memcached: Memcached) -> None:
+def test_an_error_in_a_serializer_leaves_the_connection_open(shared_memcached: Memcached) -> None:
     with Pool(shared_memcached.node, settings=ONE) as pool:
         client = Client(pool, Failing(), on_undecodable="raise")
-        assert client.set("place:failing", b"good")
+        assert client.set("slot:failing", b"good")
         for _ in range(3):
             with pytest.raises(SerializationError):
-                client.set("place:failing", b"bad")
+                client.set("slot:failing", b"bad")
             with pytest.raises(SerializationError):
-                client.get("place:failing")
-            assert client.get_many_outcomes(["place:failing"]).errors
-        assert has_all_places(pool)
+                client.get("slot:failing")
+            assert client.get_many_outcomes(["slot:failing"]).errors
+        assert has_all_slots(pool)
         assert pool.statistics.created == 1
         assert not any(pool.statistics.discarded.values())
 
 
-# --- batches dropped half-way ----------------------------------------------------------------------------------------
+# --- batches that are dropped ----------------------------------------------------------------------------------------
 
 
-def test_a_batch_given_up_half_way_frees_its_place_and_its_replies_are_nobodys() -> None:
+def test_an_exchange_ended_early_frees_its_slot_and_its_replies_reach_no_other_request() -> None:
     def half(peer: Peer) -> None:
         peer.send(peer.request().reply(b"VA 5 f0", b"wrong")[:-4])
         silent(peer)
@@ -195,7 +195,7 @@ def test_a_batch_given_up_half_way_frees_its_place_and_its_replies_are_nobodys()
         assert Client(pool).get("key") == b"right"
 
 
-def test_a_batch_that_is_dropped_without_a_word_frees_its_place() -> None:
+def test_a_batch_that_is_garbage_collected_frees_its_slot() -> None:
     with ScriptedServer(silent, answering(HIT)) as server, Pool(server.node, settings=ONE) as pool:
         exchange = begin(pool)
         exchange.advance(monotonic())
@@ -204,7 +204,7 @@ def test_a_batch_that_is_dropped_without_a_word_frees_its_place() -> None:
         assert Client(pool).get("key") == b"right"
 
 
-def test_one_that_waits_is_served_when_a_connection_is_lost(shared_memcached: Memcached) -> None:
+def test_a_waiter_is_served_when_a_lent_connection_is_garbage_collected(shared_memcached: Memcached) -> None:
     with Pool(shared_memcached.node, settings=ONE) as pool:
         exchange = begin(pool)
         exchange.advance(monotonic())
@@ -217,7 +217,7 @@ def test_one_that_waits_is_served_when_a_connection_is_lost(shared_memcached: Me
         assert monotonic() - began < PATIENCE / 2
 
 
-def test_outcomes_may_be_asked_for_twice_and_the_place_is_given_back_once(shared_memcached: Memcached) -> None:
+def test_outcomes_may_be_called_twice_and_free_the_slot_once(shared_memcached: Memcached) -> None:
     with Pool(shared_memcached.node, settings=PATIENT) as pool:
         exchange = begin(pool)
         while not exchange.advance(monotonic()):
@@ -234,14 +234,14 @@ def test_a_node_that_is_not_there_is_an_error_of_each_key() -> None:
         assert pool.statistics.in_use == 0
 
 
-# --- the account -----------------------------------------------------------------------------------------------------
+# --- counts ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_account_of_lost_connections_is_right_and_takes_no_more_room_the_more_there_are(
+def test_the_counts_of_freed_connections_are_right_and_need_constant_memory(
     shared_memcached: Memcached,
 ) -> None:
     gc.collect()
-    before = _tallies()
+    before = _counts_alive()
     with Pool(shared_memcached.node, settings=ONE) as pool:
         for _ in range(50):
             begin(pool).advance(monotonic())  # and drops it
@@ -249,8 +249,8 @@ def test_the_account_of_lost_connections_is_right_and_takes_no_more_room_the_mor
         with held(pool):
             assert pool.statistics.created == 51
         assert pool.statistics.in_use == 0
-        assert _tallies() - before <= 3
+        assert _counts_alive() - before <= 3
 
 
-def _tallies() -> int:
+def _counts_alive() -> int:
     return sum(isinstance(each, SocketCounts) for each in gc.get_objects())

@@ -1,4 +1,4 @@
-"""The line of callers that wait for a connection: what becomes of dropped waiters, late ones, and of their counts."""
+"""The queue of callers that wait for a connection: dropped waiters, late waiters, and the counts of waits."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def pool_of(cluster: Cluster) -> Pool:
     return next(iter(cluster._membership.snapshot.members.values())).pool
 
 
-def test_a_cluster_s_batch_that_is_dropped_while_it_waits_leaves_the_line(shared_memcached: Memcached) -> None:
+def test_a_cluster_batch_that_is_dropped_while_it_waits_leaves_the_queue(shared_memcached: Memcached) -> None:
     with Cluster([shared_memcached.node], settings=ONE) as cluster:
         client = cluster.client()
-        client.set("line:key", b"v")
+        client.set("queue:key", b"v")
         with held(pool_of(cluster)):
             batches = [begin(cluster) for _ in range(3)]
-            call = Call(lambda: client.get("line:key"))
+            call = Call(lambda: client.get("queue:key"))
             (node,) = cluster.nodes
             until(lambda: cluster.statistics[node].waiting == 4)
             batches.clear()
@@ -68,7 +68,7 @@ def test_a_waiter_that_gets_a_connection_when_most_of_its_time_is_over_charges_n
         assert client.get("key") == b"right"
 
 
-def test_a_request_that_had_most_of_its_time_and_is_not_answered_charges_its_node() -> None:
+def test_a_request_that_had_most_of_its_time_and_timed_out_charges_its_node() -> None:
     with (
         ScriptedServer(silent) as server,
         Cluster([server.node], settings=attrs.evolve(ONE, timeout=0.2)) as cluster,
@@ -78,7 +78,7 @@ def test_a_request_that_had_most_of_its_time_and_is_not_answered_charges_its_nod
 
 
 @pytest.mark.parametrize("count", [3, 8])
-def test_threads_that_dial_a_full_server_at_the_same_time_are_one_event(count: int) -> None:
+def test_threads_that_dial_a_full_server_at_the_same_time_charge_the_node_once(count: int) -> None:
     together = threading.Barrier(count)
 
     def full(peer: Peer) -> None:
@@ -99,7 +99,7 @@ def test_threads_that_dial_a_full_server_at_the_same_time_are_one_event(count: i
         assert cluster.states[server.node] is NodeState.UP
 
 
-def test_dials_one_after_the_other_are_an_event_each() -> None:
+def test_each_of_several_successive_failed_dials_charges_the_node() -> None:
     def full(peer: Peer) -> None:
         peer.send(b"ERROR Too many open connections\r\n")
         peer.fin()
@@ -135,8 +135,8 @@ def test_no_wait_is_lost_from_the_counts(shared_memcached: Memcached, monkeypatc
 
 
 @pytest.mark.parametrize("settings", [ONE, Settings(timeout=PATIENCE, pool_size=3)])
-def test_closing_a_pool_lets_a_batch_under_way_come_to_its_end(memcached: Memcached, settings: Settings) -> None:
-    items = {f"line:{number}": b"v" * 2000 for number in range(2000)}
+def test_closing_a_pool_lets_a_running_batch_finish(memcached: Memcached, settings: Settings) -> None:
+    items = {f"queue:{number}": b"v" * 2000 for number in range(2000)}
     with Pool(memcached.node, settings=settings) as pool:
         client = Client(pool)
         client.set_many(items)

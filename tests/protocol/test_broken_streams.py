@@ -1,4 +1,4 @@
-"""Streams that no sound server sends: each is a ProtocolError, after which nothing on the connection is believed."""
+"""Streams that no correct server sends: each is a ProtocolError, and the connection must close."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from metacache.protocol import commands
 from metacache.protocol.commands import Command
 from metacache.protocol.connection import ProtocolConnection
 from metacache.protocol.replies import MAX_HEADER
-from tests.protocol.wire import answer, cut, failure, feed, opaques_in, told_all, waiting_for
+from tests.protocol.wire import answer, cut, failure, feed, opaques_in, outcomes, waiting_for
 
 MG, GET, SET, DELETE, MA, ADD = (
     commands.MG,
@@ -51,7 +51,7 @@ SIZES: Final = (
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_size_that_is_no_plain_number_within_the_limit_is_refused(size: bytes) -> None:
+def test_a_size_that_is_not_a_plain_number_within_the_limit_is_refused(size: bytes) -> None:
     reply = b"VA " + size + b" f0 O7\r\nabc\r\n"
     assert "size" in failure(GET, [reply]) or "announces" in failure(GET, [reply])
     assert failure(GET, cut(reply, range(len(reply))))
@@ -64,7 +64,7 @@ def test_a_missing_size_is_refused(header: bytes) -> None:
     assert isinstance(connection.failure, ProtocolError)
 
 
-def test_a_size_above_the_limit_is_refused_by_its_header_and_takes_no_memory() -> None:
+def test_a_size_above_the_limit_is_refused_before_memory_is_taken() -> None:
     connection = waiting_for(GET, limit=1 << 30)
     tracemalloc.start()
     try:
@@ -104,8 +104,8 @@ def test_a_data_block_without_crlf_behind_it_is_refused(block: bytes) -> None:
 @pytest.mark.parametrize(
     "command", [GET, SET, commands.MN, commands.STATS, commands.VERSION, commands.CONFIG_GET_CLUSTER]
 )
-def test_a_line_without_end_is_given_up_at_the_cap(command: Command) -> None:
-    chunks = [b"x" * 512] * 20_000  # 10 MB, of which only the first are looked at
+def test_a_line_without_end_is_refused_at_the_length_limit(command: Command) -> None:
+    chunks = [b"x" * 512] * 20_000  # 10 MB; the parser reads the first chunks only
     connection = waiting_for(command)
     for number, chunk in enumerate(chunks):
         assert connection.receive(chunk) == []
@@ -117,7 +117,7 @@ def test_a_line_without_end_is_given_up_at_the_cap(command: Command) -> None:
 
 
 @pytest.mark.parametrize("cuts", [(), (MAX_HEADER,), (MAX_HEADER + 1,)], ids=str)
-def test_a_line_that_just_fits_is_read_wherever_it_is_cut(cuts: Sequence[int]) -> None:
+def test_a_line_of_the_greatest_length_is_read_wherever_it_is_cut(cuts: Sequence[int]) -> None:
     line = b"HD O7".ljust(MAX_HEADER)
     connection = waiting_for(SET)
     assert len(feed(connection, cut(line + b"\r\n", cuts))) == 1
@@ -147,7 +147,7 @@ STRANGE: Final = (
 
 @pytest.mark.parametrize("line", STRANGE)
 @pytest.mark.parametrize("command", [GET, MG, SET, DELETE, ADD, MA, commands.MN])
-def test_a_line_of_no_known_code_is_refused(command: Command, line: bytes) -> None:
+def test_a_line_without_a_known_code_is_refused(command: Command, line: bytes) -> None:
     assert f"not a reply to {command.name}" in failure(command, [line + b"\r\n"])
 
 
@@ -182,7 +182,7 @@ IMPOSSIBLE: Final = (
 
 
 @pytest.mark.parametrize(("command", "codes"), IMPOSSIBLE)
-def test_a_code_that_its_command_never_gets_is_refused(command: Command, codes: bytes) -> None:
+def test_a_code_that_cannot_answer_the_command_is_refused(command: Command, codes: bytes) -> None:
     for code in codes.split():
         opaque = b" O7" if command.echoes else b""
         assert failure(command, [code + opaque + b"\r\n"])
@@ -196,8 +196,8 @@ def test_a_value_for_a_command_that_asked_for_none_is_refused(command: Command, 
 @pytest.mark.parametrize("opaque", [b"O8", b"O77", b"O", b"o7", b"kO7", b"7"])
 @pytest.mark.parametrize("head", [b"VA 1 f0", b"EN"])
 def test_the_opaque_of_another_request_is_refused(head: bytes, opaque: bytes) -> None:
-    told = failure(GET, [head + b" " + opaque + b"\r\n" + (b"x\r\n" if head.startswith(b"VA") else b"")])
-    assert ("another request's opaque" if opaque.startswith(b"O") else "carries no opaque") in told
+    message = failure(GET, [head + b" " + opaque + b"\r\n" + (b"x\r\n" if head.startswith(b"VA") else b"")])
+    assert ("another request's opaque" if opaque.startswith(b"O") else "carries no opaque") in message
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_bytes_behind_the_last_reply_close_the_connection_and_leave_the_reply(su
     assert connection.failure is None
 
 
-def test_bytes_that_nobody_asked_for_are_a_failure() -> None:
+def test_bytes_before_any_request_are_a_failure() -> None:
     connection = ProtocolConnection(max_reply_size=10)
     assert connection.receive(b"EN\r\n") == []
     assert "4 bytes came that were not asked for" in str(connection.failure)
@@ -252,15 +252,15 @@ def window_of(command: Command, count: int) -> tuple[ProtocolConnection, bytes, 
 
 
 def broken_window(command: Command, replies: Sequence[bytes]) -> str:
-    """Return the failure of a window of as many requests as *replies*, in which <1> and <2> stand for the opaques."""
-    told: set[str] = set()
+    """Return the failure of a window with *replies*, one for each request; <1> and <2> stand for the opaques."""
+    messages: set[str] = set()
     for cuts in ((), range(1000)):
         connection, first, last = window_of(command, len(replies))
         data = b"".join(replies).replace(b"<1>", first).replace(b"<2>", last)
-        assert feed(connection, cut(data, cuts)) == [], "nothing of a doubtful window is handed out"
+        assert feed(connection, cut(data, cuts)) == [], "no reply of a doubtful window is handed out"
         assert connection.failure is not None
-        told.add(str(connection.failure))
-    (only,) = told
+        messages.add(str(connection.failure))
+    (only,) = messages
     return only
 
 
@@ -269,7 +269,7 @@ FIRST, LAST = b"VA 1 f0 <1>\r\nx\r\n", b"VA 1 f0 <2>\r\nx\r\n"
 
 BROKEN_WINDOWS: Final[tuple[tuple[Command, tuple[bytes, ...]], ...]] = (
     (GET, (HIT, HIT, LAST)),  # the first without opaque
-    (GET, (FIRST, HIT, HIT)),  # the last without
+    (GET, (FIRST, HIT, HIT)),  # the last without opaque
     (GET, (LAST, HIT, FIRST)),
     (GET, (FIRST, HIT, b"EN O999\r\n")),
     (GET, (FIRST, b"NF\r\n", LAST)),
@@ -299,7 +299,25 @@ def test_a_window_with_one_doubtful_reply_fails_as_a_whole(command: Command, rep
     assert broken_window(command, replies)
 
 
-def test_a_window_with_a_reply_too_few_or_too_many_hands_nothing_out() -> None:
+def test_a_value_above_the_limit_is_refused_within_a_window_when_its_header_was_seen_before() -> None:
+    def failure_at(limit: int) -> ProtocolError | None:
+        connection = ProtocolConnection(max_reply_size=limit)
+        sent, _ = connection.send_window(GET, [b"mg k"] * 4, None)
+        first, last = opaques_in(sent)
+        feed(connection, [b"EN %b\r\n%bEN %b\r\n" % (first, b"VA 5 f0\r\nhello\r\n" * 2, last)])
+        return connection.failure
+
+    assert failure_at(5) is None  # it makes the header known to the next connection
+    assert "announces 5 bytes, the limit is 4" in str(failure_at(4))
+
+
+def test_a_list_of_lines_above_the_limit_is_refused() -> None:
+    line = b"STAT pid 1\r\n"
+    assert answer(commands.STATS, line * 3 + b"END\r\n", limit=36) == ((*[b"STAT pid 1"] * 3, b"END"), None)
+    assert "longer than 36 bytes" in failure(commands.STATS, [line * 4], limit=36)
+
+
+def test_a_window_with_a_missing_or_a_surplus_reply_is_not_handed_out() -> None:
     connection, first, last = window_of(GET, 4)
     short = b"".join((FIRST, HIT, LAST)).replace(b"<1>", first).replace(b"<2>", last)
     assert feed(connection, [short]) == []
@@ -324,11 +342,11 @@ def test_an_error_in_a_window_is_the_error_of_its_own_request() -> None:
     assert closes is connection.must_close is False
 
 
-def test_an_error_that_closes_ends_its_window_and_what_comes_behind_is_not_believed() -> None:
+def test_an_error_that_closes_the_connection_ends_its_window_and_the_rest_is_ignored() -> None:
     connection, first, last = window_of(SET, 4)
     data = b"HD <1>\r\nCLIENT_ERROR bad data chunk\r\nHD\r\nHD <2>\r\n".replace(b"<1>", first).replace(b"<2>", last)
     (window,) = connection.receive(data)
-    ((headers, _, indexes, _, closes),) = told_all([window])
+    ((headers, _, indexes, _, closes),) = outcomes([window])
     assert headers == (b"HD", b"")
     assert indexes == (1,)
     assert closes is connection.must_close is True

@@ -1,4 +1,4 @@
-"""Keys: what travels as it is, what as base64, what as a hash, and what not at all. No key ever ends its line."""
+"""Keys: which travel unchanged, as base64 or as a hash, and which are refused. No key ever ends its line."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PLAIN: Final[tuple[tuple[Key, bytes], ...]] = (
     (b"k", b"k"),
     ("user:1", b"user:1"),
     ("é", b"\xc3\xa9"),
-    ("\xa0", b"\xc2\xa0"),  # a space to people, not to the server
+    ("\xa0", b"\xc2\xa0"),  # a space for a reader, not for the server
     ("\u2028", b"\xe2\x80\xa8"),
     (b"\x80\xff", b"\x80\xff"),
     ("x" * MAX_KEY, b"x" * MAX_KEY),
@@ -34,7 +34,7 @@ PLAIN: Final[tuple[tuple[Key, bytes], ...]] = (
 
 
 @pytest.mark.parametrize(("key", "raw"), PLAIN)
-def test_a_key_without_space_or_control_byte_travels_as_it_is(key: Key, raw: bytes) -> None:
+def test_a_key_without_space_or_control_byte_travels_unchanged(key: Key, raw: bytes) -> None:
     assert encoded(key) == (raw, raw, b"")
 
 
@@ -73,7 +73,7 @@ REFUSED: Final[tuple[tuple[Key, str], ...]] = (
 
 
 @pytest.mark.parametrize(("key", "why"), REFUSED)
-def test_a_key_that_can_not_travel_is_refused_by_name_length_and_limit(key: Key, why: str) -> None:
+def test_a_key_that_cannot_travel_is_refused_with_its_length_and_the_limit(key: Key, why: str) -> None:
     with pytest.raises(InvalidKeyError, match=why) as refused:
         encoded(key)
     assert refused.value.key == key
@@ -114,7 +114,7 @@ def test_a_key_too_long_for_the_wire_is_hashed_if_asked(key: Key) -> None:
     assert KeyEncoder(hash_long=True).plain(key) is None
 
 
-def test_no_caller_can_name_the_hashed_item_of_another() -> None:
+def test_a_key_that_equals_the_hash_of_another_is_hashed_too() -> None:
     _, token, _ = encoded("x" * 300, hash_long=True)
     wire_key = b64decode(token)
     assert encoded(wire_key, hash_long=True)[1] != token
@@ -125,7 +125,7 @@ def test_a_key_that_fits_is_not_hashed(key: Key) -> None:
     assert encoded(key, hash_long=True) == encoded(key)
 
 
-# --- the short ways agree with the long one ------------------------------------------------------------------------
+# --- the shortcuts agree with encode -------------------------------------------------------------------------------
 
 # Characters that the rules treat differently, and any others.
 _letters = st.one_of(st.sampled_from("a:é \t\r\n\0\x7f\xa0\u2028\ud800\U0001f600"), st.characters())
@@ -165,7 +165,7 @@ def test_plain_many_agrees_with_encode(given_keys: list[Key], prefix: Key, hash_
 
 
 @given(given_keys=st.lists(st.text("ab:é", min_size=1, max_size=6), min_size=1, max_size=6))
-def test_ordinary_keys_take_the_short_ways(given_keys: list[str]) -> None:
+def test_ordinary_keys_take_the_shortcuts(given_keys: list[str]) -> None:
     some = KeyEncoder("app:")
     assert some.plain_many(given_keys) == [some.plain(key) for key in given_keys] != [None] * len(given_keys)
 
@@ -177,7 +177,7 @@ def test_plain_many_finds_each_key_that_is_too_long(lengths: list[int]) -> None:
 
 
 @given(key=keys, prefix=prefixes, hash_long=st.booleans())
-def test_whatever_the_key_the_token_is_one_word_that_fits_the_line(key: Key, prefix: Key, hash_long: bool) -> None:
+def test_the_token_of_any_key_is_one_word_that_fits_the_line(key: Key, prefix: Key, hash_long: bool) -> None:
     try:
         _, token, base64 = encoder(prefix, hash_long=hash_long).encode(key)
     except InvalidKeyError:

@@ -1,4 +1,4 @@
-"""Replies as tables: what each command makes of each line, and of which errors a connection survives."""
+"""Replies as tables: the answer that each line gives, and after which error lines the connection stays open."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from metacache.protocol import commands
 from metacache.protocol.commands import Command
 from metacache.protocol.connection import ProtocolConnection
 from metacache.protocol.replies import OPAQUES, find_flag, return_flags
-from tests.protocol.wire import Told, answer, failure, feed, told_all, waiting_for
+from tests.protocol.wire import Outcome, answer, failure, feed, waiting_for
 
 MG, MG_VALUE, MG_CONDITIONAL = commands.MG, commands.MG_VALUE, commands.MG_CONDITIONAL
 MS, MD, MD_DROP, MA, MA_VALUE, ME, MN = (
@@ -66,7 +66,7 @@ ANSWERS: Final[tuple[tuple[Command, bytes, str, bytes | None], ...]] = (
     ),
     (ME, b"EN\r\n", "EN", None),
     (MN, b"MN\r\n", "MN", None),
-    # Before 1.6.18 there were more spaces than needed.
+    # Releases before 1.6.18 write more spaces than one.
     (MG_VALUE, b"VA 5  O7\r\nhello\r\n", "VA 5  O7", b"hello"),
     (MD, b"NF  O7 \r\n", "NF  O7 ", None),
     (MN, b"MN \r\n", "MN ", None),
@@ -112,19 +112,6 @@ def test_stats_are_lines_up_to_their_end(data: bytes, lines: tuple[bytes, ...]) 
     assert answer(commands.STATS, data) == (lines, None)
 
 
-def test_a_quiet_shutdown_is_answered_by_the_end_of_the_connection() -> None:
-    connection = waiting_for(commands.SHUTDOWN)
-    assert told_all(connection.end_of_stream()) == [((b"OK",), None)]
-    assert connection.must_close
-
-
-@pytest.mark.parametrize("command", [MG_VALUE, MS, MN, commands.STATS, commands.FLUSH_ALL])
-def test_the_end_of_the_connection_answers_nothing_else(command: Command) -> None:
-    connection = waiting_for(command)
-    assert connection.end_of_stream() == []
-    assert connection.must_close
-
-
 def test_flags_are_read_without_code_and_size() -> None:
     assert return_flags(([b"VA", b"5", b"f3", b"O7"], b"")) == [b"f3", b"O7"]
     assert return_flags(([b"HD", b"s5"], None)) == [b"s5"]
@@ -135,8 +122,8 @@ def test_flags_are_read_without_code_and_size() -> None:
 
 # --- error lines ---------------------------------------------------------------------------------------------------
 
-# The line, the class raised, and whether an mg, an ms and an admin line lose their connection by it. A CLIENT_ERROR
-# to an ms leaves unknown whether the server swallowed the data block.
+# The line, the class of its error, and whether the connection closes after it when it answers an mg, an ms or an admin
+# line. After CLIENT_ERROR to an ms it is unknown whether the server swallowed the data block.
 ERRORS: Final[tuple[tuple[bytes, type[MetacacheError], bool, bool, bool], ...]] = (
     (b"SERVER_ERROR object too large for cache", ServerError, False, False, False),
     (b"SERVER_ERROR out of memory storing object", ServerError, False, False, False),
@@ -150,7 +137,6 @@ ERRORS: Final[tuple[tuple[bytes, type[MetacacheError], bool, bool, bool], ...]] 
     (b"SERVER_ERROR active request limit reached", ServerError, False, False, False),
     (b"SERVER_ERROR something new", ServerError, False, False, False),
     (b"SERVER_ERROR", ServerError, False, False, False),
-    (b"SERVER_ERROR: shutdown not enabled", ClientError, False, False, False),
     (b"CLIENT_ERROR cannot increment or decrement non-numeric value", ClientError, False, True, False),
     (b"CLIENT_ERROR invalid flag", ClientError, False, True, False),
     (b"CLIENT_ERROR duplicate flag", ClientError, False, True, False),
@@ -172,7 +158,7 @@ ERRORS: Final[tuple[tuple[bytes, type[MetacacheError], bool, bool, bool], ...]] 
 
 
 @pytest.mark.parametrize(("line", "kind", "mg", "ms", "admin"), ERRORS, ids=[str(row[0]) for row in ERRORS])
-def test_an_error_line_is_an_error_for_its_request_and_tells_whether_the_connection_lives(
+def test_an_error_line_fails_its_request_and_closes_the_connection_only_if_it_must(
     line: bytes, kind: type[MetacacheError], mg: bool, ms: bool, admin: bool
 ) -> None:
     for command in (MG, MG_VALUE, MD, MA, MA_VALUE, ME):
@@ -190,24 +176,23 @@ def _expect_error(command: Command, line: bytes, kind: type[MetacacheError], *, 
     assert does_close == closes == connection.must_close
     assert behind == ([] if closes else [((b"MN",), None)])
     assert connection.failure is None
-    assert "something new" not in str(text), "an unlisted text may be part of a value"
+    assert "something new" not in str(text), "a text that is not in the table may be part of a value"
 
 
-def test_a_value_that_did_not_fit_says_that_the_old_one_is_gone() -> None:
+def test_the_error_for_a_value_that_does_not_fit_says_that_the_old_value_is_gone() -> None:
     for line in (b"object too large for cache", b"out of memory storing object", b"Out of memory during read"):
         _, text, _ = answer(MS, b"SERVER_ERROR %b\r\n" % line)
         assert "old value is gone" in str(text)
 
 
-def test_an_unknown_command_closes_the_connection_of_a_meta_command_and_not_of_an_admin_line() -> None:
+def test_error_closes_the_connection_after_a_meta_command_and_not_after_an_admin_line() -> None:
     for command in (MG, MG_VALUE, MS, MD, MA, ME, MN):
         assert answer(command, b"ERROR\r\n")[::2] == (ProtocolError, True)
     for command in (commands.FLUSH_ALL, commands.STATS, commands.CONFIG_GET_CLUSTER, commands.CACHE_MEMLIMIT):
         assert answer(command, b"ERROR\r\n")[::2] == (ClientError, False)
-    assert answer(commands.SHUTDOWN, b"ERROR: shutdown not enabled\r\n")[::2] == (ClientError, False)
 
 
-def test_text_that_may_be_a_value_is_never_quoted() -> None:
+def test_an_error_never_quotes_text_that_may_be_a_value() -> None:
     _, text, _ = answer(MG_VALUE, b"SERVER_ERROR my secret value\r\n")
     assert "secret" not in str(text)
     assert "16 bytes" in str(text)
@@ -221,7 +206,7 @@ def test_replies_come_in_the_order_of_their_requests() -> None:
     for command in (MG_VALUE, MS, MN, MG_VALUE):
         connection.send(command, b"")
     finished = feed(connection, [b"VA 1 O0\r\na\r\nHD O1\r\nMN\r\nEN O2\r\n"])
-    expected: list[Told] = [
+    expected: list[Outcome] = [
         ((b"VA", b"1", b"O0"), b"a"),
         ((b"HD", b"O1"), None),
         ((b"MN",), None),
@@ -231,7 +216,7 @@ def test_replies_come_in_the_order_of_their_requests() -> None:
     assert not connection.must_close
 
 
-def test_what_was_finished_before_a_broken_reply_stands() -> None:
+def test_a_reply_that_finished_before_a_broken_one_stays_valid() -> None:
     connection = ProtocolConnection(max_reply_size=100)
     for command in (MG_VALUE, MS):
         connection.send(command, b"")
@@ -240,7 +225,7 @@ def test_what_was_finished_before_a_broken_reply_stands() -> None:
     assert connection.failure is not None
 
 
-def test_the_repr_tells_the_state_and_no_bytes() -> None:
+def test_the_repr_shows_the_state_and_no_bytes() -> None:
     connection = waiting_for(MG_VALUE)
     connection.receive(b"VA 9 O7\r\nsecret")
     assert repr(connection) == "<ProtocolConnection: 1 expected, 15 bytes held>"
@@ -248,9 +233,9 @@ def test_the_repr_tells_the_state_and_no_bytes() -> None:
     assert repr(connection) == "<ProtocolConnection: must close>"
 
 
-def test_the_table_of_opaques_is_written_as_the_wire_has_it() -> None:
+def test_an_opaque_has_its_four_forms() -> None:
     assert OPAQUES[7] == (b" O7\r\n", b"O7", b"HD O7\r\n", b" O7")
 
 
-def test_a_reply_of_no_known_code_fails() -> None:
+def test_a_reply_without_a_known_code_fails() -> None:
     assert "'ZZ' is not a reply to mg" in failure(MG, [b"ZZ\r\n"])

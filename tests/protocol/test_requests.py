@@ -1,4 +1,4 @@
-"""Requests as bytes: every meta command with every flag, every admin line, and what is refused before that."""
+"""Requests as bytes: every meta command with every flag, every admin line, and the arguments that are refused."""
 
 from __future__ import annotations
 
@@ -6,35 +6,35 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 import pytest
-from typing_extensions import override
 
 from metacache.errors import InvalidArgumentError, InvalidTypeError
 from metacache.protocol import commands
-from metacache.protocol.commands import MAX_BODY, Request
+from metacache.protocol.commands import Request
 from metacache.protocol.connection import ProtocolConnection
 from metacache.protocol.flags import MAX_FLAGS, REQUEST_FLAGS, Commands, Flag, Token
+from tests import raw_requests
 from tests.protocol.wire import wire
 
 Flags = Mapping[str, Token]
 
 
 def meta_set(key: bytes, flags: Flags) -> Request:
-    return commands.meta_set(key, b"value", flags)
+    return raw_requests.meta_set(key, b"value", flags)
 
 
-# What stands before the flags, and what behind.
+# How a request is built, and the bytes before and behind its flags.
 META: Final[dict[str, tuple[Callable[[bytes, Flags], Request], bytes, bytes]]] = {
-    "mg": (commands.meta_get, b"mg key", b"\r\n"),
+    "mg": (raw_requests.meta_get, b"mg key", b"\r\n"),
     "ms": (meta_set, b"ms key 5", b"\r\nvalue\r\n"),
-    "md": (commands.meta_delete, b"md key", b"\r\n"),
-    "ma": (commands.meta_arithmetic, b"ma key", b"\r\n"),
+    "md": (raw_requests.meta_delete, b"md key", b"\r\n"),
+    "ma": (raw_requests.meta_arithmetic, b"ma key", b"\r\n"),
 }
 
 U32: Final = 2**32 - 1
 U64: Final = 2**64 - 1
 I32: Final = 2**31 - 1
 
-# Name, token, bytes, the commands that take it, and what must stand beside it (protocol.txt, "Meta Get" and the rest).
+# Name, token, bytes, the commands that take it, and the flags it needs beside it (protocol.txt, "Meta Get" and others).
 FLAGS: Final[tuple[tuple[str, Token, bytes, str, Flags], ...]] = (
     ("base64", True, b"b", "mg ms md ma", {}),
     ("return_key", True, b"k", "mg ms md ma", {}),
@@ -153,7 +153,7 @@ _TAKERS: Final = {row[0]: (row[3].split(), row[4]) for row in FLAGS}
 
 def build_with(name: str, token: object) -> Request:
     takers, beside = _TAKERS[name]
-    # What a program without a type checker may pass is the point.
+    # Arguments that a type checker would refuse.
     return META[takers[0]][0](b"key", {name: token, **beside})  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]
 
 
@@ -162,7 +162,7 @@ def test_every_flag_with_a_token_has_its_range_here() -> None:
 
 
 @pytest.mark.parametrize("name", TOKENS)
-def test_a_token_within_its_range_is_written_as_it_is(name: str) -> None:
+def test_a_token_within_its_range_is_written_unchanged(name: str) -> None:
     for token in TOKENS[name][0]:
         written = (
             str(token).encode() if isinstance(token, int) else token if isinstance(token, bytes) else token.encode()
@@ -190,8 +190,8 @@ def test_a_token_of_a_wrong_type_is_refused(flag: Flag) -> None:
             build_with(flag.name, token)
 
 
-def test_an_opaque_with_a_lone_surrogate_is_no_raw_error() -> None:
-    assert wire(commands.meta_get(b"key", {"opaque": "\ud800"})) == b"mg key O?\r\n"
+def test_a_lone_surrogate_in_an_opaque_is_replaced() -> None:
+    assert wire(raw_requests.meta_get(b"key", {"opaque": "\ud800"})) == b"mg key O?\r\n"
 
 
 # --- flags together ------------------------------------------------------------------------------------------------
@@ -237,68 +237,15 @@ def test_more_flags_than_every_server_takes_are_refused() -> None:
     flags: dict[str, Token] = dict.fromkeys((name for name in plain if name != "base64"), True)
     flags |= {"opaque": "", "proxy_hint": "", "router_hint": "", "ttl": 1, "vivify": 1, "recache": 1}
     assert len(flags) == MAX_FLAGS
-    assert wire(commands.meta_get(b"key", flags)).count(b" ") == MAX_FLAGS + 1
+    assert wire(raw_requests.meta_get(b"key", flags)).count(b" ") == MAX_FLAGS + 1
     with pytest.raises(InvalidArgumentError, match="17 flags"):
-        commands.meta_get(b"key", {**flags, "new_cas": 1})
-
-
-# --- keys and data blocks ------------------------------------------------------------------------------------------
-
-NO_WIRE_KEYS: Final = (b"", b"x" * 251, b"a b", b"a\r\nflush_all", b"a\n", b"a\t", b"a\0", b"\x7f")
-
-
-@pytest.mark.parametrize("key", NO_WIRE_KEYS)
-def test_a_wire_key_that_would_break_the_line_is_refused(key: bytes) -> None:
-    for build, _, _ in META.values():
-        with pytest.raises(InvalidArgumentError, match="a wire key is 1 to 250 bytes"):
-            build(key, {})
-    with pytest.raises(InvalidArgumentError, match="a wire key is 1 to 250 bytes"):
-        commands.meta_debug(key)
-
-
-@pytest.mark.parametrize("key", ["key", bytearray(b"key"), memoryview(b"key"), None, 1])
-def test_a_wire_key_is_bytes(key: bytes) -> None:
-    with pytest.raises(InvalidTypeError, match="a wire key is bytes"):
-        commands.meta_get(key, {})
-
-
-@pytest.mark.parametrize("key", [b"x", b"x" * 250, bytes(range(0x80, 0x100)), "é".encode() * 125])
-def test_a_wire_key_travels_as_it_is(key: bytes) -> None:
-    assert wire(commands.meta_get(key, {"value": True})) == b"mg " + key + b" v\r\n"
-
-
-@pytest.mark.parametrize("body", [b"", b"\r\n", b"END\r\n", b"\0" * 3])
-def test_a_data_block_travels_behind_its_length(body: bytes) -> None:
-    assert wire(commands.meta_set(b"k", body, {"ttl": 1})) == b"ms k %d T1\r\n%b\r\n" % (len(body), body)
-
-
-@pytest.mark.parametrize("body", ["text", bytearray(b"x"), memoryview(b"x"), None])
-def test_a_data_block_is_bytes(body: bytes) -> None:
-    with pytest.raises(InvalidTypeError, match="the data block is bytes"):
-        commands.meta_set(b"k", body, {})
-
-
-class _Huge(bytes):
-    """Bytes that say they are longer than the protocol carries, and take no memory."""
-
-    __slots__ = ()
-
-    @override
-    def __len__(self) -> int:
-        return MAX_BODY + 1
-
-
-def test_a_data_block_beyond_the_protocol_is_refused() -> None:
-    with pytest.raises(InvalidArgumentError, match=str(MAX_BODY)):
-        commands.meta_set(b"k", _Huge(), {})
+        raw_requests.meta_get(b"key", {**flags, "new_cas": 1})
 
 
 # --- the commands without flags ------------------------------------------------------------------------------------
 
 LINES: Final = (
     (commands.meta_noop(), b"mn\r\n"),
-    (commands.meta_debug(b"key"), b"me key\r\n"),
-    (commands.meta_debug(b"a2V5", base64=True), b"me a2V5 b b\r\n"),
     (commands.version(), b"version\r\n"),
     (commands.stats(), b"stats\r\n"),
     (commands.stats("settings"), b"stats settings\r\n"),
@@ -310,8 +257,6 @@ LINES: Final = (
     (commands.verbosity(0), b"verbosity 0\r\n"),
     (commands.verbosity(2), b"verbosity 2\r\n"),
     (commands.cache_memlimit(64), b"cache_memlimit 64\r\n"),
-    (commands.shutdown(), b"shutdown\r\n"),
-    (commands.shutdown(graceful=True), b"shutdown graceful\r\n"),
     (commands.config_get_cluster(), b"config get cluster\r\n"),
     (commands.authenticate("user", "pass word"), b"set metacache_authentication 0 -1 14\r\nuser pass word\r\n"),
     (commands.authenticate("user", "é"), b"set metacache_authentication 0 -1 7\r\nuser \xc3\xa9\r\n"),
@@ -323,7 +268,7 @@ def test_a_line_without_flags(request_: Request, expected: bytes) -> None:
     assert wire(request_) == expected
 
 
-# What a program without a type checker may pass is the point.
+# Arguments that a type checker would refuse.
 BAD_LINES: Final[tuple[Callable[[], Request], ...]] = (
     lambda: commands.stats("settings\r\nflush_all"),
     lambda: commands.stats("x" * 65),
@@ -359,8 +304,8 @@ def test_a_bad_argument_of_an_admin_line_is_refused(build: Callable[[], Request]
 
 def test_a_connection_puts_its_opaque_behind_the_flags_of_a_request() -> None:
     connection = ProtocolConnection(max_reply_size=1, first_opaque=4)
-    get = commands.meta_get(b"k", {"value": True})
-    store = commands.meta_set(b"k", b"v", {"ttl": 1})
+    get = raw_requests.meta_get(b"k", {"value": True})
+    store = raw_requests.meta_set(b"k", b"v", {"ttl": 1})
     assert connection.send(get.command, get.head)[0] == b"mg k v O4\r\n"
     assert connection.send(store.command, store.head, store.body)[0] == b"ms k 1 T1 O5\r\nv\r\n"
     assert connection.send(commands.MN, b"mn")[0] == b"mn\r\n"

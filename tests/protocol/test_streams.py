@@ -1,6 +1,6 @@
-"""However the stream is split, the replies are the same: single replies, windows, admin blocks.
+"""Any split of the stream gives the same replies: single replies, windows, lists of lines.
 
-The values are full of what looks like protocol, for a parser that looks for it in the wrong place would find it there.
+The values are full of bytes that look like protocol. A parser that searches in the wrong place finds them.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from metacache.protocol import commands
 from metacache.protocol.commands import Command
 from metacache.protocol.connection import ProtocolConnection
-from metacache.protocol.replies import OPAQUES, Refusal, whole_reply
-from tests.protocol.wire import LIMIT, Told, cut, feed, opaques_in
+from metacache.protocol.error_lines import Refusal
+from metacache.protocol.replies import OPAQUES, whole_reply
+from tests.protocol.wire import LIMIT, Outcome, cut, feed, opaques_in
 
 Script: TypeAlias = Callable[[ProtocolConnection], bytes]
 """Puts requests on a connection and returns the replies of a server to them."""
@@ -46,13 +47,18 @@ GET_HEAD: Final = b"mg k v f"
 
 
 def value(data: bytes, flags: bytes = b" f0", state: bytes = b"") -> bytes:
-    """Return the reply of a hit; ``@`` stands for the opaque and its space."""
+    """Return the reply for a hit; ``@`` stands for the opaque and its space."""
     return b"VA %d%b@%b\r\n%b\r\n" % (len(data), flags, state, data)
 
 
+def config(data: bytes) -> bytes:
+    """Return the reply to ``config get cluster``."""
+    return b"CONFIG cluster 0 %d\r\n%b\r\nEND\r\n" % (len(data), data)
+
+
 def placed(replies: Sequence[bytes], opaques: Sequence[bytes]) -> bytes:
-    """Return *replies*, each with its opaque, or without one where that is empty."""
-    # Only the header may have its placeholder filled: a value is what it is.
+    """Return *replies*, each with its opaque, or without one where the opaque is empty."""
+    # The placeholder is replaced in the header only: a value may hold the same byte.
     pieces: list[bytes] = []
     for reply, opaque in zip(replies, opaques, strict=True):
         header, end, rest = reply.partition(b"\r\n")
@@ -82,14 +88,16 @@ def sequence(scripts: Iterable[Script]) -> Script:
     return lambda connection: b"".join([script(connection) for script in scripts])
 
 
-def outcome(script: Script, cuts: Iterable[int], change: Callable[[bytes], bytes] = bytes) -> tuple[list[Told], bool]:
-    """Return what the replies of *script* come to when split at *cuts*, and whether the connection must close."""
+def outcome(
+    script: Script, cuts: Iterable[int], change: Callable[[bytes], bytes] = bytes
+) -> tuple[list[Outcome], bool]:
+    """Return the outcomes of the replies of *script* when split at *cuts*, and whether the connection must close."""
     connection = ProtocolConnection(max_reply_size=LIMIT)
     data = change(script(connection))
     return feed(connection, cut(data, cuts)), connection.must_close
 
 
-# --- recorded replies, cut at every single place -------------------------------------------------------------------
+# --- recorded replies, cut at each position ------------------------------------------------------------------------
 
 GET, SET, DELETE, ADD = commands.MG_VALUE, commands.MS, commands.MD, commands.MA_VALUE
 
@@ -123,16 +131,16 @@ RECORDED: Final[tuple[Script, ...]] = (
 
 
 @pytest.mark.parametrize("script", RECORDED)
-def test_a_recorded_reply_is_the_same_at_every_single_cut(script: Script) -> None:
+def test_a_recorded_reply_is_the_same_wherever_it_is_cut(script: Script) -> None:
     expected = outcome(script, ())
     size = len(script(ProtocolConnection(max_reply_size=LIMIT)))
-    assert len(expected[0]) == 1, "it is one whole reply"
+    assert len(expected[0]) == 1, "the script is one whole reply"
     for place in range(1, size):
         assert outcome(script, [place]) == expected, f"cut at {place}"
     assert outcome(script, range(size)) == expected, "byte by byte"
 
 
-def test_several_replies_in_one_packet_or_one_and_a_half_keep_their_places() -> None:
+def test_replies_in_one_packet_keep_their_order_when_the_last_is_incomplete() -> None:
     scripts = [single(GET, value(b"a")), single(SET, b"HD@\r\n"), single(GET, b"EN@\r\n"), single(GET, value(b"b"))]
     connection = ProtocolConnection(max_reply_size=LIMIT)
     data = sequence(scripts)(connection)
@@ -161,6 +169,7 @@ singles = st.one_of(
     st.builds(single, st.just(SET), st.one_of(set_replies, closing)),
     st.builds(single, st.just(commands.MN), st.just(b"MN\r\n")),
     st.builds(single, st.just(commands.STATS), stat_lines.map(lambda lines: lines + b"END\r\n")),
+    st.builds(single, st.just(commands.CONFIG_GET_CLUSTER), values.map(config)),
 )
 windows = st.one_of(
     st.builds(window, st.just(GET), st.lists(get_replies, min_size=1, max_size=8)),
@@ -179,7 +188,7 @@ def test_any_split_of_the_stream_gives_the_same_replies(script: Script, places: 
 
 @settings(max_examples=200, deadline=None)
 @given(stored=st.lists(st.one_of(st.none(), values), min_size=1, max_size=12), places=cuts)
-def test_a_window_gives_each_request_the_value_of_its_place(stored: list[bytes | None], places: Sequence[int]) -> None:
+def test_a_window_gives_each_request_its_own_value(stored: list[bytes | None], places: Sequence[int]) -> None:
     connection = ProtocolConnection(max_reply_size=LIMIT)
     replies = [b"EN@\r\n" if data is None else value(data) for data in stored]
     data = window(GET, replies)(connection)
@@ -210,7 +219,7 @@ def changed(data: bytes, kind: str, place: int, what: int | bytes) -> bytes:
 
 @settings(max_examples=500, deadline=None)
 @given(script=streams, places=cuts, change=changes)
-def test_a_broken_stream_breaks_in_the_same_way_however_it_is_split(
+def test_a_broken_stream_fails_in_the_same_way_however_it_is_split(
     script: Script, places: Sequence[int], change: tuple[str, int, int | bytes]
 ) -> None:
     def breaking(data: bytes) -> bytes:
@@ -260,7 +269,7 @@ SHORTCUT: Final[tuple[tuple[Command, bytes], ...]] = (
 
 
 def check_shortcut(command: Command, data: bytes, limit: int = LIMIT) -> bool:
-    """Tell whether the shortcut takes *data*, which it may only if the parser comes to the same."""
+    """Return whether the shortcut takes *data*; fail unless the parser gives the same reply then."""
     opaque = OPAQUES[7] if command.echoes else None
     short = whole_reply(data, opaque[0] if opaque else b"\r\n", command, limit)
     connection = ProtocolConnection(max_reply_size=limit)
@@ -286,15 +295,15 @@ def test_the_shortcut_never_contradicts_the_parser_on_known_replies(command: Com
         check_shortcut(command, data[:place])
 
 
-def test_the_shortcut_takes_what_comes_every_day() -> None:
-    everyday = (
+def test_the_shortcut_takes_the_usual_replies() -> None:
+    usual = (
         (GET, value(b"hello")),
         (GET, value(b"a\r\nb")),
         (GET, b"EN@\r\n"),
         (SET, b"HD@\r\n"),
         (DELETE, b"NF@\r\n"),
     )
-    for command, reply in everyday:
+    for command, reply in usual:
         assert check_shortcut(command, reply.replace(b"@", b" O7"))
 
 

@@ -1,4 +1,4 @@
-"""Helpers of this room: bytes in, answers out, written so that two runs can be compared with ``==``."""
+"""Helpers of the protocol tests: bytes in, answers out as plain values, which ``==`` compares."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Final, TypeAlias
 
 from metacache.protocol.commands import Command, Request
 from metacache.protocol.connection import ProtocolConnection, frame
-from metacache.protocol.expectations import AdminBlock, Answer, Expectation, Single
-from metacache.protocol.replies import OPAQUES, Refusal
+from metacache.protocol.error_lines import Refusal
+from metacache.protocol.expectations import Answer, Expectation, ExpectedReply
+from metacache.protocol.replies import OPAQUES
 from metacache.protocol.windows import Window
 
 LIMIT: Final = 1 << 20
 
-Told: TypeAlias = tuple[object, ...]
+Outcome: TypeAlias = tuple[object, ...]
 """One answer as plain values: tokens and data block, or the class and text of an error and whether it closes.
 
 A window: headers, values, indexes of the errors, the errors, whether it closes.
@@ -32,8 +33,8 @@ def opaques_in(sent: bytes) -> list[bytes]:
     return [b"O" + digits for digits in re.findall(rb" O([0-9]+)(?=[ \r])", sent)]
 
 
-def told(answer: Answer | None) -> Told:
-    """Return *answer* so that it compares by what it says."""
+def plain(answer: Answer | None) -> Outcome:
+    """Return *answer* as plain values."""
     if answer is None:
         return ("nothing",)
     if isinstance(answer, Refusal):
@@ -41,27 +42,27 @@ def told(answer: Answer | None) -> Told:
     return (tuple(answer[0]), answer[1])
 
 
-def told_all(finished: Iterable[Expectation]) -> list[Told]:
-    """Return what each of *finished* came to."""
-    return [_told(expectation) for expectation in finished]
+def outcomes(finished: Iterable[Expectation]) -> list[Outcome]:
+    """Return the outcome of each of *finished*."""
+    return [_outcome(expectation) for expectation in finished]
 
 
-def _told(expectation: Expectation) -> Told:
-    if isinstance(expectation, Single | AdminBlock):
-        return told(expectation.answer)
+def _outcome(expectation: Expectation) -> Outcome:
+    if isinstance(expectation, ExpectedReply):
+        return plain(expectation.answer)
     assert isinstance(expectation, Window)
     replies = expectation.replies
     errors = tuple((type(error), str(error)) for error in replies.errors.values())
     return (tuple(replies.headers), tuple(replies.values), tuple(replies.errors), errors, expectation.closes)
 
 
-def feed(connection: ProtocolConnection, chunks: Iterable[bytes]) -> list[Told]:
-    """Give *connection* the chunks, as long as it takes any; return what was finished, in order."""
-    finished: list[Told] = []
+def feed(connection: ProtocolConnection, chunks: Iterable[bytes]) -> list[Outcome]:
+    """Give *connection* the chunks until it must close; return the finished replies, in order."""
+    finished: list[Outcome] = []
     for chunk in chunks:
         if connection.must_close:
             break
-        finished += told_all(connection.receive(chunk))
+        finished += outcomes(connection.receive(chunk))
     return finished
 
 
@@ -78,7 +79,7 @@ def waiting_for(command: Command, *, limit: int = LIMIT, opaque: int = 7) -> Pro
     return connection
 
 
-def answer(command: Command, data: bytes, *, limit: int = LIMIT) -> Told:
+def answer(command: Command, data: bytes, *, limit: int = LIMIT) -> Outcome:
     """Return the only answer in *data*."""
     connection = waiting_for(command, limit=limit)
     finished = feed(connection, [data])
@@ -88,7 +89,7 @@ def answer(command: Command, data: bytes, *, limit: int = LIMIT) -> Told:
 
 
 def failure(command: Command, chunks: Sequence[bytes], *, limit: int = LIMIT) -> str:
-    """Return the text of the ProtocolError that *chunks* come to."""
+    """Return the text of the ProtocolError that *chunks* cause."""
     connection = waiting_for(command, limit=limit)
     assert feed(connection, chunks) == []
     assert connection.must_close

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 
 from metacache import Connection, MetacacheError, Transport
 from metacache.operations.requests import operation
-from metacache.protocol import commands
 from metacache.protocol.commands import Request
 from metacache.protocol.flags import Token
 from metacache.protocol.replies import Reply
 from metacache.testing import FakeTransport, Memcached
 from metacache.transports.base import Verb
+from tests import raw_requests
 from tests.client.rig import PATIENT
 
 Flags: TypeAlias = Mapping[str, Token]
@@ -103,10 +103,10 @@ COUNTS: Final[Sequence[Flags]] = [
 
 
 def storing(value: bytes) -> Callable[[bytes, Flags], Request]:
-    return lambda key, flags: commands.meta_set(key, value, flags)
+    return lambda key, flags: raw_requests.meta_set(key, value, flags)
 
 
-READ: Final = Step(commands.meta_get, {"value": True, "return_client_flags": True, "return_size": True})
+READ: Final = Step(raw_requests.meta_get, {"value": True, "return_client_flags": True, "return_size": True})
 
 
 @pytest.mark.parametrize("client_flags", [0, 0xB0000002])
@@ -118,7 +118,7 @@ def test_a_fake_accepts_the_same_numbers_as_a_memcached(shared_memcached: Memcac
             for count in COUNTS if len(value) < 100 else COUNTS[:1]:
                 steps = [
                     Step(storing(value), {"client_flags": client_flags}),
-                    Step(commands.meta_arithmetic, count),
+                    Step(raw_requests.meta_arithmetic, count),
                     READ,
                 ]
                 key = b"count:%d:%d:%06d" % (client_flags, number, next(_runs))
@@ -136,7 +136,7 @@ def test_a_fake_accepts_the_same_numbers_as_a_memcached(shared_memcached: Memcac
 def test_a_fake_does_arithmetic_on_any_value_like_a_memcached(
     shared_memcached: Memcached, value: bytes, count: Flags
 ) -> None:
-    steps = [Step(storing(value), {}), Step(commands.meta_arithmetic, count), READ]
+    steps = [Step(storing(value), {}), Step(raw_requests.meta_arithmetic, count), READ]
     key = b"any:%d" % next(_runs)
     with Connection(shared_memcached.node, settings=PATIENT) as real:
         assert replies(FakeTransport(), key, steps) == replies(real, key, steps)
@@ -165,7 +165,7 @@ def gets(draw: st.DrawFn) -> Step:
     recaches: list[Flags] = [{}, {}, {"recache": 20}, {"recache": 500}, {"recache": 2_592_000}, {"recache": 2_592_001}]
     flags = draw(flags_of([{}, {"ttl": 0}, {"ttl": 1000}], [{}, {}, {"vivify": 30}], recaches))
     order = draw(st.permutations([*{**flags, **draw(returned())}.items()]))
-    return Step(commands.meta_get, dict(order))
+    return Step(raw_requests.meta_get, dict(order))
 
 
 GUARDS: Final = st.sampled_from([None, None, -1, -1, -2, 0])
@@ -182,12 +182,12 @@ def sets(draw: st.DrawFn) -> Step:
 @st.composite
 def deletes(draw: st.DrawFn) -> Step:
     flags = draw(flags_of([{}, {"invalidate": True}, {"invalidate": True, "stale_ttl": 30}]))
-    return Step(commands.meta_delete, flags, draw(GUARDS))
+    return Step(raw_requests.meta_delete, flags, draw(GUARDS))
 
 
 # No delta that could lead to a number in the upper half, see WRITTEN.
 SMALL_COUNTS: Final = [count for count in COUNTS if count.get("delta", 1) != U64 - 1]
-counts: Final = st.sampled_from(SMALL_COUNTS).map(partial(Step, commands.meta_arithmetic))
+counts: Final = st.sampled_from(SMALL_COUNTS).map(partial(Step, raw_requests.meta_arithmetic))
 STEPS: Final = st.one_of(gets(), gets(), sets(), sets(), deletes(), counts)
 
 

@@ -1,4 +1,4 @@
-"""What the tests of this room share: operations by hand, and how they come to know that nothing is left behind."""
+"""Helpers for asyncio tests: clients, checks for leaked tasks and sockets, and scripts in their own interpreter."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ PATIENCE: Final = 10.0
 
 
 def value_of(key: str) -> bytes:
-    """Return the one value that *key* may have: of many sizes, full of line ends."""
+    """Return the one value that *key* may have. The sizes differ, and the value contains line ends."""
     return key.encode() + b":" + b"EN\r\n" * (sum(key.encode()) % 40) * (30 if key.endswith("77") else 1)
 
 
 @asynccontextmanager
 async def client_of(node: Node, settings: Settings = PATIENT) -> AsyncGenerator[AsyncClient[bytes]]:
-    """Give a client with a connection of its own."""
+    """Yield a client with its own connection."""
     async with AsyncClient(AsyncConnection(node, settings=settings), owns=True) as client:
         yield client
 
 
 async def until(reached: Callable[[], bool]) -> None:
-    """Let the loop run until *reached*."""
+    """Run the loop until *reached* returns True."""
     end = time.monotonic() + PATIENCE
     while not reached():
-        assert time.monotonic() < end, "it was never reached"
+        assert time.monotonic() < end, "the condition did not become true"
         await asyncio.sleep(0.001)
 
 
@@ -58,21 +58,19 @@ def sockets() -> int:
 
 @asynccontextmanager
 async def nothing_left() -> AsyncGenerator[None]:
-    """Check that no task and no socket is left of what is done inside, and that the loop had nothing to complain of."""
+    """Check that the code inside leaks no task and no socket, and that the loop reports no exception."""
     loop = asyncio.get_running_loop()
-    complaints: list[object] = []
-    loop.set_exception_handler(lambda _, context: complaints.append(context))
+    reported: list[object] = []
+    loop.set_exception_handler(lambda _, context: reported.append(context))
     tasks, before = asyncio.all_tasks(), sockets()
     yield
     await until(lambda: asyncio.all_tasks() == tasks and sockets() <= before)
     loop.set_exception_handler(None)
-    assert complaints == []
+    assert reported == []
 
 
 def run_alone(body: str, *arguments: str) -> str:
-    """Run *body* in an interpreter that takes warnings for errors; check that it complains of nothing, and return
-    what it prints.
-    """
+    """Run *body* in an interpreter where warnings are errors, check that stderr is empty, and return its output."""
     done = subprocess.run(
         [sys.executable, "-X", "dev", "-W", "error", "-c", textwrap.dedent(body), *arguments],
         capture_output=True,
@@ -86,5 +84,5 @@ def run_alone(body: str, *arguments: str) -> str:
 
 
 async def settled(*awaitables: Awaitable[T]) -> list[T | BaseException]:
-    """Return what each came to."""
+    """Return the result or the exception of each of *awaitables*."""
     return await asyncio.gather(*awaitables, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""What the tests of this room share: a client on a scripted server, a usual reply, a clock with loose bounds."""
+"""Helpers for blocking tests: a client of a scripted server, a common reply, and a check of elapsed time."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ HIT: Final = (b"VA 5 f0", b"right")
 
 PATIENT: Final = Settings(timeout=5.0)
 
-IDLE: Final = 0.03  # seconds after which an idle connection is looked at before it is used
+IDLE: Final = 0.03  # seconds after which a connection is checked before it is used
 
 
 def client_of(server: ScriptedServer | Node, settings: Settings = PATIENT) -> Client[bytes]:
-    """Return a client with a connection of its own."""
+    """Return a client with its own connection."""
     node = server if isinstance(server, Node) else server.node
     return Client(Connection(node, settings=settings), owns=True)
 
 
 @contextmanager
 def within(low: float, high: float) -> Generator[None]:
-    """Check that what is inside takes between *low* and *high* seconds."""
+    """Check that the code inside takes between *low* and *high* seconds."""
     start = monotonic()
     yield
     taken = monotonic() - start

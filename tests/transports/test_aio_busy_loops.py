@@ -1,4 +1,4 @@
-"""A loop that is held up, by computing in a task for one: it learns nothing of the node from that, and says so."""
+"""An event loop that is blocked, for example by a computation in a task, charges no node, and errors say so."""
 
 from __future__ import annotations
 
@@ -14,54 +14,54 @@ from metacache.cluster.health import is_node_failure
 from metacache.testing import Memcached
 from tests.transports.aio_rig import client_of, nothing_left, until
 
-HELD_UP: Final = 0.3  # seconds
+BLOCKED: Final = 0.3  # seconds
 
 
 @pytest.mark.both_loops
-async def test_what_was_answered_while_the_loop_was_held_up_is_in_time(memcached: Memcached) -> None:
-    settings = Settings(timeout=10.0, connect_timeout=HELD_UP / 3, username="user", password="secret")
+async def test_an_authentication_answered_while_the_loop_was_blocked_is_in_time(memcached: Memcached) -> None:
+    settings = Settings(timeout=10.0, connect_timeout=BLOCKED / 3, username="user", password="secret")
     connection = AsyncConnection(memcached.node, settings=settings)
     memcached.freeze()
     async with nothing_left(), AsyncClient(connection, owns=True) as client:
         call = asyncio.create_task(client.set("busy", b"v"))
-        await until(lambda: connection.tally.dialled == 1)  # user and password are under way
-        threading.Timer(HELD_UP / 2, memcached.thaw).start()
-        time.sleep(HELD_UP)
+        await until(lambda: connection.counts.dialled == 1)  # user and password are sent
+        threading.Timer(BLOCKED / 2, memcached.thaw).start()
+        time.sleep(BLOCKED)
         assert await call
 
 
 @pytest.mark.both_loops
-@pytest.mark.parametrize("is_held_up", [False, True])
-async def test_a_dial_that_a_loop_had_no_time_for_says_nothing_of_the_node(
-    memcached: Memcached, *, is_held_up: bool
+@pytest.mark.parametrize("is_blocked", [False, True])
+async def test_a_dial_that_timed_out_while_the_loop_was_blocked_does_not_charge_the_node(
+    memcached: Memcached, *, is_blocked: bool
 ) -> None:
-    settings = Settings(timeout=10.0, connect_timeout=HELD_UP / 3, username="user", password="secret")
+    settings = Settings(timeout=10.0, connect_timeout=BLOCKED / 3, username="user", password="secret")
     failures: list[MetacacheError] = []
-    memcached.freeze()  # the kernel connects, and nobody answers user and password
+    memcached.freeze()  # the kernel accepts the connection, and the server does not answer
     connection = AsyncConnection(memcached.node, settings=settings, on_failure=failures.append)
     async with nothing_left(), AsyncClient(connection, owns=True) as client:
         call = asyncio.create_task(client.get("key"))
-        await until(lambda: connection.tally.dialled == 1)
-        if is_held_up:
-            time.sleep(HELD_UP)
+        await until(lambda: connection.counts.dialled == 1)
+        if is_blocked:
+            time.sleep(BLOCKED)
         with pytest.raises(ConnectError, match="did not answer the authentication") as raised:
             await call
-        assert raised.value.is_local == is_held_up
-        assert [is_node_failure(failure) for failure in failures] == [not is_held_up]
+        assert raised.value.is_local == is_blocked
+        assert [is_node_failure(failure) for failure in failures] == [not is_blocked]
     memcached.thaw()
 
 
 @pytest.mark.both_loops
-@pytest.mark.parametrize("is_held_up", [False, True])
-async def test_the_error_of_what_is_late_says_whether_the_loop_was(memcached: Memcached, *, is_held_up: bool) -> None:
+@pytest.mark.parametrize("is_blocked", [False, True])
+async def test_a_timeout_error_says_whether_the_loop_was_blocked(memcached: Memcached, *, is_blocked: bool) -> None:
     async with nothing_left(), client_of(memcached.node) as client:
         assert await client.set("key", b"v")
         memcached.freeze()
-        call = asyncio.create_task(client.with_options(timeout=HELD_UP / 3).get("key"))
+        call = asyncio.create_task(client.with_options(timeout=BLOCKED / 3).get("key"))
         await asyncio.sleep(0)
-        if is_held_up:
-            time.sleep(HELD_UP)
+        if is_blocked:
+            time.sleep(BLOCKED)
         with pytest.raises(OperationTimeout) as raised:
             await call
         memcached.thaw()
-    assert ("the event loop was held up for 0." in str(raised.value)) == is_held_up
+    assert ("the event loop was blocked for 0." in str(raised.value)) == is_blocked

@@ -1,4 +1,4 @@
-"""Cancelled and late callers, at every moment there is: nobody gets another's value, and nothing is left behind."""
+"""Calls that are cancelled or late at any moment: no caller gets a foreign value, and nothing leaks."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from metacache.testing import Memcached
 from tests.transports.aio_rig import PATIENT, nothing_left, until, value_of
 
 TASKS: Final = 200
-KEYS: Final = [f"storm:{number}" for number in range(500)]
-TWO: Final = Settings(timeout=1.0, connect_timeout=1.0, pool_size=3, max_pipeline=16)  # two, and a lane
+KEYS: Final = [f"load:{number}" for number in range(500)]
+TWO: Final = Settings(timeout=1.0, connect_timeout=1.0, pool_size=3, max_pipeline=16)  # two, and one for large values
 
 
-class Storm:
-    """Operations that are given up at random moments; counts them, and what came back that was another's."""
+class Load:
+    """Runs operations that are given up at random moments; counts them, and collects keys that had a foreign value."""
 
     def __init__(self, client: AsyncClient[bytes], seed: int, total: int) -> None:
         self.client = client
@@ -28,7 +28,7 @@ class Storm:
         self.done = self.abandoned = self.failed = 0
         self.foreign: list[str] = []
 
-    async def rage(self) -> None:
+    async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
             for _ in range(TASKS):
                 group.create_task(self._caller())
@@ -84,20 +84,22 @@ async def fill(client: AsyncClient[bytes]) -> None:
 
 
 @pytest.mark.both_loops
-async def test_in_a_storm_of_cancelled_and_late_callers_no_value_is_anothers(shared_memcached: Memcached) -> None:
+async def test_under_load_with_cancelled_and_late_calls_no_caller_gets_a_foreign_value(
+    shared_memcached: Memcached,
+) -> None:
     async with nothing_left(), AsyncPool(shared_memcached.node, settings=TWO) as pool:
-        storm = Storm(AsyncClient(pool), seed=1, total=100_000)
-        await fill(storm.client)
-        await storm.rage()
-        assert storm.foreign == []
-        assert storm.left <= 0
-        assert storm.abandoned > 2_000
-        assert storm.done > 10_000
-        # What was abandoned is answered in its place, and dropped.
+        load = Load(AsyncClient(pool), seed=1, total=100_000)
+        await fill(load.client)
+        await load.run()
+        assert load.foreign == []
+        assert load.left <= 0
+        assert load.abandoned > 2_000
+        assert load.done > 10_000
+        # Replies to abandoned requests arrive and are dropped.
         await until(lambda: pool.statistics.in_use == 0)
         assert pool.statistics.waiting == 0
-        assert pool.statistics.created <= 3, "abandoned places leave the connection as good as it was"
-        assert await storm.client.get("storm:7") == value_of("storm:7")
+        assert pool.statistics.created <= 3, "abandoned requests close no connection"
+        assert await load.client.get("load:7") == value_of("load:7")
 
 
 async def frozen_and_thawed(server: Memcached) -> None:
@@ -114,23 +116,23 @@ async def killed_and_restarted(server: Memcached) -> None:
 
 @pytest.mark.both_loops
 @pytest.mark.parametrize("mishap", [frozen_and_thawed, killed_and_restarted])
-async def test_in_a_storm_no_value_is_anothers_whatever_befalls_the_server(
+async def test_under_load_no_caller_gets_a_foreign_value_when_the_server_freezes_or_restarts(
     memcached: Memcached, mishap: Callable[[Memcached], Awaitable[None]]
 ) -> None:
     settings = Settings(timeout=0.1, connect_timeout=0.1, pool_size=3)
     async with nothing_left(), AsyncPool(memcached.node, settings=settings) as pool:
-        storm = Storm(AsyncClient(pool), seed=2, total=1_000_000)
+        load = Load(AsyncClient(pool), seed=2, total=1_000_000)
         await fill(AsyncClient(pool, timeout=5.0))
-        raging = asyncio.create_task(storm.rage())
+        running = asyncio.create_task(load.run())
         for _ in range(3):
             await asyncio.sleep(0.05)
             await mishap(memcached)
         await asyncio.sleep(0.05)
-        storm.left = 0
-        await raging
-        assert storm.foreign == []
-        assert storm.failed
-        assert storm.done
+        load.left = 0
+        await running
+        assert load.foreign == []
+        assert load.failed
+        assert load.done
         await until(lambda: pool.statistics.in_use == 0)
         assert pool.statistics.waiting == 0
         calm = AsyncClient(pool, timeout=5.0)
@@ -139,17 +141,17 @@ async def test_in_a_storm_no_value_is_anothers_whatever_befalls_the_server(
 
 
 CALLS: Final[tuple[Callable[[AsyncClient[bytes]], Coroutine[Any, Any, object]], ...]] = (  # Any: of no use here
-    lambda client: client.get("storm:1"),
-    lambda client: client.set("storm:2", value_of("storm:2")),
+    lambda client: client.get("load:1"),
+    lambda client: client.set("load:2", value_of("load:2")),
     lambda client: client.get_many(KEYS),
-    lambda client: client.update("storm:3", lambda _: value_of("storm:3")),
+    lambda client: client.update("load:3", lambda _: value_of("load:3")),
 )
 
 
 @pytest.mark.both_loops
 @pytest.mark.parametrize("is_connected", [True, False])
 @pytest.mark.parametrize("call", CALLS)
-async def test_a_call_cancelled_at_any_turn_of_the_loop_leaves_a_good_connection(
+async def test_a_call_cancelled_at_any_loop_iteration_leaves_a_usable_connection(
     shared_memcached: Memcached,
     call: Callable[[AsyncClient[bytes]], Coroutine[Any, Any, object]],
     *,
@@ -161,16 +163,16 @@ async def test_a_call_cancelled_at_any_turn_of_the_loop_leaves_a_good_connection
             connection = AsyncConnection(shared_memcached.node, settings=PATIENT)
             async with AsyncClient(connection, owns=True) as client:
                 if is_connected:
-                    await client.get("storm:0")
+                    await client.get("load:0")
                 task = asyncio.create_task(call(client))
                 for _ in range(turns):
                     await asyncio.sleep(0)
                 was_cancelled = task.cancel()
                 await asyncio.wait([task])
-                for key in ("storm:4", "storm:5", "storm:6"):
+                for key in ("load:4", "load:5", "load:6"):
                     assert await client.get(key) == value_of(key)
                 assert connection.load == 0
-                assert connection.tally.dialled == 1
+                assert connection.counts.dialled == 1
             if not was_cancelled:
                 return
-        raise AssertionError("the call never came to its end")
+        raise AssertionError("the call did not end")

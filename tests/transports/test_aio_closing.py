@@ -1,4 +1,4 @@
-"""However a connection ends, or never comes to be: each caller is told, nobody waits for ever, nothing stays open."""
+"""Connections that close or are never opened: each caller gets an error, none waits forever, and no socket leaks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ GUARDED: Final = Settings(timeout=10.0, connect_timeout=SHORT, username="user", 
 
 
 @pytest.mark.both_loops
-async def test_a_close_waits_for_a_frozen_server_no_longer_than_the_last_deadline(memcached: Memcached) -> None:
+async def test_closing_with_a_frozen_server_waits_until_the_last_deadline(memcached: Memcached) -> None:
     connection = AsyncConnection(memcached.node, settings=PATIENT)
     async with nothing_left():
         client = AsyncClient(connection)
@@ -45,7 +45,7 @@ async def test_a_close_waits_for_a_frozen_server_no_longer_than_the_last_deadlin
 
 
 @pytest.mark.both_loops
-async def test_a_batch_that_was_begun_is_let_finish_by_a_close(shared_memcached: Memcached) -> None:
+async def test_closing_a_connection_waits_for_a_running_batch(shared_memcached: Memcached) -> None:
     items = {f"ending:{number}": b"x" * 1000 for number in range(3000)}  # many windows
     connection = AsyncConnection(shared_memcached.node, settings=PATIENT)
     async with nothing_left():
@@ -70,12 +70,12 @@ async def test_an_authentication_that_is_never_answered_leaves_no_socket() -> No
         connection = AsyncConnection(server.node, settings=GUARDED)
         with pytest.raises(ConnectError, match="did not answer the authentication"):
             await AsyncClient(connection).get("key")
-        await until(ended.is_set)  # before anybody closes the connection
+        await until(ended.is_set)  # before the test closes the connection
         assert connection.load == 0
         await connection.aclose()
 
 
-async def test_who_comes_while_others_are_authenticated_is_counted_rightly() -> None:
+async def test_a_request_made_during_the_authentication_is_counted_correctly() -> None:
     asked, go_on = threading.Event(), threading.Event()
 
     def script(peer: Peer) -> None:
@@ -100,7 +100,7 @@ async def test_who_comes_while_others_are_authenticated_is_counted_rightly() -> 
 
 async def test_a_server_without_a_free_connection_is_a_connect_error_and_used_again_when_it_has_one() -> None:
     def full(peer: Peer) -> None:
-        peer.request()  # else it may say so before anything is asked
+        peer.request()  # else the client may read the error before it sends the request
         peer.send(b"ERROR Too many open connections\r\n")
         peer.fin()
 
@@ -111,7 +111,7 @@ async def test_a_server_without_a_free_connection_is_a_connect_error_and_used_ag
             assert await client.get("key") == b"right"
 
 
-async def test_a_connection_closed_under_another_loop_fails_who_waits_on_it() -> None:
+async def test_a_connection_closed_from_another_loop_fails_the_requests_that_wait_on_it() -> None:
     with ScriptedServer(silent) as server:
         connection = AsyncConnection(server.node, settings=PATIENT)
         call = asyncio.create_task(AsyncClient(connection).set("key", b"v"))
@@ -123,7 +123,7 @@ async def test_a_connection_closed_under_another_loop_fails_who_waits_on_it() ->
         assert raised.value.maybe_applied
 
 
-async def test_callers_who_gave_up_hold_no_memory_while_a_server_does_not_read(memcached: Memcached) -> None:
+async def test_abandoned_requests_use_no_memory_while_the_server_does_not_read(memcached: Memcached) -> None:
     connection = AsyncConnection(memcached.node, settings=Settings(timeout=30.0, max_in_flight=1))
     async with nothing_left():
         client = AsyncClient(connection)
@@ -141,7 +141,7 @@ async def test_callers_who_gave_up_hold_no_memory_while_a_server_does_not_read(m
         await connection.aclose()
 
 
-async def test_a_cluster_sends_no_part_of_a_batch_that_holds_a_value_too_large(shared_memcached: Memcached) -> None:
+async def test_a_cluster_sends_no_part_of_a_batch_with_a_value_that_is_too_large(shared_memcached: Memcached) -> None:
     nodes = [Node(shared_memcached.node.address, name=name) for name in ("a", "b", "c")]
     async with AsyncCluster(nodes, settings=Settings(timeout=10.0, max_value_size=100)) as cluster:
         client = cluster.client(prefix="whole:")
@@ -151,7 +151,7 @@ async def test_a_cluster_sends_no_part_of_a_batch_that_holds_a_value_too_large(s
         assert await client.get_many(items) == {}
 
 
-async def test_a_cluster_closed_while_it_looks_for_its_nodes_cancels_nobody() -> None:
+async def test_a_cluster_closed_while_it_finds_its_nodes_gives_waiting_calls_a_closed_error() -> None:
     looking = asyncio.Event()
 
     async def find(_: AsyncCluster) -> list[Node]:
@@ -168,12 +168,12 @@ async def test_a_cluster_closed_while_it_looks_for_its_nodes_cancels_nobody() ->
             await call
 
 
-async def test_a_failure_to_find_nodes_that_nobody_waits_for_is_no_complaint() -> None:
+async def test_a_failure_to_find_nodes_that_no_caller_waits_for_logs_no_error() -> None:
     go_on = asyncio.Event()
 
     async def find(_: AsyncCluster) -> list[Node]:
         await go_on.wait()
-        raise ConnectError("nobody knows")
+        raise ConnectError("no answer")
 
     async with nothing_left(), AsyncCluster(find) as cluster:
         call = asyncio.create_task(cluster.client().get("key"))
@@ -183,11 +183,11 @@ async def test_a_failure_to_find_nodes_that_nobody_waits_for_is_no_complaint() -
         await asyncio.wait([call])
         go_on.set()
         await asyncio.sleep(0.01)
-        with pytest.raises(ConnectError, match="nobody knows"):
+        with pytest.raises(ConnectError, match="no answer"):
             await cluster.client().get("key")
 
 
-def test_a_tls_connection_closed_after_its_loop_complains_of_nothing(tmp_path: Path) -> None:
+def test_a_tls_connection_closed_after_its_loop_warns_of_nothing(tmp_path: Path) -> None:
     trusted = tmp_path / "trusted.pem"
     authority().cert_pem.write_to_path(trusted)
     body = """
@@ -205,7 +205,7 @@ def test_a_tls_connection_closed_after_its_loop_complains_of_nothing(tmp_path: P
         assert run_alone(body, server.url, str(trusted)) == "done\n"
 
 
-def test_every_one_of_a_crowd_is_answered_in_its_place() -> None:
+def test_each_of_many_requests_gets_its_own_reply() -> None:
     def script(peer: Peer) -> None:
         asked: list[Asked] = peer.requests(1200)
         peer.send(b"".join(each.reply(b"VA 4 f0", each.line.split(b" ")[1][-4:]) for each in asked))
@@ -220,7 +220,7 @@ def test_every_one_of_a_crowd_is_answered_in_its_place() -> None:
     asyncio.run(main())
 
 
-def test_a_forked_child_makes_a_client_of_its_own_and_the_parent_goes_on(shared_memcached: Memcached) -> None:
+def test_after_a_fork_the_child_makes_its_own_client_and_the_parent_continues(shared_memcached: Memcached) -> None:
     body = """
         import asyncio, gc, os, sys, warnings
         from metacache import Settings, connect_async

@@ -1,4 +1,4 @@
-"""A deadline, like a cancellation, gives up one place; a connection on which nothing moves is closed and counted."""
+"""A deadline, like a cancellation, abandons one request; a silent connection is closed and charged to its node once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SIZE = 600_000
 
 
 @pytest.mark.both_loops
-async def test_only_those_past_their_own_deadline_fail_behind_a_reply_that_dribbles() -> None:
+async def test_behind_a_slow_reply_only_requests_past_their_own_deadline_fail() -> None:
     def script(peer: Peer) -> None:
         big, *others = peer.requests(61)
         reply = big.reply(b"VA %d f0" % SIZE, b"x" * SIZE)
@@ -55,7 +55,7 @@ async def test_only_those_past_their_own_deadline_fail_behind_a_reply_that_dribb
 
 
 @pytest.mark.both_loops
-async def test_a_late_reply_is_dropped_and_the_connection_goes_on(memcached: Memcached) -> None:
+async def test_a_late_reply_is_dropped_and_the_connection_stays_open(memcached: Memcached) -> None:
     connection = AsyncConnection(memcached.node, settings=PATIENT)
     async with nothing_left(), AsyncClient(connection, owns=True) as client:
         assert await client.set_many({"a": b"1", "b": b"2"})
@@ -72,11 +72,11 @@ async def test_a_late_reply_is_dropped_and_the_connection_goes_on(memcached: Mem
         assert await client.get("b") == b"2"
         assert await client.get("a") == b"3"
         assert connection.load == 0
-        assert connection.tally.dialled == 1
+        assert connection.counts.dialled == 1
 
 
-@pytest.mark.parametrize("gives_up", ["the caller", "the deadline", "nobody"])
-async def test_a_connection_on_which_no_byte_comes_is_closed_and_counted_once(
+@pytest.mark.parametrize("gives_up", ["the caller", "the deadline", "none"])
+async def test_a_silent_connection_is_closed_and_its_failure_is_reported_once(
     memcached: Memcached, gives_up: str
 ) -> None:
     failures: list[MetacacheError] = []
@@ -100,11 +100,11 @@ async def test_a_connection_on_which_no_byte_comes_is_closed_and_counted_once(
         assert connection.load == 0
         memcached.thaw()
         assert await client.get("key") == b"v"
-        assert connection.tally.dialled == 2
+        assert connection.counts.dialled == 2
         assert len(failures) == 1
 
 
-async def test_a_frozen_node_is_down_though_its_callers_always_give_up_first(memcached: Memcached) -> None:
+async def test_a_frozen_node_is_marked_down_although_its_callers_always_time_out_first(memcached: Memcached) -> None:
     async with (
         nothing_left(),
         AsyncCluster([memcached.node], settings=Settings(timeout=0.1, connect_timeout=1.0)) as cluster,
@@ -121,7 +121,7 @@ async def test_a_frozen_node_is_down_though_its_callers_always_give_up_first(mem
         memcached.thaw()
 
 
-async def test_bytes_that_come_keep_a_connection_open() -> None:
+async def test_a_connection_that_receives_bytes_slowly_stays_open() -> None:
     def script(peer: Peer) -> None:
         reply = peer.request().reply(b"VA 40 f0", b"x" * 40)
         peer.send(reply, chunks=range(4, len(reply), 4), delay=SHORT / 4)  # longer than SHORT in all
@@ -138,7 +138,7 @@ async def test_bytes_that_come_keep_a_connection_open() -> None:
 
 
 @pytest.mark.both_loops
-async def test_a_loop_that_was_held_up_reads_all_that_has_arrived_before_anybody_is_late() -> None:
+async def test_a_blocked_loop_reads_a_large_reply_that_has_arrived_before_requests_time_out() -> None:
     asked, go_on, answered = threading.Event(), threading.Event(), threading.Event()
 
     def script(peer: Peer) -> None:
@@ -146,7 +146,7 @@ async def test_a_loop_that_was_held_up_reads_all_that_has_arrived_before_anybody
             request = peer.request()
             asked.set()
             assert go_on.wait(10.0)
-            request.answer(b"VA 160000 f0", b"x" * 160_000)  # more than a socket gives at once
+            request.answer(b"VA 160000 f0", b"x" * 160_000)  # more than one recv returns
             answered.set()
         peer.expect_end()
 
@@ -158,7 +158,7 @@ async def test_a_loop_that_was_held_up_reads_all_that_has_arrived_before_anybody
                 call = asyncio.create_task(client.get("key"))
                 await until(asked.is_set)
                 go_on.set()
-                assert answered.wait(10.0)  # the loop is held up,
+                assert answered.wait(10.0)  # the loop is blocked,
                 time.sleep(1.2 * SHORT)  # past the deadline
                 assert await call == b"x" * 160_000
 
@@ -175,7 +175,7 @@ async def test_a_deadline_that_has_passed_sends_nothing(shared_memcached: Memcac
         assert await client.get("passed") == b"before"
 
 
-async def test_who_waits_for_room_until_the_deadline_has_sent_nothing(memcached: Memcached) -> None:
+async def test_a_request_that_waits_for_room_until_its_deadline_is_not_sent(memcached: Memcached) -> None:
     settings = Settings(timeout=10.0, max_in_flight=2)
     async with nothing_left(), client_of(memcached.node, settings) as client:
         assert await client.set("key", b"1")
@@ -191,7 +191,7 @@ async def test_who_waits_for_room_until_the_deadline_has_sent_nothing(memcached:
 
 
 @pytest.mark.both_loops
-async def test_who_is_cancelled_while_waiting_for_room_has_sent_nothing(memcached: Memcached) -> None:
+async def test_a_request_that_is_cancelled_while_it_waits_for_room_is_not_sent(memcached: Memcached) -> None:
     async with nothing_left(), client_of(memcached.node, Settings(timeout=10.0, max_in_flight=1)) as client:
         assert await client.set("key", b"1")
         memcached.freeze()
@@ -210,7 +210,7 @@ async def test_who_is_cancelled_while_waiting_for_room_has_sent_nothing(memcache
 
 @pytest.mark.both_loops
 @pytest.mark.parametrize("breaks", [Peer.fin, Peer.rst])
-async def test_a_dropped_connection_tells_each_what_may_have_been_done_and_reads_are_asked_once_more(
+async def test_a_dropped_connection_marks_writes_as_maybe_applied_and_sends_reads_again(
     breaks: Callable[[Peer], None],
 ) -> None:
     def stale(peer: Peer) -> None:
@@ -242,11 +242,13 @@ async def test_a_dropped_connection_tells_each_what_may_have_been_done_and_reads
             for error in (written, deleted):
                 assert isinstance(error, ConnectionLost)
                 assert error.maybe_applied
-            assert [type(failure) for failure in failures] == [ConnectionLost], "however many failed, it is one event"
+            assert [type(failure) for failure in failures] == [ConnectionLost], (
+                "one event, although several requests failed"
+            )
             assert connection.load == 0
 
 
-async def test_a_read_is_asked_once_more_and_not_twice() -> None:
+async def test_a_read_is_sent_again_once_and_not_twice() -> None:
     stale = in_turn(lambda peer: peer.request().answer(*HIT), Peer.request, Peer.fin)
     with ScriptedServer(stale, in_turn(Peer.request, Peer.fin)) as server:
         async with client_of(server.node) as client:
@@ -255,14 +257,14 @@ async def test_a_read_is_asked_once_more_and_not_twice() -> None:
                 await client.get("key")
 
 
-async def test_a_read_on_a_fresh_connection_is_not_asked_again() -> None:
+async def test_a_read_on_a_new_connection_is_not_sent_again() -> None:
     with ScriptedServer(in_turn(Peer.request, Peer.fin)) as server:
         async with client_of(server.node) as client:
             with pytest.raises(ConnectionLost):
                 await client.get("key")
 
 
-async def test_what_was_not_sent_goes_out_on_the_new_connection() -> None:
+async def test_unsent_requests_are_sent_on_the_new_connection() -> None:
     first = in_turn(lambda peer: peer.request().answer(*HIT), Peer.request, Peer.fin)
     with ScriptedServer(first, answering((b"HD", None), (b"HD", None))) as server:
         async with client_of(server.node, Settings(timeout=10.0, max_in_flight=1)) as client:
@@ -286,7 +288,7 @@ async def test_a_refused_set_closes_the_connection_and_its_load_is_right() -> No
             assert connection.load == 0
 
 
-async def test_a_reply_out_of_its_place_fails_all_and_is_nobodys_value() -> None:
+async def test_replies_in_the_wrong_order_are_returned_to_no_caller() -> None:
     def crossed(peer: Peer) -> None:
         first, second = peer.requests(2)
         peer.send(second.reply(*HIT) + first.reply(*HIT))
@@ -299,7 +301,7 @@ async def test_a_reply_out_of_its_place_fails_all_and_is_nobodys_value() -> None
             assert await client.get("a") == b"right"
 
 
-async def test_silence_does_not_end_a_connection_that_nobody_waits_on() -> None:
+async def test_silence_does_not_close_a_connection_without_waiting_requests() -> None:
     with ScriptedServer(answering(HIT, HIT)) as server:
         async with client_of(server.node, Settings(timeout=0.05, connect_timeout=5.0)) as client:
             patient = client.with_options(timeout=5.0)
@@ -309,7 +311,7 @@ async def test_silence_does_not_end_a_connection_that_nobody_waits_on() -> None:
             assert server.accepted == 1
 
 
-async def test_silence_begins_when_requests_wait_and_not_when_bytes_came_last() -> None:
+async def test_silence_is_measured_from_the_first_waiting_request() -> None:
     go_on = threading.Event()
 
     def script(peer: Peer) -> None:
@@ -323,7 +325,7 @@ async def test_silence_begins_when_requests_wait_and_not_when_bytes_came_last() 
     with ScriptedServer(script) as server:
         async with client_of(server.node, Settings(timeout=4 * SHORT, connect_timeout=10.0)) as client:
             assert await client.get("key") == b"right"
-            await asyncio.sleep(4 * SHORT)  # nobody waits
+            await asyncio.sleep(4 * SHORT)  # no request waits
             hasty = asyncio.create_task(client.with_options(timeout=SHORT / 2).get("key"))
             patient = asyncio.create_task(client.set("key", b"v"))
             with pytest.raises(OperationTimeout):
@@ -342,7 +344,7 @@ async def test_a_silent_server_ends_each_call_at_its_deadline() -> None:
 
 
 @pytest.mark.both_loops
-async def test_a_large_value_that_leaves_slowly_is_no_silence_though_others_ask_meanwhile() -> None:
+async def test_a_connection_that_slowly_sends_a_large_value_is_not_silent() -> None:
     size, others = 6_000_000, 60
 
     def script(peer: Peer) -> None:
@@ -358,7 +360,7 @@ async def test_a_large_value_that_leaves_slowly_is_no_silence_though_others_ask_
 
     settings = Settings(timeout=0.2)
     async with nothing_left():
-        with ScriptedServer(script, unix=True) as server:  # of which the kernel holds little
+        with ScriptedServer(script, unix=True) as server:  # the kernel buffers little for it
             async with client_of(server.node, settings) as client:
                 patient = client.with_options(timeout=20.0)
                 stored = asyncio.ensure_future(patient.set("large", b"x" * size))

@@ -1,4 +1,4 @@
-"""From a node to a connection under asyncio: names with dead addresses, dials that are given up, loops that end."""
+"""Dialling under asyncio: names with dead addresses, cancelled dials, and event loops that end meanwhile."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ WITHIN: Final = attrs.evolve(PATIENT, connect_timeout=1.0)
 
 @contextmanager
 def deaf(host: str, port: int) -> Generator[socket.socket]:
-    """Listen on *host* so that nobody who connects is answered: the queue of those not accepted is full."""
+    """Listen on *host* with a full backlog, so that further connections get no answer."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.create_server((host, port), backlog=0))
-        for _ in range(4):  # one is taken, and what the kernel rounds up to
+        for _ in range(4):  # more than the kernel accepts for a backlog of 0
             sock = stack.enter_context(socket.socket())
             sock.settimeout(0.0)
             with contextlib.suppress(BlockingIOError):
@@ -40,7 +40,7 @@ def deaf(host: str, port: int) -> Generator[socket.socket]:
 
 
 @pytest.mark.both_loops
-async def test_addresses_that_refuse_are_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_addresses_that_refuse_are_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     Resolver(monkeypatch, ["127.0.0.2", "127.0.0.3", "127.0.0.1"])  # only the last has a listener
     async with nothing_left():
         with ScriptedServer(answering(HIT)) as server:
@@ -50,7 +50,7 @@ async def test_addresses_that_refuse_are_passed_over(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.both_loops
 @pytest.mark.parametrize("dead", [["127.0.0.2"], ["127.0.0.2", "127.0.0.3"]])
-async def test_addresses_that_never_answer_leave_time_for_the_next(
+async def test_addresses_that_do_not_answer_leave_time_for_the_next(
     monkeypatch: pytest.MonkeyPatch, dead: list[str]
 ) -> None:
     Resolver(monkeypatch, [*dead, "127.0.0.1"])
@@ -63,11 +63,15 @@ async def test_addresses_that_never_answer_leave_time_for_the_next(
                 began = time.monotonic()
                 assert await client.get("key") == b"right"
                 share = 1.0 / (len(dead) + 1)
-                assert time.monotonic() - began >= 0.9 * share * len(dead), "each had its share of the time"
+                assert time.monotonic() - began >= 0.9 * share * len(dead), (
+                    "each dead address had its share of the time"
+                )
 
 
 @pytest.mark.both_loops
-async def test_addresses_that_all_never_answer_fail_within_the_time_to_connect(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_addresses_that_all_do_not_answer_fail_within_the_connect_timeout(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     Resolver(monkeypatch, ["127.0.0.2", "127.0.0.3"])
     failures: list[MetacacheError] = []
     with deaf("127.0.0.2", 0) as first:
@@ -101,7 +105,7 @@ async def test_an_address_that_never_shakes_hands_leaves_time_for_the_next(monke
 
 
 @pytest.mark.both_loops
-async def test_an_answer_of_the_resolver_is_kept_until_nothing_answers_there(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_resolved_addresses_are_kept_until_none_of_them_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     once = in_turn(lambda peer: peer.request().answer(*HIT), Peer.fin)
     with ScriptedServer(once, once, answering(HIT)) as server:
         resolver = Resolver(monkeypatch, ["127.0.0.2"])  # refuses
@@ -120,11 +124,11 @@ async def test_a_name_that_is_not_known_is_a_connect_error_that_names_it(monkeyp
             await client.get("key")
 
 
-# --- dials that are given up -----------------------------------------------------------------------------------------
+# --- cancelled dials -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.both_loops
-async def test_a_dial_that_is_under_way_ends_with_its_connection() -> None:
+async def test_closing_a_connection_cancels_its_running_dial() -> None:
     with deaf("127.0.0.1", 0) as listener:
         connection = AsyncConnection(Node(f"127.0.0.1:{listener.getsockname()[1]}"), settings=PATIENT)
         async with nothing_left():
@@ -138,16 +142,16 @@ async def test_a_dial_that_is_under_way_ends_with_its_connection() -> None:
 
 
 @pytest.fixture
-def complaints(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
-    """What threads end with."""
+def no_thread_fails(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
+    """Collect the exceptions that end threads, and check that there are none."""
     found: list[object] = []
     monkeypatch.setattr(threading, "excepthook", found.append)
     yield found
     assert found == []
 
 
-@pytest.mark.usefixtures("complaints")
-def test_an_answer_of_the_resolver_that_comes_after_the_loops_end_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("no_thread_fails")
+def test_a_lookup_that_ends_after_the_loop_was_closed_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     genuine, asked, release = socket.getaddrinfo, threading.Event(), threading.Event()
 
     def hang(_: str, port: int, *, type: int) -> object:  # noqa: A002 - as the real one calls it

@@ -1,4 +1,4 @@
-"""What a handler of signals raises under an event loop strikes anywhere: nobody hangs, or gets another's value."""
+"""Exceptions of signal handlers anywhere in the asyncio client: no task hangs or gets a foreign value."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ from tests.transports.aio_rig import sockets, value_of
 T = TypeVar("T")
 
 PACKAGE: Final = str(Path(metacache.__file__).parent)
-KEYS: Final = [f"strike:{number}" for number in range(30)]
+KEYS: Final = [f"interrupt:{number}" for number in range(30)]
 ITEMS: Final = {key: value_of(key) for key in KEYS}
 SETTINGS: Final = Settings(timeout=0.3, connect_timeout=0.3, pool_size=1)
 
 
-class Strike(BaseException):
-    """What the handler raises."""
+class Interrupt(BaseException):
+    """An exception of a signal handler."""
 
 
-# Classes that handlers raise, and this package catches for itself.
-KINDS: Final = (Strike, RuntimeError, TimeoutError, OSError, ConnectionResetError, ConnectError, OperationTimeout)
+# Classes that handlers raise, and that this package also catches for its own purposes.
+KINDS: Final = (Interrupt, RuntimeError, TimeoutError, OSError, ConnectionResetError, ConnectError, OperationTimeout)
 
 
 @final
-class Striker:
-    """Raises *kind* at lines of this package that run: first at that of the first gap, then so many lines later.
+class Injector:
+    """Raises *kind* while lines of this package run: after as many lines as the first of *gaps*, then of the next.
 
-    Python forgets a trace function that raises; the profile function, which it keeps, sets it again.
+    Python removes a trace function that raises. It keeps the profile function, which sets the trace function again.
     """
 
     def __init__(self, gaps: Sequence[int], kind: type[BaseException]) -> None:
@@ -84,46 +84,48 @@ class Striker:
             self._left -= 1
             if not self._left:
                 self._left = self._gaps.pop(0) if self._gaps else 0
-                self.raised.append(self._kind(f"strike {len(self.raised)}"))
+                self.raised.append(self._kind(f"injected {len(self.raised)}"))
                 raise self.raised[-1]
         return self._step
 
 
 class Loop:
-    """A loop, what it reports and what its runs end with."""
+    """An event loop; collects the exceptions that it reports and those that end its runs."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self.surfaced: list[BaseException] = []
-        loop.set_exception_handler(lambda _, context: self.surfaced.append(context.get("exception", Strike())))
+        loop.set_exception_handler(lambda _, context: self.surfaced.append(context.get("exception", Interrupt())))
 
     def run(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:  # Any: what a coroutine yields is its loop's
-        """Run the coroutine, again and again until none of the strikes ends it."""
+        """Run the coroutine until it ends; repeat it when an injected exception ended the loop."""
         while True:
             try:
                 return self._loop.run_until_complete(make())
             except BaseException as failure:
-                if not is_strike(failure):
+                if not is_injected(failure):
                     raise
                 self.surfaced.append(failure)
 
 
-def is_strike(error: BaseException | None) -> bool:
-    """Tell whether *error* is a strike, or was raised because of one."""
-    return error is not None and ("strike" in str(error) or is_strike(error.__cause__) or is_strike(error.__context__))
+def is_injected(error: BaseException | None) -> bool:
+    """Return whether *error* was injected, or was raised because of an injected one."""
+    return error is not None and (
+        "injected" in str(error) or is_injected(error.__cause__) or is_injected(error.__context__)
+    )
 
 
 async def read_one(client: AsyncClient[bytes], key: str) -> None:
     found = await client.get(key)
-    assert found == ITEMS[key], "it is another's value"
+    assert found == ITEMS[key], "a foreign value"
 
 
 async def read_all(client: AsyncClient[bytes]) -> None:
-    assert await client.get_many(KEYS) == ITEMS, "it is another's value"
+    assert await client.get_many(KEYS) == ITEMS, "a foreign value"
 
 
-def strike(loop: Loop, client: AsyncClient[bytes], striker: Striker) -> None:
-    """Read in several tasks while *striker* strikes; every task ends, and the next reads are right."""
+def read_while(loop: Loop, client: AsyncClient[bytes], injector: Injector) -> None:
+    """Read in several tasks while *injector* raises; check that every task ends and that the next reads are right."""
 
     async def ask() -> list[asyncio.Task[None]]:
         calls = [read_one(client, key) for key in KEYS[:5]]
@@ -134,32 +136,32 @@ def strike(loop: Loop, client: AsyncClient[bytes], striker: Striker) -> None:
         return hanging
 
     tasks = loop.run(ask)
-    with striker, contextlib.suppress(*KINDS):
+    with injector, contextlib.suppress(*KINDS):
         loop.run(lambda: wait(5.0))
     assert not loop.run(lambda: wait(2.0 * SETTINGS.timeout + 0.5)), "a task waits beyond its deadline"
     for task in tasks:
         failure = task.exception()
-        assert failure is None or isinstance(failure, MetacacheError) or is_strike(failure), repr(failure)
+        assert failure is None or isinstance(failure, MetacacheError) or is_injected(failure), repr(failure)
         if failure is not None:
             loop.surfaced.append(failure)
 
     async def ask_again() -> None:
         async with asyncio.timeout(5.0):
-            with contextlib.suppress(MetacacheError):  # one may still wait for what was lost
+            with contextlib.suppress(MetacacheError):  # this request may still meet the broken connection
                 await read_one(client, KEYS[0])
             await read_all(client)
 
     loop.run(ask_again)
 
 
-# A strike while asyncio makes a transport leaves that to the garbage collector, which says so.
+# An exception while asyncio makes a transport leaves it to the garbage collector, which warns.
 LEFT: Final = pytest.mark.filterwarnings("ignore:.*unclosed", "ignore:Exception ignored in")
-# Lines between two strikes.
+# Lines between two exceptions.
 GAPS: Final = (1, 1, 1, 2, 2, 3, 4, 5, 8, 13, 30)
 
 
-def strike_everywhere(shared_memcached: Memcached, *, is_cold: bool, strikes: int) -> None:
-    chance = random.Random(strikes)
+def inject_everywhere(shared_memcached: Memcached, *, is_cold: bool, count: int) -> None:
+    chance = random.Random(count)
     failures: list[MetacacheError] = []
 
     async def open_client() -> AsyncClient[bytes]:
@@ -174,43 +176,43 @@ def strike_everywhere(shared_memcached: Memcached, *, is_cold: bool, strikes: in
 
     with asyncio.Runner() as runner:
         runner.run(store())
-        before, at, striker = sockets(), 1, None
-        while at < 700 and (striker is None or striker.raised):
+        before, at, injector = sockets(), 1, None
+        while at < 700 and (injector is None or injector.raised):
             loop = Loop(runner.get_loop())
             client = loop.run(open_client)
-            striker = Striker([at, *chance.choices(GAPS, k=strikes - 1)], chance.choice(KINDS))
-            strike(loop, client, striker)
+            injector = Injector([at, *chance.choices(GAPS, k=count - 1)], chance.choice(KINDS))
+            read_while(loop, client, injector)
             loop.run(client.aclose)
             assert not [failure for failure in failures if is_node_failure(failure)], f"at {at}"
-            if strikes == 1 and striker.raised:
-                assert any(map(is_strike, loop.surfaced)), f"{striker.raised} was swallowed at {at}"
+            if count == 1 and injector.raised:
+                assert any(map(is_injected, loop.surfaced)), f"{injector.raised} was swallowed at {at}"
             failures.clear()
             del loop, client
-            at += 5 if strikes == 1 else 7
+            at += 5 if count == 1 else 7
         gc.collect()
         runner.run(asyncio.sleep(0.01))
-        assert at > 100, "there was something to strike"
+        assert at > 100, "the code under test has some lines"
         assert sockets() <= before + 1
 
 
 @LEFT
-@pytest.mark.parametrize("strikes", [1, 2, 3])
+@pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize("is_cold", [False, True])
-def test_strikes_anywhere_leave_no_task_waiting_give_no_task_another_s_value_and_charge_no_node(
-    shared_memcached: Memcached, *, is_cold: bool, strikes: int
+def test_exceptions_of_signal_handlers_leave_no_task_waiting_mix_no_values_and_charge_no_node(
+    shared_memcached: Memcached, *, is_cold: bool, count: int
 ) -> None:
-    # In a thread of its own: after an exception of a trace function a thread may seem to handle it for ever, and every
-    # later exception would refer to it.
+    # In a thread of its own: after an exception of a trace function, the thread's later exceptions may refer to it
+    # forever.
     with ThreadPoolExecutor(1) as threads:
-        threads.submit(strike_everywhere, shared_memcached, is_cold=is_cold, strikes=strikes).result()
+        threads.submit(inject_everywhere, shared_memcached, is_cold=is_cold, count=count).result()
 
 
-tenant: Final = contextvars.ContextVar("tenant", default="nobody")
+tenant: Final = contextvars.ContextVar("tenant", default="none")
 
 
 @final
 class OfTenant:
-    """A serializer that looks at the caller's context."""
+    """A serializer that reads a context variable."""
 
     wire_id = 96
     fingerprint = 0
@@ -223,12 +225,12 @@ class OfTenant:
 
 
 class Panic(BaseException):
-    """What a serializer in another language may raise."""
+    """An exception like that of a serializer written in another language."""
 
 
 @final
 class Panicking:
-    """A serializer that one value is too much for."""
+    """A serializer that fails for one value."""
 
     wire_id = 128
     fingerprint = 0
@@ -243,7 +245,7 @@ class Panicking:
 
 
 @pytest.mark.both_loops
-async def test_values_are_read_in_the_context_of_who_asked(shared_memcached: Memcached) -> None:
+async def test_values_are_read_in_the_context_of_the_caller(shared_memcached: Memcached) -> None:
     async with AsyncClient(AsyncPool(shared_memcached.node), OfTenant(), owns=True) as client:
         await client.set("context", "x")
 
@@ -256,7 +258,7 @@ async def test_values_are_read_in_the_context_of_who_asked(shared_memcached: Mem
 
 
 @pytest.mark.both_loops
-async def test_what_reading_one_value_raises_is_its_caller_s_alone(shared_memcached: Memcached) -> None:
+async def test_an_exception_of_loads_reaches_only_its_own_caller(shared_memcached: Memcached) -> None:
     async with AsyncClient(AsyncPool(shared_memcached.node), Panicking(), owns=True) as client:
         await client.set_many({"panic:good": "good", "panic:bad": "bad"})
         calls = [client.get("panic:bad" if number == 4 else "panic:good") for number in range(10)]

@@ -1,4 +1,4 @@
-"""What a shared connection owes to each of its callers: late, cancelled, refused or unlucky, nobody else notices."""
+"""Callers of one shared connection do not affect each other when one is late, cancelled or refused."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ BRISK: Final = attrs.evolve(PATIENT, timeout=SHORT)
 
 
 @pytest.mark.both_loops
-async def test_a_slow_reply_fails_only_the_calls_that_are_late_themselves() -> None:
+async def test_a_slow_reply_fails_only_the_calls_whose_deadline_passed() -> None:
     value = b"x" * 600_000
 
     def dribble(peer: Peer) -> None:
@@ -58,7 +58,7 @@ async def test_a_slow_reply_fails_only_the_calls_that_are_late_themselves() -> N
 
 
 @pytest.mark.both_loops
-async def test_a_late_reply_is_dropped_and_the_connection_lives_on() -> None:
+async def test_the_late_reply_of_a_write_is_dropped_and_the_next_reply_is_right() -> None:
     release = threading.Event()
 
     def late(peer: Peer) -> None:
@@ -83,7 +83,7 @@ async def test_a_late_reply_is_dropped_and_the_connection_lives_on() -> None:
         assert server.accepted == 1
 
 
-async def test_silence_closes_the_connection_and_counts_once_though_all_callers_have_gone() -> None:
+async def test_silence_closes_the_connection_although_all_callers_have_given_up() -> None:
     failures: list[MetacacheError] = []
 
     first = in_turn(lambda peer: peer.request().answer(*HIT), silent)
@@ -106,7 +106,7 @@ async def test_silence_closes_the_connection_and_counts_once_though_all_callers_
         assert len(failures) == 1
 
 
-async def test_bytes_that_come_keep_a_connection_that_others_find_slow() -> None:
+async def test_a_connection_that_receives_single_bytes_stays_open() -> None:
     def trickle(peer: Peer) -> None:
         asked = peer.request()
         reply = asked.reply(b"VA 5 f0", b"right")
@@ -117,7 +117,7 @@ async def test_bytes_that_come_keep_a_connection_that_others_find_slow() -> None
             assert await client.with_options(timeout=10.0).get("key") == b"right"
 
 
-async def test_a_lost_connection_fails_writes_as_maybe_applied_and_asks_reads_once_more() -> None:
+async def test_a_reset_connection_marks_a_write_as_maybe_applied_and_sends_a_read_again() -> None:
     def lose(peer: Peer) -> None:
         peer.request().answer(*HIT)
         peer.requests(2)
@@ -132,7 +132,7 @@ async def test_a_lost_connection_fails_writes_as_maybe_applied_and_asks_reads_on
             assert read == b"right"
 
 
-async def test_a_read_that_is_lost_with_its_own_dial_is_not_asked_again() -> None:
+async def test_a_read_that_caused_the_dial_is_not_sent_again() -> None:
     def lose(peer: Peer) -> None:
         peer.request()
         peer.fin()
@@ -144,7 +144,7 @@ async def test_a_read_that_is_lost_with_its_own_dial_is_not_asked_again() -> Non
             assert not caught.value.maybe_applied
 
 
-async def test_a_reply_out_of_its_place_fails_all_and_closes() -> None:
+async def test_replies_in_the_wrong_order_are_a_protocol_error_for_all() -> None:
     def swap(peer: Peer) -> None:
         first, second = peer.requests(2)
         second.answer(*HIT)
@@ -157,7 +157,7 @@ async def test_a_reply_out_of_its_place_fails_all_and_closes() -> None:
             assert await client.get("key") == b"right"
 
 
-async def test_a_full_connection_makes_callers_wait_in_order_and_a_cancelled_one_leaves_no_gap() -> None:
+async def test_requests_wait_in_order_for_a_full_connection_and_a_cancelled_one_is_skipped() -> None:
     seen: list[bytes] = []
 
     def one_by_one(peer: Peer) -> None:
@@ -175,7 +175,7 @@ async def test_a_full_connection_makes_callers_wait_in_order_and_a_cancelled_one
     assert seen == [b"a", b"b", b"d", b"e"]
 
 
-async def test_a_caller_that_waits_too_long_for_a_full_connection_sent_nothing() -> None:
+async def test_a_request_that_waits_too_long_for_a_full_connection_is_not_sent() -> None:
     def hold(peer: Peer) -> None:
         asked = peer.request()
         time.sleep(SHORT * 2)
@@ -189,7 +189,7 @@ async def test_a_caller_that_waits_too_long_for_a_full_connection_sent_nothing()
             assert not second.maybe_applied
 
 
-async def test_a_dial_goes_on_for_the_others_when_its_first_caller_is_cancelled() -> None:
+async def test_a_dial_continues_when_the_caller_that_started_it_is_cancelled() -> None:
     with ScriptedServer(answering(HIT)) as server:
         async with client_of(server.node) as client:
             first, second = asyncio.create_task(client.get("a")), asyncio.create_task(client.get("b"))
@@ -200,20 +200,20 @@ async def test_a_dial_goes_on_for_the_others_when_its_first_caller_is_cancelled(
         assert server.accepted == 1
 
 
-async def test_a_refused_dial_is_told_to_each_and_counted_once() -> None:
+async def test_a_refused_dial_fails_each_request_and_is_reported_once() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         node = Node(f"127.0.0.1:{unused.getsockname()[1]}")
         failures: list[MetacacheError] = []
         connection = AsyncConnection(node, settings=PATIENT, on_failure=failures.append)
         async with nothing_left(), AsyncClient(connection, owns=True) as client:
-            told = await settled(*(client.get(f"key:{n}") for n in range(5)))
-        assert {type(each) for each in told} == {ConnectError}
-        assert len({id(each) for each in told}) == 5
+            failures_of_all = await settled(*(client.get(f"key:{n}") for n in range(5)))
+        assert {type(each) for each in failures_of_all} == {ConnectError}
+        assert len({id(each) for each in failures_of_all}) == 5
         assert len(failures) == 1
 
 
-async def test_a_name_that_is_not_resolved_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_lookup_that_hangs_ends_at_the_connect_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     release = threading.Event()
 
     def hang(_: str, __: int, *, type: int) -> object:  # noqa: A002, ARG001 - as the real one calls it
@@ -229,13 +229,13 @@ async def test_a_name_that_is_not_resolved_is_bounded(monkeypatch: pytest.Monkey
     release.set()
 
 
-async def test_a_loop_that_was_held_up_reads_what_has_come_before_anybody_is_late(memcached: Memcached) -> None:
+async def test_a_blocked_loop_reads_a_reply_that_has_arrived_before_requests_time_out(memcached: Memcached) -> None:
     async with nothing_left(), client_of(memcached.node, BRISK) as client:
         await client.set("key", b"right")
         task = asyncio.create_task(client.get("key"))
         for _ in range(3):
             await asyncio.sleep(0)
-        time.sleep(SHORT * 2)  # the loop can do nothing, the server can
+        time.sleep(SHORT * 2)  # blocks the loop while the server answers
         assert await task == b"right"
 
 
@@ -276,7 +276,7 @@ async def test_a_thousand_gets_and_a_large_batch_share_one_connection(shared_mem
 # --- closing ---------------------------------------------------------------------------------------------------------
 
 
-async def test_closing_lets_what_runs_finish_and_refuses_what_comes() -> None:
+async def test_closing_lets_running_requests_finish_and_refuses_new_ones() -> None:
     def slow(peer: Peer) -> None:
         asked = peer.request()
         time.sleep(SHORT)
@@ -303,7 +303,7 @@ ENDINGS: Final[dict[str, str]] = {
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_no_end_leaves_a_task_or_a_transport_to_complain(shared_memcached: Memcached, ending: str) -> None:
+def test_no_way_of_closing_leaves_a_task_or_a_transport_that_warns(shared_memcached: Memcached, ending: str) -> None:
     body = f"""
         import asyncio, sys
         from metacache import MetacacheError, Settings, connect_async
@@ -349,7 +349,7 @@ async def test_a_unix_socket_serves() -> None:
 
 
 @pytest.mark.both_loops
-async def test_a_password_is_given_before_anything_else(tmp_path: Path) -> None:
+async def test_user_and_password_are_sent_before_any_request(tmp_path: Path) -> None:
     passwords = tmp_path / "passwords"
     passwords.write_text("user:secret\n")
     with start("-Y", str(passwords)) as server:

@@ -1,4 +1,4 @@
-"""What tasks wait for in place of a Future: to asyncio it behaves as one, and what ends a task ends no other."""
+"""Pending replies, which tasks await like a Future: asyncio accepts them, and one task's end affects no other."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def wait_for(request: Awaitable[bytes | None]) -> bytes | None:
 
 @asynccontextmanager
 async def connected_to(script: Script, settings: Settings = PATIENT) -> AsyncGenerator[AsyncConnection]:
-    """Give a connection to a server that does what *script* says; nothing is left of either."""
+    """Yield a connection to a server that runs *script*; check that neither leaks anything."""
     async with nothing_left():
         with ScriptedServer(script) as server:
             async with AsyncConnection(server.node, settings=settings) as connection:
@@ -50,7 +50,7 @@ async def connected_to(script: Script, settings: Settings = PATIENT) -> AsyncGen
 
 
 @pytest.mark.both_loops
-async def test_what_asyncio_does_with_an_awaitable_it_does_with_a_request(memcached: Memcached) -> None:
+async def test_asyncio_functions_accept_a_request_as_an_awaitable(memcached: Memcached) -> None:
     async with nothing_left(), AsyncConnection(memcached.node, settings=PATIENT) as connection:
         client = AsyncClient(connection)
         await client.set_many({"a": b"1", "b": b"2"})
@@ -65,7 +65,7 @@ async def test_what_asyncio_does_with_an_awaitable_it_does_with_a_request(memcac
 
 
 @pytest.mark.both_loops
-async def test_a_request_leaves_when_it_is_asked_for_and_may_be_awaited_when_it_is_answered(
+async def test_a_request_is_sent_when_run_is_called_and_may_be_awaited_later(
     memcached: Memcached,
 ) -> None:
     async with nothing_left(), AsyncConnection(memcached.node, settings=PATIENT) as connection:
@@ -77,7 +77,7 @@ async def test_a_request_leaves_when_it_is_asked_for_and_may_be_awaited_when_it_
 
 
 @pytest.mark.both_loops
-async def test_a_cancelled_task_has_its_message() -> None:
+async def test_a_cancelled_task_keeps_the_cancel_message() -> None:
     async with nothing_left():
         with ScriptedServer(silent) as server:
             async with AsyncClient(AsyncConnection(server.node, settings=PATIENT), owns=True) as client:
@@ -91,7 +91,7 @@ async def test_a_cancelled_task_has_its_message() -> None:
 
 
 @pytest.mark.both_loops
-async def test_a_task_cancelled_in_the_turn_in_which_its_reply_came_is_cancelled_and_spares_the_rest() -> None:
+async def test_a_task_cancelled_in_the_iteration_of_its_reply_is_cancelled_and_no_other_is() -> None:
     def script(peer: Peer) -> None:
         first, second, third = peer.requests(3)
         replies = [each.reply(b"VA 5 f0", b"key-%d" % n) for n, each in enumerate((first, second, third))]
@@ -105,7 +105,7 @@ async def test_a_task_cancelled_in_the_turn_in_which_its_reply_came_is_cancelled
 
                 async def first() -> bytes | None:
                     found = await client.get("key-0")
-                    second.cancel()  # its reply came with this one's
+                    second.cancel()  # its reply arrived together with this one
                     return found
 
                 tasks = [asyncio.ensure_future(first())]
@@ -118,7 +118,7 @@ async def test_a_task_cancelled_in_the_turn_in_which_its_reply_came_is_cancelled
 
 
 @pytest.mark.both_loops
-async def test_a_coroutine_that_is_closed_while_it_waits_leaves_the_connection_in_order() -> None:
+async def test_a_coroutine_that_is_closed_while_it_waits_leaves_a_usable_connection() -> None:
     def script(peer: Peer) -> None:
         first, second = peer.requests(2)
         first.answer(b"VA 5 f0", b"first")
@@ -136,7 +136,7 @@ async def test_a_coroutine_that_is_closed_while_it_waits_leaves_the_connection_i
 
 @pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, new_uvloop], ids=["asyncio", "uvloop"])
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
-def test_what_ends_the_loop_comes_out_of_it_and_the_tasks_woken_with_it_end_when_it_goes_on(
+def test_an_exception_that_ends_the_loop_propagates_and_the_other_tasks_finish_later(
     memcached: Memcached, kind: type[BaseException], new_loop: Callable[[], asyncio.AbstractEventLoop]
 ) -> None:
     loop = new_loop()
@@ -151,7 +151,7 @@ def test_what_ends_the_loop_comes_out_of_it_and_the_tasks_woken_with_it_end_when
         found = await client.get(key)
         if key == "key-3":
             raise kind
-        assert await client.get("key-0") == b"key-0"  # the others go on where they were
+        assert await client.get("key-0") == b"key-0"  # the others continue
         return found
 
     async def all_of_them(client: AsyncClient[bytes]) -> None:
@@ -171,7 +171,7 @@ def test_what_ends_the_loop_comes_out_of_it_and_the_tasks_woken_with_it_end_when
 
 
 @pytest.mark.both_loops
-async def test_a_late_request_that_nobody_awaits_is_nobody_s_error() -> None:
+async def test_a_late_request_that_is_not_awaited_raises_no_error_elsewhere() -> None:
     async with connected_to(silent, Settings(timeout=0.1)) as connection:
         left = connection.run(getting("left"))
         with pytest.raises(OperationTimeout):
@@ -181,7 +181,7 @@ async def test_a_late_request_that_nobody_awaits_is_nobody_s_error() -> None:
 
 
 @pytest.mark.both_loops
-async def test_a_request_awaited_again_never_has_another_result(memcached: Memcached) -> None:
+async def test_a_request_awaited_again_returns_the_same_result(memcached: Memcached) -> None:
     async with nothing_left(), AsyncConnection(memcached.node, settings=PATIENT) as connection:
         await AsyncClient(connection).set("key", b"value")
         request = connection.run(getting("key"))
@@ -205,7 +205,7 @@ async def test_a_request_that_failed_cannot_be_awaited_again() -> None:
 async def test_two_tasks_cannot_await_one_request() -> None:
     def script(peer: Peer) -> None:
         asked = peer.request()
-        peer.request()  # by then both have come
+        peer.request()  # by then both tasks wait
         asked.answer(b"VA 5 f0", b"right")
         silent(peer)
 
@@ -223,7 +223,7 @@ async def test_two_tasks_cannot_await_one_request() -> None:
 
 @pytest.mark.both_loops
 @pytest.mark.parametrize("way", [asyncio.shield, asyncio.gather, asyncio.ensure_future], ids=lambda way: way.__name__)
-async def test_who_asks_for_a_request_that_a_task_awaits_is_told_and_spares_the_task(
+async def test_a_second_await_of_a_request_raises_and_the_first_task_is_not_affected(
     way: Callable[[Awaitable[bytes | None]], Awaitable[object]],
 ) -> None:
     async with connected_to(answering((b"VA 5 f0", b"right"), (b"VA 5 f0", b"after"))) as connection:
@@ -237,7 +237,7 @@ async def test_who_asks_for_a_request_that_a_task_awaits_is_told_and_spares_the_
 
 
 @pytest.mark.both_loops
-async def test_a_request_driven_by_hand_is_not_a_tasks_as_well() -> None:
+async def test_a_request_driven_by_hand_cannot_be_awaited_by_a_task() -> None:
     async with connected_to(answering((b"VA 5 f0", b"right"))) as connection:
         request = connection.run(getting("key"))
         by_hand = request.__await__()
@@ -250,12 +250,12 @@ async def test_a_request_driven_by_hand_is_not_a_tasks_as_well() -> None:
 
 @final
 class Large:
-    """What a caller holds while it waits."""
+    """An object that a caller refers to while it waits."""
 
 
 @pytest.mark.both_loops
 @pytest.mark.parametrize("way", ["cancelled", "late", "refused"])
-async def test_what_a_caller_held_is_freed_with_its_error(way: str) -> None:
+async def test_local_variables_of_a_caller_are_freed_with_its_error(way: str) -> None:
     async def ask(client: AsyncClient[bytes]) -> None:
         held = Large()
         held_by.append(weakref.ref(held))

@@ -1,4 +1,4 @@
-"""What strikes at rare moments: a link lost before it is used, a dial cancelled, a batch given up as it fails."""
+"""Rare races: a link that is lost before it is used, a cancelled dial, a batch that is cancelled while it fails."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.scripted import Peer, ScriptedServer, answering, silent
 from tests.transports.aio_rig import HIT, PATIENT, SHORT, client_of, nothing_left, settled, until
 
 GUARDED: Final = attrs.evolve(PATIENT, username="user", password="secret")
-WINDOWS: Final = 4  # of one batch, asked for at once
+WINDOWS: Final = 4  # of one batch, sent without waiting for replies
 WINDOW: Final = 32  # requests of a thousand bytes in one of them
 ITEMS: Final = {f"rare:{number}": b"x" * 1_000 for number in range(10 * WINDOW)}
 
@@ -39,7 +39,7 @@ def the_dial(tasks: AbstractSet[asyncio.Task[Any]]) -> asyncio.Task[Any]:  # Any
 
 
 def hold_until_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have what dials hear of its connection only when the other side has closed it."""
+    """Delay each dial until the server has closed the connection."""
     loop = asyncio.get_running_loop()
     genuine = loop.create_connection
 
@@ -71,7 +71,7 @@ async def test_a_connection_that_is_closed_before_it_is_used_is_a_connect_error_
                 found = await settled(client.get("key"), client.set("key", b"v"))
             for error in found:
                 assert isinstance(error, ConnectError)
-                assert "closed the connection at once; has it free connections (-c)?" in str(error)
+                assert "closed the connection immediately; has it free connections (-c)?" in str(error)
                 assert not error.maybe_applied
             assert [type(failure) for failure in failures] == [ConnectError]
             assert connection.load == 0
@@ -79,7 +79,7 @@ async def test_a_connection_that_is_closed_before_it_is_used_is_a_connect_error_
 
 
 @pytest.mark.both_loops
-async def test_a_dial_that_is_cancelled_is_begun_anew_for_those_who_still_wait() -> None:
+async def test_a_cancelled_dial_is_started_again_for_the_requests_that_still_wait() -> None:
     asked = threading.Event()
 
     def first(peer: Peer) -> None:
@@ -105,7 +105,7 @@ async def test_a_dial_that_is_cancelled_is_begun_anew_for_those_who_still_wait()
 
 
 @pytest.mark.both_loops
-async def test_a_dial_that_is_cancelled_when_nobody_waits_is_not_begun_anew() -> None:
+async def test_a_cancelled_dial_is_not_started_again_when_no_request_waits() -> None:
     asked = threading.Event()
 
     def script(peer: Peer) -> None:
@@ -132,7 +132,7 @@ async def test_a_dial_that_is_cancelled_when_nobody_waits_is_not_begun_anew() ->
 
 
 @pytest.mark.both_loops
-async def test_a_batch_that_is_cancelled_as_its_connection_breaks_is_no_complaint() -> None:
+async def test_a_batch_that_is_cancelled_as_its_connection_breaks_logs_no_error() -> None:
     def script(peer: Peer) -> None:
         peer.requests(WINDOWS * WINDOW)
         peer.rst()
@@ -146,11 +146,11 @@ async def test_a_batch_that_is_cancelled_as_its_connection_breaks_is_no_complain
                 await asyncio.wait(calls)
                 assert calls.pop().cancelled()
                 assert connection.load == 0
-                gc.collect()  # whatever failed and was not looked at would complain now
+                gc.collect()  # an exception that was never retrieved would be reported now
 
 
 @pytest.mark.both_loops
-async def test_a_batch_whose_connection_is_closed_under_another_loop_is_no_complaint() -> None:
+async def test_a_batch_whose_connection_is_closed_from_another_loop_logs_no_error() -> None:
     async with nothing_left():
         with ScriptedServer(silent) as server:
             connection = AsyncConnection(server.node, settings=PATIENT)
@@ -165,7 +165,7 @@ async def test_a_batch_whose_connection_is_closed_under_another_loop_is_no_compl
 
 
 @pytest.mark.both_loops
-async def test_of_a_batch_that_is_cancelled_nothing_more_is_sent(memcached: Memcached) -> None:
+async def test_a_cancelled_batch_sends_no_further_window(memcached: Memcached) -> None:
     async with nothing_left(), client_of(memcached.node, attrs.evolve(PATIENT, max_in_flight=1)) as client:
         assert await client.get("key") is None
         memcached.freeze()
@@ -176,11 +176,11 @@ async def test_of_a_batch_that_is_cancelled_nothing_more_is_sent(memcached: Memc
         await asyncio.wait([call])
         memcached.thaw()
         stored = await client.get_many(ITEMS)
-        assert list(stored) == list(ITEMS)[:WINDOW], "the first window was under way, the others waited for room"
+        assert list(stored) == list(ITEMS)[:WINDOW], "the first window was sent, the others waited for room"
 
 
 @pytest.mark.both_loops
-async def test_what_of_a_batch_was_not_asked_for_when_its_connection_broke_is_surely_not_applied() -> None:
+async def test_windows_of_a_batch_that_were_not_sent_when_its_connection_broke_are_not_maybe_applied() -> None:
     def script(peer: Peer) -> None:
         peer.requests(WINDOWS * WINDOW)
         peer.rst()
@@ -192,14 +192,14 @@ async def test_what_of_a_batch_was_not_asked_for_when_its_connection_broke_is_su
                 assert outcomes.errors.keys() == ITEMS.keys()
                 perhaps = [key for key in ITEMS if outcomes.errors[key].maybe_applied]
                 assert perhaps == list(ITEMS)[: WINDOWS * WINDOW]
-                assert server.accepted == 1, "what is left of a batch that writes is not sent elsewhere"
+                assert server.accepted == 1, "the rest of a batch of writes is not sent on another connection"
 
 
-# --- a server that takes nothing -------------------------------------------------------------------------------------
+# --- a server that reads nothing -------------------------------------------------------------------------------------
 
 
 @pytest.mark.both_loops
-async def test_what_a_server_does_not_read_waits_unsent_and_is_surely_not_applied(memcached: Memcached) -> None:
+async def test_requests_that_the_server_does_not_read_stay_unsent_and_are_not_applied(memcached: Memcached) -> None:
     connection = AsyncConnection(memcached.node, settings=PATIENT)
     async with nothing_left(), AsyncClient(connection, owns=True) as client:
         assert await client.set("key", b"v")
@@ -211,15 +211,15 @@ async def test_what_a_server_does_not_read_waits_unsent_and_is_surely_not_applie
         sent = [error for error in found if isinstance(error, OperationTimeout) and error.maybe_applied]
         unsent = [error for error in found if isinstance(error, MetacacheError) and not error.maybe_applied]
         assert len(sent) + len(unsent) == 100
-        assert len(sent) < 30, "what the sockets hold, and one more"
+        assert len(sent) < 30, "no more than the socket buffers hold, and one request"
         memcached.thaw()
         assert await patient, "it is sent when the server reads again"
         assert await client.get("key") == b"v"
         assert connection.load == 0
-        assert connection.tally.dialled == 1
+        assert connection.counts.dialled == 1
 
 
-async def test_a_full_server_is_not_dialled_over_and_over(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_full_server_is_dialled_once_per_call(monkeypatch: pytest.MonkeyPatch) -> None:
     def refusing(peer: Peer) -> None:
         peer.send(b"ERROR Too many open connections\r\n")
         peer.fin()
@@ -229,7 +229,7 @@ async def test_a_full_server_is_not_dialled_over_and_over(monkeypatch: pytest.Mo
 
     async def held(sock: Any, address: Any) -> None:  # Any: passed on
         await genuine(sock, address)
-        time.sleep(0.02)  # the server's word is there before any of ours
+        time.sleep(0.02)  # the server's error line arrives before the first request is sent
 
     monkeypatch.setattr(loop, "sock_connect", held)
     failures: list[MetacacheError] = []
@@ -245,7 +245,7 @@ async def test_a_full_server_is_not_dialled_over_and_over(monkeypatch: pytest.Mo
 
 
 @pytest.mark.both_loops
-async def test_a_dial_that_is_cancelled_before_its_first_step_is_begun_anew() -> None:
+async def test_a_dial_that_is_cancelled_before_its_first_step_is_started_again() -> None:
     async with nothing_left():
         with ScriptedServer(answering(HIT)) as server:
             async with client_of(server.node, Settings(timeout=2.0, connect_timeout=2.0)) as client:

@@ -1,4 +1,4 @@
-"""TLS under asyncio: however many and however large, each key has its own value, and the server is never stuck."""
+"""TLS under asyncio: with requests of any number and size, each key has its own value, and the server never waits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.transports.aio_rig import PATIENT, client_of, nothing_left
 
 BATCHES: Final = 25
 LARGEST: Final = 2_000_000  # bytes of one batch
-# (fewest, most) bytes of a value: a record of TLS is 16,384 of them, and so is the largest pack of several requests.
+# (fewest, most) bytes of a value. A TLS record has 16,384 bytes at most, as has a pack of several requests.
 SIZES: Final = (
     (0, 10),
     (0, 2_000),
@@ -35,7 +35,7 @@ def secure() -> Settings:
 
 
 def batch_of(chance: random.Random, name: str) -> dict[str, bytes]:
-    """Return items whose values begin with their keys: as many and as large as *chance* has it."""
+    """Return items whose values begin with their keys. *chance* decides how many and how large."""
     items: dict[str, bytes] = {}
     left, most = LARGEST, chance.choice((1, 2, 30, 300, 1_000))
     fewest_bytes, most_bytes = chance.choice(SIZES)
@@ -53,7 +53,7 @@ async def test_every_key_of_a_random_batch_has_its_own_value(
 ) -> None:
     chance = random.Random(seed)
     async with nothing_left(), client_of(tls_server.node, secure) as client:
-        # Two at once, that windows of both are in flight, with single requests between them.
+        # Two batches at the same time, so that windows of both are in flight, and single requests between them.
         one, other = (batch_of(chance, f"{request.node.name}:{name}") for name in ("one", "other"))
         stored = await asyncio.gather(client.set_many(one), client.set_many(other))
         assert all(all(results.values()) for results in stored)
@@ -70,16 +70,16 @@ async def test_every_key_of_a_random_batch_has_its_own_value(
 
 
 @pytest.mark.both_loops
-async def test_many_sets_at_once_over_tls_never_hang(tls_server: Memcached, secure: Settings) -> None:
+async def test_many_concurrent_sets_over_tls_never_hang(tls_server: Memcached, secure: Settings) -> None:
     async with nothing_left(), client_of(tls_server.node, secure) as client:
         for size in range(200, 25_000, 2_500):
-            items = {f"at-once:{n}": b"%d:" % n + b"x" * size for n in range(40)}
+            items = {f"concurrent:{n}": b"%d:" % n + b"x" * size for n in range(40)}
             assert all(await asyncio.gather(*(client.set(key, value) for key, value in items.items())))
             assert all((await client.set_many(items)).values())
             assert await client.get_many(items) == items
 
 
-async def test_a_certificate_of_nobody_is_refused(tls_server: Memcached) -> None:
+async def test_an_untrusted_certificate_is_refused(tls_server: Memcached) -> None:
     settings = attrs.evolve(PATIENT, tls=ssl.create_default_context())
     async with nothing_left(), client_of(tls_server.node, settings) as client:
         with pytest.raises(ConnectError, match="certificate"):

@@ -1,4 +1,4 @@
-"""User and password: given before anything else on each connection, and never told to anybody."""
+"""User and password: sent first on each connection, and never shown in an error, a log line or a repr."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def guarded_server(tmp_path_factory: pytest.TempPathFactory) -> Generator[Memcac
         yield server
 
 
-def test_user_and_password_are_given_before_anything_else(guarded_server: Memcached) -> None:
+def test_user_and_password_are_sent_first(guarded_server: Memcached) -> None:
     with connect(guarded_server.url.replace("//", "//user:secret@")) as client:
         assert client.set("key", b"value")
         assert client.get_many(["key"]) == {"key": b"value"}
 
 
-@pytest.mark.parametrize("credentials", ["", "gustav:hunter2@", "nobody:hunter2@"])
-def test_without_the_right_password_nothing_is_done_and_no_credential_is_told(
+@pytest.mark.parametrize("credentials", ["", "gustav:hunter2@", "other:hunter2@"])
+def test_with_a_wrong_password_nothing_is_done_and_no_credential_appears_in_errors_or_logs(
     guarded_server: Memcached, credentials: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -51,9 +51,7 @@ BOTH = pytest.mark.parametrize("blocking", [True, False])
 
 
 @BOTH
-async def test_without_credentials_the_error_says_where_to_put_them(
-    guarded_server: Memcached, *, blocking: bool
-) -> None:
+async def test_without_credentials_the_error_says_how_to_set_them(guarded_server: Memcached, *, blocking: bool) -> None:
     error = await refusal(guarded_server.url, blocking=blocking)
     assert "give Settings(username=..., password=...) or memcached://user:password@host" in str(error)
 
@@ -75,7 +73,7 @@ async def refusal(url: str, *, blocking: bool) -> AuthenticationError:
     return refused.value
 
 
-def test_a_refused_password_is_one_dial_a_call_and_no_loop() -> None:
+def test_a_refused_password_causes_one_dial_per_call() -> None:
     def refusing(peer: Peer) -> None:
         peer.expect(b"set metacache_authentication 0 -1 11\r\nuser secret\r\n")
         peer.send(b"CLIENT_ERROR authentication failure\r\n")
@@ -103,7 +101,7 @@ def test_each_new_connection_is_authenticated() -> None:
 
 
 @pytest.mark.parametrize("reply", [b"HD\r\n", b"STORED X", b"ERROR\r\n", b"\0\0\r\n"])
-def test_a_handshake_that_is_answered_strangely_is_a_connect_error(reply: bytes) -> None:
+def test_an_unexpected_answer_to_the_authentication_is_a_connect_error(reply: bytes) -> None:
     def strange(peer: Peer) -> None:
         peer.request()
         peer.send(reply)
@@ -118,10 +116,10 @@ def test_a_handshake_that_is_answered_strangely_is_a_connect_error(reply: bytes)
         client.get("key")
 
 
-def test_a_server_that_wants_no_password_keeps_none_and_loses_nothing(memcached: Memcached) -> None:
+def test_a_server_without_passwords_stores_no_credentials_and_keeps_its_items(memcached: Memcached) -> None:
     with connect(memcached.url) as client:
-        client.set("auth", b"an item of somebody's")
+        client.set("auth", b"an item")
     with connect(memcached.url.replace("//", "//user:secret@")) as client:
-        assert client.get("auth") == b"an item of somebody's"
+        assert client.get("auth") == b"an item"
         assert client.get("metacache_authentication") is None
         assert client.inspect("metacache_authentication") is None

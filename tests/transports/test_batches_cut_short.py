@@ -1,4 +1,4 @@
-"""A batch that an error line cuts short, for the server closes behind it: every key has its reply or its error."""
+"""Batches that end early because the server sends an error line and closes: every key has its reply or its error."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def under_asyncio(node: Node, verb: str, argument: Any) -> Outcomes[str, Any]:  
 
 
 def ending(count: int, good: bytes, line: bytes) -> Script:
-    """Return a script that answers *count* of the six requests with *good*, and then says *line* and closes."""
+    """Return a script that answers *count* of the six requests with *good*, then sends *line* and closes."""
 
     def script(peer: Peer) -> None:
         asked = peer.requests(len(KEYS))
@@ -66,7 +66,7 @@ BATCHES: Final[tuple[tuple[str, Iterable[str] | Mapping[str, bytes], bytes, obje
 
 @pytest.mark.parametrize("run", [blocking, under_asyncio])
 @pytest.mark.parametrize(("verb", "argument", "good", "result", "is_write"), BATCHES)
-def test_what_follows_an_error_that_closes_is_lost_and_not_forgotten(
+def test_requests_after_an_error_line_that_closes_are_reported_as_lost(
     run: Run, verb: str, argument: Any, good: bytes, result: object, *, is_write: bool
 ) -> None:
     line = b"SERVER_ERROR out of memory reading request"
@@ -83,7 +83,7 @@ def test_what_follows_an_error_that_closes_is_lost_and_not_forgotten(
 
 @pytest.mark.parametrize("run", [blocking, under_asyncio])
 @pytest.mark.parametrize(("verb", "argument", "good", "result", "is_write"), BATCHES)
-def test_a_server_without_a_free_connection_took_none_of_the_batch(
+def test_a_full_server_applies_no_request_of_a_batch(
     run: Run, verb: str, argument: Any, good: bytes, result: object, *, is_write: bool
 ) -> None:
     del result, is_write

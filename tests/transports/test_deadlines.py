@@ -1,6 +1,6 @@
-"""One deadline for a whole operation: name, dial, the wait for another thread, sending, receiving, a second try.
+"""One deadline covers a whole operation: lookup, dial, the wait for another thread, sending, receiving, a retry.
 
-Upper bounds are loose, for a busy machine is slow; what they must tell apart is at least twice as far away.
+Upper bounds are loose, because a busy machine is slow. A wrong result would take at least twice as long.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def test_a_batch_that_is_never_answered_times_out_at_the_deadline() -> None:
         assert client.get("key") == b"right"
 
 
-def test_what_was_answered_before_the_deadline_of_a_batch_is_kept() -> None:
+def test_a_batch_keeps_replies_that_arrived_before_its_deadline() -> None:
     keys = [f"key-{number}" for number in range(300)]  # more than one window
 
     def script(peer: Peer) -> None:
@@ -116,14 +116,14 @@ def dribble(reply: bytes) -> Script:
     return script
 
 
-def test_a_server_that_dribbles_can_not_extend_the_deadline() -> None:
+def test_a_slow_reply_does_not_extend_the_deadline() -> None:
     with ScriptedServer(dribble(SLOW)) as server, client_of(server, SHORTLY) as client:
         with within(SHORT * 0.9, SHORT * 5), pytest.raises(OperationTimeout):
             client.get("key")
         assert "not connected" in repr(client)
 
 
-def test_a_server_that_dribbles_can_not_extend_the_deadline_of_a_batch() -> None:
+def test_a_slow_reply_does_not_extend_the_deadline_of_a_batch() -> None:
     with ScriptedServer(dribble(SLOW)) as server, client_of(server, SHORTLY) as client:
         with within(SHORT * 0.9, SHORT * 5):
             outcomes = client.get_many_outcomes(["a", "b"])
@@ -140,7 +140,7 @@ WRITES: Final[tuple[Callable[[Client[bytes]], object], ...]] = (
 
 
 @pytest.mark.parametrize("write", WRITES)
-def test_a_server_that_reads_nothing_can_not_extend_the_deadline(write: Callable[[Client[bytes]], object]) -> None:
+def test_a_server_that_reads_nothing_does_not_extend_the_deadline(write: Callable[[Client[bytes]], object]) -> None:
     release = threading.Event()
 
     def deaf(peer: Peer) -> None:
@@ -155,7 +155,7 @@ def test_a_server_that_reads_nothing_can_not_extend_the_deadline(write: Callable
         assert client.get("key") == b"right"
 
 
-def test_the_second_try_of_a_read_has_what_is_left_of_the_deadline() -> None:
+def test_the_retry_of_a_read_keeps_the_deadline() -> None:
     def stale(peer: Peer) -> None:
         peer.request().answer(*HIT)
         peer.request()
@@ -168,7 +168,7 @@ def test_the_second_try_of_a_read_has_what_is_left_of_the_deadline() -> None:
             client.get("key")
 
 
-def test_the_wait_for_another_thread_counts() -> None:
+def test_the_wait_for_another_thread_counts_for_the_deadline() -> None:
     asked, seconds = threading.Event(), 0.4
 
     def script(peer: Peer) -> None:
@@ -231,7 +231,7 @@ def test_a_deadline_that_has_passed_sends_nothing() -> None:
 
 @contextmanager
 def deaf_listener() -> Generator[Node]:
-    """A loopback port whose queue of connections is full: a further SYN is dropped, as by a dead host."""
+    """Yield a loopback port with a full backlog: a further SYN is dropped, as by a dead host."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -261,7 +261,7 @@ def test_a_host_that_does_not_answer_is_a_connect_error_at_the_sooner_deadline(s
         assert {type(error) for error in outcomes.errors.values()} == {ConnectError}
 
 
-def test_a_handshake_that_is_never_answered_is_a_connect_error_at_the_deadline() -> None:
+def test_an_unanswered_authentication_is_a_connect_error_at_the_deadline() -> None:
     settings = Settings(timeout=5.0, connect_timeout=SHORT, username="user", password="secret")
     with ScriptedServer(silent) as server, client_of(server, settings) as client:
         with (
@@ -272,7 +272,7 @@ def test_a_handshake_that_is_never_answered_is_a_connect_error_at_the_deadline()
         assert "secret" not in str(raised.value)
 
 
-def test_a_resolver_that_hangs_is_bounded_and_its_answer_is_used_when_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lookup_that_hangs_times_out_and_its_late_answer_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     answer = threading.Event()
     genuine = socket.getaddrinfo
     asked: list[str] = []
@@ -293,12 +293,12 @@ def test_a_resolver_that_hangs_is_bounded_and_its_answer_is_used_when_it_comes(m
             for _ in range(2):
                 with within(SHORT * 0.9, SHORT * 5), pytest.raises(ConnectError, match="not resolved within"):
                     client.get("key")
-            assert asked == ["cache.invalid"], "one question is open at a time"
+            assert asked == ["cache.invalid"], "one lookup runs at a time"
             answer.set()
             assert client.get("key") == b"right"
 
 
-def test_bytes_that_are_there_at_the_deadline_are_still_read() -> None:
+def test_a_batch_reads_bytes_that_arrived_before_the_deadline() -> None:
     batch = Batch(Verb("get_many", commands.MG_VALUE, is_read=True), ["key"], [b"key"], [b"mg key v f"])
     with ScriptedServer(answering(HIT)) as server, Connection(server.node) as connection:
         deadline = monotonic() + 5.0

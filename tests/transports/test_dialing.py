@@ -1,4 +1,4 @@
-"""From a node to a connected socket: every kind of address, names, TLS, user and password; and dialling anew."""
+"""Dialling a node: each kind of address, host names, and socket options."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_a_closed_port_is_a_connect_error_that_says_so_and_nothing_was_sent() ->
 
 
 class Resolver:
-    """What stands for the public `socket.getaddrinfo`: knows one name, and counts the questions."""
+    """Replaces the public `socket.getaddrinfo`: knows one name, and counts the lookups."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, addresses: Sequence[str]) -> None:
         self._genuine = socket.getaddrinfo
@@ -105,7 +105,7 @@ class Resolver:
         host: str,
         port: int,
         family: int = 0,
-        type: int = 0,  # noqa: A002 - the name of the one it stands for
+        type: int = 0,  # noqa: A002 - the name in getaddrinfo
         proto: int = 0,
         flags: int = 0,
     ) -> list[object]:
@@ -148,7 +148,7 @@ def test_a_name_that_is_not_known_is_a_connect_error_that_names_it(monkeypatch: 
         client.get("key")
 
 
-def test_the_answer_of_the_resolver_is_kept_while_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resolved_addresses_are_kept_while_they_work(monkeypatch: pytest.MonkeyPatch) -> None:
     resolver = Resolver(monkeypatch, ["127.0.0.1"])
     once = in_turn(lambda peer: peer.request().answer(*HIT), Peer.fin)
     with ScriptedServer(once, once, answering(HIT)) as server:
@@ -158,19 +158,19 @@ def test_the_answer_of_the_resolver_is_kept_while_it_works(monkeypatch: pytest.M
     assert resolver.asked == 1
 
 
-def test_while_an_answer_is_kept_another_question_has_half_of_the_time() -> None:
+def test_while_addresses_are_kept_another_lookup_has_half_of_the_time() -> None:
     names = Names(Node("localhost:1"))
-    assert names.patience(1.0) == 1.0
-    asked = names.ask()
+    assert names.seconds_to_wait(1.0) == 1.0
+    asked = names.start_lookup()
     asked.wait(10.0)
-    assert names.learn(asked)
-    assert names.patience(1.0) == 0.5
+    assert names.addresses_after(asked)
+    assert names.seconds_to_wait(1.0) == 0.5
     with pytest.raises(ConnectError, match="no time was left") as raised:
-        names.patience(0.0)
+        names.seconds_to_wait(0.0)
     assert raised.value.is_local
 
 
-def test_a_caller_without_time_does_not_drop_the_answer_of_the_resolver(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_caller_without_time_does_not_drop_the_resolved_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     resolver = Resolver(monkeypatch, ["127.0.0.1"])
     once = in_turn(lambda peer: peer.request().answer(*HIT), Peer.fin)
     with ScriptedServer(once, answering(HIT)) as server, client_of(Node(f"cache.invalid:{server.port}")) as client:
@@ -183,15 +183,15 @@ def test_a_caller_without_time_does_not_drop_the_answer_of_the_resolver(monkeypa
 def _is_refused(client: Client[bytes]) -> bool:
     try:
         client.get("key")
-    except ConnectError:  # the server's end has come: it would have to be dialled
+    except ConnectError:  # the server's FIN has arrived, so the client had to dial
         return True
-    except OperationTimeout:  # not yet
+    except OperationTimeout:  # it has not arrived yet
         return False
     raise AssertionError("it did not fail")
 
 
 class Late(Resolver):
-    """A resolver that answers when it is let, and whose answers the test may wait for."""
+    """A resolver that answers when the test allows it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, addresses: Sequence[str]) -> None:
         super().__init__(monkeypatch, addresses)
@@ -204,12 +204,12 @@ class Late(Resolver):
         return super().__call__(host, *rest, **more)
 
     def answers(self) -> None:
-        """Let it answer, and wait until it has, and its thread has ended."""
+        """Allow it to answer, and wait until the lookup's thread has ended."""
         self.may_answer.set()
         until(lambda: not any(thread.name == "metacache-resolve" for thread in threading.enumerate()))
 
 
-def test_a_failure_to_find_a_name_that_came_when_nobody_waited_is_not_the_answer_to_the_next_caller(
+def test_a_failed_lookup_that_no_caller_waited_for_does_not_fail_the_next_caller(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     resolver = Late(monkeypatch, [])
@@ -222,7 +222,9 @@ def test_a_failure_to_find_a_name_that_came_when_nobody_waited_is_not_the_answer
     assert resolver.asked == 2
 
 
-def test_addresses_that_came_when_nobody_waited_are_used_without_asking_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_addresses_that_arrive_after_the_caller_timed_out_are_used_without_another_lookup(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     resolver = Late(monkeypatch, ["127.0.0.1"])
     with ScriptedServer(answering(HIT)) as server, client_of(Node(f"cache.invalid:{server.port}")) as client:
         with pytest.raises(ConnectError, match="was not resolved within"):
@@ -246,7 +248,7 @@ def test_a_name_that_idna_refuses_is_a_connect_error() -> None:
 
 @contextmanager
 def socket_of(connection: Connection) -> Generator[socket.socket]:
-    """The connection's own socket, by the descriptor that an exchange shows."""
+    """Yield the socket of the connection, duplicated from the descriptor of an exchange."""
     exchange = begin(connection, Batch(GET, ["k"], [b"k"], [b"mg k v f"]), float("inf"))
     exchange.advance(monotonic())  # dials
     with socket.socket(fileno=socket.dup(exchange.fileno())) as sock:
@@ -254,7 +256,7 @@ def socket_of(connection: Connection) -> Generator[socket.socket]:
     exchange.outcomes()
 
 
-def test_small_requests_are_never_held_back() -> None:
+def test_small_requests_are_sent_without_delay() -> None:
     with ScriptedServer(silent) as server, Connection(server.node) as connection, socket_of(connection) as sock:
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0
@@ -268,6 +270,6 @@ def test_keepalive_is_set_when_asked_for() -> None:
         socket_of(connection) as sock,
     ):
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
-        if hasattr(socket, "TCP_KEEPIDLE"):  # not on every platform
+        if hasattr(socket, "TCP_KEEPIDLE"):  # the names differ between platforms
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 30
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) == 10

@@ -1,4 +1,4 @@
-"""Bytes that never cease do not extend a deadline: neither those that come nor those that a server takes."""
+"""A server that sends bytes without end, or reads them slowly, does not extend a deadline."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tests.pool.rig import until
 from tests.scripted import Peer, Script, ScriptedServer, in_turn
 
 SHORT: Final = 0.05
-GRACE: Final = 1.0  # seconds: a busy machine is slow, but a call that hangs takes longer
+GRACE: Final = 1.0  # seconds for a busy machine; a call that hangs takes longer
 SETTINGS: Final = Settings(timeout=SHORT, connect_timeout=5.0)
 CHUNK: Final = b"x" * 65536
 LARGE: Final = 100_000_000
 
 
 def endless(head: bytes, chunk: bytes = CHUNK) -> Script:
-    """Answer the first request with *head*, and with *chunk* again and again until the client has gone."""
+    """Answer the first request with *head*, then send *chunk* repeatedly until the client closes."""
 
     def script(peer: Peer) -> None:
         asked = peer.request()
@@ -36,7 +36,7 @@ def endless(head: bytes, chunk: bytes = CHUNK) -> Script:
             peer.send(head.replace(b"OPAQUE", asked.opaque))
             while monotonic() < end:
                 peer.send(chunk)
-        assert monotonic() < end, "the client read on and on"
+        assert monotonic() < end, "the client did not stop reading"
 
     return script
 
@@ -54,7 +54,7 @@ READS: Final[dict[str, tuple[Script, Callable[[Client[bytes]], object]]]] = {
 
 
 def timed(function: Callable[[], object]) -> object:
-    """Return what *function* returns, or raises; it takes no longer than the deadline and a little more."""
+    """Return the result or the error of *function*; check that it takes no longer than the deadline and `GRACE`."""
     began = monotonic()
     try:
         return function()
@@ -104,7 +104,7 @@ def test_a_write_that_a_slow_server_takes_byte_by_byte_is_late_at_the_deadline(n
         with suppress(OSError):
             while peer.sock.recv(4096) and monotonic() < end:
                 time.sleep(0.0005)
-        assert monotonic() < end, "the client wrote on and on"
+        assert monotonic() < end, "the client did not stop writing"
 
     with ScriptedServer(slow) as server, Client(Connection(server.node, settings=SETTINGS), owns=True) as client:
         assert client.with_options(timeout=5.0).get("first") is None
@@ -120,8 +120,8 @@ TRANSPORTS: Final[dict[str, Callable[[Memcached, Settings], Transport]]] = {
 
 
 @pytest.mark.parametrize("kind", TRANSPORTS)
-def test_values_of_many_megabytes_on_a_real_server(kind: str) -> None:
-    """Both a timeout that is too short for them, and one that is long enough."""
+def test_values_of_many_megabytes_are_stored_and_read_or_time_out(kind: str) -> None:
+    """Use both a timeout that is too short for such values, and one that is long enough."""
     with start("-I", "200m", "-m", "1000") as server:
         transport = TRANSPORTS[kind](server, Settings(timeout=20.0))
         with Client(transport, owns=True) as client:
@@ -140,8 +140,8 @@ def test_values_of_many_megabytes_on_a_real_server(kind: str) -> None:
             until(lambda: client.get_many_outcomes(["small", "large"]).results == {"small": b"s", "large": value})
 
 
-def test_what_has_arrived_at_the_deadline_is_read() -> None:
-    """Up to a bound: a value that lies in the system's buffers is not thrown away because the thread was held up."""
+def test_a_reply_that_arrived_before_the_deadline_is_read() -> None:
+    """A value in the system's buffers is not lost because the thread was late, up to `MAX_LATE` bytes."""
     size = 100_000
 
     def script(peer: Peer) -> None:

@@ -1,4 +1,4 @@
-"""What becomes of a batch whose stream fails is told by how far it has come, whatever the error is or whose fault."""
+"""A batch whose stream fails: the stage at which it fails decides which writes may have been applied."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SET: Final = Verb("set_many", commands.MS, is_read=False)
 
 @final
 class Broken:
-    """A stream that fails with *error* at one of its *stages*, and tells whether it was closed."""
+    """A stream that fails with *error* at *stage*; ``is_closed`` says whether the exchange closed it."""
 
     is_tls = False
 
@@ -58,7 +58,7 @@ class Broken:
 
 
 def local(error: OperationTimeout) -> OperationTimeout:
-    """Return *error* as one of which the node is innocent."""
+    """Return *error*, marked as not caused by the node."""
     error.is_local = True
     return error
 
@@ -80,7 +80,7 @@ def outcome_of(stream: Broken) -> tuple[list[MetacacheError], int]:
 
 
 @pytest.mark.parametrize("whose", ERRORS)
-def test_before_anything_is_sent_the_connection_is_as_good_as_it_was(whose: str) -> None:
+def test_a_failure_before_a_byte_is_sent_leaves_the_connection_open(whose: str) -> None:
     stream = Broken("prepare", ERRORS[whose]())
     errors, released = outcome_of(stream)
     assert [error.maybe_applied for error in errors] == [False, False]
@@ -98,7 +98,7 @@ def test_before_anything_is_sent_the_connection_is_as_good_as_it_was(whose: str)
     ids=lambda given: type(given).__name__,
 )
 @pytest.mark.parametrize("stage", ["write", "read"])
-def test_after_that_it_is_closed_and_a_write_may_have_been_applied(
+def test_after_a_byte_is_sent_the_connection_is_closed_and_a_write_may_have_been_applied(
     stage: str, error: MetacacheError, *, is_applied: bool
 ) -> None:
     stream = Broken(stage, error)

@@ -1,6 +1,7 @@
-"""What a server can do wrong on one connection, and what each looks like to the caller of a blocking client.
+"""Faults of a server on one connection, and the result for the caller of a blocking client.
 
-Never another's value; never a connection whose position is not certain; always a typed error; never a write sent twice.
+The caller gets a typed error and never a foreign value. A connection at an uncertain position is closed. No write is
+sent twice.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def filled(asked: Asked, reply: bytes) -> bytes:
 
 
 def broken(reply: bytes, end: Callable[[Peer], None]) -> Script:
-    """Return a script that answers one request with *reply* and ends so."""
+    """Return a script that answers one request with *reply* and then calls *end*."""
 
     def script(peer: Peer) -> None:
         peer.send(filled(peer.request(), reply))
@@ -46,7 +47,7 @@ def broken(reply: bytes, end: Callable[[Peer], None]) -> Script:
     return script
 
 
-# What a server says to one request, how it goes on, and the error that a get gets.
+# The reply to one request, how the server continues, and the error of a get.
 LOST: Final = (
     (b"", Peer.fin),
     (b"", Peer.rst),
@@ -93,7 +94,7 @@ def test_a_get_that_is_answered_wrongly_is_an_error_and_the_next_one_is_right(
 
 
 @pytest.mark.parametrize(("reply", "end", "error"), FAULTS)
-def test_a_batch_that_is_answered_wrongly_is_an_error_for_each_key_and_the_next_one_is_right(
+def test_a_batch_that_is_answered_wrongly_is_an_error_for_each_key_and_the_next_get_is_right(
     reply: bytes, end: Callable[[Peer], None], error: type[MetacacheError]
 ) -> None:
     def script(peer: Peer) -> None:
@@ -157,23 +158,23 @@ def _then_broken(script: Script) -> Script:
     return in_turn(lambda peer: peer.request().answer(*HIT), script)
 
 
-# Both look at the item first, with a request that changes nothing.
+# Both read the item first, with a request that changes nothing.
 GROWTHS: Final[tuple[Verb, ...]] = (
     lambda client: client.append("key", b"v"),
     lambda client: client.prepend("a key", b"v"),
 )
 
 
-def _after_a_look(script: Script) -> Script:
+def _after_a_read(script: Script) -> Script:
     return in_turn(lambda peer: peer.request().answer(b"HD s3 f0 c7"), script)
 
 
 @pytest.mark.parametrize("grow", GROWTHS)
 @pytest.mark.parametrize(("reply", "end", "error"), UNSURE)
-def test_append_and_prepend_may_have_been_applied_only_after_the_look(
+def test_append_and_prepend_may_have_been_applied_only_after_their_read(
     grow: Verb, reply: bytes, end: Callable[[Peer], None], error: type[MetacacheError]
 ) -> None:
-    for script, is_unsure in ((_after_a_look(broken(reply, end)), True), (broken(reply, end), False)):
+    for script, is_unsure in ((_after_a_read(broken(reply, end)), True), (broken(reply, end), False)):
         with ScriptedServer(script, answering(HIT)) as server, client_of(server) as client:
             with pytest.raises(error) as raised:
                 grow(client)
@@ -182,17 +183,17 @@ def test_append_and_prepend_may_have_been_applied_only_after_the_look(
 
 
 @pytest.mark.parametrize("grow", GROWTHS)
-def test_what_is_appended_is_never_sent_twice(grow: Verb) -> None:
-    with ScriptedServer(_after_a_look(broken(b"", Peer.fin)), answering(HIT)) as server, client_of(server) as client:
+def test_an_append_is_never_sent_twice(grow: Verb) -> None:
+    with ScriptedServer(_after_a_read(broken(b"", Peer.fin)), answering(HIT)) as server, client_of(server) as client:
         with pytest.raises(ConnectionLost):
             grow(client)
         assert client.get("key") == b"right"  # the only request of the second script
 
 
 @pytest.mark.parametrize("grow", GROWTHS)
-def test_a_look_on_a_connection_that_turns_out_stale_is_sent_again_on_a_new_one(grow: Verb) -> None:
+def test_the_read_before_an_append_is_sent_again_after_a_stale_connection(grow: Verb) -> None:
     stale = _then_broken(broken(b"", Peer.fin))
-    with ScriptedServer(stale, _after_a_look(answering((b"HD", None)))) as server, client_of(server) as client:
+    with ScriptedServer(stale, _after_a_read(answering((b"HD", None)))) as server, client_of(server) as client:
         assert client.get("key") == b"right"
         assert grow(client) is StoreResult.STORED
 
@@ -310,7 +311,7 @@ def test_a_batch_of_reads_that_the_server_refused_is_not_sent_again() -> None:
         assert client.get("key") == b"right"
 
 
-# --- errors that leave the connection as it is ---------------------------------------------------------------------
+# --- errors that leave the connection open -------------------------------------------------------------------------
 
 
 def test_a_server_error_leaves_the_connection_open() -> None:
@@ -341,7 +342,7 @@ def test_a_client_error_to_a_set_closes_the_connection(line: bytes) -> None:
         assert client.get("key") == b"right"
 
 
-def test_an_error_in_the_middle_of_a_batch_is_that_of_its_own_key() -> None:
+def test_an_error_line_in_a_batch_belongs_to_one_key() -> None:
     def script(peer: Peer) -> None:
         a, _, c, d = peer.requests(4)
         a.answer(b"HD")
@@ -360,7 +361,7 @@ def test_an_error_in_the_middle_of_a_batch_is_that_of_its_own_key() -> None:
         assert client.get("key") == b"right"
 
 
-def test_a_client_error_in_the_middle_of_a_batch_of_writes_leaves_the_later_ones_unsure() -> None:
+def test_after_a_client_error_in_a_batch_of_writes_the_later_writes_may_have_been_applied() -> None:
     def script(peer: Peer) -> None:
         a, *_ = peer.requests(4)
         a.answer(b"HD")
@@ -375,7 +376,7 @@ def test_a_client_error_in_the_middle_of_a_batch_of_writes_leaves_the_later_ones
         assert client.get("key") == b"right"
 
 
-# --- more than was asked for ---------------------------------------------------------------------------------------
+# --- unrequested bytes ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("surplus", [b"MN\r\n", b"EN O9999\r\n", b"VA 5 f0 O9999\r\nwrong\r\n", b"x"])
@@ -398,10 +399,10 @@ def test_bytes_behind_the_last_reply_of_a_batch_leave_it_valid_and_close_the_con
         assert client.get("key") == b"right"
 
 
-# --- on the way there ----------------------------------------------------------------------------------------------
+# --- before the first reply ----------------------------------------------------------------------------------------
 
 
-def test_a_server_that_is_full_is_a_connect_error_and_its_line_is_not_taken_for_a_reply() -> None:
+def test_a_full_server_is_a_connect_error_and_its_error_line_is_not_taken_for_a_reply() -> None:
     def full(peer: Peer) -> None:
         peer.send(b"ERROR Too many open connections\r\n")
         peer.fin()
@@ -414,11 +415,11 @@ def test_a_server_that_is_full_is_a_connect_error_and_its_line_is_not_taken_for_
         assert client.get("key") == b"right"
 
 
-def test_the_last_words_of_a_server_that_closes_before_the_whole_value_was_sent_are_the_error() -> None:
+def test_an_error_line_sent_before_the_whole_value_was_read_is_the_error() -> None:
     def script(peer: Peer) -> None:
         peer.sock.recv(1024)
         peer.send(b"SERVER_ERROR out of memory reading request\r\n")
-        peer.fin()  # with bytes unread, which makes it a reset
+        peer.fin()  # with unread bytes, so the kernel sends a reset
 
     with ScriptedServer(script, script, answering(HIT)) as server, client_of(server) as client:
         with pytest.raises(ServerError, match="out of memory reading request"):
@@ -428,7 +429,7 @@ def test_the_last_words_of_a_server_that_closes_before_the_whole_value_was_sent_
         assert client.get("key") == b"right"
 
 
-def test_a_value_split_everywhere_is_the_value() -> None:
+def test_a_value_that_arrives_byte_by_byte_is_complete() -> None:
     stored = b"END\r\nMN\r\nVA 5\r\nEN\r\n"
 
     def script(peer: Peer) -> None:

@@ -1,7 +1,7 @@
 """An exception of a signal handler, or one injected by another thread, in the middle of an operation.
 
-It comes out unchanged, whatever its class. Nothing is sent again because of it, no node's health is charged, and a
-caller that keeps it keeps no connection.
+It propagates unchanged, whatever its class. Because of it nothing is sent again, no node is charged, and a caller that
+keeps the exception keeps no connection.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from metacache import (
     ConnectError,
     ConnectionLost,
     MetacacheError,
+    Node,
     NodeState,
     OperationTimeout,
     Pool,
@@ -48,6 +49,7 @@ from metacache.testing import Memcached
 from metacache.transports.blocking.connection import Connection
 from tests.certificates import options_of_a_server, trusting
 from tests.conftest import start
+from tests.transports.test_dialing import closed_port
 
 PACKAGE: Final = str(Path(metacache.__file__).parent)
 PATIENT: Final = Settings(timeout=5.0)
@@ -82,7 +84,7 @@ CLASSES: Final[dict[str, Make]] = {
     "PoolTimeout": lambda: PoolTimeout("full"),
 }
 
-# Methods of sockets, of TLS and of poll, and whatever else asks the system.
+# Methods of sockets, of TLS and of poll: the system calls.
 SYSTEM: Final = frozenset(
     (
         "send",
@@ -101,10 +103,10 @@ SYSTEM: Final = frozenset(
 
 
 class Interruption:
-    """Raises at the *at*-th of the chosen places inside the package. It keeps its exception.
+    """Raises at the *at*-th of the chosen points inside the package, and keeps its exception.
 
-    The places: with *only* some calls, before and after each; else wherever CPython looks for signals: on entering a
-    function and after a call of C code, whose result is lost.
+    With *only*, the points are before and after each call of those functions. Without, they are the points at which
+    CPython runs signal handlers: on entering a function, and after a call of C code, whose result is lost.
     """
 
     def __init__(self, at: int, make: Make, only: frozenset[str] | None = None) -> None:
@@ -114,7 +116,7 @@ class Interruption:
         self.raised: BaseException | None = None
 
     def __call__(self, frame: FrameType, event: str, called: Any) -> None:  # Any: a function of C code
-        if not self._is_place(frame, event, called):
+        if not self._is_point(frame, event, called):
             return
         self.left -= 1
         if self.left == 0:
@@ -125,7 +127,7 @@ class Interruption:
         self.raised = self._make()
         raise self.raised
 
-    def _is_place(self, frame: FrameType, event: str, called: Any) -> bool:  # Any: as above
+    def _is_point(self, frame: FrameType, event: str, called: Any) -> bool:  # Any: as above
         if self._only is not None:
             is_near = frame.f_code.co_filename.startswith(PACKAGE) or "/ssl.py" in frame.f_code.co_filename
             return is_near and event in ("c_call", "c_return") and called.__name__ in self._only
@@ -150,17 +152,17 @@ def interrupted(operation: Callable[[], object], interruption: Interruption) -> 
 
 @pytest.fixture(autouse=True)
 def _collected() -> Generator[None]:
-    """Collect what the kept exceptions refer to while this test's filters of warnings hold."""
+    """Collect the objects that kept exceptions refer to, while the warning filters of this test apply."""
     yield
     gc.collect()
 
 
-# --- what is under test ----------------------------------------------------------------------------------------------
+# --- clients under test ----------------------------------------------------------------------------------------------
 
 
 @attrs.frozen
 class Subject:
-    """A client of numbers and its transport."""
+    """A client of integers, its transport and its server."""
 
     client: Client[int]
     transport: Transport
@@ -170,8 +172,8 @@ class Subject:
         if isinstance(self.transport, Cluster):
             assert set(self.transport.states.values()) == {NodeState.UP}
 
-    def check_places(self) -> None:
-        """Every place of a pool is free."""
+    def check_slots(self) -> None:
+        """Check that every slot of each pool is free."""
         if isinstance(self.transport, Pool):
             known = [self.transport.statistics]
         elif isinstance(self.transport, Cluster):
@@ -197,7 +199,7 @@ def subject(server: Memcached, kind: str, settings: Settings = PATIENT) -> Gener
         yield Subject(client, transport, server)
 
 
-# What is interrupted; "increment" adds one to the number.
+# The operations that are interrupted; "increment" adds one to the number.
 ONE: Final[dict[str, Callable[[Client[int], str], object]]] = {
     "increment": lambda client, key: client.increment(key),
     "get": lambda client, key: client.get(key),
@@ -211,12 +213,12 @@ POSSIBLE: Final = {True: (10, 11), False: (10,)}
 def sweep(
     server: Memcached, kind: str, name: str, make: Make, *, cold: bool, only: frozenset[str] | None, settings: Settings
 ) -> int:
-    """Interrupt an operation at each place; return how many there were."""
+    """Interrupt an operation at each point; return the number of points."""
     operation = ONE[name]
     kept: list[BaseException] = []
     with subject(server, kind, settings) as reading:
         for at in range(1, 2000):
-            key = f"foreign:{at}"  # of its own: the server may see the interrupted request after a while
+            key = f"foreign:{at}"  # a new key, because the server may see the interrupted request later
             reading.client.set_many({key: 10, "other": 5})
             with subject(server, kind, settings) as tested:
                 if not cold:
@@ -224,24 +226,24 @@ def sweep(
                 interruption = Interruption(at, make, only)
                 caught = interrupted(partial(operation, tested.client, key), interruption)
                 if interruption.raised is None or caught is None:
-                    assert caught is interruption.raised, f"at place {at}: the exception is lost"
+                    assert caught is interruption.raised, f"at point {at}: the exception is lost"
                     return at - 1
-                place = f"at place {at}"
-                assert caught is interruption.raised, f"{place}: {caught!r} came out"
+                point = f"at point {at}"
+                assert caught is interruption.raised, f"{point}: {caught!r} propagated"
                 kept.append(caught)
                 if isinstance(caught, MetacacheError):
-                    assert (caught.node, caught.maybe_applied) == (None, False), place
+                    assert (caught.node, caught.maybe_applied) == (None, False), point
                 tested.check_states()
                 began = monotonic()
-                assert tested.client.get(key) in POSSIBLE[name == "increment"], place
-                assert tested.client.get_many(["other", key]).keys() == {"other", key}, place
-                assert monotonic() - began < PATIENT.timeout / 2, f"{place}: the caught exception keeps a connection"
-                assert reading.client.get(key) in POSSIBLE[name == "increment"], place
-                tested.check_places()
+                assert tested.client.get(key) in POSSIBLE[name == "increment"], point
+                assert tested.client.get_many(["other", key]).keys() == {"other", key}, point
+                assert monotonic() - began < PATIENT.timeout / 2, f"{point}: the caught exception keeps a connection"
+                assert reading.client.get(key) in POSSIBLE[name == "increment"], point
+                tested.check_slots()
     raise AssertionError("the operation has no end")
 
 
-# An unowned socket is closed by its own end; Python drops an exception in a callback of the collector.
+# A socket without an owner is closed by its finalizer; Python drops an exception in a callback of the collector.
 LEFT: Final = pytest.mark.filterwarnings(
     "ignore::ResourceWarning", "ignore::RuntimeWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
 )
@@ -250,17 +252,21 @@ LEFT: Final = pytest.mark.filterwarnings(
 @LEFT
 @pytest.mark.parametrize("class_", CLASSES)
 @pytest.mark.parametrize("name", ["increment", "get", "set_many"])
-def test_before_and_after_each_system_call(shared_memcached: Memcached, name: str, class_: str) -> None:
+def test_an_exception_before_or_after_a_system_call_propagates_unchanged(
+    shared_memcached: Memcached, name: str, class_: str
+) -> None:
     for kind, cold in (("connection", False), ("cluster", False), ("pool", True)):
-        places = sweep(shared_memcached, kind, name, CLASSES[class_], cold=cold, only=SYSTEM, settings=PATIENT)
-        assert places >= (8 if cold else 4)
+        points = sweep(shared_memcached, kind, name, CLASSES[class_], cold=cold, only=SYSTEM, settings=PATIENT)
+        assert points >= (8 if cold else 4)
 
 
 @LEFT
 @pytest.mark.parametrize("turn", range(4))
 @pytest.mark.parametrize("name", ONE)
 @pytest.mark.parametrize("kind", TRANSPORTS)
-def test_wherever_python_looks_for_signals(shared_memcached: Memcached, kind: str, name: str, turn: int) -> None:
+def test_an_exception_wherever_python_handles_signals_propagates_unchanged(
+    shared_memcached: Memcached, kind: str, name: str, turn: int
+) -> None:
     chosen = list(CLASSES.values())
     number = iter(range(turn * 7, 10_000_000))
     sweep(
@@ -275,8 +281,31 @@ def test_wherever_python_looks_for_signals(shared_memcached: Memcached, kind: st
 
 
 @LEFT
+@pytest.mark.parametrize(
+    ("name", "class_"),
+    [
+        ("get", "StopIteration"),
+        ("get", "ConnectError"),
+        ("set_many", "ConnectError"),
+        ("set_many", "OSError with an errno"),
+    ],
+)
+def test_an_exception_wherever_a_dial_fails_propagates_unchanged(name: str, class_: str) -> None:
+    for at in range(1, 1000):
+        with Client(Pool(Node(f"127.0.0.1:{closed_port()}")), IntSerializer(), owns=True) as client:
+            interruption = Interruption(at, CLASSES[class_])
+            caught = interrupted(partial(ONE[name], client, "key"), interruption)
+        if interruption.raised is None:
+            assert isinstance(caught, ConnectError | BatchError)
+            assert at > 50
+            return
+        assert caught is interruption.raised, f"at point {at}: {caught!r} propagated"
+    raise AssertionError("the operation has no end")
+
+
+@LEFT
 @pytest.mark.parametrize("class_", ["TimeoutError", "OSError with an errno", "ssl.SSLWantReadError", "ConnectError"])
-def test_over_tls(tmp_path: Path, class_: str) -> None:
+def test_an_exception_during_a_tls_call_propagates_unchanged(tmp_path: Path, class_: str) -> None:
     with start(*options_of_a_server(tmp_path)) as server:
         settings = attrs.evolve(PATIENT, tls=trusting())
         for cold in (False, True):
@@ -287,8 +316,8 @@ def test_over_tls(tmp_path: Path, class_: str) -> None:
 
 
 @attrs.define
-class Storm:
-    """Counts what a handler raised, and how much of it Python dropped because it came in a finalizer."""
+class Alarms:
+    """Counts the exceptions of a handler, and those that Python dropped because they were raised in a finalizer."""
 
     make: Make
     raised: int = 0
@@ -299,7 +328,7 @@ class Storm:
         raise self.make()
 
     @contextmanager
-    def blowing(self) -> Generator[None]:
+    def installed(self) -> Generator[None]:
         before, hook = signal.signal(signal.SIGALRM, self.handle), sys.unraisablehook
 
         def drop(_: sys.UnraisableHookArgs) -> None:
@@ -314,47 +343,47 @@ class Storm:
             sys.unraisablehook = hook
 
 
-STORMS: Final = ["TimeoutError", "BlockingIOError", "ConnectionResetError", "Exception", "OperationTimeout"]
+ALARMS: Final = ["TimeoutError", "BlockingIOError", "ConnectionResetError", "Exception", "OperationTimeout"]
 
 
 @LEFT
-@pytest.mark.parametrize("class_", STORMS)
+@pytest.mark.parametrize("class_", ALARMS)
 @pytest.mark.parametrize("kind", TRANSPORTS)
-def test_a_storm_of_alarms_doubles_nothing_and_every_alarm_comes_out(
+def test_frequent_alarms_repeat_no_increment_and_every_alarm_propagates(
     shared_memcached: Memcached, kind: str, class_: str
 ) -> None:
-    storm = Storm(CLASSES[class_])
+    alarms = Alarms(CLASSES[class_])
     chance = random.Random(1)
     kept: list[BaseException] = []
     done = began = 0
     with subject(shared_memcached, kind) as tested:
-        tested.client.set("storm", 0)
-        with storm.blowing():
+        tested.client.set("alarms", 0)
+        with alarms.installed():
             end = monotonic() + 0.7
             while monotonic() < end:
                 began += 1
                 try:
                     signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.00002, 0.0006))
-                    tested.client.increment("storm")
-                    tested.client.get_many(["storm", "absent"])
+                    tested.client.increment("alarms")
+                    tested.client.get_many(["alarms", "absent"])
                     signal.setitimer(signal.ITIMER_REAL, 0.0)
                     done += 1
                 except BaseException as error:
                     kept.append(error)
-        number = tested.client.get("storm")
+        number = tested.client.get("alarms")
         assert number is not None
         assert done <= number <= began, "an increment was lost or doubled"
-        expected = storm.make()
+        expected = alarms.make()
         assert {(type(error), error.args) for error in kept} == {(type(expected), expected.args)}
-        assert storm.raised > 100
-        assert storm.raised == len(kept) + storm.dropped, "an alarm was lost"
+        assert alarms.raised > 100
+        assert alarms.raised == len(kept) + alarms.dropped, "an alarm was lost"
         tested.check_states()
-        tested.check_places()
-        assert tested.client.get_many(["storm"]) == {"storm": number}
+        tested.check_slots()
+        assert tested.client.get_many(["alarms"]) == {"alarms": number}
 
 
 class JobTimeout(TimeoutError):
-    """A class with a message of its own: only a class can be injected."""
+    """A class that makes its own message, because only a class can be injected."""
 
     def __init__(self) -> None:
         super().__init__("the job took too long")
@@ -367,7 +396,7 @@ class JobServer(ServerError):  # type: ignore[misc]  # pyright: ignore[reportGen
 
 @LEFT
 @pytest.mark.parametrize("class_", [TimeoutError, ServerError, JobTimeout, JobServer])
-def test_exceptions_that_another_thread_injects_come_out(
+def test_exceptions_that_another_thread_injects_propagate_unchanged(
     shared_memcached: Memcached, class_: type[TimeoutError | ServerError]
 ) -> None:
     kept: list[BaseException] = []
@@ -393,13 +422,13 @@ def test_exceptions_that_another_thread_injects_come_out(
         thread.join()
         assert kept
         assert {type(error) for error in kept} == {class_}
-        tested.check_places()
+        tested.check_slots()
 
 
 # --- kept exceptions -------------------------------------------------------------------------------------------------
 
 
-def test_a_kept_error_of_this_package_keeps_no_connection(shared_memcached: Memcached) -> None:
+def test_an_error_that_the_caller_keeps_does_not_keep_a_connection(shared_memcached: Memcached) -> None:
     with subject(shared_memcached, "pool", attrs.evolve(PATIENT, max_value_size=100)) as tested:
         kept: list[BaseException] = []
         for value in (10**200, 1):
@@ -408,5 +437,5 @@ def test_a_kept_error_of_this_package_keeps_no_connection(shared_memcached: Memc
                 tested.client.set("a", value)
             except (MetacacheError, BatchError) as error:
                 kept.append(error)
-        tested.check_places()
+        tested.check_slots()
         assert kept

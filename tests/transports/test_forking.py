@@ -1,4 +1,4 @@
-"""A child that was forked with a connection open uses one of its own; the parent goes on with its own."""
+"""After a fork, the child dials its own connection, and the parent continues to use the old one."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ def in_child(work: Callable[[], bytes | None]) -> bytes:
     """Return what *work* returns in a forked child, or the error it raises as text."""
     read, write = os.pipe()
     with warnings.catch_warnings():
-        # From 3.12 on: this process has threads (the scripted server's), and forks all the same.
+        # Python 3.12 warns because this process has threads (those of the scripted server).
         warnings.simplefilter("ignore", DeprecationWarning)
         pid = os.fork()
     if pid == 0:
         try:
-            told = work() or b"nothing"
-        except BaseException as error:  # a child must never return into the test run
-            told = repr(error).encode()
-        os.write(write, told)
+            output = work() or b"nothing"
+        except BaseException as error:  # the child must not continue the test run
+            output = repr(error).encode()
+        os.write(write, output)
         os._exit(0)
     os.close(write)
     with os.fdopen(read, "rb") as pipe:
-        told = pipe.read()
+        output = pipe.read()
     os.waitpid(pid, 0)
-    return told
+    return output
 
 
 def get(client: Client[bytes]) -> Callable[[], bytes | None]:
     return lambda: client.get("key")
 
 
-def test_a_child_dials_its_own_connection_and_the_parent_keeps_its_own() -> None:
+def test_a_forked_child_dials_its_own_connection_and_the_parent_keeps_its_own() -> None:
     with ScriptedServer(answering(HIT, HIT), answering(CHILD)) as server, client_of(server) as client:
         assert client.get("key") == b"right"
         assert in_child(get(client)) == b"child"
@@ -50,7 +50,7 @@ def test_a_child_dials_its_own_connection_and_the_parent_keeps_its_own() -> None
         assert server.accepted == 2
 
 
-def test_a_child_of_a_child_does_the_same() -> None:
+def test_a_child_of_a_forked_child_dials_its_own_connection() -> None:
     with ScriptedServer(answering(HIT, HIT), answering(CHILD), answering(CHILD)) as server, client_of(server) as client:
         assert client.get("key") == b"right"
 
@@ -62,7 +62,7 @@ def test_a_child_of_a_child_does_the_same() -> None:
         assert client.get("key") == b"right"
 
 
-def test_a_child_is_not_held_up_by_a_request_that_a_thread_of_its_parent_had_on_the_way() -> None:
+def test_a_forked_child_does_not_wait_for_a_request_of_a_thread_of_the_parent() -> None:
     asked, release = threading.Event(), threading.Event()
 
     def slow(peer: Peer) -> None:
@@ -83,7 +83,7 @@ def test_a_child_is_not_held_up_by_a_request_that_a_thread_of_its_parent_had_on_
         assert got == [b"right"]
 
 
-def test_a_child_that_closes_its_client_says_nothing_on_the_connection_of_its_parent() -> None:
+def test_a_forked_child_that_closes_its_client_sends_nothing_on_the_connection_of_the_parent() -> None:
     def close(client: Client[bytes]) -> bytes:
         client.close()
         return b"closed"
@@ -102,5 +102,5 @@ def test_a_connection_that_was_closed_before_the_fork_stays_closed(*, is_closed:
         assert client.get("key") == b"right"
         if is_closed:
             client.close()
-        told = in_child(get(client))
-        assert told.startswith(b"ClosedError") if is_closed else told == b"child"
+        output = in_child(get(client))
+        assert output.startswith(b"ClosedError") if is_closed else output == b"child"

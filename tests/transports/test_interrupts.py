@@ -1,6 +1,6 @@
-"""An exception out of nowhere (a signal's, KeyboardInterrupt) in the middle of an exchange: what comes next is right.
+"""An exception of a signal handler (such as KeyboardInterrupt) in an exchange: the next calls return right values.
 
-It propagates unchanged; a connection whose position is no longer certain is closed; nothing is lost or left locked.
+It propagates unchanged. A connection at an uncertain position is closed. No slot leaks, and no lock stays held.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tests.transports.rig import HIT, client_of
 
 
 class Interrupt(BaseException):
-    """Stands for KeyboardInterrupt, which the test run wants for itself."""
+    """Stands for KeyboardInterrupt, which would end the test run."""
 
 
 # --- real signals ----------------------------------------------------------------------------------------------------
@@ -36,12 +36,12 @@ class Interrupt(BaseException):
 
 @contextmanager
 def alarm(seconds: float) -> Generator[None]:
-    """Raise Interrupt out of a signal handler after *seconds*."""
+    """Raise Interrupt in a signal handler after *seconds*."""
 
-    def strike(_: int, __: FrameType | None) -> None:
+    def handle(_: int, __: FrameType | None) -> None:
         raise Interrupt
 
-    before = signal.signal(signal.SIGALRM, strike)
+    before = signal.signal(signal.SIGALRM, handle)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
@@ -103,7 +103,7 @@ def test_a_signal_in_the_middle_of_a_reply_closes_the_connection() -> None:
         assert client.get("key") == b"right"
 
 
-def test_a_signal_while_waiting_for_another_thread_loses_nothing() -> None:
+def test_a_signal_while_waiting_for_another_thread_keeps_its_connection_open() -> None:
     asked, release = threading.Event(), threading.Event()
 
     def script(peer: Peer) -> None:
@@ -127,7 +127,7 @@ def test_a_signal_while_waiting_for_another_thread_loses_nothing() -> None:
         assert server.accepted == 1
 
 
-def test_a_signal_while_dialling_loses_nothing() -> None:
+def test_a_signal_during_a_dial_leaves_a_usable_client() -> None:
     settings = Settings(timeout=5.0, connect_timeout=5.0, username="user", password="secret")
 
     def half(peer: Peer) -> None:
@@ -141,15 +141,15 @@ def test_a_signal_while_dialling_loses_nothing() -> None:
         assert client.get("key") == b"right"
 
 
-# --- a sweep over every place where a signal can strike ---------------------------------------------------------------
+# --- an interrupt at each point where CPython runs signal handlers ----------------------------------------------------
 
 PACKAGE: Final = str(Path(metacache.__file__).parent)
 
 
-class Strike:
-    """Raises Interrupt at the *at*-th place, inside the package, where CPython looks whether a signal has come.
+class Injector:
+    """Raises Interrupt at the *at*-th point inside the package at which CPython runs signal handlers.
 
-    That is on entering a function and when a call of C code has returned; the result of that call is lost.
+    These points are on entering a function and after a call of C code, whose result is lost.
     """
 
     def __init__(self, at: int) -> None:
@@ -163,20 +163,20 @@ class Strike:
                 raise Interrupt
 
 
-def struck(operation: Callable[[Client[bytes]], object], client: Client[bytes], at: int) -> bool:
-    """Run *operation* with *client*, interrupted at its *at*-th place; tell whether it was."""
-    strike = Strike(at)
-    sys.setprofile(strike)
+def interrupted(operation: Callable[[Client[bytes]], object], client: Client[bytes], at: int) -> bool:
+    """Run *operation* with *client*, interrupted at its *at*-th point; return whether it had that many points."""
+    injector = Injector(at)
+    sys.setprofile(injector)
     try:
         operation(client)
     except Interrupt:
         pass
     finally:
         sys.setprofile(None)
-    return strike.left <= 0
+    return injector.left <= 0
 
 
-# A value that comes in several pieces, one that comes in one; cold: on a connection yet to be dialled.
+# Values that arrive in one piece and in several. Cold: on a connection that is not dialled yet.
 SWEPT: Final[dict[str, Callable[[Client[bytes]], object]]] = {
     "get": lambda client: client.get("small"),
     "get in pieces": lambda client: client.get("large"),
@@ -191,7 +191,7 @@ SWEPT: Final[dict[str, Callable[[Client[bytes]], object]]] = {
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Generator[Memcached]:
-    """A server with a password, so that a half-made connection would be refused."""
+    """Return a server with a password, so that a connection without authentication would be refused."""
     passwords = tmp_path_factory.mktemp("auth") / "passwords"
     passwords.write_text("user:secret\n")
     with start("-Y", str(passwords)) as server:
@@ -200,11 +200,13 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Generator[Memcached]:
         yield server
 
 
-# A socket that nobody owned yet is closed by its own end; what strikes in a callback of the collector goes no further.
+# A socket without an owner is closed by its finalizer; Python drops an exception in a callback of the collector.
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("name", SWEPT)
 @pytest.mark.parametrize("cold", [False, True], ids=["warm", "cold"])
-def test_wherever_a_signal_strikes_the_next_calls_are_right(guarded: Memcached, name: str, *, cold: bool) -> None:
+def test_wherever_a_signal_interrupts_a_call_the_next_calls_are_right(
+    guarded: Memcached, name: str, *, cold: bool
+) -> None:
     settings = Settings(timeout=5.0, username="user", password="secret")
     client = Client(Connection(guarded.node, settings=settings), owns=True)
     operation = SWEPT[name]
@@ -214,19 +216,19 @@ def test_wherever_a_signal_strikes_the_next_calls_are_right(guarded: Memcached, 
             client = Client(Connection(guarded.node, settings=settings), owns=True)
         else:
             client.get("small")
-        was_struck = struck(operation, client, at)
+        was_interrupted = interrupted(operation, client, at)
         start_of_next = monotonic()
-        assert client.get("small") == b"small:value", f"struck at place {at}"
+        assert client.get("small") == b"small:value", f"interrupted at point {at}"
         assert client.get_many(["none", "small"]) == {"small": b"small:value"}
         assert client.get("none") is None
-        assert monotonic() - start_of_next < 4.0, "somebody still held the connection"
-        if not was_struck:
+        assert monotonic() - start_of_next < 4.0, "the connection was still in use"
+        if not was_interrupted:
             assert at > 10
             break
     client.close()
 
 
-def test_a_client_that_was_interrupted_leaves_no_socket_behind(guarded: Memcached) -> None:
+def test_an_interrupted_client_leaks_no_socket(guarded: Memcached) -> None:
     settings = Settings(timeout=5.0, username="user", password="secret")
 
     def open_sockets() -> int:
@@ -238,7 +240,7 @@ def test_a_client_that_was_interrupted_leaves_no_socket_behind(guarded: Memcache
         with Client(Connection(guarded.node, settings=settings), owns=True) as client:
             client.get("small")
             operation = SWEPT["get in pieces"]
-            struck(operation, client, at)
+            interrupted(operation, client, at)
     assert open_sockets() == before
 
 

@@ -1,4 +1,4 @@
-"""What the limits decide, with numbers for time: whether to open a connection, and which idle ones to close."""
+"""The decisions of `Limits`: whether to open a connection, and which idle ones to close. Time is a number."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from metacache.transports.limits import Limits
 
 
 @pytest.mark.parametrize(("opened", "may_open"), [(0, True), (2, True), (3, False), (4, False)])
-def test_a_caller_may_open_one_more_below_the_size(opened: int, *, may_open: bool) -> None:
+def test_a_caller_may_open_a_connection_while_there_are_fewer_than_size(opened: int, *, may_open: bool) -> None:
     assert Limits(size=3).may_open(opened) is may_open
 
 
@@ -26,7 +26,7 @@ AFTER_FAILURES: Final[tuple[tuple[int, int, float, bool], ...]] = (
     (1, 1, 0.0, False),
     (2, 1, 0.9, False),
     (2, 1, 1.0, True),
-    (2, 0, 0.0, True),  # there is nothing to wait for
+    (2, 0, 0.0, True),  # there is no connection to wait for
     (3, 0, 0.0, False),
     (3, 3, 9.0, False),
 )
@@ -44,7 +44,7 @@ def test_after_a_failed_dial_a_caller_waits_a_while_for_a_connected_one(
     ("wait", "until"),
     [(None, 12.0), (0.0, 10.0), (0.5, 10.5), (2.0, 12.0), (99.0, 12.0)],
 )
-def test_a_caller_waits_until_its_deadline_or_as_long_as_was_set(wait: float | None, until: float) -> None:
+def test_a_caller_waits_until_its_deadline_or_for_pool_wait_seconds(wait: float | None, until: float) -> None:
     assert Limits(wait=wait).wait_until(10.0, 12.0) == until
 
 
@@ -53,46 +53,46 @@ def test_the_limits_are_those_of_the_settings() -> None:
     assert Limits.of(settings) == Limits(size=3, min_idle=2, max_idle_time=4.0, max_lifetime=5.0, wait=0.5)
 
 
-# --- which of the idle to close --------------------------------------------------------------------------------------
+# --- which idle connections to close ---------------------------------------------------------------------------------
 
 NOW: Final = 100.0
 DISCARDS: Final[dict[str, tuple[Limits, list[IdleTimes], dict[int, CloseReason]]]] = {
-    "nothing is limited": (Limits(), [IdleTimes(0.0, 0.0)], {}),
-    "there are none": (Limits(max_idle_time=1.0, max_lifetime=1.0), [], {}),
-    "unused for just as long as is allowed": (
+    "there is no limit": (Limits(), [IdleTimes(0.0, 0.0)], {}),
+    "there is no idle connection": (Limits(max_idle_time=1.0, max_lifetime=1.0), [], {}),
+    "unused for exactly the limit": (
         Limits(max_idle_time=10.0),
         [IdleTimes(0.0, 89.0), IdleTimes(0.0, 90.0), IdleTimes(0.0, 90.1)],
         {0: CloseReason.IDLE, 1: CloseReason.IDLE},
     ),
-    "open for just as long as is allowed, though just used": (
+    "open for exactly the limit, although just used": (
         Limits(max_lifetime=10.0),
         [IdleTimes(89.0, 100.0), IdleTimes(90.0, 100.0), IdleTimes(90.1, 100.0)],
         {0: CloseReason.OLD, 1: CloseReason.OLD},
     ),
     "old and unused is old": (Limits(max_idle_time=1.0, max_lifetime=1.0), [IdleTimes(0.0, 0.0)], {0: CloseReason.OLD}),
-    "the least used go first, and min_idle stay": (
+    "the longest unused are closed first, and min_idle stay": (
         Limits(max_idle_time=10.0, min_idle=2),
         [IdleTimes(0.0, 1.0), IdleTimes(0.0, 2.0), IdleTimes(0.0, 3.0)],
         {0: CloseReason.IDLE},
     ),
-    "the old go, min_idle or not": (
+    "old ones are closed whatever min_idle says": (
         Limits(max_lifetime=10.0, min_idle=2),
         [IdleTimes(0.0, 99.0), IdleTimes(95.0, 99.0)],
         {0: CloseReason.OLD},
     ),
-    "the old do not count for those that stay": (
+    "old ones do not count for min_idle": (
         Limits(max_idle_time=10.0, max_lifetime=50.0, min_idle=1),
         [IdleTimes(0.0, 1.0), IdleTimes(60.0, 61.0), IdleTimes(60.0, 62.0)],
         {0: CloseReason.OLD, 1: CloseReason.IDLE},
     ),
-    "fewer than min_idle stay all": (Limits(max_idle_time=1.0, min_idle=5), [IdleTimes(0.0, 1.0)], {}),
+    "fewer than min_idle all stay": (Limits(max_idle_time=1.0, min_idle=5), [IdleTimes(0.0, 1.0)], {}),
 }
 
 
 @pytest.mark.parametrize("name", DISCARDS)
-def test_idle_connections_are_closed_for_a_cause(name: str) -> None:
+def test_idle_connections_are_closed_when_old_or_unused(name: str) -> None:
     limits, idle, expected = DISCARDS[name]
-    assert limits.discard(idle, NOW) == expected
+    assert limits.to_close(idle, NOW) == expected
 
 
 AGES: Final = st.lists(
@@ -104,14 +104,14 @@ AGES: Final = st.lists(
 def test_the_most_recently_used_are_kept_and_at_least_min_idle(
     idle: list[IdleTimes], limit: float, min_idle: int
 ) -> None:
-    discarded = Limits(max_idle_time=limit, min_idle=min_idle).discard(idle, NOW)
+    discarded = Limits(max_idle_time=limit, min_idle=min_idle).to_close(idle, NOW)
     left = [age for index, age in enumerate(idle) if index not in discarded]
     assert len(left) >= min(min_idle, len(idle))
     assert sum(NOW - age.used >= limit for age in left) <= min_idle
     assert list(discarded) == list(range(len(discarded))), "the longest unused go first"
 
 
-# --- when to look ----------------------------------------------------------------------------------------------------
+# --- when to review --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -124,5 +124,5 @@ def test_the_most_recently_used_are_kept_and_at_least_min_idle(
         (Limits(max_lifetime=3600.0), 130.0),
     ],
 )
-def test_the_idle_are_looked_through_four_times_within_the_shortest_limit(limits: Limits, at: float) -> None:
+def test_idle_connections_are_reviewed_four_times_within_the_shortest_limit(limits: Limits, at: float) -> None:
     assert limits.next_review(NOW) == at

@@ -1,4 +1,4 @@
-"""Replies that are sound and easily misread: placeholders, padded numbers, wrapped times, a CAS of 0, odd flags."""
+"""Valid replies that are easily misread: placeholders, padded numbers, wrapped times, a CAS of 0, odd flags."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ TIMES: Final = ((b"t-1", None), (b"t0", 0), (b"t30", 30), (b"t2147483647", 2**31
 
 
 @pytest.mark.parametrize(("token", "ttl"), TIMES)
-def test_the_time_left_is_none_for_ever_and_0_when_it_has_wrapped(token: bytes, ttl: int | None) -> None:
+def test_the_ttl_is_none_without_expiry_and_0_when_it_has_wrapped(token: bytes, ttl: int | None) -> None:
     reply = (b"VA 1 f0 c5 " + token + b" h0 l0", b"x")
     with ScriptedServer(answering(reply)) as server, client_of(server) as client:
         item = client.get_item("key")
@@ -82,7 +82,7 @@ def test_a_number_is_read_without_its_padding(data: bytes, number: int) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"x", b"+1", b"-1", b"1_0", "٣".encode(), b"1.0", b"0x1", b"1" * 21])
-def test_what_is_no_number_is_a_protocol_error(data: bytes) -> None:
+def test_a_malformed_number_is_a_protocol_error(data: bytes) -> None:
     reply = (b"VA %d" % len(data), data)
     with ScriptedServer(answering(reply)) as server, Connection(server.node, settings=PATIENT) as connection:
         with pytest.raises(ProtocolError, match="not a number"):
@@ -103,7 +103,7 @@ def test_an_update_on_a_server_without_cas_is_refused_before_it_loses_a_write() 
         assert "idle" in repr(client)
 
 
-def test_a_key_in_base64_is_never_asked_back() -> None:
+def test_a_base64_key_is_sent_without_the_k_flag() -> None:
     def script(peer: Peer) -> None:
         for _ in range(5):
             asked = peer.request()
@@ -135,7 +135,7 @@ def test_metadata_that_lacks_a_number_is_a_protocol_error(line: bytes) -> None:
         client.inspect("key")
 
 
-def test_good_bytes_that_are_no_value_of_the_type_leave_the_connection_as_it_is() -> None:
+def test_bytes_that_cannot_be_decoded_leave_the_connection_open() -> None:
     replies = ((b"VA 5 f0", b"hello"), (b"VA 1 f0", b"7"))
     with ScriptedServer(answering(*replies)) as server, Connection(server.node, settings=PATIENT) as connection:
         numbers = Client(connection, IntSerializer())
@@ -145,7 +145,7 @@ def test_good_bytes_that_are_no_value_of_the_type_leave_the_connection_as_it_is(
         assert server.accepted == 1
 
 
-def test_every_error_of_a_read_may_be_a_miss_if_asked() -> None:
+def test_with_on_error_miss_a_protocol_error_of_a_read_is_a_miss() -> None:
     strange = in_turn(lambda peer: peer.request().answer(b"ZZ"), Peer.expect_end)
     with ScriptedServer(strange, answering(HIT)) as server, Connection(server.node, settings=PATIENT) as connection:
         lenient = Client(connection, on_error="miss")

@@ -1,4 +1,4 @@
-"""An idle connection is looked at before it is used; a bad one is dialled anew, silently."""
+"""An idle connection is checked before it is used; a stale one is dialled again, without an error."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def add_key(client: Client[bytes]) -> StoreResult:
 
 @pytest.mark.parametrize("verb", [set_key, add_key])
 @pytest.mark.parametrize("end", [Peer.fin, Peer.rst])
-def test_an_idle_connection_that_the_server_closed_is_dialled_anew_before_a_write(
+def test_an_idle_connection_that_the_server_closed_is_dialled_again_before_a_write(
     verb: Callable[[Client[bytes]], StoreResult], end: Callable[[Peer], None]
 ) -> None:
     once = in_turn(lambda peer: peer.request().answer(b"HD"), end)
     with ScriptedServer(once, answering((b"HD", None))) as server, client_of(server) as client:
         assert verb(client)
-        sleep(IDLE)  # the server's FIN or RST has come, and the connection counts as idle
+        sleep(IDLE)  # the server's FIN or RST has arrived, and the connection counts as idle
         assert verb(client)
         assert server.accepted == 2
 
@@ -49,7 +49,7 @@ def test_an_idle_connection_that_the_server_closed_is_dialled_anew_before_a_writ
     "unasked", [b"EN\r\n", b"ERROR Too many open connections\r\n", b"x", b"VA 5 f0 O1\r\nwrong\r\n"]
 )
 @pytest.mark.parametrize("many", [False, True])
-def test_an_idle_connection_with_bytes_that_nobody_asked_for_is_dialled_anew(unasked: bytes, *, many: bool) -> None:
+def test_an_idle_connection_with_unrequested_bytes_is_dialled_again(unasked: bytes, *, many: bool) -> None:
     def chatty(peer: Peer) -> None:
         peer.request().answer(*HIT)
         peer.send(unasked)
@@ -57,12 +57,12 @@ def test_an_idle_connection_with_bytes_that_nobody_asked_for_is_dialled_anew(una
 
     with ScriptedServer(chatty, answering(HIT)) as server, client_of(server) as client:
         assert client.get("key") == b"right"
-        sleep(IDLE)  # the bytes have come, and the connection counts as idle
+        sleep(IDLE)  # the bytes have arrived, and the connection counts as idle
         assert client.get_many(["key"]) == {"key": b"right"} if many else client.get("key") == b"right"
         assert server.accepted == 2
 
 
-def test_a_client_that_was_closed_does_not_dial() -> None:
+def test_a_closed_connection_does_not_dial() -> None:
     with ScriptedServer(answering(HIT)) as server:
         connection = Connection(server.node)
         client = Client(connection)

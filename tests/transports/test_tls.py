@@ -1,4 +1,4 @@
-"""TLS: certificates are verified, idle connections kept, and every write ends where a request does."""
+"""TLS: certificates are verified, idle connections are kept, and every write ends where a request ends."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from tests.scripted import Peer, ScriptedServer, answering, in_turn, silent
 from tests.transports.rig import HIT, IDLE, client_of
 
 
-def test_values_travel_over_tls_and_the_connection_is_kept(tls_server: Memcached) -> None:
+def test_values_are_sent_over_tls_and_the_connection_is_kept(tls_server: Memcached) -> None:
     with connect(tls_server.url, settings=Settings(tls=trusting(), timeout=5.0)) as client:
         for size in (0, 1, 16_384, 16_385, 300_000):
             assert client.set("key", b"x" * size)
             assert client.get("key") == b"x" * size
 
 
-def test_an_idle_tls_connection_is_kept_though_the_protocol_of_tls_makes_it_readable() -> None:
-    # A session ticket that comes late does the same; asking for the client's certificate can be done at will.
+def test_an_idle_tls_connection_is_kept_although_tls_messages_make_it_readable() -> None:
+    # A late session ticket has the same effect. A request for the client's certificate can be made at any time.
     asking = serving()
     asking.verify_mode = ssl.CERT_OPTIONAL
-    believing = trusting()
-    asking.post_handshake_auth = believing.post_handshake_auth = True
+    trusting_client = trusting()
+    asking.post_handshake_auth = trusting_client.post_handshake_auth = True
     trust(asking)
 
     def script(peer: Peer) -> None:
@@ -36,31 +36,31 @@ def test_an_idle_tls_connection_is_kept_though_the_protocol_of_tls_makes_it_read
         peer.sock.do_handshake()
         answering(HIT, HIT)(peer)
 
-    with ScriptedServer(script, tls=asking) as server, client_of(server, Settings(tls=believing)) as client:
+    with ScriptedServer(script, tls=asking) as server, client_of(server, Settings(tls=trusting_client)) as client:
         for _ in range(3):
             assert client.get("key") == b"right"
-            sleep(IDLE)  # long enough to be looked at
+            sleep(IDLE)  # long enough for the check of an idle connection
         assert server.accepted == 1
 
 
-def test_an_idle_tls_connection_that_the_server_closed_is_dialled_anew() -> None:
+def test_an_idle_tls_connection_that_the_server_closed_is_dialled_again() -> None:
     once = in_turn(lambda peer: peer.request().answer(b"HD"), Peer.fin)
     with (
         ScriptedServer(once, answering((b"HD", None)), tls=serving()) as server,
         client_of(server, Settings(tls=trusting())) as client,
     ):
         assert client.set("key", b"v")
-        sleep(IDLE)  # the end has come, and the connection counts as idle
+        sleep(IDLE)  # the server's end has arrived, and the connection counts as idle
         assert client.set("key", b"v")
 
 
-def test_a_certificate_that_nobody_vouches_for_is_a_connect_error(tls_server: Memcached) -> None:
+def test_an_untrusted_certificate_is_a_connect_error(tls_server: Memcached) -> None:
     settings = Settings(tls=ssl.create_default_context())
     with connect(tls_server.url, settings=settings) as client, pytest.raises(ConnectError, match="certificate was not"):
         client.set("key", b"v")
 
 
-def test_a_tls_url_verifies_certificates(tls_server: Memcached) -> None:
+def test_a_memcacheds_url_verifies_certificates(tls_server: Memcached) -> None:
     url = tls_server.url.replace("memcached:", "memcacheds:")
     with connect(url) as client, pytest.raises(ConnectError, match="certificate was not accepted"):
         client.get("key")
@@ -73,7 +73,7 @@ def test_a_certificate_of_another_host_is_a_connect_error() -> None:
         pytest.raises(ConnectError, match="certificate was not accepted"),
     ):
         client.get("key")
-    with pytest.raises(ssl.SSLError):  # what the server saw of it
+    with pytest.raises(ssl.SSLError):  # the error on the server's side
         server.__exit__(None, None, None)
 
 
@@ -94,7 +94,7 @@ def test_tls_over_a_unix_socket_that_wants_a_host_name_is_a_connect_error() -> N
         client.get("key")
 
 
-def test_many_sets_over_tls_do_not_make_the_server_sleep_on_what_it_has_decrypted(tls_server: Memcached) -> None:
+def test_many_sets_over_tls_leave_no_decrypted_request_unanswered(tls_server: Memcached) -> None:
     with connect(tls_server.url, settings=Settings(tls=trusting(), timeout=20.0)) as client:
         for size, count in ((100, 500), (5_000, 200), (16_300, 60), (20_000, 60), (100_000, 20)):
             items = {f"tls-{size}-{number}": bytes([number % 251]) * size for number in range(count)}

@@ -1,6 +1,6 @@
-"""A batch under an event loop: windows asked for one after the other, a few of them unanswered at a time.
+"""A batch under an event loop: its windows are sent one after the other, with at most `MAX_WINDOWS` unanswered.
 
-Knows how a batch is cut and what becomes of a window that fails; what asks for a window is its connection's.
+It also decides which error each request of a failed window gets. It does no I/O: the connection queues each window.
 """
 
 from __future__ import annotations
@@ -17,69 +17,68 @@ from metacache.transports.aio.pending import BatchWindow, PendingReply, unsent, 
 from metacache.transports.base import Batch
 from metacache.transports.batch_windows import Windows, fail_rest
 
-__all__ = ["BatchUnderWay", "complete"]
+__all__ = ["RunningBatch", "fail_missing"]
 
-# Windows of one batch that may be unanswered: a larger batch writes on as its replies come.
+# Windows of one batch that may be unanswered. Further windows are queued as replies arrive.
 MAX_WINDOWS: Final = 4
 
 _replies_of = attrgetter("replies")
 
 
 @final
-class BatchUnderWay:
-    """A batch whose first windows are asked for when it is made; *join* puts the place of a window in the line.
+class RunningBatch:
+    """A batch that has started: *enqueue* puts the pending reply of a window into the connection's request queue.
 
-    So a connection that is closed knows of it, and lets it finish.
+    The first windows are queued on construction, so a connection that is closed meanwhile knows them and finishes them.
     """
 
-    __slots__ = ("_batch", "_cuts", "_join", "_windows")
+    __slots__ = ("_batch", "_cutter", "_enqueue", "_windows")
 
-    def __init__(self, batch: Batch, join: Callable[[PendingReply[Replies]], None], *, is_tls: bool) -> None:
+    def __init__(self, batch: Batch, enqueue: Callable[[PendingReply[Replies]], None], *, is_tls: bool) -> None:
         self._batch = batch
-        self._join = join
-        self._cuts = Windows(batch, is_tls=is_tls)
+        self._enqueue = enqueue
+        self._cutter = Windows(batch, is_tls=is_tls)
         self._windows: deque[tuple[int, int, PendingReply[Replies]]] = deque()
-        self._ask()
+        self._enqueue_windows()
 
-    def _ask(self) -> None:
-        """Ask for further windows, as far as these may be unanswered."""
-        while len(self._windows) < MAX_WINDOWS and not self._cuts.is_done:
-            start, stop = self._cuts.cut()
-            place: PendingReply[Replies] = PendingReply()
-            place.work, place.plain, place.read = BatchWindow(self._batch, start, stop), None, _replies_of
-            self._join(place)
-            self._windows.append((start, stop, place))
+    def _enqueue_windows(self) -> None:
+        """Queue further windows, up to the number that may be unanswered."""
+        while len(self._windows) < MAX_WINDOWS and not self._cutter.is_done:
+            start, stop = self._cutter.cut()
+            pending: PendingReply[Replies] = PendingReply()
+            pending.work, pending.plain, pending.read = BatchWindow(self._batch, start, stop), None, _replies_of
+            self._enqueue(pending)
+            self._windows.append((start, stop, pending))
 
     async def replies(self) -> Replies:
         """Return a reply or an error for each request.
 
-        After a failure of the connection the requests that were not asked for yet have that error too, and nothing of
-        them was sent.
+        After a failure of the connection, requests that are not queued yet get the same error. They were not sent.
         """
         replies = Replies(len(self._batch))
         windows = self._windows
         try:
             while windows:
-                start, stop, place = windows[0]
+                start, stop, pending = windows[0]
                 try:
-                    replies.fill(start, await place)
+                    replies.fill(start, await pending)
                 except ClosedError:
                     raise
                 except MetacacheError as error:
                     if not is_own(error):
                         raise
                     replies.errors.update(dict.fromkeys(range(start, stop), error))
-                    replies.errors.update(dict.fromkeys(self._cuts.give_up(), unsent(error)))
+                    replies.errors.update(dict.fromkeys(self._cutter.skip_rest(), unsent(error)))
                 windows.popleft()
-                self._ask()
+                self._enqueue_windows()
         finally:
-            for _, _, place in windows:
-                place.abandon()
+            for _, _, pending in windows:
+                pending.abandon()
         return replies
 
 
-def complete(answer: object, work: BatchWindow, failure: MetacacheError) -> None:
-    """Give *failure* to what has no reply in a window that an error line cut short."""
+def fail_missing(answer: object, work: BatchWindow, failure: MetacacheError) -> None:
+    """Give *failure* to the requests that have no reply because an error line ended the window early."""
     if not isinstance(answer, Window):
         return
     replies, count = answer.replies, weight_of(work)

@@ -1,6 +1,6 @@
-"""Dial a node under an event loop: every address in turn, TLS included, all within one deadline.
+"""Dial a node under an event loop: try each address in turn, with the TLS handshake, all within one deadline.
 
-Knows sockets and certificates; names are resolved, and failures told, as in `blocking`. Knows nothing of the protocol.
+`resolving` finds the addresses and describes failures. This module opens sockets and knows nothing of the protocol.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import TypeVar
 from metacache.interrupts import is_from_handler, is_own
 from metacache.nodes import Node, UnixAddress
 from metacache.settings import Settings
-from metacache.transports.aio.timing import patience
-from metacache.transports.resolving import Resolver, Target, dial_failed, set_tcp_options
+from metacache.transports.aio.timing import time_limit
+from metacache.transports.resolving import Resolver, Target, is_tls_refusal, set_tcp_options, share_of, tls_refused
 
 __all__ = ["dial"]
 
@@ -24,28 +24,24 @@ L = TypeVar("L", bound=asyncio.Protocol)
 
 
 async def dial(node: Node, settings: Settings, resolver: Resolver, deadline: float, make: Callable[[], L]) -> L:
-    """Return what *make* makes, connected to *node*, with TCP_NODELAY set and the TLS handshake done.
+    """Return a protocol of *make*, connected to *node*, with TCP_NODELAY set and the TLS handshake done.
 
     Raises ConnectError when no address answers by *deadline* (``time.monotonic()``).
     """
     targets = await _targets(resolver, deadline)
     failures: list[OSError] = []
     for position, target in enumerate(targets):
-        # A dead address must not use up the time of those behind it.
-        share = (deadline - monotonic()) / (len(targets) - position)
-        if share <= 0:
+        seconds = share_of(deadline - monotonic(), len(targets) - position)
+        if seconds <= 0.0:
             break
         try:
-            async with patience(share):
+            async with time_limit(seconds):
                 return await _connect(node, settings, target, make)
         except OSError as error:
             if not _is_of_network(error):
                 raise
             failures.append(error)
-    failed = dial_failed(node, failures)
-    if not failed.is_local:
-        resolver.drop()
-    raise failed from (failures[-1] if failures else None)
+    raise resolver.dial_error(failures)
 
 
 async def _targets(resolver: Resolver, deadline: float) -> Sequence[Target]:
@@ -53,34 +49,34 @@ async def _targets(resolver: Resolver, deadline: float) -> Sequence[Target]:
     if known is not None:
         return known
     loop = asyncio.get_running_loop()
-    seconds = resolver.patience(deadline - monotonic())
-    asked = resolver.ask()
+    seconds = resolver.seconds_to_wait(deadline - monotonic())
+    lookup = resolver.start_lookup()
     answered = asyncio.Event()
 
-    def tell() -> None:
-        # Not the loop's own executor: a resolver that hangs there would keep the loop from shutting down.
+    def notify() -> None:
+        # The lookup has a thread of its own. In the loop's executor, a resolver that hangs would block its shutdown.
         with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
             loop.call_soon_threadsafe(answered.set)
 
-    asked.tell(tell)
+    lookup.on_answer(notify)
     try:
-        async with patience(seconds):
+        async with time_limit(seconds):
             await answered.wait()
     except TimeoutError as error:
         if not is_own(error):
             raise
-        # else the answer kept from before is still good
-    return resolver.learn(asked)
+        # `addresses_after` returns the kept addresses, or raises.
+    return resolver.addresses_after(lookup)
 
 
 async def _connect(node: Node, settings: Settings, target: Target, make: Callable[[], L]) -> L:
     loop = asyncio.get_running_loop()
-    is_theirs = False
+    is_handed_over = False
     made = make()
 
     def hand_over() -> L:
-        nonlocal is_theirs
-        is_theirs = True
+        nonlocal is_handed_over
+        is_handed_over = True
         return made
 
     family, address = target
@@ -91,12 +87,12 @@ async def _connect(node: Node, settings: Settings, target: Target, make: Callabl
         set_tcp_options(sock, settings)
         await _open(node, settings, sock, hand_over)
     except BaseException as error:
-        # From `hand_over` on the loop closes the socket, but not after an error that it does not expect.
-        is_refused = isinstance(error, ValueError) and not isinstance(error, OSError)  # a refused certificate is both
-        if not is_theirs or is_refused or not isinstance(error, OSError | asyncio.CancelledError):
+        # After `hand_over` the loop closes the socket, but only after errors that it expects.
+        is_refused = is_tls_refusal(error)
+        if not is_handed_over or is_refused or not isinstance(error, OSError | asyncio.CancelledError):
             sock.close()
         if is_refused and is_own(error):
-            raise OSError(f"TLS is not possible here: {error}") from error
+            raise tls_refused(error) from error
         raise
     return made
 

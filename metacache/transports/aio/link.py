@@ -1,7 +1,7 @@
 """A link: one socket of an event loop and the protocol connection on it, shared by many callers.
 
-Writes what its connection has waiting, gives each reply to the place it belongs to, and tells when it is lost. Knows
-no dialling, no deadline and no retry. It changes over time; what guards it is that one event loop runs it.
+It writes waiting requests, gives each reply to its pending reply, and reports when it is lost. It does not dial, fails
+no request at its deadline, and sends nothing twice. One event loop runs it, so it needs no lock.
 """
 
 from __future__ import annotations
@@ -12,71 +12,70 @@ import math
 from collections.abc import Callable, Sequence
 from random import getrandbits
 from time import monotonic
-from typing import Any, Final, TypeAlias, cast, final
+from typing import Final, cast, final
 
 from typing_extensions import override
 
 from metacache.errors import ConnectionLost, MetacacheError
 from metacache.interrupts import is_own
-from metacache.protocol.connection import ProtocolConnection, answer_of
+from metacache.protocol.connection import ProtocolConnection
 from metacache.protocol.expectations import Answer, Expectation
 from metacache.protocol.windows import closing_error
 from metacache.settings import Settings
-from metacache.transports.aio.batch import complete
-from metacache.transports.aio.pending import BatchWindow, PendingReply, Work, throw, weight_of
-from metacache.transports.aio.pieces import WriteBuffer, packs
-from metacache.transports.batch_windows import send_window
-from metacache.transports.timeouts import advise, interrupted
+from metacache.transports.aio.batch import fail_missing
+from metacache.transports.aio.pending import AnyPending, BatchWindow, Work, throw, weight_of
+from metacache.transports.aio.write_buffer import WriteBuffer, packs
+from metacache.transports.batch_windows import build_window
+from metacache.transports.timeouts import add_tls_hint, interrupted
 
 __all__ = ["Link"]
 
-# One write an event-loop turn takes so much at most, that a flood of small requests leaves while more are being made.
+# Limits of one call of `write`. With them, the first of many small requests leave while others are still being made.
 MAX_REQUESTS: Final = 256
 MAX_WRITE: Final = 65536  # bytes
-# More of several commands in one TLS write makes the server sleep on bytes it has decrypted (memcached up to 1.6.45).
+# With more bytes of several commands in one TLS write, memcached (up to 1.6.45) waits for the socket although it has
+# decrypted requests that it did not answer.
 MAX_TLS_WRITE: Final = 16384
-
-Places: TypeAlias = Sequence[PendingReply[Any]]  # Any: whatever each waits for
 
 
 @final
 class Link(asyncio.Protocol):
-    """See the module.
+    """One socket that many callers share: writes their requests and matches the replies.
 
     Args:
-        settings: limits, and whether it is TLS.
-        on_answers: called with the link and the places that have their answers, whose tasks it is to wake.
-        on_room: called with the link when there may be room to write more.
-        on_lost: called once, with the link and what went wrong; what is left in ``in_flight`` gets no reply.
+        settings: limits, and whether to use TLS.
+        on_answers: called with the link and the pending replies that have answers; it wakes their tasks.
+        on_room: called with the link when it may be possible to write more.
+        on_lost: called once, with the link and the error; requests left in ``in_flight`` get no reply.
 
-    ``in_flight`` are the places written and not answered, ``requests`` how many requests they are; ``heard``: when
-    bytes came last, or some that were held back left, or the first of those in flight was written; ``when_closed`` is
-    done when the socket is closed.
+    ``in_flight`` are the pending replies of the requests that are written; ``requests`` is the number of those
+    requests, with each request of a window counted. ``active_at`` is the latest of three times: bytes arrived, buffered
+    bytes left, or a request was written while none was in flight. ``when_closed`` is done when the socket is closed.
 
-    The rest of a large data block is written although its caller gave up: half a request cannot be taken back. Its
-    connection closes the link when that takes too long (`clogged_until`).
+    The rest of a large data block is written although its caller gave up, because half a request cannot be taken back.
+    The connection closes the link when that takes too long (`stuck_until`).
     """
 
     __slots__ = (
-        "_in_doubt",
+        "_has_received",
+        "_is_uncertain",
+        "_large",
         "_loop",
         "_max_in_flight",
         "_max_write",
         "_on_answers",
         "_on_lost",
         "_on_room",
-        "_outlet",
         "_paused",
         "_protocol",
         "_transport",
         "_unwritten",
-        "_was_answered",
-        "dialled",
-        "heard",
+        "active_at",
+        "dialled_at",
+        "has_sent",
         "in_flight",
         "is_lost",
         "requests",
-        "was_asked",
         "when_closed",
     )
 
@@ -85,7 +84,7 @@ class Link(asyncio.Protocol):
     def __init__(
         self,
         settings: Settings,
-        on_answers: Callable[[Link, Places], None],
+        on_answers: Callable[[Link, Sequence[AnyPending]], None],
         on_room: Callable[[Link], None],
         on_lost: Callable[[Link, MetacacheError], None],
     ) -> None:
@@ -96,15 +95,15 @@ class Link(asyncio.Protocol):
         self._on_room = on_room
         self._on_lost = on_lost
         self._paused = False
-        self._in_doubt = False  # True also while bytes are written or taken in, which a signal may interrupt
+        self._is_uncertain = False  # True while bytes are written or parsed, and after an exception interrupted that
         self.is_lost = False
-        self.was_asked = False
-        self._was_answered = False
+        self.has_sent = False
+        self._has_received = False
         self._unwritten = 0
-        self._outlet: WriteBuffer[PendingReply[Any]] = WriteBuffer()  # Any: as below
-        self.in_flight: list[PendingReply[Any]] = []  # Any: whatever each waits for
+        self._large: WriteBuffer[AnyPending] = WriteBuffer()
+        self.in_flight: list[AnyPending] = []
         self.requests = 0
-        self.dialled = self.heard = monotonic()
+        self.dialled_at = self.active_at = monotonic()
         self._loop = asyncio.get_running_loop()
         self.when_closed: asyncio.Future[None] = self._loop.create_future()
 
@@ -114,57 +113,57 @@ class Link(asyncio.Protocol):
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
-    def advise(self, error: MetacacheError) -> None:
-        """Add advice to *error* if no byte ever came on this link."""
-        if not self._was_answered and not self._protocol.has_heard:
-            advise(error, is_tls=self._max_write == MAX_TLS_WRITE)
+    def add_tls_hint(self, error: MetacacheError) -> None:
+        """Add the hint to try TLS to *error* if no byte was ever received on this link."""
+        if not self._has_received and not self._protocol.has_heard:
+            add_tls_hint(error, is_tls=self._max_write == MAX_TLS_WRITE)
 
     @property
     def is_full(self) -> bool:
-        """True when as many requests are in flight as may be."""
+        """True when ``max_in_flight`` requests are in flight."""
         return self.requests >= self._max_in_flight
 
     @property
     def has_room(self) -> bool:
         """True when more may be written now."""
-        return not (self._paused or self._outlet.place or self.is_lost) and self.requests < self._max_in_flight
+        return not (self._paused or self._large.pending or self.is_lost) and self.requests < self._max_in_flight
 
-    def write(self, waiting: list[PendingReply[Any]]) -> None:  # Any: whatever each waits for
-        """Write the requests of *waiting* that may be written now, and move them in flight; drop those given up.
+    def write(self, waiting: list[AnyPending]) -> None:
+        """Write the requests of *waiting* that may be written now, and move them to ``in_flight``; drop abandoned ones.
 
-        One write, or over TLS one for each pack that the server can take at once.
+        This is one write, or over TLS one write for each pack of at most `MAX_TLS_WRITE` bytes.
         """
-        if self._in_doubt:
+        if self._is_uncertain:
             self.lose(interrupted())
             return
-        self._in_doubt = True
+        self._is_uncertain = True
         try:
             self._write(waiting)
         except BaseException as error:
             self._interrupt(error)
             return
-        self._in_doubt = False
+        self._is_uncertain = False
 
-    def _write(self, waiting: list[PendingReply[Any]]) -> None:  # Any: as above
+    def _write(self, waiting: list[AnyPending]) -> None:
         if not self.in_flight:
-            self.heard = monotonic()
-            self.was_asked = True
+            self.active_at = monotonic()
+            self.has_sent = True
         elif self._unwritten and self._has_moved():
-            self.heard = monotonic()
+            self.active_at = monotonic()
         room = room_before = min(MAX_REQUESTS, self._max_in_flight - self.requests) if self.has_room else 0
         send_plain, put_in_flight = self._protocol.send_plain, self.in_flight.append
         frames: list[bytes] = []
         size = taken = 0
         large: bytes | None = None
-        for place in waiting:
+        for pending in waiting:
             if room <= 0 or size >= MAX_WRITE:
                 break
             taken += 1
-            waiter = place.waiter
-            if place.answer is not None or (waiter is not None and waiter.future.cancelled()):
+            waiter = pending.waiter
+            if pending.answer is not None or (waiter is not None and waiter.future.cancelled()):
                 continue
-            put_in_flight(place)
-            plain = place.plain
+            put_in_flight(pending)
+            plain = pending.plain
             if plain is not None:
                 body = plain.body
                 if body is not None and len(body) > MAX_WRITE:
@@ -172,42 +171,42 @@ class Link(asyncio.Protocol):
                 frame = send_plain(plain.verb.command, plain.head, body)
                 room -= 1
             else:
-                frame, large = self._frame(place.work)
-                room -= weight_of(place.work)
+                frame, large = self._frame(pending.work)
+                room -= weight_of(pending.work)
             frames.append(frame)
             size += len(frame)
             if large is not None:
-                self._outlet.fill(large, place)
+                self._large.fill(large, pending)
                 break
-        del waiting[:taken]  # in flight by now: whatever strikes, nobody is lost
+        del waiting[:taken]  # after they are in flight: if a signal interrupts this, every request is in one list
         self.requests += room_before - room
         if frames:
             for pack in (b"".join(frames),) if size <= self._max_write else packs(frames, self._max_write):
                 self._transport.write(pack)
             self._unwritten = self._transport.get_write_buffer_size()
             if large is not None:
-                self._pour()
+                self._write_large()
                 self._has_moved()
 
     def _frame(self, work: Work) -> tuple[bytes, bytes | None]:
-        """Return the bytes of *work*, whose replies are expected from now on, and the large data block to follow."""
+        """Return the bytes of *work* and the large data block that follows them; expect its replies from now on."""
         if not isinstance(work, BatchWindow):
             data, _ = self._protocol.send(work.verb.command, work.head, work.body)
             return data, None
         batch, start, stop = work
         bodies = batch.bodies
         if bodies is None or stop - start > 1 or len(bodies[start]) <= MAX_WRITE:
-            return send_window(self._protocol, *work)[0], None
+            return build_window(self._protocol, *work)[0], None
         data, _ = self._protocol.send_window(batch.verb.command, batch.heads[start:stop], None)
         return data, bodies[start]
 
     # --- large data blocks -------------------------------------------------------------------------------------------
 
-    def _pour(self) -> None:
-        """Write as much of the large data block as the socket takes, with a limit for each turn of the loop."""
+    def _write_large(self) -> None:
+        """Write as much of the large data block as the socket takes, up to a limit per event loop iteration."""
         try:
-            if self._outlet.pour(self._transport.write, self._may_write):
-                self._loop.call_soon(self._pour)
+            if self._large.write_pieces(self._transport.write, self._may_write):
+                self._loop.call_soon(self._write_large)
         except BaseException as error:  # a piece may be lost
             self._interrupt(error)
             return
@@ -218,30 +217,30 @@ class Link(asyncio.Protocol):
         return not self._paused and not self.is_lost
 
     @property
-    def clogged_until(self) -> float:
-        """The deadline of the large request that is being written though its caller gave up; else infinity."""
-        place = self._outlet.place
-        return math.inf if place is None or place.answer is None else place.deadline
+    def stuck_until(self) -> float:
+        """The deadline of the large request that is being written although its caller gave up; else infinity."""
+        pending = self._large.pending
+        return math.inf if pending is None or pending.answer is None else pending.deadline
 
     def is_silent(self, now: float, seconds: float) -> bool:
-        """Tell whether requests wait and for so many *seconds* no byte came, and none left that was held back."""
-        if not self.in_flight or now < self.heard + seconds:
+        """Return whether requests are in flight and for *seconds* no byte arrived and no buffered byte left."""
+        if not self.in_flight or now < self.active_at + seconds:
             return False
         if self._has_moved():
-            self.heard = now
-        return self.heard < now
+            self.active_at = now
+        return self.active_at < now
 
     def _has_moved(self) -> bool:
-        """Tell whether something of what was held back has left since the last look, or write."""
-        before, self._unwritten = self._unwritten, self._transport.get_write_buffer_size() + len(self._outlet)
+        """Return whether buffered bytes have left since the last call, or since the last write."""
+        before, self._unwritten = self._unwritten, self._transport.get_write_buffer_size() + len(self._large)
         return self._unwritten < before
 
-    # --- what the loop calls -----------------------------------------------------------------------------------------
+    # --- called by the event loop ------------------------------------------------------------------------------------
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport; close it if its dial was given up meanwhile."""
-        # The loop gives a TCP or unix socket's transport; uvloop's are no subclass of asyncio's, so no assert can tell.
+        """Keep the transport; close it if its dial was cancelled meanwhile."""
+        # The loop passes the transport of a socket. No assert: uvloop's is not a subclass of asyncio's.
         self._transport = cast("asyncio.Transport", transport)
         if self.is_lost:
             self._transport.abort()
@@ -253,33 +252,33 @@ class Link(asyncio.Protocol):
 
     @override
     def resume_writing(self) -> None:
-        """Go on writing."""
+        """Continue to write: the socket takes bytes again."""
         self._paused = False
-        if self._outlet.place is None:
+        if self._large.pending is None:
             self._on_room(self)
         else:
-            self._pour()
+            self._write_large()
 
     @override
     def data_received(self, data: bytes) -> None:
-        """Give the replies that are complete to those who wait for them."""
+        """Parse *data*, and give each complete reply to its pending reply."""
         if self.is_lost:
-            return  # closing: the bytes that still come are dropped
-        if self._in_doubt:
+            return  # closing: bytes that still arrive are dropped
+        if self._is_uncertain:
             self.lose(interrupted())
             return
-        self._in_doubt = True
+        self._is_uncertain = True
         try:
             done = self._receive(data)
         except BaseException as error:
             self._interrupt(error)
             return
-        self._in_doubt = False
-        self._on_answers(self, done)  # last: tasks go on in there, and may do anything
+        self._is_uncertain = False
+        self._on_answers(self, done)  # last: it runs tasks, which may call any method of this link
 
-    def _receive(self, data: bytes) -> Places:
-        """Take *data* in; return the places that have their answers now."""
-        self.heard = monotonic()
+    def _receive(self, data: bytes) -> Sequence[AnyPending]:
+        """Parse *data*; return the pending replies that have answers now."""
+        self.active_at = monotonic()
         protocol = self._protocol
         failure: MetacacheError | None = None
         answers = protocol.answers(data)
@@ -287,60 +286,59 @@ class Link(asyncio.Protocol):
             failure = protocol.failure or self._why_closed(answers)
         done = self.in_flight[: len(answers)]
         self._answer(done, answers, failure)
-        self._was_answered = True
+        self._has_received = True
         if failure is not None:
             self.lose(failure)
         return done
 
     def _answer(
-        self, places: Places, answers: Sequence[Answer | Expectation], failure: MetacacheError | None = None
+        self,
+        first: Sequence[AnyPending],
+        answers: Sequence[Answer | Expectation],
+        failure: MetacacheError | None = None,
     ) -> None:
-        """Give *answers* to *places*, the first in flight; *failure*: what they have that follow the last of them."""
+        """Give *answers* to *first*, the first in flight; *failure* is for requests of a window without a reply."""
         requests = len(answers)
-        for place, answer in zip(places, answers, strict=True):
-            if place.plain is None and type(work := place.work) is BatchWindow:
+        for pending, answer in zip(first, answers, strict=True):
+            if pending.plain is None and type(work := pending.work) is BatchWindow:
                 requests += weight_of(work) - 1
                 if failure is not None:
-                    complete(answer, work, failure)
-            if place.answer is None:  # else it was abandoned
-                place.answer = answer
+                    fail_missing(answer, work, failure)
+            if pending.answer is None:  # else it was abandoned
+                pending.answer = answer
         self.requests -= requests
         del self.in_flight[: len(answers)]
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell that the link is lost."""
+        """Report that the link is lost: the socket was closed."""
         was_lost, self.is_lost = self.is_lost, True
         if not self.when_closed.done():
             self.when_closed.set_result(None)
-        is_of_signal = exc is not None and not is_own(exc)  # it came out of `data_received`
+        is_of_signal = exc is not None and not is_own(exc)  # `data_received` raised it
         if exc is not None and is_of_signal:
             self._loop.call_soon(throw, exc)
         if was_lost:
             return
-        answers = [answer_of(each) for each in self._protocol.end_of_stream()]
-        done = self.in_flight[: len(answers)]
-        self._answer(done, answers)
         why = "the server closed the connection" if exc is None else _reason_of(exc)
         error = ConnectionLost(f"{why} before the reply was complete")
         error.is_local = is_of_signal
         self._on_lost(self, error)
-        self._on_answers(self, done)
 
     def _why_closed(self, answers: Sequence[Answer | Expectation]) -> MetacacheError:
-        """Return what the last of *answers*, after which the connection is closed, means for all in flight."""
-        is_first = len(answers) == 1 and not self._was_answered
+        """Return the error for all in flight after the last of *answers* closed the connection."""
+        is_first = len(answers) == 1 and not self._has_received
         return closing_error(answers[-1] if answers else None, is_first=is_first)
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
     @property
     def is_broken(self) -> bool:
-        """True when a signal's exception hit it: its position is uncertain, or its end went unnoticed."""
-        return self._in_doubt or self._transport.is_closing()
+        """True when a signal's exception interrupted it: its position is uncertain, or its end was not reported."""
+        return self._is_uncertain or self._transport.is_closing()
 
     def _interrupt(self, error: BaseException) -> None:
-        """Close after *error*, a signal's: the expected replies may not fit the requests. The loop reports *error*."""
+        """Close after a signal's *error*: the expected replies may not match the requests. The loop reports *error*."""
         self._loop.call_soon(throw, error)
         try:
             self.lose(interrupted())
@@ -348,7 +346,7 @@ class Link(asyncio.Protocol):
             self._loop.call_soon(throw, another)
 
     def lose(self, error: MetacacheError) -> None:
-        """Close at once because of *error*, and tell."""
+        """Close immediately because of *error*, and report it to the connection."""
         if self.is_lost:
             return
         try:
@@ -358,14 +356,14 @@ class Link(asyncio.Protocol):
 
     def _lost(self, error: MetacacheError) -> None:
         self.is_lost = True
-        self._outlet.drop()
+        self._large.clear()
         self._on_lost(self, error)
 
     def close(self) -> None:
-        """Close without calling *on_lost*: nothing is in flight, or no task waits for it. Idempotent."""
+        """Close without calling *on_lost*. For a link on which no task waits. Idempotent."""
         self.is_lost = True
-        self._outlet.drop()
-        if hasattr(self, "_transport"):  # else it is not connected; `connection_made` closes it
+        self._large.clear()
+        if hasattr(self, "_transport"):  # else it is not connected, and `connection_made` closes it
             self._transport.abort()
 
     def drop(self, error: MetacacheError) -> None:
@@ -380,7 +378,9 @@ class Link(asyncio.Protocol):
         del self._transport  # this is the last that is done with it
         # Over TLS there is one transport beneath another.
         beneath = getattr(getattr(transport, "_ssl_protocol", None), "_transport", transport)
-        # asyncio's loop calls it in the end; a transport that is freed without it warns. uvloop needs no such call.
+        # A private name, because no public one serves. asyncio's loop calls this at the end, and a transport that is
+        # freed before that warns. abort() and close() only schedule the call, and this loop does not make it. To close
+        # or detach the socket itself does not prevent the warning. uvloop has no such warning.
         finish = getattr(beneath, "_call_connection_lost", None)
         is_idle = finish is not None and not transport.is_closing() and not beneath.get_write_buffer_size()
         with contextlib.suppress(RuntimeError):  # the loop is closed

@@ -1,4 +1,4 @@
-"""The event loop that runs in this thread, or a clear error when there is none."""
+"""Find the event loop that runs in this thread, or raise a clear error when there is none."""
 
 from __future__ import annotations
 

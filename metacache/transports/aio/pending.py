@@ -1,6 +1,6 @@
-"""Places: what tasks wait for on a shared connection, each with the work whose reply is to end the wait.
+"""Pending replies: what tasks await on a shared connection, and the queue that keeps them in the order of requests.
 
-Knows tasks and work; knows no socket and no timer.
+It wakes tasks and gives each its reply or its error. It knows no socket, and does not enforce deadlines.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ from typing_extensions import override
 
 from metacache.errors import InvalidArgumentError, MetacacheError
 from metacache.nodes import Node
-from metacache.protocol.replies import Refusal
+from metacache.protocol.error_lines import Refusal
 from metacache.transports.base import Batch, Operation
 from metacache.transports.counters import WaitCounts
 
 __all__ = [
+    "AnyPending",
     "BatchWindow",
     "PendingReply",
     "RequestQueue",
     "Waiter",
     "Work",
-    "fail_places",
+    "fail_pending",
     "throw",
     "unsent",
     "weight_of",
@@ -36,19 +37,19 @@ __all__ = [
 
 R = TypeVar("R")
 
-# Any: a method of a Task, of which no stub knows ``__self__._fut_waiter``.
+# Any: a method of a Task, because no stub knows ``__self__._fut_waiter``.
 _Callbacks: TypeAlias = list[tuple[Any, Context]] | None
 """The functions that a Future calls when it is done."""
 
-# The answer of a place that has raised what it was.
-_RAISED: Final = object()
+# The answer of a pending reply whose error was raised already, or that was abandoned.
+_CONSUMED: Final = object()
 
-# Requests that may wait before those whose callers have gone are looked for.
-CROWD: Final = 64
+# The queue drops abandoned requests when it is longer than this.
+TRIM_AT: Final = 64
 
 
 class BatchWindow(NamedTuple):
-    """The requests of a batch from *start* to *stop*, which go out together."""
+    """The requests of a batch from *start* to *stop*, which are sent together."""
 
     batch: Batch
     start: int
@@ -60,67 +61,67 @@ class BatchWindow(NamedTuple):
         return self.batch.is_read
 
 
-Work: TypeAlias = Operation[Any] | BatchWindow  # Any: whatever it is, its place reads the answer
+Work: TypeAlias = Operation[Any] | BatchWindow  # Any: of every result type; the pending reply reads the answer
 
 
 @final
 class Waiter:
-    """Wakes a task, for one request after the other; *place* is the request that it waits for now.
+    """Wakes a task. It serves one request after the other; *pending* is the one that its task awaits now.
 
-    ``future`` is never done, unless its task is cancelled: `RequestQueue.wake` resumes the task directly. The loop
-    would call back a Future, which costs as much as the rest of a get. But asyncio registers the task with a Future
-    of its own in C, where no signal's handler can raise and lose the task.
+    ``future`` is never done, unless its task is cancelled: `RequestQueue.wake` resumes the task directly. If the future
+    were done, the loop would call its callbacks, which costs as much as the rest of a get. It must be asyncio's own
+    Future all the same: the task registers with it in C code, where no signal handler can raise and lose the task.
     """
 
-    __slots__ = ("future", "place")
+    __slots__ = ("future", "pending")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.future: asyncio.Future[None] = asyncio.Future(loop=loop)
-        self.place: PendingReply[Any] | None = None  # Any: the result that its task waits for
+        self.pending: AnyPending | None = None
 
 
 @final
 class PendingReply(Generic[R]):
-    """A request's place in the line of a connection. A task awaits it, once.
+    """The reply to one request. One task at a time may await it.
 
     Attributes:
-        line: that of the connection.
-        work: what is asked.
-        plain: the same, when it is a plain request: one that echoes its opaque.
-        read: makes the result of its answer.
+        queue: the queue of the connection.
+        work: the request, or a window of requests.
+        plain: the request if it echoes its opaque; else None.
+        read: turns the answer into the result.
         deadline: a ``time.monotonic()`` time.
-        asked: when it was asked for; minus infinity when it was sent a second time.
-        answer: the answer, or what to raise; None while there is neither. A place that has one is done: the reply that
-            still comes for it is dropped.
+        made_at: when the caller made the request; minus infinity when it was queued a second time.
+        answer: the reply, or the error to raise; None while there is neither. With an answer it is done: a reply that
+            arrives later is dropped.
         waiter: what its task waits on; None when no task waits.
     """
 
-    # No __init__: a call of one costs 1,400 instructions. Each caller assigns all of them.
-    __slots__ = ("answer", "asked", "deadline", "line", "plain", "read", "waiter", "work")
+    # No __init__: calling one costs 1,400 instructions. Each caller assigns all attributes.
+    __slots__ = ("answer", "deadline", "made_at", "plain", "queue", "read", "waiter", "work")
 
-    line: RequestQueue
+    queue: RequestQueue
     work: Work
     plain: Operation[R] | None
-    read: Callable[[Any], R]  # Any: the answer, of which it knows the shape
+    read: Callable[[Any], R]  # Any: the answer, whose shape only the reader knows
     deadline: float
-    asked: float
+    made_at: float
     answer: object | None
     waiter: Waiter | None
 
     def __await__(self) -> Generator[asyncio.Future[None], None, R]:
-        """Wait for the answer; return what its reader makes of it, in the caller's task and context."""
+        """Wait for the answer, call ``read`` with it in the caller's task and context, and return the result."""
         if self.waiter is not None:
             raise RuntimeError("another task awaits this request already")
         try:
-            # Until it is so: as with a condition variable, to be woken proves nothing.
+            # A loop, as with a condition variable: a task may be woken although it has no answer yet.
             while self.answer is None:
-                idle = self.line.idle
-                waiter = self.waiter = idle.pop() if idle else self.line.new_waiter()
-                waiter.place = self
+                idle = self.queue.idle
+                waiter = self.waiter = idle.pop() if idle else self.queue.new_waiter()
+                waiter.pending = self
                 waiter.future._asyncio_future_blocking = True
                 yield waiter.future
                 self.waiter = None
-        except GeneratorExit:  # the coroutine was closed; another task may await it
+        except GeneratorExit:  # the coroutine was closed; another task may await this
             self.waiter = None
             raise
         except BaseException:
@@ -134,33 +135,37 @@ class PendingReply(Generic[R]):
                 raise unsent(answer.error)
             if isinstance(answer, BaseException):
                 raise answer
-            if answer is _RAISED:
+            if answer is _CONSUMED:
                 raise RuntimeError("this request has failed before; a request is awaited once")
             return self.read(answer)
         except BaseException as error:
-            # What is raised holds this frame, and with it those of all callers: it must not be held by them.
-            self.answer, answer = _RAISED, None
+            # The error refers to this frame and to those of all callers. If this object kept it, they would never be
+            # freed by reference counting.
+            self.answer, answer = _CONSUMED, None
             work = self.work
             if isinstance(error, MetacacheError) and isinstance(work, Operation):
-                error.locate(node=self.line.node.name, operation=work.verb.name, key=work.given)
+                error.locate(node=self.queue.node.name, operation=work.verb.name, key=work.given)
             raise
 
     def abandon(self) -> None:
-        """Give it up: it is not sent any more, and a reply that still comes is dropped."""
+        """Give the request up: it is no longer sent, and a reply that still arrives is dropped."""
         self.waiter = None
         if self.answer is None:
-            self.answer = _RAISED
-            self.line.look_soon()
+            self.answer = _CONSUMED
+            self.queue.check_drained_soon()
 
     @property
-    def is_lost(self) -> bool:
+    def is_missed(self) -> bool:
         """True when it is done and its task still waits: a signal's exception interrupted the code that wakes it."""
         waiter = self.waiter
         return self.answer is not None and waiter is not None and _task_of(waiter) is not None
 
     @override
     def __repr__(self) -> str:
-        return f"<PendingReply on {self.line.node.name}: {'waiting' if self.answer is None else 'done'}>"
+        return f"<PendingReply on {self.queue.node.name}: {'waiting' if self.answer is None else 'done'}>"
+
+
+AnyPending: TypeAlias = PendingReply[Any]  # Any: a queue holds requests of every result type
 
 
 def _task_of(waiter: Waiter) -> asyncio.Task[Any] | None:  # Any: the result of the task
@@ -172,23 +177,23 @@ def _task_of(waiter: Waiter) -> asyncio.Task[Any] | None:  # Any: the result of 
 
 @final
 class RequestQueue:
-    """The places of one connection, in the order asked.
+    """The pending replies of one connection, in the order of their requests.
 
     Attributes:
         node: named in errors.
-        loop: the event loop of all tasks in it; None before the first.
-        waiting: the places whose requests are not yet written.
-        in_flight: those whose requests are: the list that the link keeps.
+        loop: the event loop of all its tasks; None before the first request.
+        waiting: those whose requests are not written yet.
+        in_flight: those whose requests are written: the list that the link keeps.
         answered: those whose tasks are to be woken.
-        waiters: what tasks wait on; *idle* are those that no task uses.
-        waits: counts the requests that had to wait for room.
+        waiters: what tasks wait on; ``idle`` are those that no task uses.
+        waits: counts the requests that had to wait until fewer were in flight.
     """
 
     __slots__ = (
-        "_crowd",
         "_done",
         "_drained",
-        "_will_look",
+        "_trim_at",
+        "_will_check",
         "answered",
         "idle",
         "in_flight",
@@ -202,56 +207,56 @@ class RequestQueue:
     def __init__(self, node: Node) -> None:
         self.node = node
         self.loop: asyncio.AbstractEventLoop | None = None
-        self.waiting: list[PendingReply[Any]] = []  # Any: whatever each waits for
-        self.in_flight: list[PendingReply[Any]] = []  # Any: as above
-        self.answered: deque[PendingReply[Any]] = deque()  # Any: as above
+        self.waiting: list[AnyPending] = []
+        self.in_flight: list[AnyPending] = []
+        self.answered: deque[AnyPending] = deque()
         self.waiters: list[Waiter] = []
         self.idle: deque[Waiter] = deque()
         self.waits = WaitCounts()
-        self._crowd = CROWD
+        self._trim_at = TRIM_AT
         self._drained: asyncio.Future[None] | None = None
-        self._will_look = False
+        self._will_check = False
 
-    def adopt(self, loop: asyncio.AbstractEventLoop) -> None:
+    def bind(self, loop: asyncio.AbstractEventLoop) -> None:
         """Belong to *loop* from now on. Raises InvalidArgumentError for a second loop."""
         if self.loop is not None:
             raise InvalidArgumentError(
                 "this connection belongs to another event loop; make a client in each loop that uses one"
             )
         self.loop = loop
-        self._done: asyncio.Future[None] = asyncio.Future(loop=loop)  # given to a task that may go on
+        self._done: asyncio.Future[None] = asyncio.Future(loop=loop)  # passed to the wakeup of every task
         self._done.set_result(None)
 
     def new_waiter(self) -> Waiter:
-        """Return one more waiter."""
-        assert self.loop is not None, "a place is made where a loop runs"
+        """Make a waiter, add it to ``waiters`` and return it."""
+        assert self.loop is not None, "a request is queued while a loop runs"
         waiter = Waiter(self.loop)
         self.waiters.append(waiter)
         return waiter
 
     @property
-    def undone(self) -> list[PendingReply[Any]]:  # Any: as above
-        """The places that have no answer and are waited for."""
-        return [place for place in (*self.in_flight, *self.waiting) if place.answer is None]
+    def unanswered(self) -> list[AnyPending]:
+        """The pending replies that have no answer."""
+        return [pending for pending in (*self.in_flight, *self.waiting) if pending.answer is None]
 
     @property
-    def awaited(self) -> list[PendingReply[Any]]:  # Any: as above
-        """The places that tasks wait for: also those that are in no list, for a signal's exception hit there."""
-        both = [(waiter, waiter.place) for waiter in self.waiters]
-        return [place for waiter, place in both if place is not None and place.waiter is waiter]
+    def awaited(self) -> list[AnyPending]:
+        """The pending replies that tasks await, also one that a signal's exception took out of both lists."""
+        both = [(waiter, waiter.pending) for waiter in self.waiters]
+        return [pending for waiter, pending in both if pending is not None and pending.waiter is waiter]
 
     # --- waking ------------------------------------------------------------------------------------------------------
 
     def wake(self) -> None:
-        """Resume the tasks of all places in ``answered``. Call it where no task runs.
+        """Resume the tasks of all that are in ``answered``. Call it where no task runs.
 
-        A task may run the loop in there (nested loops do): then the rest is woken from within.
+        A task may run the loop inside this call (nested loops do). Then the inner loop wakes the others.
         """
         answered, idle, done = self.answered, self.idle, self._done
         try:
             while answered:
-                place = answered.popleft()
-                waiter = place.waiter
+                pending = answered.popleft()
+                waiter = pending.waiter
                 if waiter is None:
                     continue
                 future = waiter.future
@@ -262,103 +267,106 @@ class RequestQueue:
                 if wakeup.__self__._fut_waiter is future:
                     context.run(wakeup, done)
                 future.remove_done_callback(wakeup)
-                waiter.place = None
+                waiter.pending = None
                 idle.append(waiter)
         except BaseException as error:  # of a signal handler, or one that ends the loop: the loop handles it
-            assert self.loop is not None, "a place has an answer"
+            assert self.loop is not None, "a request was queued"
             self.loop.call_soon(self.wake)
             self.loop.call_soon(throw, error)
 
-    def wake_lost(self) -> None:
-        """Wake the tasks whose places are done and that were not woken; forget the waiters that are of no use."""
-        self.answered.extend(place for place in self.awaited if place.is_lost)
+    def wake_missed(self) -> None:
+        """Wake the tasks that have an answer and were not woken; drop the waiters of cancelled tasks."""
+        self.answered.extend(pending for pending in self.awaited if pending.is_missed)
         self.wake()
         self.waiters = [waiter for waiter in self.waiters if not waiter.future.done()]
         if not self.awaited:
             self.waiters.clear()
             self.idle.clear()
 
-    def fail(self, places: Iterable[PendingReply[Any]], error: MetacacheError, *, sent: bool) -> None:  # Any: as above
-        """Give those of *places* that are not done an error of their own; *sent*: a write may have been applied."""
+    def fail(self, some: Iterable[AnyPending], error: MetacacheError, *, sent: bool) -> None:
+        """Give each of *some* that has no answer a copy of *error*; *sent*: a write may have been applied."""
         error.locate(node=self.node.name)
-        failed = [place for place in places if place.answer is None]
+        failed = [pending for pending in some if pending.answer is None]
         if failed and self.loop is not None:
             self.loop.call_soon(self.wake)
-            fail_places(failed, error, sent=sent)
+            fail_pending(failed, error, sent=sent)
             self.answered.extend(failed)
-        self.look_who_is_left()
+        self.check_drained()
 
-    def ask_again(self, in_flight: list[PendingReply[Any]], dialled: float) -> None:  # Any: as above
-        """Move back the reads of *in_flight* that found their connection stale: one *dialled* before they came."""
-        again = [place for place in in_flight if _is_stale_read(place, dialled)]
-        behind = self.waits.held
+    def requeue_stale_reads(self, in_flight: list[AnyPending], dialled_at: float) -> None:
+        """Queue again the reads of *in_flight* that met a stale connection: one dialled before they were made."""
+        again = [pending for pending in in_flight if _is_stale_read(pending, dialled_at)]
+        behind = self.waits.waiting
         self.waiting[behind:behind] = again
-        in_flight[:] = [place for place in in_flight if not _is_stale_read(place, dialled)]
-        for place in again:
-            place.asked = -math.inf
+        in_flight[:] = [pending for pending in in_flight if not _is_stale_read(pending, dialled_at)]
+        for pending in again:
+            pending.made_at = -math.inf
 
-    # --- those that are left -----------------------------------------------------------------------------------------
-
-    def look_soon(self) -> None:
-        """Look who is left, once for all that are given up together."""
-        if self._drained is not None and not self._will_look and self.loop is not None:
-            self._will_look = True
-            self.loop.call_soon(self.look_who_is_left)
+    # --- dropping and draining ---------------------------------------------------------------------------------------
 
     def drop_abandoned(self) -> None:
-        """Forget those waiting whose callers have gone."""
-        held = self.waits.held
+        """Remove from ``waiting`` the requests that have an answer or are abandoned."""
+        held = self.waits.waiting
         if held:
-            self.waits.keep(sum(place.answer is None for place in self.waiting[:held]), monotonic())
-        self.waiting = [place for place in self.waiting if place.answer is None]
+            self.waits.set_waiting(sum(pending.answer is None for pending in self.waiting[:held]), monotonic())
+        self.waiting = [pending for pending in self.waiting if pending.answer is None]
 
-    def thin_out(self) -> None:
-        """Do so when there are twice as many as were left the last time."""
-        if len(self.waiting) > self._crowd:
+    def trim(self) -> None:
+        """Call `drop_abandoned` when the queue has doubled since the last time, so the cost per request is constant."""
+        if len(self.waiting) > self._trim_at:
             self.drop_abandoned()
-            self._crowd = 2 * len(self.waiting) + CROWD
+            self._trim_at = 2 * len(self.waiting) + TRIM_AT
 
-    def look_who_is_left(self) -> None:
-        """End the wait of `drain` when no place is left."""
-        self._will_look = False
-        if self._drained is not None and not self.undone:
+    def check_drained_soon(self) -> None:
+        """Call `check_drained` in the next event loop iteration, once for all requests abandoned in this one."""
+        if self._drained is not None and not self._will_check and self.loop is not None:
+            self._will_check = True
+            self.loop.call_soon(self.check_drained)
+
+    def check_drained(self) -> None:
+        """End the wait of `drain` when every request has its answer."""
+        self._will_check = False
+        if self._drained is not None and not self.unanswered:
             self._drained.set_result(None)
             self._drained = None
 
     async def drain(self, seconds: float) -> None:
-        """Wait until every place is done; look again every *seconds*, for a signal's exception may lose the news."""
-        while self.undone:  # again and again: a batch asks for its next windows when it has some
+        """Wait until every request has its answer.
+
+        It checks again every *seconds*, because a signal's exception may interrupt `check_drained`.
+        """
+        while self.unanswered:  # a loop: a batch queues its next windows when replies arrive
             if self._drained is None:
                 self._drained = asyncio.get_running_loop().create_future()
             await asyncio.wait((self._drained,), timeout=seconds)
 
 
 def throw(error: BaseException) -> NoReturn:
-    """Raise *error*. As a callback of the loop: asyncio drops an OSError that comes out of a protocol's methods."""
+    """Raise *error*. It is a loop callback, because asyncio swallows an OSError that a protocol's method raises."""
     raise error
 
 
 def weight_of(work: Work) -> int:
-    """Return how many requests *work* is."""
+    """Return the number of requests in *work*."""
     return work.stop - work.start if type(work) is BatchWindow else 1
 
 
-def _is_stale_read(place: PendingReply[Any], dialled: float) -> bool:  # Any: whatever it waits for
-    """Tell whether *place* is a read that found its connection stale: one *dialled* before it was asked for."""
-    return place.answer is None and place.work.is_read and dialled < place.asked
+def _is_stale_read(pending: AnyPending, dialled_at: float) -> bool:
+    """Return whether *pending* is an unanswered read whose connection was dialled before the caller made it."""
+    return pending.answer is None and pending.work.is_read and dialled_at < pending.made_at
 
 
-def fail_places(places: Iterable[PendingReply[Any]], error: MetacacheError, *, sent: bool) -> None:  # Any: as above
-    """Give those that are not done an error of their own; *sent*: a write may have been applied."""
-    for place in places:
-        if place.answer is None:
+def fail_pending(some: Iterable[AnyPending], error: MetacacheError, *, sent: bool) -> None:
+    """Give each of *some* that has no answer a copy of *error*; *sent*: a write may have been applied."""
+    for pending in some:
+        if pending.answer is None:
             own = unsent(error)
-            own.maybe_applied = sent and not place.work.is_read
-            place.answer = own
+            own.maybe_applied = sent and not pending.work.is_read
+            pending.answer = own
 
 
 def unsent(error: MetacacheError) -> MetacacheError:
-    """Return *error* for requests of which surely no byte was sent."""
+    """Return a copy of *error* for requests of which no byte was sent."""
     own = copy.copy(error)
     own.__cause__ = error.__cause__
     own.maybe_applied = False

@@ -1,6 +1,7 @@
-"""Moments under an event loop: a timer for the earliest of many deadlines, and a time limit for a block of code.
+"""Time limits under an event loop: one timer for the earliest of many deadlines, and a limit for a block of code.
 
-Knows clocks and a loop that was held up; knows no request and no socket.
+Both handle a loop that was blocked past the deadline: it reads what has arrived before anything times out. This module
+knows no request and no socket.
 """
 
 from __future__ import annotations
@@ -12,58 +13,58 @@ from time import monotonic
 from types import TracebackType
 from typing import Final, final
 
-__all__ = ["DeadlineTimer", "patience"]
+__all__ = ["DeadlineTimer", "time_limit"]
 
-# Seconds in which a loop that was held up reads what has arrived. Not 0: uvloop would not read in between.
+# Seconds that a loop which was blocked gets to read what has arrived. Not 0: uvloop would not read in between.
 GRACE: Final = 0.001
 
-# A signal's handler may raise in a callback of a timer, and asyncio calls that one no more. So an alarm is several
-# timers, this many seconds apart; the first that goes through cancels the others.
-RINGS: Final = 4
-AGAIN: Final = 0.01
-_WAITS: Final = tuple(AGAIN * ring for ring in range(RINGS))
+# A signal handler may raise inside a timer's callback, and asyncio calls that timer no second time. So a deadline has
+# several timers, INTERVAL seconds apart. The first callback that completes cancels the others.
+ATTEMPTS: Final = 4
+INTERVAL: Final = 0.01
+_DELAYS: Final = tuple(INTERVAL * attempt for attempt in range(ATTEMPTS))
 
 
 @final
 class DeadlineTimer:
-    """One timer for the earliest of many moments. A loop that was held up first reads what has arrived.
+    """One timer for the earliest of many deadlines. A loop that was blocked first reads what has arrived.
 
-    ``at`` is the moment (``time.monotonic()``) it is set for, infinity when it is not set. A moment in the past means
-    that the loop is late, or that a signal's exception hit the alarm: set it once more.
+    ``at`` is the time (``time.monotonic()``) for which it is set; infinity when it is not set. A time in the past means
+    that the loop is late, or that a signal's exception interrupted the callback: set the timer again.
 
     Args:
-        ring: called with the time now and how late that is, in seconds. It sets the alarm for the next moment. If it
-            raises, it is called again.
+        callback: called with the current time and with how late that is, in seconds. It sets the timer for the next
+            deadline. If it raises, it is called again.
     """
 
-    __slots__ = ("_ring", "_timers", "at")
+    __slots__ = ("_callback", "_timers", "at")
 
-    def __init__(self, ring: Callable[[float, float], None]) -> None:
-        self._ring = ring
+    def __init__(self, callback: Callable[[float, float], None]) -> None:
+        self._callback = callback
         self._timers: list[asyncio.TimerHandle] = []
         self.at = math.inf
 
     def set(self, loop: asyncio.AbstractEventLoop, at: float, now: float) -> None:
-        """Set it for *at*, and no longer for another moment in the future."""
+        """Set the timer for *at*. If it was set for another time in the future, it no longer is."""
         delay = max(at - now, 0.0)
         before, is_overdue = self._timers, self.at <= now
-        self._timers = [loop.call_later(delay + wait, self._wait, loop, at + wait) for wait in _WAITS]
-        self.at = at  # last: an alarm that says it is set must have its timers
-        if not is_overdue:  # an overdue one knows how late the loop is
+        self._timers = [loop.call_later(delay + more, self._expire, loop, at + more) for more in _DELAYS]
+        self.at = at  # last: if a signal interrupts this method, ``at`` must not claim timers that do not exist
+        if not is_overdue:  # an overdue timer still runs: it knows how late the loop is
             _cancel(before)
 
-    def _wait(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
-        loop.call_later(GRACE, self._go_off, due)
+    def _expire(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
+        loop.call_later(GRACE, self._call, due)
 
-    def _go_off(self, due: float) -> None:
-        rings, now = self._timers, monotonic()
-        self._ring(now, now - due - GRACE)
-        _cancel(rings)
-        if self._timers is rings:
+    def _call(self, due: float) -> None:
+        timers, now = self._timers, monotonic()
+        self._callback(now, now - due - GRACE)
+        _cancel(timers)
+        if self._timers is timers:  # the callback set no next deadline
             self._timers, self.at = [], math.inf
 
     def cancel(self) -> None:
-        """Set it for no moment."""
+        """Cancel the timer."""
         _cancel(self._timers)
         self._timers, self.at = [], math.inf
 
@@ -74,12 +75,13 @@ def _cancel(timers: list[asyncio.TimerHandle]) -> None:
 
 
 @final
-class patience:  # noqa: N801 - reads as a phrase: async with patience(seconds)
+class time_limit:  # noqa: N801 - reads as a phrase: async with time_limit(seconds)
     """Raise TimeoutError, with a message, when the code inside takes more than *seconds*.
 
-    As `asyncio.timeout`, but a loop that was held up first sees what has arrived. The TimeoutError of asyncio has no
-    arguments, and looks like one that another thread injected; this one does not (`interrupts.is_own`). No async
-    generator: a loop that ends complains of those that begin then.
+    Like `asyncio.timeout`, with two differences. A loop that was blocked first reads what has arrived. And the error
+    has arguments: asyncio's has none, so it looks like one that another thread injected (see `interrupts.is_own`).
+
+    It is a class because a loop that shuts down complains about async generators that start then.
     """
 
     __slots__ = ("_seconds", "_timeout", "_timer")
@@ -92,9 +94,9 @@ class patience:  # noqa: N801 - reads as a phrase: async with patience(seconds)
 
     async def __aenter__(self) -> None:
         await self._timeout.__aenter__()
-        self._timer = asyncio.get_running_loop().call_later(self._seconds, self._end_soon)
+        self._timer = asyncio.get_running_loop().call_later(self._seconds, self._expire)
 
-    def _end_soon(self) -> None:
+    def _expire(self) -> None:
         self._timeout.reschedule(asyncio.get_running_loop().time() + GRACE)
 
     async def __aexit__(

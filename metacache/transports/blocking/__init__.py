@@ -1,1 +1,1 @@
-"""One connection for threads: dial, exchange, and the checkout of connections."""
+"""Connections for threads: dial, send requests and read replies, and lend connections to one thread at a time."""

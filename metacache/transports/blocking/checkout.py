@@ -1,7 +1,7 @@
 """Lend connections to threads, one thread at a time: a stack of idle ones, a queue of waiters, and a count of the lent.
 
-Independent of what is lent. No Condition: its ``with`` statement runs Python code, in which a signal can lose the lock.
-Each waiter has a bare lock of its own, which no signal can lose.
+It can lend any object with a `close` method. It uses no Condition: its ``with`` statement runs Python code, in which a
+signal may leave the lock held. Each waiter has a bare lock of its own, which no signal can leave held.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from metacache.interrupts import clear_frames, ignoring, is_own
 
 __all__ = ["POLL", "Checkout", "IdleStack", "Waiter", "Waker"]
 
-# A signal may interrupt the thread that was about to wake the first waiter, so waiters look for themselves this often,
-# in seconds.
+# A signal may interrupt the thread that was about to wake the first waiter. So waiters check again after this many
+# seconds.
 POLL: Final = 0.05
 
 
@@ -56,7 +56,7 @@ def _always() -> bool:
 
 @final
 class _ClosedStack(Generic[T]):
-    """The stack of a closed checkout: always empty. It closes what is put on it, and removes that from *known*."""
+    """The stack of a closed checkout: always empty. It closes each object put on it, and removes it from *known*."""
 
     def __init__(self, known: list[weakref.ref[T]]) -> None:
         self._known = known
@@ -101,7 +101,7 @@ class Waker:
 
 @final
 class Waiter(Generic[T]):
-    """A place in the queue of a checkout, since *began*. A thread in several queues has one *waker* for all of them."""
+    """One caller in the queue of a checkout, since *began*. A thread in several queues has one *waker* for all."""
 
     __slots__ = ("__weakref__", "_handed", "_has_left", "began", "waker")
 
@@ -113,38 +113,38 @@ class Waiter(Generic[T]):
 
     def hand_over(self, lent: T) -> T | None:
         """Hand *lent* over and wake the waiter; return *lent* if the waiter has left without taking it."""
-        # Hand over first, then look whether it has left; `leave` does the two in the other order. So one of the two
-        # takes it.
+        # Hand over, then check whether it has left; `leave` does both in the other order. So at least one of the two
+        # threads sees what the other did, and *lent* is not lost.
         self._handed.append(lent)
         self.waker.wake()
         return self.receive() if self._has_left else None
 
     def receive(self) -> T | None:
-        """Return what was handed over, if anything. Of several threads that ask, one gets it."""
+        """Return the object that was handed over, if any. If several threads call this, only one gets it."""
         with ignoring(IndexError):
             return self._handed.pop()
         return None
 
     def leave(self) -> T | None:
-        """Stop waiting; return what was handed over and not received."""
+        """Stop waiting; return the object that was handed over and not received, if any."""
         self._has_left = True
         return self.receive()
 
 
 @final
 class Checkout(Generic[T]):
-    """Lends what *make* makes, at most *size* of them, the last used first; callers that find none wait in order.
+    """Lends objects of *make*, at most *size* of them, the last used first; callers that find none wait in order.
 
     Args:
-        make: returns a new one, without waiting. When several threads make one and some are too many, those are
-            dropped.
-        size: how many there may be.
-        may_make: returns whether a new or an unconnected one may be lent now.
+        make: returns a new object, without waiting. If several threads make one at the same time and the size is
+            exceeded, the surplus ones are dropped.
+        size: the highest number of objects.
+        may_make: returns whether a new or an unconnected object may be lent now.
 
-    The user of a lent one holds its only strong reference; the checkout keeps a weak one. So no exception leaks a slot:
-    when nothing refers to a lent one, its slot is free.
+    The borrower holds the only strong reference to a lent object; the checkout keeps a weak one. So no exception leaks
+    a slot: when nothing refers to a lent object, its slot is free.
 
-    ``idle`` and ``waiters`` are public for the shortest path of a caller: pop, use, append, and `serve` if there are
+    ``idle`` and ``waiters`` are public for the shortest path of a borrower: pop, use, append, and `serve` if there are
     waiters.
     """
 
@@ -161,7 +161,7 @@ class Checkout(Generic[T]):
 
     def reset_after_fork(self) -> None:
         """In a forked child: forget what the parent's threads hold, and locks that they can no longer release."""
-        # Weak: a waiter gives up its place when the batch that it belongs to is dropped.
+        # Weak: a waiter leaves the queue when its batch is dropped.
         self.waiters: deque[weakref.ref[Waiter[T]]] = deque()
         self._unconnected: deque[T] = deque()
         self._known: list[weakref.ref[T]] = []
@@ -169,7 +169,7 @@ class Checkout(Generic[T]):
 
     @property
     def is_closed(self) -> bool:
-        """True once it was closed."""
+        """True after `close`."""
         return isinstance(self.idle, _ClosedStack)
 
     def all(self) -> list[T]:
@@ -178,7 +178,7 @@ class Checkout(Generic[T]):
         return living[: self._size]  # the others are not admitted
 
     def usage(self) -> tuple[tuple[T, ...], int]:
-        """Return the idle ones and how many are lent, both from one look at the stack, so never more than *size*."""
+        """Return the idle ones and how many are lent. Both come from one snapshot, so the sum is at most *size*."""
         idle = tuple(self.idle)
         return idle, max(len(self.all()) - len(idle) - len(self._unconnected), 0)
 
@@ -192,10 +192,10 @@ class Checkout(Generic[T]):
         """How many waiters are in the queue."""
         return len(self._queue()) if self.waiters else 0
 
-    # --- taking ------------------------------------------------------------------------------------------------------
+    # --- lending -----------------------------------------------------------------------------------------------------
 
     def take(self, until: float) -> T | None:
-        """Return an idle one, a new one, or one handed over before *until* (``time.monotonic()``); else None.
+        """Return an idle or new object, or one handed over before *until* (``time.monotonic()``); else None.
 
         Return None immediately when the checkout is closed.
         """
@@ -210,7 +210,7 @@ class Checkout(Generic[T]):
             raise
 
     def _wait_in_queue(self, until: float) -> T | None:
-        # Join first, then look: what another thread puts back after the look is handed over.
+        # Join, then look for an idle one: one that another thread puts back after the look is handed over.
         waiter = self.join(Waker())
         try:
             found = self.take_now()
@@ -225,12 +225,12 @@ class Checkout(Generic[T]):
         return waiter
 
     def collect(self, waiter: Waiter[T]) -> T | None:
-        """Return what was handed to *waiter*, or an available one if it is its turn; None when there is none."""
+        """Return the object handed to *waiter*, or an available one if it is its turn; None when there is none."""
         handed = waiter.receive()
         return self.take_now() if handed is None and self._is_next(waiter) else handed
 
     def leave(self, waiter: Waiter[T]) -> None:
-        """Leave the queue, and put back what was handed over and not collected."""
+        """Leave the queue, and put back an object that was handed over and not collected."""
         with ignoring(ValueError):  # it was served, and so removed
             self.waiters.remove(weakref.ref(waiter))
         handed = waiter.leave()
@@ -238,7 +238,7 @@ class Checkout(Generic[T]):
             self.put_back(handed)
 
     def _sleep(self, waiter: Waiter[T], until: float) -> T | None:
-        """Return what is handed to *waiter*; None when it is woken with nothing, at *until*, and when closed."""
+        """Return the object handed to *waiter*; None if there is none at *until*, when woken, or after a close."""
         while not self.is_closed and not waiter.waker.wait(min(until - monotonic(), POLL)):
             found = self.collect(waiter)
             if found is not None or monotonic() >= until:
@@ -246,7 +246,7 @@ class Checkout(Generic[T]):
         return waiter.receive()
 
     def _is_next(self, waiter: Waiter[T]) -> bool:
-        """Return whether *waiter* is the first in the queue, or no longer in it: an interrupted thread removed it."""
+        """Return whether *waiter* is first in the queue, or not in it any more: an interrupted thread removed it."""
         queue = self._queue()
         return waiter not in queue or queue[0] is waiter
 
@@ -254,7 +254,7 @@ class Checkout(Generic[T]):
         return [waiter for ref in tuple(self.waiters) if (waiter := ref()) is not None]
 
     def take_now(self) -> T | None:
-        """Return an idle one, or a new one if one more is admitted; None otherwise. Never waits."""
+        """Return an idle object, or a new one if there may be one more; else None. Never waits."""
         with ignoring(IndexError):
             return self.idle.pop()
         self._forget_lost()
@@ -288,17 +288,18 @@ class Checkout(Generic[T]):
     # --- putting back ------------------------------------------------------------------------------------------------
 
     def put_back(self, lent: T) -> None:
-        """Take back what was lent, and serve the waiters."""
-        # Put back first, then look for waiters: a waiter joins the queue first and then looks at the stack.
+        """Take *lent* back, and serve the waiters."""
+        # Put back, then look for waiters. A waiter joins the queue and then looks at the stack: one of the two sees the
+        # other.
         self.idle.append(lent)
         if self.waiters:
             self.serve()
 
     def stack_of_unconnected(self) -> IdleStack[T]:
-        """Return where to put one without a socket: it could not be dialled, or was idle for too long.
+        """Return the stack for an object without a socket, because its dial failed or it was idle for too long.
 
-        The checkout lends it again in place of a new one. It belongs on the idle stack if a waiter may make one now,
-        because that waiter has nothing better to wait for.
+        The checkout lends it again in place of a new one. It goes on the idle stack if a waiter may dial now, so that
+        the waiter gets it immediately.
         """
         return self.idle if self.is_closed or (self.waiters and self._may_make()) else self._unconnected
 
@@ -324,12 +325,12 @@ class Checkout(Generic[T]):
         return lent
 
     def _wake_all(self, _: object = None) -> None:
-        """Wake all waiters with nothing: what they wait for may have changed."""
+        """Wake all waiters without handing anything over: a slot may be free, or the checkout is closed."""
         for waiter in self._queue():
             waiter.waker.wake()
 
     def close(self) -> None:
-        """Close the idle ones now, and the lent ones as they come back; waiters get None. Idempotent."""
+        """Close idle objects now and lent ones when they are put back; waiters get None. Idempotent."""
         idle, self.idle = self.idle, _ClosedStack(self._known)
         with ignoring(IndexError):
             while True:

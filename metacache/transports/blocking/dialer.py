@@ -1,4 +1,7 @@
-"""Dial a node: try each of its addresses, and shake hands over TLS, all within one deadline."""
+"""Dial a node: try each address in turn, with the TLS handshake, all within one deadline.
+
+`resolving` finds the addresses and describes failures. This module opens sockets and knows nothing of the protocol.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import final
 from metacache.interrupts import is_own
 from metacache.nodes import Node, UnixAddress
 from metacache.settings import Settings
-from metacache.transports.resolving import Resolver, Target, dial_failed, set_tcp_options
+from metacache.transports.resolving import Resolver, Target, is_tls_refusal, set_tcp_options, share_of, tls_refused
 
 __all__ = ["Dialer"]
 
@@ -26,9 +29,9 @@ class Dialer:
         self._settings = settings
         self._resolver = Resolver(node)
 
-    def forget(self) -> None:
-        """Drop a lookup whose thread a fork left behind."""
-        self._resolver.forget()
+    def reset_after_fork(self) -> None:
+        """In a forked child: drop a lookup, because its thread runs in the parent only."""
+        self._resolver.reset_after_fork()
 
     def dial(self, deadline: float) -> socket.socket:
         """Return a connected socket with TCP_NODELAY set and the TLS handshake done.
@@ -38,29 +41,25 @@ class Dialer:
         targets = self._targets(deadline)
         failures: list[OSError] = []
         for position, target in enumerate(targets):
-            # A dead address must not use up the time of those behind it.
-            share = (deadline - monotonic()) / (len(targets) - position)
-            if share <= 0:
+            seconds = share_of(deadline - monotonic(), len(targets) - position)
+            if seconds <= 0.0:
                 break
             try:
-                return self._connect(target, share)
+                return self._connect(target, seconds)
             except OSError as error:
                 if not is_own(error):
                     raise
                 failures.append(error)
-        failed = dial_failed(self._node, failures)
-        if not failed.is_local:
-            self._resolver.drop()
-        raise failed from (failures[-1] if failures else None)
+        raise self._resolver.dial_error(failures)
 
     def _targets(self, deadline: float) -> Sequence[Target]:
         known = self._resolver.known()
         if known is not None:
             return known
-        patience = self._resolver.patience(deadline - monotonic())
-        asked = self._resolver.ask()
-        asked.wait(patience)
-        return self._resolver.learn(asked)
+        seconds = self._resolver.seconds_to_wait(deadline - monotonic())
+        lookup = self._resolver.start_lookup()
+        lookup.wait(seconds)
+        return self._resolver.addresses_after(lookup)
 
     def _connect(self, target: Target, seconds: float) -> socket.socket:
         family, address = target
@@ -77,8 +76,6 @@ class Dialer:
             return self._settings.tls.wrap_socket(sock, server_hostname=name)
         except BaseException as error:
             sock.close()
-            # A refused certificate is a ValueError and an OSError.
-            if isinstance(error, ValueError) and not isinstance(error, OSError) and is_own(error):
-                # The context wants a host name, a unix socket has none.
-                raise OSError(f"TLS is not possible here: {error}") from error
+            if is_tls_refusal(error) and is_own(error):
+                raise tls_refused(error) from error
             raise

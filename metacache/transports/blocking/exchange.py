@@ -1,7 +1,7 @@
 """A batch on one stream: write windows and read their replies at the same time, so reading never deadlocks writing.
 
-An `Exchange` sends and receives only what is possible without waiting. Its driver waits: `drive_exchange`, or a batch
-over several nodes.
+Once it has dialled, an `Exchange` sends and receives only what is possible without waiting. Its driver waits:
+`drive_exchange`, or a batch over several nodes.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing_extensions import override
 from metacache.errors import ConnectError, ConnectionLost, MetacacheError
 from metacache.interrupts import is_own
 from metacache.protocol.windows import Replies, Window, closing_error
-from metacache.transports.batch_windows import Windows, fail_rest, send_window
+from metacache.transports.batch_windows import Windows, build_window, fail_rest
 from metacache.transports.counters import CloseReason
-from metacache.transports.timeouts import MAX_LATE, advise, late_reply
+from metacache.transports.timeouts import MAX_LATE, add_tls_hint, late_reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,11 +34,11 @@ MAX_UNANSWERED: Final = 131072  # bytes; a further window is written only below 
 class Exchange(Protocol):
     """A batch that was started. Its driver waits for the descriptor and advances it until it is done.
 
-    Then the driver takes the outcomes.
+    Then the driver calls `outcomes`.
     """
 
     def fileno(self) -> int:
-        """Return the descriptor to wait for; -1 when `advance` is to be called without waiting."""
+        """Return the descriptor to wait for; -1 when the driver must call `advance` without waiting."""
         ...
 
     @property
@@ -47,26 +47,26 @@ class Exchange(Protocol):
         ...
 
     def advance(self, now: float, /) -> bool:
-        """Send and receive what is possible without waiting; return True when nothing is left to do.
+        """Send and receive what is possible without waiting; return True when every request has its reply or error.
 
-        *now* is ``time.monotonic()``; after the deadline the rest fails.
+        *now* is ``time.monotonic()``. After the deadline, requests without a reply fail. The first call may dial.
         """
         ...
 
     def outcomes(self) -> Replies:
         """End the exchange and return a reply or an error for each request.
 
-        Before it is done, this abandons the rest: it closes the connection, and requests without reply get an error.
+        Before the exchange is done, this closes the connection, and requests without a reply get an error.
         """
         ...
 
 
 class NonBlockingStream(Protocol):
-    """What an exchange needs of a stream."""
+    """The methods of a stream that an exchange uses."""
 
     @property
     def protocol(self) -> ProtocolConnection:
-        """The protocol connection on it."""
+        """The protocol connection of the stream."""
         ...
 
     @property
@@ -75,7 +75,7 @@ class NonBlockingStream(Protocol):
         ...
 
     def prepare(self, deadline: float, /) -> bool:
-        """Dial if need be and stop waiting for bytes; return whether it dialled. Raises a MetacacheError."""
+        """Dial if necessary, and make the socket non-blocking; return whether it dialled. Raises a MetacacheError."""
         ...
 
     def fileno(self) -> int:
@@ -83,11 +83,11 @@ class NonBlockingStream(Protocol):
         ...
 
     def write(self, data: memoryview, /) -> int:
-        """Return how many bytes of *data* were taken without waiting; raises OSError."""
+        """Send what the socket takes of *data* without waiting, and return the number of bytes. Raises OSError."""
         ...
 
     def read(self) -> bytes | None:
-        """Return bytes that are there (none at the end of the stream), None when there are none yet; raises OSError."""
+        """Return the bytes that have arrived, None if none have, ``b""`` at the end of the stream. Raises OSError."""
         ...
 
     def failed(self, error: BaseException, /) -> MetacacheError | None:
@@ -101,27 +101,27 @@ class NonBlockingStream(Protocol):
 
 @final
 class StreamExchange:
-    """A batch on one stream. It holds the stream until it is done, and then calls *release* with the outcomes.
+    """A batch on one stream. It keeps the stream until it is done, and then calls *release* with the outcomes.
 
-    The first `advance` dials if need be, for half of the time at most: the parts of the batch on other nodes are under
-    way by then, and still have the rest.
+    The first `advance` dials if necessary, for at most half of the time. Meanwhile the driver cannot advance the parts
+    of the batch on other nodes, which have the other half.
     """
 
     __slots__ = (
         "_batch",
         "_began",
-        "_cuts",
+        "_cutter",
         "_deadline",
-        "_fresh",
+        "_is_fresh",
         "_is_prepared",
         "_late",
-        "_left",
         "_node",
-        "_out",
         "_release",
         "_replies",
+        "_sent",
         "_stream",
         "_unanswered",
+        "_unwritten",
         "_windows",
         "wants_write",
     )
@@ -142,16 +142,16 @@ class StreamExchange:
         self._release = release
         self._node = node
         self._deadline = deadline
-        self._fresh = False
+        self._is_fresh = False
         self._is_prepared = False
         self._late = 0  # bytes that were read after the deadline
         self._replies = Replies(len(batch))
         self._start(stream)
 
     def _start(self, stream: NonBlockingStream) -> None:
-        self._cuts = Windows(self._batch, is_tls=stream.is_tls)
-        self._left = 0  # the first request of which surely no byte was sent
-        self._out = memoryview(b"")
+        self._cutter = Windows(self._batch, is_tls=stream.is_tls)
+        self._sent = 0  # how many requests may have been sent, also in part
+        self._unwritten = memoryview(b"")
         self._windows: deque[tuple[int, int, Window]] = deque()
         self._unanswered = 0
         self._began = False
@@ -159,29 +159,31 @@ class StreamExchange:
 
     @override
     def __repr__(self) -> str:
-        sent = f"{self._cuts.next} of {len(self._batch)} sent"
+        sent = f"{self._cutter.next} of {len(self._batch)} sent"
         return f"<StreamExchange {self._node}: {sent}, {len(self._windows)} windows open>"
 
     def fileno(self) -> int:
-        """Return the descriptor to wait for, -1 when done."""
+        """Return the descriptor to wait for; -1 when the exchange is done."""
         return -1 if self._stream is None else self._stream.fileno()
 
     def advance(self, now: float, /) -> bool:
-        """Write and read what can be without waiting; return True when every request has its reply or its error."""
+        """Send and receive what is possible without waiting; return True when every request has its reply or error."""
         if self._stream is None:
             return True
         try:
             if not self._is_prepared and not self._prepare(self._stream, now):
                 return True
             self._write(self._stream)
-            # Nothing can have come before anything was sent.
+            # Do not read before the first write: no reply can have arrived.
             while self._began and self._windows and self._read(self._stream):
                 self._write(self._stream)
         except (OSError, MetacacheError) as error:
+            if self._stream is None:  # pyright: ignore[reportUnnecessaryComparison]  # `_prepare` may end it
+                raise  # a signal handler's exception interrupted `_finish`
             self._fail(error, self._stream)
-            return self._stream is None  # pyright: ignore[reportUnnecessaryComparison]  # `_fail` may end it
+            return self._stream is None  # pyright: ignore[reportUnnecessaryComparison]  # as above
         self._began = True
-        if not self._windows and self._cuts.is_done:
+        if not self._windows and self._cutter.is_done:
             self._finish(self._stream)
             return True
         if now >= self._deadline:
@@ -191,50 +193,50 @@ class StreamExchange:
     def outcomes(self) -> Replies:
         """End the exchange and return a reply or an error for each request."""
         if self._stream is not None:
-            error = ConnectionLost("the batch was given up before its replies came")
+            error = ConnectionLost("the batch was given up before its replies arrived")
             if self._is_prepared:
                 self._fail(error, self._stream, final=True)
             else:
-                self._refuse(error, self._stream)
+                self._fail_unsent(error, self._stream)
         return self._replies
 
     def _prepare(self, stream: NonBlockingStream, now: float) -> bool:
-        """Make the stream ready; return False when that was the end of it."""
+        """Make the stream ready; return False when that failed and the exchange is done."""
         self._is_prepared = True
         try:
-            self._fresh = stream.prepare((now + self._deadline) / 2)
+            self._is_fresh = stream.prepare((now + self._deadline) / 2)
         except MetacacheError as error:
             if not is_own(error, type(stream).__module__):
                 raise
-            self._refuse(error, stream)
+            self._fail_unsent(error, stream)
             return False
         return True
 
     # --- bytes -------------------------------------------------------------------------------------------------------
 
     def _write(self, stream: NonBlockingStream) -> None:
-        while self._out or (not self._cuts.is_done and self._unanswered < MAX_UNANSWERED):
-            if not self._out:
-                self._out = memoryview(self._open_window(stream.protocol))
-            taken = stream.write(self._out)
+        while self._unwritten or (not self._cutter.is_done and self._unanswered < MAX_UNANSWERED):
+            if not self._unwritten:
+                self._unwritten = memoryview(self._open_window(stream.protocol))
+            taken = stream.write(self._unwritten)
             self.wants_write = taken == 0
             if self.wants_write:
                 return
-            self._out = self._out[taken:]
+            self._unwritten = self._unwritten[taken:]
             if monotonic() >= self._deadline:
-                break  # a server that takes bytes without a pause does not extend the time
+                break  # a server that takes bytes slowly does not extend the deadline
         self.wants_write = False
 
     def _open_window(self, protocol: ProtocolConnection) -> bytes:
-        start, stop = self._cuts.cut()
-        data, window = send_window(protocol, self._batch, start, stop)
+        start, stop = self._cutter.cut()
+        data, window = build_window(protocol, self._batch, start, stop)
         self._windows.append((start, len(data), window))
         self._unanswered += len(data)
-        self._left = stop
+        self._sent = stop
         return data
 
     def _read(self, stream: NonBlockingStream) -> bool:
-        """Take in what has arrived; return False when nothing had."""
+        """Parse what has arrived; return False when nothing has."""
         data = stream.read()
         if data is None:
             return False
@@ -262,36 +264,36 @@ class StreamExchange:
         for error in self._replies.errors.values():
             error.locate(node=self._node, operation=self._batch.verb.name)
         release = self._release
-        del self._release  # who holds the exchange, as the frames of an error do, does not hold what was lent
+        del self._release  # it refers to the stream, and frames in a traceback may keep this exchange
         release(self._replies)
 
     def _fail(self, error: BaseException, stream: NonBlockingStream, *, final: bool = False) -> None:
-        """Close the stream. Begin again if it was stale and the batch only reads; else fail what has no reply."""
+        """Close the stream. Start again if it was stale and the batch only reads; else fail what has no reply."""
         failure = stream.failed(error)
         if failure is None:
-            raise error  # it interrupted the exchange, which `outcomes` ends
-        if self._fresh and not final and not stream.protocol.has_heard:
-            advise(failure, is_tls=stream.is_tls)
+            raise error  # it interrupted the exchange; `outcomes` ends the exchange
+        if self._is_fresh and not final and not stream.protocol.has_heard:
+            add_tls_hint(failure, is_tls=stream.is_tls)
         answered = any(self._replies.headers) or bool(self._replies.errors)
-        stale = isinstance(failure, ConnectionLost) and not self._fresh and not answered
+        stale = isinstance(failure, ConnectionLost) and not self._is_fresh and not answered
         if stale and self._batch.is_read and not final:
             failure = self._restart(stream)
         if failure is None:
             return
         is_unsent = self._batch.is_read or isinstance(failure, ConnectError)
-        fail_rest(self._replies, failure, 0 if is_unsent else self._left)
+        fail_rest(self._replies, failure, 0 if is_unsent else self._sent)
         self._finish(stream)
 
-    def _refuse(self, error: MetacacheError, stream: NonBlockingStream) -> None:
-        """Fail all of it before anything was sent: the connection is as good as it was."""
+    def _fail_unsent(self, error: MetacacheError, stream: NonBlockingStream) -> None:
+        """Fail all requests. Nothing was sent, so the connection stays open."""
         fail_rest(self._replies, error, 0)
         self._finish(stream)
 
     def _restart(self, stream: NonBlockingStream) -> MetacacheError | None:
-        """Dial and begin again; return the error if that fails."""
-        self._fresh = True
+        """Dial and start again; return the error if that fails."""
+        self._is_fresh = True
         self._start(stream)
-        self.wants_write = True  # nothing is sent yet, so the server has nothing to answer
+        self.wants_write = True  # wait for the socket to be writable: no reply arrives before a request is sent
         try:
             stream.prepare(self._deadline)
         except MetacacheError as error:
@@ -309,7 +311,7 @@ def drive_exchange(exchange: Exchange, deadline: float) -> Replies:
             _wait_for(exchange, deadline - now)
             now = monotonic()
     except BaseException:
-        exchange.outcomes()  # abandons the rest and closes the connection
+        exchange.outcomes()  # closes the connection
         raise
     return exchange.outcomes()
 

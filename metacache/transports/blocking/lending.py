@@ -1,7 +1,7 @@
 """Run operations and batches on streams that are lent to one thread at a time.
 
-`Connection` is this with one stream, `Pool` with several. A stream is dialled by the thread that needs it, and closed
-by the thread that has it; no lock is held meanwhile. What is sent and received is decided in `stream` and `exchange`.
+A `Connection` is a `Lending` of one stream, a `Pool` one of several. The thread that borrows a stream dials it. No lock
+is held while a thread dials, sends or closes. `stream` and `exchange` send requests and read replies.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ __all__ = ["Lending"]
 
 R = TypeVar("R")
 
-# A stream that was used less than this many seconds ago is used without a look at its socket.
+# A stream that was used less than this many seconds ago is used without a check that its socket is alive.
 TRUST: Final = 0.01
 
 
 @final
 class Lending:
-    """The streams of one node, and how they are lent.
+    """The streams of one node: runs operations and batches on those that it lends.
 
     Args:
         node: the server.
         settings: of each stream.
         limits: how many streams there may be, and which idle ones to close.
-        owner: how errors name it: "connection" or "pool".
+        owner: the word for it in errors: "connection" or "pool".
 
-    ``counts`` are those of all streams so far. ``waits`` and ``wait_seconds``: how often callers waited for a stream,
-    and for how long in all.
+    ``counts`` are the socket counts of all streams that ever existed. ``waits`` is how often callers waited for a
+    stream, ``wait_seconds`` for how many seconds in total.
     """
 
     __slots__ = (
@@ -86,19 +86,20 @@ class Lending:
         self._review_at = limits.next_review(monotonic())
         self._failed_at = -math.inf
         self._checkout: Checkout[Stream] = Checkout(self._new_stream, limits.size, may_make=self._may_open)
-        self._refer()
+        self._copy_references()
         forget_in_children(self)
 
-    def _refer(self) -> None:
+    def _copy_references(self) -> None:
+        # Copies save `run` attribute look-ups. The checkout replaces the objects after a fork, and when it is closed.
         self._idle = self._checkout.idle
         self._waiters = self._checkout.waiters
 
     def _new_stream(self) -> Stream:
         stream = Stream(self.node, self._settings)
-        self.counts.enter(stream, stream.counts)
+        self.counts.register(stream, stream.counts)
         return stream
 
-    # --- how it stands -----------------------------------------------------------------------------------------------
+    # --- state -------------------------------------------------------------------------------------------------------
 
     @property
     def is_closed(self) -> bool:
@@ -113,7 +114,7 @@ class Lending:
     @property
     def connected(self) -> int:
         """How many streams have a socket."""
-        # No generator: Python turns a StopIteration of a signal handler in one into another error.
+        # No generator: Python turns a signal handler's StopIteration in a generator into a RuntimeError.
         return len([stream for stream in self._checkout.all() if stream.is_open])
 
     def usage(self) -> tuple[int, int]:
@@ -124,27 +125,36 @@ class Lending:
     # --- the transport -----------------------------------------------------------------------------------------------
 
     def run(self, op: Operation[R], /, *, deadline: float | None = None) -> R:
-        """Send *op*, wait for its reply and return what ``op.read`` makes of it. See `Connection.run`."""
+        """Send *op*, wait for its reply and return ``op.read(reply)``. See `Connection.run`.
+
+        This is the shortest path: a stream is idle, the request is small, and one `recv` returns the whole reply. It is
+        one function because each further call costs 700 of about 20,000 instructions. Other methods do all the rest.
+        """
         stream: Stream | None
         began = now = monotonic()
         seconds = self._timeout if deadline is None else deadline - now
         try:
+            # 1. Check the size, before a stream is taken.
             if self._max_body is not None and op.body is not None and len(op.body) > self._max_body:
                 raise too_large(len(op.body), self._max_body)
+            # 2. Take a stream, or wait for one.
             try:
                 stream = self._idle.pop()
             except IndexError as error:
                 if not is_own(error):
                     raise
-                # No call between this and the `try`: an exception of a signal handler would lose the stream.
+                # No call between this one and the `try` below: in a call, a signal handler's exception would lose the
+                # stream.
                 stream, now = self._wait(began + seconds)
                 seconds -= now - began
             back: IdleStack[Stream] | None = None
             try:
-                if now - stream.used > TRUST or seconds != stream.armed:
+                # 3. Dial it or check that it is alive, and set its timeout, unless the last exchange has just done so.
+                if now - stream.used_at > TRUST or seconds != stream.ready_for:
                     stream.make_ready(now + seconds)
-                    stream.armed = seconds
-                stream.used = now
+                    stream.ready_for = seconds
+                stream.used_at = now
+                # 4. Build the bytes of the request.
                 command = op.verb.command
                 next_opaque = stream.next_opaque
                 opaque = next_opaque() if command.echoes else NO_OPAQUE
@@ -155,6 +165,7 @@ class Lending:
                     wire = b"".join((op.head, opaque[0], body, b"\r\n"))
                 else:
                     wire = b""  # `finish` sends it in pieces
+                # 5. Send them with one call, and parse the reply if one more call returns the whole of it.
                 reply = data = None
                 sent = 0
                 try:
@@ -170,9 +181,10 @@ class Lending:
                 except OSError as error:
                     if not is_own(error):
                         raise
-                    left = sent > 0 or stream.is_tls  # a failed TLS write may have sent a part of itself
-                    attempt = Attempt(opaque, pieces(op.head, opaque, body, sent), left, data, error)
+                    may_be_sent = sent > 0 or stream.is_tls  # a TLS write that fails may have sent a part
+                    attempt = Attempt(opaque, pieces(op.head, opaque, body, sent), may_be_sent, data, error)
                     reply = stream.finish(op, attempt, now, now + seconds)
+                # 6. Finish an exchange that needs more calls.
                 if reply is None:
                     attempt = Attempt(opaque, pieces(op.head, opaque, body, sent), sent > 0, data)
                     reply = stream.finish(op, attempt, now, now + seconds)
@@ -180,16 +192,18 @@ class Lending:
                 back = self._stack_after(error, stream)
                 raise
             finally:
-                # Calls of C code only until it is back: no exception of a signal handler comes in between.
+                # 7. Put the stream back. Only C code is called until then, so no signal handler runs in between.
                 (self._idle if back is None else back).append(stream)
                 if self._waiters:
                     self._checkout.serve()
+            # 8. Close idle streams from time to time, and read the reply.
             if now >= self._review_at:
                 self.reap()
             read = op.read
             return read(reply)
         except BaseException as error:
-            stream = None  # first, without a call: a caller may keep the error, and with it this frame
+            # First, and without a call: the caller may keep the error, which keeps this frame.
+            stream = None
             if isinstance(error, MetacacheError) and is_own(error):
                 error.locate(node=self.node.name, operation=op.verb.name, key=op.given)
                 if isinstance(error, OperationTimeout) and seconds < now - began:
@@ -198,10 +212,10 @@ class Lending:
             raise
 
     def _stack_after(self, error: BaseException, stream: Stream) -> IdleStack[Stream] | None:
-        """Return where to put *stream* after *error* interrupted or failed its exchange; None: where idle ones are.
+        """Return the stack for *stream* after its exchange ended with *error*; None: the stack of idle ones.
 
-        Code that raises an error of this package has closed the stream if it had to. Any other exception interrupted
-        the exchange, and how far it has come is not known.
+        Code that raises an error of this package has closed the stream if necessary. Any other exception interrupted
+        the exchange, so its position is uncertain and this method closes it.
         """
         if not (isinstance(error, MetacacheError) and is_own(error)):
             stream.close(CloseReason.BROKEN)
@@ -214,8 +228,8 @@ class Lending:
     def _note_failed_dial(self, error: ConnectError, stream: Stream) -> None:
         if error.is_local:
             return
-        # Threads that dial a full server, or one that went away, at the same time all fail: that is one event.
-        error.is_local = stream.dialled < self._failed_at
+        # Several threads may dial a full or dead server at the same time. All fail, and the node is charged only once.
+        error.is_local = stream.dialled_at < self._failed_at
         self._failed_at = monotonic()
 
     def run_batch(self, batch: Batch, /, *, deadline: float) -> Replies:
@@ -224,7 +238,7 @@ class Lending:
             return Replies()
         try:
             deadline = monotonic() + self._timeout if deadline == math.inf else deadline
-            # No variable for the exchange: an exception that the caller keeps would keep it, and the stream with it.
+            # No variable for the exchange: an exception that the caller keeps would keep the exchange, and the stream.
             return drive_exchange(self.begin(batch, deadline), deadline)
         except BaseException as error:
             if isinstance(error, PoolTimeout) and is_own(error):
@@ -235,12 +249,12 @@ class Lending:
     def close(self) -> None:
         """Close: running requests finish, waiting and new ones are refused with ClosedError. Idempotent."""
         self._checkout.close()
-        self._refer()
+        self._copy_references()
 
     # --- a batch, step by step ---------------------------------------------------------------------------------------
 
     def begin(self, batch: Batch, deadline: float) -> StreamExchange:
-        """Start *batch* on a stream, which is in use until the exchange ends. Raises ClosedError and PoolTimeout."""
+        """Start *batch* on a stream, which is in use until the exchange is done. Raises ClosedError and PoolTimeout."""
         check_bodies(batch, self._max_body)
         try:
             stream = self._idle.pop()
@@ -265,31 +279,31 @@ class Lending:
 
     def _take_back(self, stream: Stream, replies: Replies) -> None:
         """Take back the *stream* on which a batch ended with *replies*."""
-        failed = next((error for error in replies.errors.values() if isinstance(error, ConnectError)), None)
-        if failed is None:
-            self._checkout.put_back(stream)
-        else:
-            self._note_failed_dial(failed, stream)
+        failed = [error for error in replies.errors.values() if isinstance(error, ConnectError)]  # as in `connected`
+        if failed:
+            self._note_failed_dial(failed[0], stream)
             self._set_aside(stream)
+        else:
+            self._checkout.put_back(stream)
         if monotonic() >= self._review_at:
             self.reap()
 
     # --- a batch that waits for streams of several nodes -------------------------------------------------------------
 
     def try_begin(self, batch: Batch, waiter: Waiter[Stream] | None, deadline: float) -> StreamExchange | None:
-        """Start *batch* if a stream is free, or was handed to *waiter*; else return None. Raises ClosedError."""
+        """Start *batch* if a stream is free or was handed to *waiter*; else return None. Raises ClosedError."""
         if self.is_closed:
             raise self._closed().locate(operation=batch.verb.name)
         stream = self._checkout.take_now() if waiter is None else self._checkout.collect(waiter)
         return None if stream is None else self._start(stream, batch, deadline)
 
     def join(self, waker: Waker) -> Waiter[Stream]:
-        """Join the queue for a stream; *waker* is woken when there is one."""
+        """Join the queue for a stream; *waker* wakes the caller when one is handed over."""
         self.waits += 1
         return self._checkout.join(waker)
 
     def leave(self, waiter: Waiter[Stream]) -> None:
-        """Leave the queue."""
+        """Leave the queue, and put back a stream that was handed over and not collected."""
         self._checkout.leave(waiter)
         self._count_wait(waiter.began)
 
@@ -313,7 +327,7 @@ class Lending:
         )
 
     def _wait(self, deadline: float) -> tuple[Stream, float]:
-        """Return a stream when there is one, and the time then. Raises ClosedError, and PoolTimeout at *deadline*."""
+        """Wait for a stream; return it and the current time. Raises ClosedError, and PoolTimeout at *deadline*."""
         began = monotonic()
         until = self._limits.wait_until(began, deadline)
         waited = False
@@ -334,7 +348,7 @@ class Lending:
                 self._count_wait(began)
 
     def _count_wait(self, began: float) -> None:
-        # Python switches threads after calls only: none stands between reading the sum and writing it.
+        # No call between reading the sum and writing it: Python switches threads only at calls and jumps.
         waited = monotonic() - began
         self.wait_seconds += waited
 
@@ -347,7 +361,7 @@ class Lending:
         elif self._checkout.opened < self._limits.size:
             why = "all connections stayed in use, and no further one could be made; has the server free ones (-c)?"
         else:
-            why = f"all {self._limits.size} connections stayed in use; raise pool_size, or look for what is slow"
+            why = f"all {self._limits.size} connections stayed in use; raise pool_size, or look for slow requests"
         return PoolTimeout(why, node=self.node.name)
 
     # --- idle streams ------------------------------------------------------------------------------------------------
@@ -356,10 +370,10 @@ class Lending:
         """Close streams that are idle or open for too long."""
         now = monotonic()
         self._review_at = self._limits.next_review(now)
-        # One that is taken during this review is in use, and so not idle: it stays.
-        dated = [(stream, stream.age) for stream in tuple(self._idle) if stream.is_open]
-        for index, cause in self._limits.discard([age for _, age in dated], now).items():
-            self._discard(dated[index][0], cause)
+        # Another thread may take one of these meanwhile: `_discard` leaves it alone.
+        idle = [stream for stream in tuple(self._idle) if stream.is_open]
+        for index, cause in self._limits.to_close([stream.idle_times for stream in idle], now).items():
+            self._discard(idle[index], cause)
 
     def _discard(self, stream: Stream, cause: CloseReason) -> None:
         """Close the socket of *stream* if it is still idle; the next operation dials."""
@@ -369,7 +383,7 @@ class Lending:
             self._set_aside(stream)
 
     def _set_aside(self, stream: Stream) -> None:
-        """Take back a *stream* that has no socket."""
+        """Put back a *stream* that has no socket."""
         self._checkout.stack_of_unconnected().append(stream)
         if self._waiters:
             self._checkout.serve()
@@ -379,4 +393,4 @@ class Lending:
         for stream in self._checkout.all():
             stream.reset_after_fork()
         self._checkout.reset_after_fork()
-        self._refer()
+        self._copy_references()

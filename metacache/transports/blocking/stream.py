@@ -1,7 +1,7 @@
-"""A stream: one socket and the protocol connection on it, dialled when needed, owned by one caller at a time.
+"""A stream: one socket and the protocol connection on it, dialled when needed, used by one thread at a time.
 
-Moves bytes within deadlines and turns what goes wrong into typed errors. Knows no client, no pool and no lock. It
-changes over time; what guards it is that whoever uses it has taken it out of its connection (`Connection`).
+It sends and receives within deadlines and turns failures into typed errors. It knows no client and no pool. It has no
+lock: a thread takes it out of a `Checkout` before it uses it.
 """
 
 from __future__ import annotations
@@ -15,16 +15,23 @@ from random import getrandbits
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
-from metacache.errors import ConnectError, ConnectionLost, MetacacheError, OperationTimeout, ProtocolError
+from metacache.errors import ConnectionLost, MetacacheError, OperationTimeout, ProtocolError
 from metacache.interrupts import is_own
 from metacache.nodes import Node
 from metacache.protocol import commands
 from metacache.protocol.connection import ProtocolConnection, frame, pieces
-from metacache.protocol.replies import NO_OPAQUE, Opaque, Refusal, Reply, refusal
+from metacache.protocol.error_lines import Refusal, refusal
+from metacache.protocol.replies import NO_OPAQUE, Opaque, Reply
 from metacache.settings import Settings
 from metacache.transports.blocking.dialer import Dialer
 from metacache.transports.counters import CloseReason, IdleTimes, SocketCounts
-from metacache.transports.timeouts import MAX_LATE, advise, had_no_time, late_reply
+from metacache.transports.timeouts import (
+    MAX_LATE,
+    add_tls_hint,
+    authentication_unanswered,
+    deadline_passed,
+    late_reply,
+)
 
 if TYPE_CHECKING:
     import socket
@@ -35,32 +42,33 @@ if TYPE_CHECKING:
 
 __all__ = ["RECEIVE", "Attempt", "Stream"]
 
-RECEIVE: Final = 65536  # bytes asked of one recv
+RECEIVE: Final = 65536  # most bytes of one recv
 _WOULD_BLOCK: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _NOT_YET: Final = (*_WOULD_BLOCK, TimeoutError)
 
 
 def _undialled(_: int) -> bool:
-    """Stand in for ``poll`` while there is no socket: it needs attention."""
+    """Stand in for ``poll`` while there is no socket: the stream must be dialled."""
     return True
 
 
 class Attempt(NamedTuple):
-    """How far an exchange got before it left the shortest path."""
+    """How far an exchange came on the shortest path, which `Stream.finish` continues."""
 
     opaque: Opaque
     unsent: tuple[bytes | memoryview, ...]
-    may_be_sent: bool  # a byte may have left
+    may_be_sent: bool  # a byte of the request may have been sent
     data: bytes | None = None  # received and not parsed
     failure: OSError | None = None
 
 
 @final
 class Stream:
-    """See the module. The public attributes serve the shortest path, which `Connection.run` takes by itself.
+    """One socket and its protocol connection. `Lending.run` uses the public attributes for its shortest path.
 
-    ``used``: when the last exchange began. ``armed``: the seconds the socket was last told to wait, 0.0 when unknown.
-    ``send``, ``recv``: the socket's. ``next_opaque``: the protocol connection's. ``protocol`` is new with every dial.
+    ``used_at`` is when the last exchange began. ``ready_for`` is the timeout of the operation for which the socket's
+    timeout was last set, in seconds; 0.0 when unknown. ``send`` and ``recv`` are methods of the socket, ``next_opaque``
+    is one of the protocol connection. ``protocol`` is replaced at every dial.
     """
 
     __slots__ = (
@@ -71,17 +79,17 @@ class Stream:
         "_settings",
         "_sock",
         "_timeout",
-        "armed",
         "counts",
-        "dialled",
+        "dialled_at",
         "next_opaque",
         "protocol",
+        "ready_for",
         "recv",
         "send",
-        "used",
+        "used_at",
     )
 
-    # Bound C methods, kept because looking them up costs 300 instructions each.
+    # Bound C methods. They are kept, because each look-up costs 300 instructions.
     _poll: Callable[[int], object]
     send: Callable[[bytes | memoryview], int]
     recv: Callable[[int], bytes]
@@ -93,10 +101,10 @@ class Stream:
         self.counts = SocketCounts()
         self._sock: socket.socket | None = None
         self._poll = _undialled
-        self.dialled = 0.0
+        self.dialled_at = 0.0
         self._timeout = -1.0
-        self.armed = 0.0
-        self.used = -math.inf
+        self.ready_for = 0.0
+        self.used_at = -math.inf
         self._begin_protocol()
 
     def _begin_protocol(self) -> None:
@@ -105,7 +113,7 @@ class Stream:
         self.next_opaque = self.protocol.next_opaque
 
     def __del__(self) -> None:
-        with contextlib.suppress(AttributeError):  # a signal struck in __init__: there is no socket yet
+        with contextlib.suppress(AttributeError):  # a signal interrupted __init__: there is no socket
             self.close()
 
     @property
@@ -123,15 +131,15 @@ class Stream:
         return -1 if self._sock is None else self._sock.fileno()
 
     @property
-    def age(self) -> IdleTimes:
+    def idle_times(self) -> IdleTimes:
         """When it was dialled and last used."""
-        return IdleTimes(self.dialled, self.used)
+        return IdleTimes(self.dialled_at, self.used_at)
 
     def close(self, cause: CloseReason | None = None) -> None:
-        """Close the socket, without a word on the wire, and count it as *cause* if there is one. The next use dials."""
+        """Close the socket without sending, and count it as *cause* if one is given. The next use dials."""
         sock, self._sock = self._sock, None
         self._poll = _undialled
-        self.used = -math.inf
+        self.used_at = -math.inf
         if sock is None:
             return
         if cause is not None:
@@ -139,19 +147,19 @@ class Stream:
         sock.close()
 
     def reset_after_fork(self) -> None:
-        """In a forked child: close the parent's socket without sending, and drop a lookup whose thread is gone."""
+        """In a forked child: close the parent's socket without sending, and drop a lookup of the parent."""
         self.close()
-        self._dialer.forget()
+        self._dialer.reset_after_fork()
 
     # --- getting ready -----------------------------------------------------------------------------------------------
 
     def make_ready(self, deadline: float) -> None:
-        """Dial if there is no socket or the idle one is stale, and let the socket wait until *deadline*.
+        """Dial if there is no socket or the idle one is stale, and set the socket's timeout to *deadline*.
 
-        Raises ConnectError, AuthenticationError, or OperationTimeout when the deadline has passed; nothing was sent.
+        Raises ConnectError, AuthenticationError, or OperationTimeout when the deadline has passed. Nothing was sent.
         """
         self._renew(deadline)
-        self._wait_until(deadline)
+        self._set_deadline(deadline)
 
     def _renew(self, deadline: float) -> None:
         poll = self._poll
@@ -159,12 +167,12 @@ class Stream:
             self.close(CloseReason.STALE)
             self._dial(deadline)
         if monotonic() >= deadline:
-            raise had_no_time()
+            raise deadline_passed()
 
     def _is_alive(self) -> bool:
-        """Tell whether an idle socket that is readable is still good.
+        """Return whether an idle socket that is readable can still be used.
 
-        Only over TLS, where session tickets arrive unasked.
+        It can only over TLS: the server sends session tickets without a request.
         """
         if self._sock is None or not self.is_tls:
             return False
@@ -177,10 +185,10 @@ class Stream:
             return isinstance(error, _WOULD_BLOCK)
         return False
 
-    def _wait_until(self, deadline: float) -> None:
-        """Let the socket time out at *deadline*, to the next millisecond.
+    def _set_deadline(self, deadline: float) -> None:
+        """Set the socket's timeout to *deadline*, rounded up to a millisecond.
 
-        Setting what is set already would be a system call.
+        Rounded, so that most calls find the same timeout set and need no system call.
         """
         self._set_timeout(max(math.ceil((deadline - monotonic()) * 1000) / 1000, 0.0))
 
@@ -188,11 +196,11 @@ class Stream:
         if self._sock is not None and seconds != self._timeout:
             self._sock.settimeout(seconds)
             self._timeout = seconds
-            self.armed = 0.0
+            self.ready_for = 0.0
 
     def _dial(self, deadline: float) -> None:
-        self.dialled = monotonic()
-        deadline = min(deadline, self.dialled + self._settings.connect_timeout)
+        self.dialled_at = monotonic()
+        deadline = min(deadline, self.dialled_at + self._settings.connect_timeout)
         sock = self._dialer.dial(deadline)
         self.counts.dialled += 1
         poll = select.poll()
@@ -208,13 +216,11 @@ class Stream:
                 raise
             try:
                 if isinstance(failure, OperationTimeout | ConnectionLost | ProtocolError):
-                    self._advise(failure)
-                    raise ConnectError(
-                        f"connected, but the server did not answer the authentication: {failure.message}"
-                    ) from error
+                    self._add_tls_hint(failure)
+                    raise authentication_unanswered(failure, self._node) from error
                 raise failure from failure.__cause__
             finally:
-                del failure  # an exception and a frame that hold each other would hold this stream too
+                del failure  # else the exception and this frame refer to each other, and keep the stream
 
     def _authenticate(self, deadline: float) -> None:
         username, password = self._settings.username, self._settings.password
@@ -230,18 +236,18 @@ class Stream:
 
     def finish(
         self, op: Operation[Any], attempt: Attempt, began: float, deadline: float
-    ) -> Reply:  # Any: not our result
-        """Bring an exchange to its end that the shortest path could not: return the reply.
+    ) -> Reply:  # Any: this method does not read the result
+        """Finish an exchange that the shortest path did not finish, and return the reply.
 
-        Raises the error that the reply is; or a TransportError or ProtocolError, and then the socket is closed, as it
-        is after any other exception. A read that finds its connection stale is sent once more, on a new one.
+        Raises the error that an error line means. Raises TransportError and ProtocolError; then the socket is closed,
+        as after any other exception. A read that meets a stale connection is sent once more, on a new one.
         """
-        left = attempt.may_be_sent
+        sent = attempt.may_be_sent
         try:
             if attempt.failure is not None and not isinstance(attempt.failure, _NOT_YET):
                 raise attempt.failure
             if attempt.unsent:
-                left = True
+                sent = True
                 self._send_all(attempt.unsent, deadline)
             command = op.verb.command
             opaque = attempt.opaque if command.echoes else None
@@ -251,12 +257,12 @@ class Stream:
             if failure is None:
                 raise
             try:
-                fresh = self.dialled >= began
-                if isinstance(failure, ConnectionLost) and not fresh and (op.is_read or not left):
+                is_fresh = self.dialled_at >= began
+                if isinstance(failure, ConnectionLost) and not is_fresh and (op.is_read or not sent):
                     return self.exchange(op, deadline)
-                failure.maybe_applied = left and not op.is_read
-                if fresh:
-                    self._advise(failure)
+                failure.maybe_applied = sent and not op.is_read
+                if is_fresh:
+                    self._add_tls_hint(failure)
                 raise failure from failure.__cause__
             finally:
                 del failure, attempt  # as in `_dial`
@@ -267,11 +273,11 @@ class Stream:
         finally:
             del answer  # as in `_dial`
 
-    def exchange(self, op: Operation[Any], deadline: float) -> Reply:  # Any: the result type is not ours
-        """Send *op* on a new or good connection and return its reply, without any shortcut. Raises as `finish` does."""
+    def exchange(self, op: Operation[Any], deadline: float) -> Reply:  # Any: as in `finish`
+        """Send *op*, after a dial if necessary, and return its reply. Raises as `finish` does."""
         began = monotonic()
         self.make_ready(deadline)
-        self.used = began
+        self.used_at = began
         opaque = self.next_opaque() if op.verb.command.echoes else NO_OPAQUE
         return self.finish(op, Attempt(opaque, pieces(op.head, opaque, op.body), may_be_sent=False), began, deadline)
 
@@ -279,13 +285,13 @@ class Stream:
         for part in parts:
             view = memoryview(part)
             while view:
-                self._wait_until(deadline)
+                self._set_deadline(deadline)
                 try:
                     view = view[self.send(view) :]
                 except _NOT_YET as error:
                     if not is_own(error):
                         raise
-                # A server that takes bytes without a pause does not extend the time.
+                # After successful writes too: a server that takes bytes slowly does not extend the deadline.
                 _give_up_at(deadline)
 
     def _receive_answer(
@@ -298,10 +304,9 @@ class Stream:
             if data is None:
                 data = self._receive(deadline)
                 late += len(data) if monotonic() >= deadline else 0
-            if data:
-                protocol.receive(data)
-            elif not protocol.end_of_stream():
+            if not data:
                 raise ConnectionLost("the server closed the connection before the reply was complete")
+            protocol.receive(data)
             if protocol.failure is not None and expectation.answer is None:
                 raise protocol.failure
             if late > MAX_LATE and expectation.answer is None:
@@ -312,9 +317,9 @@ class Stream:
         return expectation.answer
 
     def _receive(self, deadline: float) -> bytes:
-        """Return the next bytes (none: the end). After the deadline it returns bytes that have arrived already."""
+        """Return the next bytes, ``b""`` at the end. After the deadline, it returns only bytes that have arrived."""
         while True:
-            self._wait_until(deadline)
+            self._set_deadline(deadline)
             try:
                 return self.recv(RECEIVE)
             except _NOT_YET as error:
@@ -325,17 +330,14 @@ class Stream:
     # --- a batch -----------------------------------------------------------------------------------------------------
 
     def prepare(self, deadline: float, /) -> bool:
-        """Make ready and let the socket never wait from now on; return whether it was dialled.
-
-        Raises as `make_ready`.
-        """
-        began = self.used = monotonic()
+        """Dial if necessary, and make the socket non-blocking; return whether it dialled. Raises as `make_ready`."""
+        began = self.used_at = monotonic()
         self._renew(deadline)
         self._set_timeout(0.0)
-        return self.dialled >= began
+        return self.dialled_at >= began
 
     def write(self, data: memoryview, /) -> int:
-        """Return how many bytes of *data* were taken without waiting; raises OSError."""
+        """Send what the socket takes of *data* without waiting, and return the number of bytes. Raises OSError."""
         try:
             return self.send(data)
         except _WOULD_BLOCK as error:
@@ -344,7 +346,7 @@ class Stream:
             return 0
 
     def read(self) -> bytes | None:
-        """Return bytes that are there (none at the end of the stream), None when there are none yet; raises OSError."""
+        """Return the bytes that have arrived, None if none have, ``b""`` at the end of the stream. Raises OSError."""
         try:
             return self.recv(RECEIVE)
         except _WOULD_BLOCK as error:
@@ -352,34 +354,34 @@ class Stream:
                 raise
             return None
 
-    # --- what goes wrong ---------------------------------------------------------------------------------------------
+    # --- failures ----------------------------------------------------------------------------------------------------
 
     def failed(self, error: BaseException, /) -> MetacacheError | None:
         """Close after *error* and return the error to raise for it; None if it interrupted the exchange.
 
-        An interrupting exception is raised as it is.
+        The caller raises an interrupting exception unchanged.
         """
         own = is_own(error)
         is_raw = own and isinstance(error, OSError) and not isinstance(error, MetacacheError)
-        words = self._last_words() if is_raw else None
+        last_line = self._last_line() if is_raw else None
         self.close(CloseReason.BROKEN)
         if own and isinstance(error, MetacacheError):
             return error
         if not is_raw:
             return None
-        lost = words or ConnectionLost(
+        lost = last_line or ConnectionLost(
             f"the connection broke ({getattr(error, 'strerror', None) or type(error).__name__})"
         )
         lost.__cause__ = error
         return lost
 
-    def _advise(self, failure: MetacacheError) -> None:
-        """Add advice to *failure* of a new connection if no byte ever came on it."""
+    def _add_tls_hint(self, failure: MetacacheError) -> None:
+        """Add the hint to try TLS to *failure* if no byte was ever received on this connection."""
         if not self.protocol.has_heard:
-            advise(failure, is_tls=self.is_tls)
+            add_tls_hint(failure, is_tls=self.is_tls)
 
-    def _last_words(self) -> MetacacheError | None:
-        """Return the error line that the server sent before it broke the connection (full, out of memory), if any."""
+    def _last_line(self) -> MetacacheError | None:
+        """Return the error line that the server sent before it closed the connection (full, out of memory), if any."""
         if self._sock is None:
             return None
         try:
