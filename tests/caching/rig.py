@@ -227,10 +227,14 @@ class Rig:
         marks = "".join(mark for mark in "XZW" if mark.encode() in tokens)
         return rest[:-2], marks, int(tokens[2][1:])
 
-    async def aclose(self) -> None:
+    async def close_transport(self) -> None:
         """Close the transport."""
         if isinstance(self.transport, _AsyncHooked):
             await self.transport.aclose()
         else:
             self.transport.close()
+
+    async def aclose(self) -> None:
+        """Close the transport and end the threads."""
+        await self.close_transport()
         self._threads.shutdown()

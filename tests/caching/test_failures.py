@@ -310,7 +310,7 @@ async def test_a_factory_that_closes_its_client(kind: str) -> None:
     owner = rig.texts()
 
     async def make() -> str:
-        await rig.aclose() if not rig.is_blocking else rig.transport.close()  # type: ignore[union-attr]  # pyright: ignore[reportAttributeAccessIssue]
+        await rig.close_transport()
         return "new"
 
     with pytest.raises(ClosedError):

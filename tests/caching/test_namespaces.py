@@ -70,7 +70,7 @@ async def test_what_is_no_token_is_replaced(both: Rig, key: str, wrong: str) -> 
 async def test_callers_that_make_a_namespace_at_the_same_time_agree(rig: Rig, key: str) -> None:
     client = rig.texts(prefix=f"{key}:")
     views = await rig.together([lambda: client.namespace("n") for _ in range(20)])
-    prefixes = set()
+    prefixes: set[object] = set()
     for view in views:
         assert not isinstance(view, BaseException)
         prefixes.add(getattr(view, "_client", view)._core.options.prefix)

@@ -67,7 +67,7 @@ async def until_waiting(client: object, key: str, listeners: int) -> None:
 
 
 async def test_fifty_callers_run_one_factory(rig: Rig, texts: AsyncClient[str], key: str) -> None:
-    runs, gate = [], rig.gate()
+    runs, gate = list[int](), rig.gate()
 
     async def make() -> str:
         runs.append(1)
@@ -106,7 +106,7 @@ async def test_waiters_wake_when_the_factory_ends(rig: Rig, texts: AsyncClient[s
 
 
 async def test_all_who_joined_get_the_exception_of_the_factory(rig: Rig, texts: AsyncClient[str], key: str) -> None:
-    runs, gate, error = [], rig.gate(), Absent("no")
+    runs, gate, error = list[int](), rig.gate(), Absent("no")
 
     async def fail() -> str:
         runs.append(1)
@@ -128,7 +128,7 @@ async def test_all_who_joined_get_the_exception_of_the_factory(rig: Rig, texts: 
 async def test_an_exception_that_is_no_exception_reaches_only_its_owner(
     rig: Rig, texts: AsyncClient[str], key: str
 ) -> None:
-    runs, gate = [], rig.gate()
+    runs, gate = list[int](), rig.gate()
 
     async def make() -> str:
         runs.append(1)
@@ -247,7 +247,7 @@ async def test_a_caller_that_comes_after_a_delete_does_not_join(rig: Rig, texts:
 
 async def test_after_the_wait_one_caller_of_a_process_computes(rig: Rig, texts: AsyncClient[str], key: str) -> None:
     rig.wire(f"mg {key} N30 v\r\n".encode())
-    runs, gate = [], rig.gate()
+    runs, gate = list[int](), rig.gate()
 
     async def make() -> str:
         runs.append(1)

@@ -242,7 +242,7 @@ async def set_up(rig: Rig, key: str, row: Row) -> None:
 
 @pytest.mark.parametrize("name", ROWS)
 async def test_each_state_leads_to_its_result(both: Rig, key: str, name: str) -> None:
-    row, runs, lives = ROWS[name], [], list[int]()
+    row, runs, lives = ROWS[name], list[str](), list[int]()
     await set_up(both, key, row)
 
     async def make() -> str:
@@ -277,7 +277,7 @@ async def test_each_state_leads_to_its_result(both: Rig, key: str, name: str) ->
 
 async def test_a_waiter_gets_the_value_that_another_program_stores(both: Rig, key: str) -> None:
     send(both, key, "mg K N30 v")
-    seen = []
+    seen: list[str] = []
 
     def hook(number: int, head: str) -> None:
         seen.append(head)

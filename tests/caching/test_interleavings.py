@@ -1,0 +1,254 @@
+"""No interleaving of readers and writers stores an older value over a newer one, or brings a deleted value back.
+
+The source of truth is a version. A writer raises it, and then sets the new version in the cache, deletes the key, marks
+it stale, or restarts the server. A factory reads the version when it begins and returns it when it ends. So a call may
+return a version that is older than the current one, but none older than the one at the beginning of the call, unless
+the policy allows old values.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from collections.abc import Iterator
+from typing import Any, Final
+
+import pytest
+
+from metacache import AsyncClient, Stampede
+from metacache.serializers import IntSerializer
+from metacache.testing import FakeServer, Memcached
+from metacache.transports.base import AsyncTransport, Batch, Operation
+from tests.caching.rig import Rig
+
+SEEDS: Final = 300
+POLICY: Final = Stampede(lease=5, jitter=0.0, wait=30)
+WRITES: Final = ("set", "delete", "invalidate", "evict")
+
+
+class World:
+    """The source of truth, and what its readers and writers do."""
+
+    def __init__(self, rig: Rig, key: str, chance: random.Random) -> None:
+        self.rig = rig
+        self.client = rig.make(IntSerializer())
+        self.key = key
+        self.chance = chance
+        self.version = 1
+        # The least version that a reader which begins now may see, and the least that may be in the cache as fresh.
+        self.floor = 1
+        self.fresh_floor = 1
+
+    async def pause(self) -> None:
+        await self.rig.sleep(self.chance.choice([0.0, 0.0, 0.001, 0.002, 0.004]))
+
+    async def compute(self) -> int:
+        read = self.version
+        await self.pause()
+        if self.chance.random() < 0.1:
+            raise LookupError("a factory fails")
+        return read
+
+    async def read(self) -> None:
+        await self.pause()
+        floor = self.floor
+        try:
+            found = await self.client.get_or_compute(self.key, self.rig.factory(self.compute), ttl=100, policy=POLICY)
+        except LookupError:
+            return
+        assert found >= floor, f"{found} was returned after {floor} was the floor"
+
+    async def write(self) -> None:
+        await self.pause()
+        self.version += 1
+        new = self.version
+        kind = self.chance.choice(WRITES)
+        if kind == "set":
+            await self.client.set(self.key, new, ttl=100)
+        elif kind == "evict":
+            self.rig.wire(f"md {self.key}\r\n".encode())
+        elif kind == "delete":
+            await self.client.delete(self.key)
+        else:
+            await self.client.invalidate(self.key, stale_for=100)
+        self.fresh_floor = new
+        if kind != "invalidate":  # readers may get the old value, as a stale one
+            self.floor = new
+
+    async def check_the_end(self) -> None:
+        """Check that the value in the cache is as new as the last write, or marked stale."""
+        found = await self.client.get_item(self.key)
+        assert found is None or found.stale or found.value >= self.fresh_floor
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, 50))
+async def test_seeded_interleavings_of_readers_and_one_writer(rig: Rig, key: str, first: int) -> None:
+    for seed in range(first, first + 50):
+        chance = random.Random(seed)
+        world = World(rig, f"{key}:{seed}", chance)
+
+        async def writer(world: World = world) -> None:
+            for _ in range(3):
+                await world.write()
+
+        async def reader(world: World = world) -> None:
+            for _ in range(2):
+                await world.read()
+
+        found = await rig.together([writer, *[reader] * chance.randint(2, 5)])
+        for each in found:
+            assert not isinstance(each, BaseException), f"seed {seed}: {each!r}"
+        await world.check_the_end()
+
+
+async def test_a_server_that_restarts_during_the_computation(kind: str, memcached: Memcached) -> None:
+    """The server counts CAS from 1 again, so a store is refused because the key is gone."""
+    rig = Rig(kind, memcached.node)
+    client = rig.make(IntSerializer(), on_error="miss")
+    version = [1]
+
+    async def make() -> int:
+        read = version[0]
+        memcached.restart()
+        version[0] = 2
+        return read
+
+    assert await client.get_or_compute("k", rig.factory(make), policy=POLICY) == 1
+    for _ in range(20):  # the pool finds its connections closed
+        try:
+            remaining = rig.remaining("k")[0]
+            break
+        except OSError:
+            await asyncio.sleep(0.05)
+    assert remaining is None
+    await rig.aclose()
+
+
+# --- exhaustive -------------------------------------------------------------------------------------------------------
+
+
+STEPS: Final = 8  # iterations of the event loop in which an actor that has the turn comes to its next one
+
+
+class Turns:
+    """An asyncio transport to a fake server that runs one operation at a time, in the order that a schedule says."""
+
+    def __init__(self, server: FakeServer) -> None:
+        self.server = server
+        self.waiting: dict[str, asyncio.Future[None]] = {}
+
+    async def turn(self, name: str) -> None:
+        self.waiting[name] = asyncio.get_running_loop().create_future()
+        await self.waiting[name]
+
+
+class Actor:
+    """The transport of one actor: each operation waits for the actor's turn."""
+
+    def __init__(self, turns: Turns, name: str, inner: AsyncTransport) -> None:
+        self.turns = turns
+        self.name = name
+        self.inner = inner
+
+    async def run(self, op: Operation[Any], /, *, deadline: float | None = None) -> Any:  # Any: as the operation says
+        await self.turns.turn(self.name)
+        return await self.inner.run(op, deadline=deadline)
+
+    async def run_batch(self, batch: Batch, /, *, deadline: float) -> Any:  # Any: Replies
+        await self.turns.turn(self.name)
+        return await self.inner.run_batch(batch, deadline=deadline)
+
+    async def aclose(self) -> None: ...
+
+
+class Race:
+    """Two readers with clients of their own, as in two processes, and one writer. Reader a begins before reader b."""
+
+    def __init__(self, setup: str, write: str) -> None:
+        self.rig = Rig("asyncio", FakeServer())
+        self.turns = Turns(FakeServer())
+        self.version = 1
+        self.floor = 1
+        self.write_kind = write
+        self.a_began = asyncio.Event()
+        self.wire = self.rig.wire
+        if setup != "absent":
+            self.wire(b"ms k 1 F2952790018 T100\r\n1\r\n")
+        if setup == "stale":
+            self.wire(b"md k I\r\n")
+
+    def client(self, name: str) -> AsyncClient[int]:
+        return AsyncClient(Actor(self.turns, name, self.rig.transport), IntSerializer())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # the hooked transport of an asyncio rig
+
+    async def read(self, name: str) -> None:
+        client = self.client(name)
+
+        async def make() -> int:
+            read = self.version
+            await self.turns.turn(name)
+            return read
+
+        if name == "b":
+            await self.a_began.wait()
+        await self.turns.turn(name)
+        self.a_began.set()
+        floor = self.floor
+        policy = Stampede(jitter=0.0, wait=0, lease=5)
+        found = await client.get_or_compute("k", make, ttl=100, policy=policy)
+        assert found >= floor
+
+    async def write(self) -> None:
+        client = self.client("w")
+        await self.turns.turn("w")
+        self.version = 2
+        if self.write_kind == "set":
+            await client.set("k", 2, ttl=100)
+        elif self.write_kind == "delete":
+            await client.delete("k")
+        else:
+            await client.invalidate("k", stale_for=100)
+            return  # readers may get the old value, as a stale one
+        self.floor = 2
+
+    async def run(self, schedule: Iterator[int]) -> list[int]:
+        """Run by *schedule*; return the number of actors that could take each turn."""
+        tasks = [asyncio.ensure_future(each) for each in (self.read("a"), self.read("b"), self.write())]
+        choices: list[int] = []
+        while not all(task.done() for task in tasks):
+            for _ in range(STEPS):
+                await asyncio.sleep(0)
+            ready = sorted(self.turns.waiting)
+            if not ready:
+                continue
+            choices.append(len(ready))
+            chosen = ready[next(schedule)]
+            self.turns.waiting.pop(chosen).set_result(None)
+        for task in tasks:
+            await task
+        head, _, value = self.wire(b"mg k v\r\n").partition(b"\r\n")
+        if not head.startswith((b"EN", b"VA 0")) and b"X" not in head.split():
+            assert int(value) == 2
+        return choices
+
+
+async def every_schedule(setup: str, write: str) -> int:
+    """Run all schedules, depth first; return their number."""
+    prefix: list[int] = []
+    count = 0
+    while True:
+        choices = await Race(setup, write).run(itertools.chain(prefix, itertools.repeat(0)))
+        count += 1
+        path = prefix + [0] * (len(choices) - len(prefix))
+        while path and path[-1] + 1 >= choices[len(path) - 1]:
+            path.pop()
+        if not path:
+            return count
+        path[-1] += 1
+        prefix = path
+
+
+@pytest.mark.parametrize("write", ["set", "delete", "invalidate"])
+@pytest.mark.parametrize("setup", ["absent", "stale"])
+async def test_every_interleaving_of_two_readers_and_one_writer(setup: str, write: str) -> None:
+    assert await every_schedule(setup, write) > 100
