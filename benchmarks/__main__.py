@@ -7,13 +7,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from benchmarks import cluster, concurrency, instructions, wall
+from benchmarks import cluster, concurrency, instructions, stampede, wall
 
 SECTIONS: Final[dict[str, Callable[[], None]]] = {
     "instructions": instructions.main,
     "wall": wall.main,
     "cluster": cluster.main,
     "asyncio": concurrency.main,
+    "stampede": stampede.main,
 }
 
 

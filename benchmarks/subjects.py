@@ -1,4 +1,4 @@
-"""The blocking clients that are measured. Each does the same four operations on one memcached.
+"""The blocking clients that are measured. Each does the same operations on one memcached, as far as it has them.
 
 To add a client, write a set-up function and add a row to SUBJECTS.
 """

@@ -365,6 +365,9 @@ class Fetcher(Generic[T]):
                     return (found,)
                 await self.effects.sleep(min(random.uniform(pause / 2, pause), left))
                 pause = min(2 * pause, LAST_LOOK)
+                # The winner may be of this process, and have begun its flight after this caller looked for it.
+                if self.flights.find((call.wire[0], found.cas, COMPUTE)) is not None:
+                    return None
                 again = await self.ask(call)
                 if again is None:
                     return await self._compute_uncached(call)
