@@ -61,8 +61,8 @@ class Cached(Generic[P, T]):
     """A function whose results a `Client` caches. `Client.cached` makes it.
 
     A call returns the cached result for its arguments, or computes and stores it: see `Client.get_or_compute`.
-    It can be a method or a static method. Of a class method only plain calls work: `refresh`, `delete` and `key_for`
-    would not know the class.
+    It can be a method, or a static method that is called through its class. Of a class method only plain calls work:
+    `refresh`, `delete` and `key_for` would not know the class.
 
     Attributes:
         __wrapped__: the function itself; calling it uses no cache.
@@ -95,7 +95,9 @@ class Cached(Generic[P, T]):
     def refresh(self, *args: P.args, **kwargs: P.kwargs) -> T:
         """Compute the result of the call now, store it and return it.
 
-        A value that was set or deleted meanwhile is not replaced. Raises what the function raises.
+        Computations that began before this call are not stored any more. If another caller begins one at the same
+        time, wait for its value instead, as in `get_or_compute`. A value that was set or deleted meanwhile is not
+        replaced. Raises what the function raises; the old value stays then, and the next reader computes.
         """
         given = self._bound + args
         return self._refresh(self._make_key(given, kwargs), partial(self._function, *given, **kwargs))
@@ -129,8 +131,8 @@ class AsyncCached(Generic[P, T]):
     """A function whose results an `AsyncClient` caches. `AsyncClient.cached` makes it.
 
     A call returns the cached result for its arguments, or computes and stores it: see `AsyncClient.get_or_compute`.
-    It can be a method or a static method. Of a class method only plain calls work: `refresh`, `delete` and `key_for`
-    would not know the class.
+    It can be a method, or a static method that is called through its class. Of a class method only plain calls work:
+    `refresh`, `delete` and `key_for` would not know the class.
 
     Attributes:
         __wrapped__: the function itself; calling it uses no cache.
@@ -163,7 +165,9 @@ class AsyncCached(Generic[P, T]):
     async def refresh(self, *args: P.args, **kwargs: P.kwargs) -> T:
         """Compute the result of the call now, store it and return it.
 
-        A value that was set or deleted meanwhile is not replaced. Raises what the function raises.
+        Computations that began before this call are not stored any more. If another caller begins one at the same
+        time, wait for its value instead, as in `get_or_compute`. A value that was set or deleted meanwhile is not
+        replaced. Raises what the function raises; the old value stays then, and the next reader computes.
         """
         given = self._bound + args
         return await self._refresh(self._make_key(given, kwargs), partial(self._function, *given, **kwargs))

@@ -92,7 +92,7 @@ def awaitable(verb: Callable[..., R]) -> Callable[..., Any]:  # Any: Callable[..
     @wraps(verb)
     async def call(*args: object, **named: object) -> R | Shaped:
         found = verb(*args, **named)
-        return Shaped(found) if isinstance(found, Client) else found
+        return Shaped(cast("Client[Any]", found)) if isinstance(found, Client) else found  # Any: as in Shaped
 
     return call
 
