@@ -16,7 +16,7 @@ PROJECTS := $(wildcard pyproject.toml plugins/*/pyproject.toml)
 PLUGINS := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
 EDITABLE_PLUGINS := $(foreach plugin,$(PLUGINS),-e ./$(plugin))
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --progress-bar off
-STEP := .ci/step
+STEP := scripts/step
 # How long each part of `make test` took; shown at its end.
 TIMES := $(VENV)/times
 PYTEST := $(BIN)/python -m pytest -q
@@ -40,7 +40,7 @@ test: $(VENV)/.dev memcached
 	    echo; echo "    How long each part took:"; cat $(TIMES); exit $$status
 
 test-all: memcached
-	@.ci/test-all
+	@scripts/test-all
 
 check: lint types
 
