@@ -20,6 +20,8 @@ from metacache import Client, Pool, Stampede
 from metacache.testing import Memcached
 from tests.caching.rig import PATIENT
 
+pytestmark = pytest.mark.alone
+
 PROCESSES: Final = 16
 THREADS: Final = 8
 SECONDS: Final = 4.0

@@ -86,6 +86,7 @@ async def test_fifty_callers_run_one_factory(rig: Rig, texts: AsyncClient[str], 
     assert await settled(texts) == 0
 
 
+@pytest.mark.alone
 async def test_waiters_wake_when_the_factory_ends(rig: Rig, texts: AsyncClient[str], key: str) -> None:
     gate, ended = rig.gate(), list[float]()
 
@@ -203,6 +204,7 @@ async def test_a_cancelled_looker_leaves_the_looking_to_another_waiter(key: str)
     assert len(asyncio.all_tasks()) == 1
 
 
+@pytest.mark.alone
 async def test_one_caller_of_a_process_looks_for_all(rig: Rig, texts: AsyncClient[str], key: str) -> None:
     rig.wire(f"mg {key} N30 v\r\n".encode())
 
