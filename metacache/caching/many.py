@@ -18,6 +18,7 @@ from metacache.caching.recipe import (
     ASK_AGAIN,
     COMPUTE,
     FIRST_LOOK,
+    GROWTH,
     LAST_LOOK,
     OVERTIME,
     UNCACHED,
@@ -117,7 +118,7 @@ class ManyFetcher(Generic[K, T]):
             joined = await self._wait(seen.busy, min(pause, until - now))
             results.update(joined)
             pending = {key: wire for key, wire in pending.items() if key not in joined}
-            pause = min(2 * pause, LAST_LOOK)
+            pause = min(GROWTH * pause, LAST_LOOK)
         for alias, key in call.aliases.items():
             if key in results:
                 results[alias] = results[key]

@@ -42,9 +42,11 @@ LOOK: Final = "look"  # it asks again for all that wait
 # Seconds after which a caller that waits for a computation of this process asks the cache again: the key may have been
 # deleted, or be computed by another process.
 ASK_AGAIN: Final = 1.0
-# Seconds between two looks at a key that another process computes, doubling, with jitter.
+# Seconds between two looks at a key that another process computes. They grow by GROWTH with each look, so that a caller
+# waits about a seventh of a computation's time longer than that takes.
 FIRST_LOOK: Final = 0.005
 LAST_LOOK: Final = 0.1
+GROWTH: Final = 1.25
 
 
 @final
@@ -364,7 +366,7 @@ class Fetcher(Generic[T]):
                 if left <= 0:
                     return (found,)
                 await self.effects.sleep(min(random.uniform(pause / 2, pause), left))
-                pause = min(2 * pause, LAST_LOOK)
+                pause = min(GROWTH * pause, LAST_LOOK)
                 # The winner may be of this process, and have begun its flight after this caller looked for it.
                 if self.flights.find((call.wire[0], found.cas, COMPUTE)) is not None:
                     return None

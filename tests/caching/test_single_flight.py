@@ -216,7 +216,7 @@ async def test_one_caller_of_a_process_looks_for_all(rig: Rig, texts: AsyncClien
     await until_waiting(texts, key, 29)
     await asyncio.sleep(0.3)
     asked = rig.transport.count - began - 30
-    assert asked < 15  # with 30 lookers it would be hundreds
+    assert asked < 40  # with 30 lookers it would be hundreds
     rig.wire(f"ms {key} 5 F2952790032\r\nother\r\n".encode())
     assert await asyncio.gather(*calls) == ["other"] * 30
 
