@@ -14,6 +14,7 @@ from metacache.caching.asking import ASK_MANY, REMOVE_MANY, SHORTEN_MANY, STORE_
 from metacache.caching.context import begin_computing, end_computing
 from metacache.caching.effects import CallMany
 from metacache.caching.flights import Flight
+from metacache.caching.leases import log_kept, shorter_life
 from metacache.caching.recipe import (
     ASK_AGAIN,
     COMPUTE,
@@ -24,8 +25,6 @@ from metacache.caching.recipe import (
     UNCACHED,
     Fetcher,
     log_covered,
-    log_kept,
-    shorter_life,
 )
 from metacache.errors import BatchError, BusyError, InvalidTypeError, MetacacheError, ServerError, ValueTooLargeError
 from metacache.interrupts import is_from_handler, is_injected

@@ -18,7 +18,7 @@ from metacache.caching.asking import Asked, Asking, is_asked
 from metacache.caching.context import begin_computing, end_computing, refuse_own
 from metacache.caching.effects import Call, Effects
 from metacache.caching.flights import Flight, Flights
-from metacache.caching.policy import Plan
+from metacache.caching.leases import Leases
 from metacache.caching.statistics import ComputationCounts
 from metacache.errors import BusyError, MetacacheError, ServerError, ValueTooLargeError
 from metacache.interrupts import is_from_handler, is_injected
@@ -26,7 +26,7 @@ from metacache.operations.policies import MISS, READ, ErrorPolicy
 from metacache.operations.results import Computed, Source, StoreResult
 from metacache.transports.base import Operation
 
-__all__ = ["Fetcher", "log_covered", "log_kept", "shorter_life"]
+__all__ = ["Fetcher", "log_covered"]
 
 logger = logging.getLogger("metacache.caching")
 
@@ -61,7 +61,7 @@ class Fetcher(Generic[T]):
         counts: counts computations.
     """
 
-    __slots__ = ("asking", "counts", "effects", "errors", "flights")
+    __slots__ = ("asking", "counts", "effects", "errors", "flights", "leases")
 
     def __init__(
         self,
@@ -74,6 +74,7 @@ class Fetcher(Generic[T]):
         self.effects = effects
         self.asking = asking
         self.flights = flights
+        self.leases = Leases(effects, asking)
         self.errors = errors
         self.counts = counts
 
@@ -167,7 +168,7 @@ class Fetcher(Generic[T]):
     async def _refuse_undecodable(self, call: Call[T], found: Asked[T]) -> None:
         assert found.failure is not None
         if found.won:
-            await self._give_back_quietly(call, found, None)
+            await self.leases.give_back(call, found, None)
         raise found.failure.locate(operation="get_or_compute", key=call.key)
 
     # --- computing ---------------------------------------------------------------------------------------------------
@@ -176,11 +177,11 @@ class Fetcher(Generic[T]):
         """Compute, beside the caller if it may have the old value; None: ask again."""
         ends = self.effects.now() + found.left
         try:
-            is_cut = await self._shorten(call, found)
+            is_cut = await self.leases.shorten(call, found)
         except GeneratorExit:
             raise  # a closed coroutine may await nothing
         except BaseException as error:
-            await self._end_lease(call, found, found.left)
+            await self.leases.end(call, found, found.left)
             if isinstance(error, MetacacheError) and self.errors.suppresses(READ, error):
                 return await self._compute_uncached(call)
             raise
@@ -200,17 +201,6 @@ class Fetcher(Generic[T]):
             if self.effects.spawn(refresh, call.plan):
                 return Computed(found.value, _source(call, found))
         return await self._compute(call, found, cut)
-
-    async def _shorten(self, call: Call[T], found: Asked[T]) -> bool | None:
-        """Shorten the life of an old value, so that a winner that dies blocks other callers for a lease at most.
-
-        Return whether it was shortened; None when the item is another one by now.
-        """
-        life = shorter_life(call.plan, found)
-        if life is None:
-            return False
-        cas = await self.effects.run(self.asking.shorten(call.key, call.wire, life))
-        return True if cas == found.cas else None
 
     async def _compute(self, call: Call[T], found: Asked[T], cut: float | None) -> Computed[T]:
         """Compute and store, for this caller and for the waiters of this process.
@@ -235,7 +225,7 @@ class Fetcher(Generic[T]):
         except BaseException as error:
             return await self._give_back(call, found, flight, error, cut)
         if store is None:
-            await self._remove_quietly(call, found)
+            await self.leases.remove(call, found)
             return self._finish(flight, Computed(value, Source.UNSTORED))
         computed = Computed(value, Source.UNSTORED)
         try:
@@ -292,7 +282,7 @@ class Fetcher(Generic[T]):
         # An exception of a signal handler, like a cancellation, concerns this caller only.
         is_failure = isinstance(error, Exception) and not is_from_handler(error)
         try:
-            await self._end_lease(call, found, None if cut is None else cut - self.effects.now())
+            await self.leases.end(call, found, None if cut is None else cut - self.effects.now())
         finally:
             if isinstance(error, Exception) and is_failure:
                 self.counts.count_failure(error)
@@ -301,34 +291,6 @@ class Fetcher(Generic[T]):
             raise error
         log_covered(call.label, error)
         return Computed(found.value, Source.STALE)
-
-    async def _end_lease(self, call: Call[T], found: Asked[T], left: float | None) -> None:
-        """Let the next caller compute: remove a placeholder; keep an old value, with a win, for *left* seconds.
-
-        *left* is None if its life was not shortened.
-        """
-        if found.value is MISS:
-            await self._remove_quietly(call, found)
-        else:
-            await self._give_back_quietly(call, found, left)
-
-    async def _remove_quietly(self, call: Call[T], found: Asked[T]) -> None:
-        """Delete the placeholder, so that another caller may compute immediately."""
-        try:
-            await self.effects.run(self.asking.remove(call.key, call.wire, found.cas))
-        except MetacacheError as error:
-            if is_injected(error):
-                raise
-            log_kept(error)
-
-    async def _give_back_quietly(self, call: Call[T], found: Asked[T], left: float | None) -> None:
-        """Let the old value live on and the next reader win."""
-        try:
-            await self.effects.run(self.asking.give_back(call.key, call.wire, found.cas, left))
-        except MetacacheError as error:
-            if is_injected(error):
-                raise
-            log_kept(error)
 
     # --- waiting -----------------------------------------------------------------------------------------------------
 
@@ -434,14 +396,6 @@ class Fetcher(Generic[T]):
         return self._finish(flight, computed)
 
 
-def shorter_life(plan: Plan, found: Asked[T]) -> int | None:
-    """Return the life to which an old value is shortened, in seconds; None: it ends early enough without that."""
-    if found.is_placeholder and not found.is_stale:
-        return None  # it lives for the lease, and shows an endless life
-    fresh = 0.0 if found.is_stale else max(found.left - plan.stale, 0.0)
-    return max(plan.lease, int(fresh)) if found.left > plan.lease + fresh else None
-
-
 def _source(call: Call[T], found: Asked[T], *, has_waited: bool = False) -> Source:
     """Return the source of a value that another caller is about to replace."""
     if found.is_stale or found.left <= call.plan.stale:
@@ -452,8 +406,3 @@ def _source(call: Call[T], found: Asked[T], *, has_waited: bool = False) -> Sour
 def log_covered(label: str, error: BaseException) -> None:
     """Log that an old value is served instead of *error*."""
     logger.warning("%s failed (%s); an old value is served", label, type(error).__name__)
-
-
-def log_kept(error: MetacacheError) -> None:
-    """Log that a lease was not given back. It ends by itself."""
-    logger.debug("a lease could not be given back: %s", type(error).__name__)
