@@ -80,7 +80,7 @@ def test_every_form_of_url_is_parsed(url: str, places: object) -> None:
         ("memcached+unix:///%C3%A4" + "x" * 105, "108 bytes is too long"),
         ("memcached://a\udc80", "lone surrogate"),
         ("memcached+unix:///run/\udcff", "lone surrogate"),
-        ("memcached+file:///x", "there is no node source 'file'"),
+        ("memcached+file:///x", "no node source is called 'file'"),
         ("memcached+dns:///x", "path must be empty or /"),
         ("memcached+dns://", "has no host"),
         ("memcached+dns://a,b", "has one host"),

@@ -145,7 +145,7 @@ def test_a_url_of_a_source_leads_to_the_nodes_that_the_source_finds(servers: lis
     with connect(f"memcached+dns://localhost:{servers[0].port}", settings=PATIENT) as client:
         assert client.set("key", b"v")
         assert client.get("key") == b"v"
-    with pytest.raises(InvalidArgumentError, match="there is no node source 'nosuch'"):
+    with pytest.raises(InvalidArgumentError, match="no node source is called 'nosuch'"):
         connect("memcached+nosuch://localhost")
 
 
