@@ -1,6 +1,8 @@
-"""A batch on several nodes at once, driven by one thread: write to all, then read whichever is ready.
+"""A batch on several nodes at the same time, driven by one thread.
 
-Knows the exchanges of its parts and who serves them; moves no byte and routes no key.
+It waits for the sockets of all parts together, and advances those that are ready. The exchanges of the parts send and
+receive. The snapshot chooses the node of each key. A part whose node has no free connection waits in the queue of that
+node's pool.
 """
 
 from __future__ import annotations
@@ -30,13 +32,13 @@ if TYPE_CHECKING:
 
 __all__ = ["ClusterExchange"]
 
-# Seconds after which a batch that has parts under way looks again whether another was handed a connection.
+# While some parts run and others wait for connections, the batch checks the waiting ones after this many seconds.
 PAUSE: Final = 0.001
 
 
 @final
 class _Part:
-    """What one node does of the batch; it waits *until* then for a connection."""
+    """The requests of the batch that one node serves. It waits for a connection until the time *until*."""
 
     __slots__ = ("batch", "exchange", "indices", "member", "until", "waiter")
 
@@ -50,7 +52,7 @@ class _Part:
         self.waiter: Waiter[Stream] | None = None
 
     def leave(self) -> None:
-        """Leave the line, if it stands in one."""
+        """Leave the queue of the pool, if it waits there."""
         waiter, self.waiter = self.waiter, None
         if waiter is not None:
             self.member.pool.lending.leave(waiter)
@@ -60,25 +62,25 @@ class _Part:
 class ClusterExchange:
     """The exchange of a batch over several nodes.
 
-    It is waited for by one descriptor, that of a selector over the descriptors of its parts, which is readable when any
-    of them can move. A part whose node has no connection free stands in line for one while the others go on to
-    their end: no batch holds a connection of one node because it waits for another's.
+    Its descriptor is that of a selector over the descriptors of its parts. It is readable when a part can send or
+    receive. While a part waits for a connection, the other parts run to their ends and return their connections. So no
+    batch keeps a connection of one node while it waits for a connection of another node.
 
     Args:
-        batch: all of the requests.
-        nodes: which node serves a key now; the results of the parts are reported to it.
-        deadline: the time at which every part looks at it.
-        now: ``time.monotonic()``.
+        batch: all the requests.
+        nodes: the nodes and their health. The results of the parts change the health.
+        deadline: a ``time.monotonic()`` time. Requests without a reply fail then.
+        now: the current time (``time.monotonic()``).
     """
 
     __slots__ = (
         "_batch",
         "_deadline",
         "_fresh",
-        "_left",
         "_nodes",
         "_now",
         "_replies",
+        "_running",
         "_selector",
         "_waiting",
         "_waker",
@@ -92,8 +94,8 @@ class ClusterExchange:
         self._deadline = deadline
         self._now = now
         self._replies = Replies(len(batch))
-        self._left: list[_Part] = []
-        self._fresh: list[_Part] = []  # those of them that were never advanced
+        self._running: list[_Part] = []
+        self._fresh: list[_Part] = []  # the running parts that were never advanced
         self._waiting: list[_Part] = []
         self._waker = Waker()
         self._selector: select.epoll | select.poll | None = None
@@ -102,42 +104,42 @@ class ClusterExchange:
 
     @override
     def __repr__(self) -> str:
-        parts = [*self._left, *self._waiting]
+        parts = [*self._running, *self._waiting]
         return f"<ClusterExchange: {', '.join(part.member.node.name for part in parts) or 'done'}>"
 
     def begin(self) -> None:
-        """Start the parts whose nodes have a connection free. Raises ClosedError: nothing was sent."""
+        """Start the parts whose nodes have a free connection. Raises ClosedError before anything is sent."""
         self._assign(range(len(self._batch)))
-        self._start_those_with_room()
+        self._start_waiting()
 
     def fileno(self) -> int:
-        """Return the selector's descriptor, -1 when there is nothing to wait for or `advance` itself waits."""
-        is_waited_for = self._left and not self._fresh and not self._waiting
+        """Return the selector's descriptor; -1 when the batch is done, or when `advance` itself waits."""
+        is_waited_for = self._running and not self._fresh and not self._waiting
         return _descriptor(self._selector) if is_waited_for and self._selector is not None else -1
 
     def advance(self, now: float, /) -> bool:
-        """Move what bytes can be moved on the nodes that are ready; return True when all are done."""
+        """Advance the parts whose sockets are ready; return True when every request has its reply or error."""
         self._now = now
         for part in self._ready(now):
             before = part.exchange.fileno()
-            if part.exchange.advance(max(now, monotonic())):  # one before it may have been dialled meanwhile
+            if part.exchange.advance(max(now, monotonic())):  # an earlier part may have dialled, which takes time
                 self._unwatch(before)
-                self._left.remove(part)
-                self._settle(part)
+                self._running.remove(part)
+                self._finish(part)
             else:
                 self._watch(part, before)
         if self._waiting:
-            self._look_for_room()
-        if not self._left and not self._waiting:
+            self._start_or_fail_waiting()
+        if not self._running and not self._waiting:
             self._close()
-        return not self._left and not self._waiting
+        return not self._running and not self._waiting
 
     def outcomes(self) -> Replies:
         """End the exchange and return a reply or an error for each request."""
-        left, self._left = self._left, []
+        running, self._running = self._running, []
         waiting, self._waiting = self._waiting, []
-        for part in left:
-            self._settle(part, heard=False)
+        for part in running:
+            self._finish(part, is_finished=False)
         for part in waiting:
             self._fail(part, part.member.pool.lending.timed_out(part.batch))
         self._close()
@@ -146,7 +148,7 @@ class ClusterExchange:
     # --- parts -------------------------------------------------------------------------------------------------------
 
     def _assign(self, indices: Sequence[int]) -> None:
-        """Have the nodes that serve the requests at *indices* now do a part each, in ascending order of names."""
+        """Make a part for each node that serves some of the requests at *indices*, in ascending order of names."""
         batch = part_of(self._batch, indices)
         for assignment in self._nodes.snapshot.assign(batch.keys):
             own = [indices[index] for index in assignment.indices]
@@ -154,17 +156,17 @@ class ClusterExchange:
             if assignment.error is not None:
                 fill_part(self._replies, own, failed_replies(part, assignment.error))
                 continue
-            # Half of the time at most: what is left is for the requests themselves.
+            # Wait for half of the time at most. The other half is for the requests.
             until = assignment.member.pool.lending.wait_until(self._now, (self._now + self._deadline) / 2)
             self._waiting.append(_Part(assignment.member, own, part, until))
 
-    def _look_for_room(self) -> None:
-        """Start what can be started, and end what waited for too long."""
+    def _start_or_fail_waiting(self) -> None:
+        """Start the waiting parts that got a connection, and fail those that have waited for too long."""
         try:
-            self._start_those_with_room()
-            if not self._left and self._waiting:
+            self._start_waiting()
+            if not self._running and self._waiting:
                 self._waker.wait(min(POLL, min(part.until for part in self._waiting) - monotonic()))
-                self._start_those_with_room()
+                self._start_waiting()
         except ClosedError as error:
             if not is_own(error):
                 raise
@@ -175,14 +177,15 @@ class ClusterExchange:
             self._waiting.remove(part)
             self._fail(part, part.member.pool.lending.timed_out(part.batch))
 
-    def _start_those_with_room(self) -> None:
+    def _start_waiting(self) -> None:
         for part in tuple(self._waiting):
             if not self._start(part) and part.waiter is None:
                 part.waiter = part.member.pool.lending.join(self._waker)
-                self._start(part)  # what was put back before it stood in line is not handed over
+                # Try again: a connection that was put back before the part joined the queue is not handed to it.
+                self._start(part)
 
     def _start(self, part: _Part) -> bool:
-        """Start *part* if there is a connection for it; return whether it waits no longer. Raises ClosedError."""
+        """Start *part* if there is a connection for it; return False if it still waits. Raises ClosedError."""
         try:
             exchange = part.member.pool.lending.try_begin(part.batch, part.waiter, self._deadline)
         except ClosedError as error:
@@ -190,13 +193,13 @@ class ClusterExchange:
                 raise
             self._waiting.remove(part)
             part.leave()
-            self._assign(part.indices)  # other nodes were set meanwhile, and this one was drained
+            self._assign(part.indices)  # `set_nodes` has removed its node in the meantime
             return True
         if exchange is None:
             return False
         part.exchange = exchange
         self._waiting.remove(part)
-        self._left.append(part)
+        self._running.append(part)
         self._fresh.append(part)
         part.leave()
         return True
@@ -205,10 +208,10 @@ class ClusterExchange:
         part.leave()
         fill_part(self._replies, part.indices, failed)
 
-    def _settle(self, part: _Part, *, heard: bool = True) -> None:
-        """Take the outcomes of a part; one given up before its end (not *heard*) tells nothing of the node."""
+    def _finish(self, part: _Part, *, is_finished: bool = True) -> None:
+        """Take the outcomes of *part*. If it was given up (not *is_finished*), they say nothing about its node."""
         replies = part.exchange.outcomes()
-        found = verdict(replies) if heard else None
+        found = verdict(replies) if is_finished else None
         if found is False:
             self._nodes.failed(part.member, self._now)
         elif found:
@@ -218,7 +221,7 @@ class ClusterExchange:
             self._move([part.indices[at] for at in unsent])
 
     def _move(self, indices: Sequence[int]) -> None:
-        """Have the next nodes serve the requests at *indices*."""
+        """Assign the requests at *indices* to the nodes that serve them now."""
         for index in indices:
             del self._replies.errors[index]
         self._assign(indices)
@@ -230,17 +233,17 @@ class ClusterExchange:
             self._selector = _make_selector()
         if self._fresh:
             fresh, self._fresh = self._fresh, []
-            # Those that are connected come first, so that their requests are under way while the others are dialled.
+            # Advance the connected parts first. Their requests are then on the way while the other parts dial.
             return sorted(fresh, key=_is_unconnected)
         if now >= self._deadline:
-            return tuple(self._left)
-        pause = min(PAUSE, self._deadline - now) if self._left and self.fileno() < 0 else 0
+            return tuple(self._running)
+        pause = min(PAUSE, self._deadline - now) if self._running and self.fileno() < 0 else 0
         is_epoll = _descriptor(self._selector) >= 0
         found = self._selector.poll(pause if is_epoll else pause * 1000)  # seconds, or milliseconds
         return [self._watched[descriptor] for descriptor, _ in found]
 
     def _watch(self, part: _Part, before: int) -> None:
-        # Always anew: a part that dialled again may have the same number for another socket.
+        # Register again even if the number is unchanged: a part that dialled may have the same number for a new socket.
         self._unwatch(before)
         # The values of poll; those of epoll are the same.
         events = select.POLLIN | (select.POLLOUT if part.exchange.wants_write else 0)
@@ -271,7 +274,7 @@ def _make_selector() -> select.epoll | select.poll:
         return select.poll()
     try:
         return select.epoll()
-    except OSError as error:  # this process has no descriptor left, and this one needs none
+    except OSError as error:  # this process has no descriptor left; a poll object needs none
         if not is_own(error):
             raise
         return select.poll()
