@@ -176,7 +176,7 @@ class Lookup:
             self._running.release()
 
     def on_answer(self, callback: Callable[[], object]) -> None:
-        """Call *callback* when the lookup has its answer, in this thread or in the lookup's thread. It may call it twice."""
+        """Call *callback* when the lookup has its answer, in this thread or in the lookup's thread; perhaps twice."""
         # Set, then check: if the answer arrives in between, both threads call it. In the other order, neither might.
         self._callback = callback
         if self.answered:

@@ -18,6 +18,7 @@ from metacache import (
     AsyncCluster,
     AsyncPool,
     AuthenticationError,
+    Batch,
     BatchError,
     ClosedError,
     ConnectError,
@@ -31,10 +32,7 @@ from metacache import (
     Settings,
     connect_async,
 )
-from metacache.client.core import Core
-from metacache.operations.batches import Batches
-from metacache.operations.options import Options
-from metacache.serializers import BytesSerializer
+from metacache.operations.batches import GET_MANY
 from metacache.testing import Memcached
 from tests.conftest import start
 from tests.scripted import Peer, ScriptedServer, silent
@@ -266,7 +264,7 @@ async def test_a_batch_has_an_error_for_each_request_if_the_nodes_are_not_found(
     async def find(_: AsyncCluster, /) -> list[Node]:
         raise error
 
-    batch = Batches(Core.of(BytesSerializer(), Options()).operations).get_many(["a", "b"]).batch
+    batch = Batch(GET_MANY, ["a", "b"], [b"a", b"b"], [b"mg a v f", b"mg b v f"])
     async with nothing_left(), AsyncCluster(find, settings=PATIENT) as cluster:
         replies = await cluster.run_batch(batch, deadline=math.inf)
         assert {index: type(each) for index, each in replies.errors.items()} == dict.fromkeys((0, 1), type(error))
