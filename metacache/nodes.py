@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable
 from typing import Final, TypeAlias, final
 
@@ -205,8 +206,23 @@ def check_node(node: object) -> None:
 
 
 def nodes_of(nodes: Iterable[Node]) -> tuple[Node, ...]:
-    """Return *nodes* as a tuple. Raises InvalidTypeError if they are not an iterable."""
+    """Return *nodes* as a tuple.
+
+    Raises InvalidTypeError if they are not an iterable of Node, and InvalidArgumentError if there are none, or two of
+    one name.
+    """
     try:
-        return tuple(nodes)
+        given = tuple(nodes)
     except TypeError:
         raise InvalidTypeError(f"nodes is an iterable of Node, not {type(nodes).__name__}") from None
+    if not given:
+        raise InvalidArgumentError("there are no nodes to route to; give at least one")
+    for node in given:
+        if not isinstance(node, Node):
+            raise InvalidTypeError(f"nodes must be an iterable of Node, but it contains {type(node).__name__}")
+    duplicates = sorted([name for name, count in Counter([node.name for node in given]).items() if count > 1])
+    if duplicates:
+        raise InvalidArgumentError(
+            f"two nodes have the name {duplicates[0]!r}; give each node its own name, because routing hashes it"
+        )
+    return given

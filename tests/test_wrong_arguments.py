@@ -55,6 +55,34 @@ def test_a_cluster_requires_settings(make: Make) -> None:
         make([NODE], settings={"timeout": 0.5})
 
 
+class First:
+    """A router of the user that checks nothing: the first node owns every key."""
+
+    def __init__(self, nodes: Sequence[Node]) -> None:
+        self.nodes = tuple(nodes)
+
+    def pick(self, key: bytes, /) -> Node:  # noqa: ARG002 - the method of a router
+        return self.nodes[0]
+
+    def rank(self, key: bytes, n: int, /) -> tuple[Node, ...]:  # noqa: ARG002 - as above
+        return self.nodes[:n]
+
+
+@pytest.mark.parametrize("make", [Cluster, AsyncCluster])
+@pytest.mark.parametrize(
+    ("nodes", "message"),
+    [
+        ([], "there are no nodes"),
+        ([NODE, NODE], "two nodes have the name"),
+        (["127.0.0.1:1"], "it contains str"),
+        (5, "an iterable of Node, not int"),
+    ],
+)
+def test_a_cluster_checks_its_nodes_with_any_router(make: Make, nodes: Any, message: str) -> None:  # Any: as above
+    with pytest.raises(InvalidArgumentError, match=message):
+        make(nodes, router=First)
+
+
 class Lost:
     """A router that returns a node that the cluster does not have."""
 

@@ -1,8 +1,6 @@
-"""A batch on several nodes at the same time, driven by one thread.
+"""A batch on several nodes, driven by one thread: send to all nodes, then read from each node that is ready.
 
-It waits for the sockets of all parts together, and advances those that are ready. The exchanges of the parts send and
-receive. The snapshot chooses the node of each key. A part whose node has no free connection waits in the queue of that
-node's pool.
+It waits for descriptors. The exchanges of its parts send and receive, and the snapshot of the nodes routes the keys.
 """
 
 from __future__ import annotations
@@ -32,13 +30,13 @@ if TYPE_CHECKING:
 
 __all__ = ["ClusterExchange"]
 
-# While some parts run and others wait for connections, the batch checks the waiting ones after this many seconds.
+# While some parts run and others wait for a connection, look for connections this often, in seconds.
 PAUSE: Final = 0.001
 
 
 @final
 class _Part:
-    """The requests of the batch that one node serves. It waits for a connection until the time *until*."""
+    """The part of the batch that one node serves. It waits for a connection *until* then."""
 
     __slots__ = ("batch", "exchange", "indices", "member", "until", "waiter")
 
@@ -52,7 +50,7 @@ class _Part:
         self.waiter: Waiter[Stream] | None = None
 
     def leave(self) -> None:
-        """Leave the queue of the pool, if it waits there."""
+        """Leave the queue for a connection, if the part is in one."""
         waiter, self.waiter = self.waiter, None
         if waiter is not None:
             self.member.pool.lending.leave(waiter)
@@ -62,15 +60,15 @@ class _Part:
 class ClusterExchange:
     """The exchange of a batch over several nodes.
 
-    Its descriptor is that of a selector over the descriptors of its parts. It is readable when a part can send or
-    receive. While a part waits for a connection, the other parts run to their ends and return their connections. So no
-    batch keeps a connection of one node while it waits for a connection of another node.
+    Its driver waits for one descriptor: that of a selector, which is readable when any part can go on. A part whose
+    node has no free connection waits in the queue for one, while the other parts run to their end. So no batch holds a
+    connection of one node because it waits for a connection of another.
 
     Args:
-        batch: all the requests.
-        nodes: the nodes and their health. The results of the parts change the health.
-        deadline: a ``time.monotonic()`` time. Requests without a reply fail then.
-        now: the current time (``time.monotonic()``).
+        batch: all of the requests.
+        nodes: which node serves a key now; the results of the parts are reported to it.
+        deadline: the ``time.monotonic()`` time at which the rest fails.
+        now: ``time.monotonic()``.
     """
 
     __slots__ = (
@@ -95,7 +93,7 @@ class ClusterExchange:
         self._now = now
         self._replies = Replies(len(batch))
         self._running: list[_Part] = []
-        self._fresh: list[_Part] = []  # the running parts that were never advanced
+        self._fresh: list[_Part] = []  # parts that were never advanced
         self._waiting: list[_Part] = []
         self._waker = Waker()
         self._selector: select.epoll | select.poll | None = None
@@ -113,33 +111,33 @@ class ClusterExchange:
         self._start_waiting()
 
     def fileno(self) -> int:
-        """Return the selector's descriptor; -1 when the batch is done, or when `advance` itself waits."""
+        """Return the selector's descriptor; -1 when there is nothing to wait for, or `advance` itself waits."""
         is_waited_for = self._running and not self._fresh and not self._waiting
         return _descriptor(self._selector) if is_waited_for and self._selector is not None else -1
 
     def advance(self, now: float, /) -> bool:
-        """Advance the parts whose sockets are ready; return True when every request has its reply or error."""
+        """Send and receive on the nodes that are ready; return True when all parts are done."""
         self._now = now
         for part in self._ready(now):
             before = part.exchange.fileno()
-            if part.exchange.advance(max(now, monotonic())):  # an earlier part may have dialled, which takes time
+            if part.exchange.advance(max(now, monotonic())):  # a part before it may have dialled meanwhile
                 self._unwatch(before)
                 self._running.remove(part)
-                self._finish(part)
+                self._settle(part)
             else:
                 self._watch(part, before)
         if self._waiting:
-            self._start_or_fail_waiting()
+            self._wait_for_connections()
         if not self._running and not self._waiting:
             self._close()
         return not self._running and not self._waiting
 
     def outcomes(self) -> Replies:
         """End the exchange and return a reply or an error for each request."""
-        running, self._running = self._running, []
+        left, self._running = self._running, []
         waiting, self._waiting = self._waiting, []
-        for part in running:
-            self._finish(part, is_finished=False)
+        for part in left:
+            self._settle(part, heard=False)
         for part in waiting:
             self._fail(part, part.member.pool.lending.timed_out(part.batch))
         self._close()
@@ -148,7 +146,7 @@ class ClusterExchange:
     # --- parts -------------------------------------------------------------------------------------------------------
 
     def _assign(self, indices: Sequence[int]) -> None:
-        """Make a part for each node that serves some of the requests at *indices*, in ascending order of names."""
+        """Make a part for each node that serves requests at *indices* now, in ascending order of node names."""
         batch = part_of(self._batch, indices)
         for assignment in self._nodes.snapshot.assign(batch.keys):
             own = [indices[index] for index in assignment.indices]
@@ -156,12 +154,12 @@ class ClusterExchange:
             if assignment.error is not None:
                 fill_part(self._replies, own, failed_replies(part, assignment.error))
                 continue
-            # Wait for half of the time at most. The other half is for the requests.
+            # Half of the time at most: the rest is for the requests themselves.
             until = assignment.member.pool.lending.wait_until(self._now, (self._now + self._deadline) / 2)
             self._waiting.append(_Part(assignment.member, own, part, until))
 
-    def _start_or_fail_waiting(self) -> None:
-        """Start the waiting parts that got a connection, and fail those that have waited for too long."""
+    def _wait_for_connections(self) -> None:
+        """Start the parts that can start, and fail those that have waited too long."""
         try:
             self._start_waiting()
             if not self._running and self._waiting:
@@ -181,11 +179,10 @@ class ClusterExchange:
         for part in tuple(self._waiting):
             if not self._start(part) and part.waiter is None:
                 part.waiter = part.member.pool.lending.join(self._waker)
-                # Try again: a connection that was put back before the part joined the queue is not handed to it.
-                self._start(part)
+                self._start(part)  # a connection put back before it joined the queue is not handed over
 
     def _start(self, part: _Part) -> bool:
-        """Start *part* if there is a connection for it; return False if it still waits. Raises ClosedError."""
+        """Start *part* if there is a connection for it; return whether it has ended its wait. Raises ClosedError."""
         try:
             exchange = part.member.pool.lending.try_begin(part.batch, part.waiter, self._deadline)
         except ClosedError as error:
@@ -193,7 +190,7 @@ class ClusterExchange:
                 raise
             self._waiting.remove(part)
             part.leave()
-            self._assign(part.indices)  # `set_nodes` has removed its node in the meantime
+            self._assign(part.indices)  # other nodes were set meanwhile, and this pool was drained
             return True
         if exchange is None:
             return False
@@ -208,10 +205,10 @@ class ClusterExchange:
         part.leave()
         fill_part(self._replies, part.indices, failed)
 
-    def _finish(self, part: _Part, *, is_finished: bool = True) -> None:
-        """Take the outcomes of *part*. If it was given up (not *is_finished*), they say nothing about its node."""
+    def _settle(self, part: _Part, *, heard: bool = True) -> None:
+        """Take the outcomes of a part. Without *heard* it was abandoned, and says nothing about its node."""
         replies = part.exchange.outcomes()
-        found = verdict(replies) if is_finished else None
+        found = verdict(replies) if heard else None
         if found is False:
             self._nodes.failed(part.member, self._now)
         elif found:
@@ -221,7 +218,7 @@ class ClusterExchange:
             self._move([part.indices[at] for at in unsent])
 
     def _move(self, indices: Sequence[int]) -> None:
-        """Assign the requests at *indices* to the nodes that serve them now."""
+        """Let the next-ranked nodes serve the requests at *indices*."""
         for index in indices:
             del self._replies.errors[index]
         self._assign(indices)
@@ -233,7 +230,7 @@ class ClusterExchange:
             self._selector = _make_selector()
         if self._fresh:
             fresh, self._fresh = self._fresh, []
-            # Advance the connected parts first. Their requests are then on the way while the other parts dial.
+            # Connected ones first: their requests run while the others dial.
             return sorted(fresh, key=_is_unconnected)
         if now >= self._deadline:
             return tuple(self._running)
@@ -243,7 +240,7 @@ class ClusterExchange:
         return [self._watched[descriptor] for descriptor, _ in found]
 
     def _watch(self, part: _Part, before: int) -> None:
-        # Register again even if the number is unchanged: a part that dialled may have the same number for a new socket.
+        # Register it again each time: after another dial the same number may be another socket.
         self._unwatch(before)
         # The values of poll; those of epoll are the same.
         events = select.POLLIN | (select.POLLOUT if part.exchange.wants_write else 0)
@@ -254,7 +251,7 @@ class ClusterExchange:
 
     def _unwatch(self, descriptor: int) -> None:
         if self._selector is not None and self._watched.pop(descriptor, None) is not None:
-            with ignoring(OSError):  # it was closed, and so removed
+            with ignoring(OSError):  # a closed descriptor is removed by the kernel
                 self._selector.unregister(descriptor)
 
     def _close(self) -> None:

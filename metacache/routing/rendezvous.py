@@ -209,15 +209,8 @@ def _ordered(nodes: Iterable[Node]) -> tuple[Node, ...]:
 
 def _checked(nodes: Iterable[Node]) -> tuple[Node, ...]:
     given = nodes_of(nodes)
-    if not given:
-        raise InvalidArgumentError("there are no nodes to route to; give at least one")
     for node in given:
         _check_node(node)
-    duplicates = sorted(name for name, count in Counter(node.name for node in given).items() if count > 1)
-    if duplicates:
-        raise InvalidArgumentError(
-            f"two nodes have the name {duplicates[0]!r}; give each node its own name, because routing hashes it"
-        )
     if not any(node.weight for node in given):
         raise InvalidArgumentError(
             "every node has weight 0, so no node can own a key; give at least one a weight above 0"
@@ -226,8 +219,6 @@ def _checked(nodes: Iterable[Node]) -> tuple[Node, ...]:
 
 
 def _check_node(node: Node) -> None:
-    if not isinstance(node, Node):
-        raise InvalidTypeError(f"nodes must be an iterable of Node, but it contains {type(node).__name__}")
     if node.weight and not LEAST_WEIGHT <= node.weight <= GREATEST_WEIGHT:
         raise InvalidArgumentError(
             f"node {node.name!r} has weight {node.weight}; give 0, or a number from {LEAST_WEIGHT} to {GREATEST_WEIGHT}"

@@ -55,7 +55,7 @@ def test_a_strict_client_raises_an_error_with_key_and_cause_but_no_value() -> No
     with pytest.raises(DecodeError) as raised:
         client.get("k")
     assert str(raised.value) == (
-        "get 'k' on fake: the stored value cannot be decoded: its bytes do not decode to the type"
+        "get 'k' on fake: the stored value cannot be decoded: its bytes cannot be decoded to the type"
     )
     assert client.undecodable["decode"] == 1
     client.set("k", [2])
@@ -70,8 +70,8 @@ def test_each_writer_is_logged_once_without_key_and_value(caplog: pytest.LogCapt
             assert server.answer(b"ms hidden:k 6 F%d\r\nsecret\r\n" % flags) == b"HD\r\n"
             assert client.get("k") is None
     assert [record.getMessage() for record in caplog.records] == [
-        "undecodable value (wire_id 1, fingerprint 0): it was written by another serializer",
-        "undecodable value (wire_id 32, fingerprint 4660): it was written by another serializer",
+        "undecodable value (wire_id 1, fingerprint 0): another serializer wrote it",
+        "undecodable value (wire_id 32, fingerprint 4660): another serializer wrote it",
     ]
     assert {record.name for record in caplog.records} == {"metacache.serializers"}
 
