@@ -1,8 +1,10 @@
-# make demo    starts a private memcached, stores and reads typed objects, prints them
-# make test    the whole check: lint, mypy, pyright, then pytest against a real memcached
-# make check   lint and types only
-# make bench   instructions and times, side by side with other clients
-# make docs    the documentation, as HTML in docs/_build
+# make demo      starts private memcached servers, stores and reads typed objects, prints them
+# make test      the whole check: lint, mypy, pyright, then pytest against a real memcached
+# make check     lint and types only
+# make test-all  pytest on every Python from 3.11 to 3.14 that is found on PATH or in pyenv
+# make coverage  pytest with coverage; fails below 95 % of the lines of metacache/
+# make docs      the documentation, as HTML in docs/_build
+# make bench     instructions and times, side by side with other clients
 # Each installs what is missing: a virtual environment, memcached and, for bench, valgrind.
 
 PYTHON ?= python3
@@ -13,60 +15,97 @@ APT := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get
 PROJECTS := $(wildcard pyproject.toml plugins/*/pyproject.toml)
 PLUGINS := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
 EDITABLE_PLUGINS := $(foreach plugin,$(PLUGINS),-e ./$(plugin))
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --progress-bar off
+STEP := scripts/step
+# How long each part of `make test` took; shown at its end.
+TIMES := $(VENV)/times
+PYTEST := $(BIN)/python -m pytest -q
+PARALLEL := -m "not alone" --numprocesses=auto --dist=worksteal
+ALONE := -m alone
+# Installs a Debian package.
+apt = $(STEP) --quiet apt "$(1), which is missing (30 s)" \
+    sh -c '$(APT) update -qq && $(APT) install -y -qq --no-install-recommends $(1)'
+COVERAGE := --cov=metacache --cov-report= --cov-fail-under=0
 
-.PHONY: demo test check lint types pytest bench docs clean memcached valgrind
+.PHONY: demo test test-all check lint types mypy pyright pytest pytest-parallel pytest-alone coverage bench docs clean \
+    memcached valgrind python3-venv
+.NOTPARALLEL:
 
 demo: $(VENV)/.installed memcached
-	$(BIN)/python -m metacache demo
+	@$(STEP) demo "typed objects in private memcached servers (2 s)" $(BIN)/python -m metacache demo
 
-test: check pytest
+test: $(VENV)/.dev memcached
+	@rm -f $(TIMES)
+	@STEP_TIMES=$(TIMES) $(MAKE) --no-print-directory check pytest; status=$$?; \
+	    echo; echo "    How long each part took:"; cat $(TIMES); exit $$status
+
+test-all: memcached
+	@scripts/test-all
 
 check: lint types
 
 lint: $(VENV)/.dev
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	@$(STEP) lint "ruff, mistakes and style (1 s)" $(BIN)/ruff check .
+	@$(STEP) format "ruff, the layout of every file (1 s)" $(BIN)/ruff format --check .
 
-types: $(VENV)/.dev
-	$(BIN)/mypy
-	$(BIN)/basedpyright
+types: mypy pyright
 
-pytest: $(VENV)/.dev memcached
-	$(BIN)/python -m pytest
+mypy: $(VENV)/.dev
+	@$(STEP) mypy "strict types (1 min, later runs 5 s)" $(BIN)/mypy
+
+pyright: $(VENV)/.dev
+	@$(STEP) pyright "strict types, by basedpyright (1 min)" $(BIN)/basedpyright
+
+pytest: pytest-parallel pytest-alone
+
+pytest-parallel: $(VENV)/.dev memcached
+	@$(STEP) pytest-parallel "tests that can share the machine (2 min)" $(PYTEST) $(PARALLEL)
+
+pytest-alone: $(VENV)/.dev memcached
+	@$(STEP) pytest-alone "tests that need it for themselves (1 min)" $(PYTEST) $(ALONE)
+
+coverage: $(VENV)/.dev memcached
+	@$(STEP) coverage-parallel "as pytest-parallel, counting lines (4 min)" $(PYTEST) $(PARALLEL) $(COVERAGE)
+	@$(STEP) coverage-alone "as pytest-alone, counting lines (2 min)" $(PYTEST) $(ALONE) $(COVERAGE) --cov-append
+	@$(STEP) coverage "lines that no test runs; fails below 95 %" $(BIN)/coverage report --fail-under=95
 
 bench: $(VENV)/.dev memcached valgrind
 	$(BIN)/python -m benchmarks
 
 docs: $(VENV)/.docs
-	$(BIN)/python -m sphinx -n -W --keep-going -q -b html docs docs/_build
-	@echo "docs/_build/index.html"
+	@$(STEP) docs "HTML in docs/_build/index.html (20 s)" \
+	    $(BIN)/python -m sphinx -n -W --keep-going -q -b html docs docs/_build
 
 clean:
-	rm -rf $(VENV) docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venvs docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
 
 # --- what is needed ----------------------------------------------------------------------------------------------
 
 $(BIN)/python:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "metacache needs Python 3.11 or newer")'
-	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); $(APT) update -qq && $(APT) install -y -qq python3-venv && $(PYTHON) -m venv $(VENV); }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "metacache needs Python 3.11 or newer")'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || $(MAKE) --no-print-directory python3-venv
+	@$(STEP) venv "a virtual environment in $(VENV) (5 s)" $(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: $(PROJECTS) | $(BIN)/python
-	$(PIP) -e . $(EDITABLE_PLUGINS)
+	@$(STEP) --pip pip "metacache and its plugins (15 s)" $(PIP) -e . $(EDITABLE_PLUGINS)
 	@touch $@
 
 # The other clients too: the benchmarks are type-checked with everything else.
 $(VENV)/.dev: $(PROJECTS) | $(BIN)/python
-	$(PIP) -e '.[dev,bench,docs]' $(EDITABLE_PLUGINS)
+	@$(STEP) --pip pip "metacache, its plugins, checkers and test tools (1 min)" \
+	    $(PIP) -e '.[dev,bench,docs]' $(EDITABLE_PLUGINS)
 	@touch $@ $(VENV)/.installed $(VENV)/.docs
 
 # The reference is made from the docstrings of the installed package.
 $(VENV)/.docs: $(PROJECTS) | $(BIN)/python
-	$(PIP) -e '.[docs]'
+	@$(STEP) --pip pip "metacache and Sphinx (30 s)" $(PIP) -e '.[docs]'
 	@touch $@
 
 memcached:
-	@command -v memcached >/dev/null || { $(APT) update -qq && $(APT) install -y -qq memcached; }
+	@command -v memcached >/dev/null || $(call apt,memcached)
 
 valgrind:
-	@command -v valgrind >/dev/null || { $(APT) update -qq && $(APT) install -y -qq valgrind; }
+	@command -v valgrind >/dev/null || $(call apt,valgrind)
+
+python3-venv:
+	@$(call apt,python3-venv)

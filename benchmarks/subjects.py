@@ -8,10 +8,10 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from importlib.util import find_spec
 from typing import Final, TypeAlias, TypeVar, final
 
 import attrs
-import pylibmc
 import pymemcache
 
 from metacache import Client, Cluster, Connection, Node, Pool, Settings, Transport
@@ -144,6 +144,8 @@ def set_up_pymemcache(node: Node, stack: ExitStack) -> Mapping[str, Repeat]:
 
 def set_up_pylibmc(node: Node, stack: ExitStack) -> Mapping[str, Repeat]:
     """Set up pylibmc, which wraps libmemcached, a client in C."""
+    import pylibmc  # not at the top: it is absent where no wheel exists for this Python
+
     host, port = host_and_port(node)
     client = pylibmc.Client([f"{host}:{port}"], behaviors={"tcp_nodelay": True})
     stack.callback(client.disconnect_all)
@@ -187,7 +189,7 @@ SUBJECTS: Final = (
     Subject("metacache, Pool", set_up_pool, above=(CONNECTION, 3_000)),
     Subject("metacache, Cluster", set_up_cluster, {"get": 26_000, "set": 22_000}),
     Subject("pymemcache", set_up_pymemcache),
-    Subject("pylibmc", set_up_pylibmc),
+    *([Subject("pylibmc", set_up_pylibmc)] if find_spec("pylibmc") else []),
     Subject("sendall + recv", set_up_socket),
 )
 

@@ -15,7 +15,7 @@ __all__ = ["main"]
 
 ROUNDS: Final = 40
 KEYS_A_ROUND: Final = 1000
-BESIDE: Final = ("pymemcache", "pylibmc")
+BESIDE: Final = tuple(each.name for each in SUBJECTS if each.name in ("pymemcache", "pylibmc"))
 
 
 def main() -> None:

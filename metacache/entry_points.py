@@ -6,15 +6,18 @@ or call the object that an entry point names.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from importlib import metadata
-from importlib.metadata import EntryPoint
+from importlib.metadata import Distribution, EntryPoint
 from typing import TypeVar, final
 
 import attrs
 
 from metacache.errors import InvalidTypeError, MetacacheError
-from metacache.interrupts import fails_again
+from metacache.interrupts import fails_again, is_own
 
 __all__ = ["PluginGroup", "distribution_of"]
 
@@ -41,8 +44,11 @@ class PluginGroup:
     extras: Mapping[str, str] = attrs.Factory(dict[str, str])
 
     def installed(self) -> tuple[EntryPoint, ...]:
-        """Return the entry points of all plugins, by name. Slow: reads the metadata of every distribution."""
-        return tuple(sorted(metadata.entry_points(group=self.name), key=lambda entry_point: entry_point.name))
+        """Return the entry points of all plugins, by name.
+
+        Slow the first time, and after an installation: it reads the metadata of every distribution.
+        """
+        return _installed(self.name, tuple((path, _changed_at(path)) for path in sys.path))
 
     def listed(self, info: Callable[[str, str, str, str], R]) -> tuple[R, ...]:
         """Return *info* of the name, distribution, version and target of each plugin, by name. Imports none of them."""
@@ -84,6 +90,21 @@ class PluginGroup:
         return loaded
 
 
+@lru_cache(maxsize=8)
+def _installed(group: str, _: object) -> tuple[EntryPoint, ...]:
+    return tuple(sorted(metadata.entry_points(group=group), key=lambda entry_point: entry_point.name))
+
+
+def _changed_at(directory: str) -> int:
+    """Return when something was last installed into *directory*, in nanoseconds; 0 if it is not a directory."""
+    try:
+        return os.stat(directory or os.curdir).st_mtime_ns
+    except OSError as error:
+        if not is_own(error):
+            raise
+        return 0
+
+
 def distribution_of(entry_point: EntryPoint) -> str:
     """Return the name of the distribution that brings *entry_point*."""
     return _row(entry_point)[1]
@@ -92,5 +113,11 @@ def distribution_of(entry_point: EntryPoint) -> str:
 def _row(entry_point: EntryPoint) -> tuple[str, str, str, str]:
     if entry_point.dist is None:
         return entry_point.name, "unknown", "unknown", entry_point.value
-    about = entry_point.dist.metadata  # read once: each access parses it
-    return entry_point.name, about["Name"], about["Version"], entry_point.value
+    return entry_point.name, *_owner(entry_point.dist), entry_point.value
+
+
+@lru_cache(maxsize=64)
+def _owner(distribution: Distribution) -> tuple[str, str]:
+    """Return the name and version of *distribution*. It parses its metadata, which takes a millisecond."""
+    about = distribution.metadata
+    return about["Name"], about["Version"]

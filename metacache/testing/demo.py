@@ -1,18 +1,21 @@
-"""The demo: typed objects go to a private memcached and come back, a printed row each; what differs is a failure.
+"""The demo: typed objects go to private memcached servers and come back. A value that comes back different is an error.
 
-A section starts the servers it needs and returns its table; a further one is a function in SECTIONS.
+It shows lines of code with the objects they return, then tables. It runs the source that it shows. A part starts the
+servers it needs; a further part is a function in PARTS. Printed lines have at most 80 columns.
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
+import inspect
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import date
 from time import perf_counter
-from typing import Any, Final, Generic, TypeVar, final
+from typing import Any, Final, Generic, Protocol, TypeVar, final
 
 import attrs
 
@@ -20,16 +23,17 @@ from metacache.client.aio import AsyncClient
 from metacache.client.blocking import Client
 from metacache.cluster.aio import AsyncCluster
 from metacache.cluster.blocking import Cluster
-from metacache.connect import connect_async
+from metacache.connect import connect, connect_async
 from metacache.nodes import Node
 from metacache.operations.results import Item
 from metacache.routing import split
 from metacache.serializers import Serializer, StrSerializer, available_serializers, load_serializer
 from metacache.testing.memcached import Memcached, MemcachedNotFound
+from metacache.testing.walkthrough import walk
 from metacache.transports.base import Transport
 from metacache.transports.blocking.connection import Connection
 
-__all__ = ["Row", "Sample", "Section", "main", "round_trip", "run"]
+__all__ = ["Listing", "Part", "Row", "Sample", "Section", "main", "round_trip", "run"]
 
 T = TypeVar("T")
 
@@ -74,7 +78,7 @@ class Sample(Generic[T]):
 
 def samples() -> Iterable[Sample[Any]]:  # Any: each has a type of its own
     """Return an msgspec Struct, a dataclass and an attrs class."""
-    import msgspec  # not at the top: it comes with metacache-msgspec, and `main` tells first if that is missing
+    import msgspec  # not at the top: it comes with metacache-msgspec, and `main` says first if that is missing
 
     class Session(msgspec.Struct):
         user_id: int
@@ -90,10 +94,42 @@ def samples() -> Iterable[Sample[Any]]:  # Any: each has a type of its own
 
 
 TEXTS: Final = {f"page:{number}": f"<h1>Page {number}</h1>" for number in range(1, 101)}
-ALL_TEXTS: Final = "page:1 ... page:100"
+ALL_TEXTS: Final = "page:1..100"
 
 
-# --- how it is told ------------------------------------------------------------------------------------------------
+# --- how it is shown -----------------------------------------------------------------------------------------------
+
+
+class Part(Protocol):
+    """What the demo prints: lines, and what was wrong with some of them."""
+
+    def lines(self) -> Iterable[str]:
+        """Return the lines to print."""
+        ...
+
+    def problems(self) -> int:
+        """Return how many values did not come back as they were stored."""
+        ...
+
+
+@final
+@attrs.frozen
+class Listing:
+    """Titled lines of code, each with its value, as an interactive session shows them."""
+
+    title: str
+    shown: Sequence[str]
+
+    def lines(self) -> Iterable[str]:
+        """Return the lines to print."""
+        yield self.title
+        yield ""
+        yield from (f"  {line}".rstrip() for line in self.shown)
+        yield ""
+
+    def problems(self) -> int:
+        """Return 0: a line that cannot run raises, and the tables check the values."""
+        return 0
 
 
 @final
@@ -113,6 +149,10 @@ class Section:
     title: str
     columns: Sequence[tuple[str, str]]
     rows: Sequence[Row]
+
+    def problems(self) -> int:
+        """Return the number of rows with a problem."""
+        return sum(bool(row.problem) for row in self.rows)
 
     def lines(self) -> Iterable[str]:
         """Return the lines to print."""
@@ -134,10 +174,66 @@ COLUMNS: Final = (
     ("key", "<"),
     ("python type", "<"),
     ("serializer", "<"),
-    ("stored bytes", ">"),
-    ("client flags", ">"),
-    ("round trip", ">"),
+    ("bytes", ">"),
+    ("flags", ">"),
+    ("took", ">"),
 )
+
+
+# --- lines of code -------------------------------------------------------------------------------------------------
+
+
+def typed_objects(server: Memcached) -> None:
+    """Store and read objects of several types; shown and run line by line."""
+    import msgspec
+
+    class User(msgspec.Struct):
+        name: str
+        age: int
+        scopes: list[str] = []
+
+    users = connect(server.url, User, serializer="msgspec", prefix="user:")
+    users.set("ada", User("Ada", 36, ["read", "write"]), ttl=300)
+    users.get("ada")
+    users.get("bob", "no such user")
+    orders = connect(server.url, Order, serializer="orjson", prefix="order:")
+    orders.set("1042", Order(1042, 99.5, ("tea", "kettle")))
+    orders.get_many(["1042", "1043"])
+    people = connect(server.url, Profile, serializer="attrs")
+    people.add("lovelace", Profile("Ada", date(1815, 12, 10), ("en", "fr")))
+    people.get_item("lovelace")
+    visits = connect(server.url, int)
+    visits.set("visits", 41)
+    visits.increment("visits")
+    for client in (users, orders, people, visits):
+        client.close()
+
+
+async def the_same_with_asyncio(server: Memcached) -> None:
+    """Read what `typed_objects` stored; shown and run line by line."""
+    people = connect_async(server.url, Profile, serializer="attrs")
+    await people.get("lovelace")
+    await people.set("boole", Profile("George", date(1815, 11, 2)))
+    await asyncio.gather(people.get("boole"), people.get("babbage"))
+    await people.aclose()
+
+
+def listing(title: str, functions: Iterable[Callable[..., object]], classes: Iterable[type] = ()) -> Listing:
+    """Run *functions* on one memcached; return their lines and values, below the source of *classes*."""
+    shown: list[str] = []
+    for class_ in classes:
+        shown += [*textwrap.dedent(inspect.getsource(class_)).splitlines(), ""]
+    with Memcached() as server:
+        for function in functions:
+            for step in walk(function, {"server": server}):
+                shown += step.lines()
+    return Listing(title, shown)
+
+
+def objects() -> Listing:
+    """Return the lines that store and read objects, with both clients."""
+    title = "Typed objects in a private memcached; below each line is what it returned"
+    return listing(title, [typed_objects, the_same_with_asyncio], [Order, Profile])
 
 
 # --- one server ----------------------------------------------------------------------------------------------------
@@ -148,7 +244,7 @@ def one_server() -> Section:
     with Memcached() as server, Connection(server.node) as connection:
         rows = [round_trip(connection, sample) for sample in samples()]
         rows += [counter(connection), batch(connection)]
-        return Section(f"One memcached, started for this demo on {server.node}", COLUMNS, rows)
+        return Section(f"One memcached, on {server.node}: what is stored, and how", COLUMNS, rows)
 
 
 def round_trip(transport: Transport, sample: Sample[T]) -> Row:
@@ -181,7 +277,7 @@ def batch(transport: Transport) -> Row:
     found = client.get_many(TEXTS)
     took = perf_counter() - began
     items = _items(client, TEXTS)
-    return _row(ALL_TEXTS, "str (batch of 100)", "str", items, took, _difference(TEXTS, found))
+    return _row(ALL_TEXTS, "str, 100 in batch", "str", items, took, _difference(TEXTS, found))
 
 
 def _items(client: Client[T], keys: Iterable[str]) -> list[Item[T]]:
@@ -189,7 +285,7 @@ def _items(client: Client[T], keys: Iterable[str]) -> list[Item[T]]:
 
 
 def _row(key: str, type_: str, serializer: str, items: Sequence[Item[Any]], took: float, problem: str) -> Row:
-    # Any: of the items only size and flags are told.
+    # Any: of the items only size and flags are shown.
     flags = " ".join(sorted({f"0x{item.client_flags:08x}" for item in items}))
     return Row((key, type_, serializer, _size(items), flags or "-", _milliseconds(took)), problem)
 
@@ -203,7 +299,7 @@ def _milliseconds(seconds: float) -> str:
 
 
 def _difference(stored: object, found: object) -> str:
-    """Tell how what was read differs from what was stored; nothing when it does not."""
+    """Return how the value read differs from the value stored; "" when it does not."""
     if type(found) is not type(stored):
         return f"DIFFERS: {type(stored).__name__} came back as {type(found).__name__}"
     return "" if found == stored else "DIFFERS: another value came back"
@@ -216,10 +312,9 @@ NODES: Final = {"cache-a": 1.0, "cache-b": 1.0, "cache-c": 2.0}
 
 CLUSTER_COLUMNS: Final = (
     ("key", "<"),
-    ("python type", "<"),
     ("node", "<"),
-    ("stored bytes", ">"),
-    ("round trip", ">"),
+    ("bytes", ">"),
+    ("took", ">"),
 )
 
 
@@ -230,8 +325,8 @@ def cluster_of_three() -> Section:
         nodes = [Node(servers[name].node.address, weight=weight, name=name) for name, weight in NODES.items()]
         cluster = stack.enter_context(Cluster(nodes))
         rows = [*(placed(cluster, sample) for sample in samples()), spread(cluster)]
-        told = ", ".join(f"{node.name} {node.address} (weight {node.weight:g})" for node in cluster.nodes)
-        return Section(f"A cluster of three: {told}", CLUSTER_COLUMNS, rows)
+        weights = ", ".join(f"{node.name} (weight {node.weight:g})" for node in cluster.nodes)
+        return Section(f"A cluster of three: {weights}", CLUSTER_COLUMNS, rows)
 
 
 def placed(cluster: Cluster, sample: Sample[T]) -> Row:
@@ -245,11 +340,11 @@ def placed(cluster: Cluster, sample: Sample[T]) -> Row:
     held = held_by_each(cluster, [sample.key])
     problem = _difference(sample.value, found) or _misplaced({owner: 1}, held)
     items = _items(client, [sample.key])
-    return Row((sample.key, sample.type_name, ", ".join(held) or "-", _size(items), _milliseconds(took)), problem)
+    return Row((sample.key, ", ".join(held) or "-", _size(items), _milliseconds(took)), problem)
 
 
 def spread(cluster: Cluster) -> Row:
-    """Store a hundred texts in one exchange over all nodes at once, read them in another, and return their row."""
+    """Store a hundred texts in one exchange with all nodes, read them in another, and return their row."""
     client = Client(cluster, StrSerializer())
     client.set_many(TEXTS)
     began = perf_counter()
@@ -257,13 +352,13 @@ def spread(cluster: Cluster) -> Row:
     took = perf_counter() - began
     owned = {name: len(keys) for name, keys in split(cluster.router, [key.encode() for key in TEXTS]).items()}
     held = held_by_each(cluster, TEXTS)
-    told = ", ".join(f"{name} {count}" for name, count in held.items())
+    counts = ", ".join(f"{name} {count}" for name, count in held.items())
     problem = _difference(TEXTS, found) or _misplaced(owned, held)
-    return Row((ALL_TEXTS, "str (batch of 100)", told, _size(_items(client, TEXTS)), _milliseconds(took)), problem)
+    return Row((ALL_TEXTS, counts, _size(_items(client, TEXTS)), _milliseconds(took)), problem)
 
 
 def held_by_each(cluster: Cluster, keys: Iterable[str]) -> Mapping[str, int]:
-    """Return by node, asked for itself, how many of *keys* it holds; nodes that hold none are left out."""
+    """Ask each node; return how many of *keys* it holds, without the nodes that hold none."""
     held: dict[str, int] = {}
     for node in cluster.nodes:
         with Connection(node) as connection:
@@ -275,7 +370,7 @@ def held_by_each(cluster: Cluster, keys: Iterable[str]) -> Mapping[str, int]:
 
 
 def _misplaced(owned: Mapping[str, int], held: Mapping[str, int]) -> str:
-    return "" if owned == held else f"DIFFERS: the router tells {dict(owned)}"
+    return "" if owned == held else f"DIFFERS: the router says {dict(owned)}"
 
 
 # --- asyncio -------------------------------------------------------------------------------------------------------
@@ -293,7 +388,7 @@ def under_asyncio() -> Section:
 
 
 async def read_all(url: str) -> Sequence[Row]:
-    """Read the samples, and a hundred texts by a hundred tasks at once; return their rows."""
+    """Read the samples, and a hundred texts by a hundred tasks at the same time; return their rows."""
     async with AsyncCluster.from_url(url) as cluster:
         await cluster.ping()  # dials, as the store before did for the others
         rows = [await read_back(AsyncClient(cluster, sample.serializer), sample) for sample in samples()]
@@ -303,7 +398,7 @@ async def read_all(url: str) -> Sequence[Row]:
         took = perf_counter() - began
         found = {key: text for key, text in zip(TEXTS, texts, strict=True) if text is not None}
         items = list((await client.get_items(TEXTS)).values())
-    return [*rows, _row(ALL_TEXTS, "str (100 tasks)", "str", items, took, _difference(TEXTS, found))]
+    return [*rows, _row(ALL_TEXTS, "str, 100 in tasks", "str", items, took, _difference(TEXTS, found))]
 
 
 async def read_back(client: AsyncClient[T], sample: Sample[T]) -> Row:
@@ -318,13 +413,14 @@ async def read_back(client: AsyncClient[T], sample: Sample[T]) -> Row:
 
 # --- the whole -----------------------------------------------------------------------------------------------------
 
-SECTIONS: Final[Sequence[Callable[[], Section]]] = (one_server, cluster_of_three, under_asyncio)
+PARTS: Final[Sequence[Callable[[], Part]]] = (objects, one_server, cluster_of_three, under_asyncio)
 
 LEGEND: Final = """\
-stored bytes  of the values alone; the server adds about 50 for each item
-client flags  0xb, fingerprint of the type (4 digits, 0: none), compressor (1), serializer (2): who can read it back
-node          which server holds the key, as each was asked; it is the one that the cluster's router tells
-round trip    one exchange with the server, from the call to the typed value in hand
+bytes  of the values alone; the server adds about 50 for each item
+flags  0xb, fingerprint of the type (4 digits, 0: none), compressor (1 digit),
+       serializer (2 digits): a client reads only what it can decode
+node   the server that holds the key; it is the one that the router chooses
+took   one exchange with the server, from the call to the typed value in hand
 """
 
 
@@ -339,7 +435,7 @@ def main(plugins: Mapping[str, str] = PLUGINS) -> int:
         print(f"demo: not installed: {', '.join(missing)}\n  pip install 'metacache[{extras}]'", file=sys.stderr)
         return 2
     try:
-        return run(SECTIONS)
+        return run(PARTS)
     except MemcachedNotFound as error:
         print(f"demo: {error}", file=sys.stderr)
         return 2
@@ -350,13 +446,13 @@ def _missing(wanted: Mapping[str, str]) -> Mapping[str, str]:
     return {name: extra for name, extra in wanted.items() if name not in installed}
 
 
-def run(sections: Iterable[Callable[[], Section]]) -> int:
-    """Print *sections*; return 0 when nothing differs, else 1."""
+def run(parts: Iterable[Callable[[], Part]]) -> int:
+    """Print *parts*; return 0 when nothing differs, else 1."""
     problems = 0
-    for section in sections:
-        table = section()
-        problems += sum(bool(row.problem) for row in table.rows)
-        print("\n".join(table.lines()))
+    for part in parts:
+        made = part()
+        problems += made.problems()
+        print("\n".join(made.lines()))
     print(LEGEND)
     print(f"{problems} did not come back as it was stored." if problems else "Everything came back as it was stored.")
     return 1 if problems else 0

@@ -7,6 +7,7 @@ kind; here an interruption waits until the transport reads the reply.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -68,13 +69,19 @@ class Interrupter:
         raise self._error
 
     def run(self, call: Callable[[], R]) -> R:
-        """Call *call* and interrupt it."""
+        """Call *call* and interrupt it.
+
+        Without the garbage collector: it may close a generator of the package here, and Python drops what is raised
+        then.
+        """
         before = signal.signal(signal.SIGALRM, self._handle)
+        gc.disable()
         sys.setprofile(self._visit)
         try:
             return call()
         finally:
             sys.setprofile(None)
+            gc.enable()
             signal.signal(signal.SIGALRM, before)
 
 

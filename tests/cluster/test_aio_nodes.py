@@ -123,6 +123,7 @@ async def test_a_batch_goes_to_all_nodes_and_a_frozen_one_fails_only_its_own_key
         assert (await client.with_options(on_error="miss", timeout=5.0).get_many(KEYS)) == ITEMS
 
 
+@pytest.mark.alone
 async def test_a_node_that_fails_three_times_is_down_fails_fast_and_is_used_again() -> None:
     seen: list[tuple[NodeState, NodeState]] = []
     async with AsyncExitStack() as stack:

@@ -77,6 +77,7 @@ def _is_back(client: Client[bytes], key: str) -> bool:
     return True
 
 
+@pytest.mark.alone
 def test_a_node_that_is_down_fails_in_microseconds_with_a_clear_error() -> None:
     with Cluster([NOWHERE], settings=PATIENT) as cluster:
         client = Client(cluster)

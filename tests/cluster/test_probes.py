@@ -81,6 +81,7 @@ def test_with_next_no_batch_fails_while_a_node_is_down_whether_it_probes_or_not(
         assert state_of(cluster, "b") is NodeState.UP
 
 
+@pytest.mark.alone
 def test_several_dead_nodes_are_probed_within_half_of_a_batch_s_time() -> None:
     settings = Settings(timeout=2.0)
     with servers(4) as four, Cluster(nodes_of(four), settings=settings) as cluster:

@@ -25,6 +25,7 @@ def test_ten_thousand_keys_are_stored_and_read_by_one_call_each(shared_memcached
         assert client.get_many(items) == {}
 
 
+@pytest.mark.alone
 def test_half_a_gigabyte_in_one_call_does_not_deadlock() -> None:
     value = bytes(range(256)) * 391  # 100 KB that contain CR and LF
     keys = [f"large-{number}" for number in range(5_000)]

@@ -15,12 +15,14 @@ from typing import Final
 import attrs
 import pytest
 
-from metacache import Cluster
+from metacache import Client, Cluster
 from metacache.operations.batches import GET_MANY
 from metacache.testing import Memcached
 from metacache.transports.base import Batch
 from tests.live.rig import PATIENT, descriptors
 from tests.pool.rig import begin, finish
+
+pytestmark = pytest.mark.alone
 
 SIGNALS: Final = 2_000
 ITEMS: Final = {f"key:{number}": f"key:{number}:".encode() + b"x" * 500 for number in range(60)}
@@ -67,6 +69,15 @@ def take_every_place(cluster: Cluster) -> None:
         assert list(replies.values) == list(ITEMS.values())
 
 
+def use(client: Client[bytes], *, is_batch: bool) -> None:
+    """Use *client* until a signal interrupts it. A function: no `try` covers the backward jump of a loop in it."""
+    while True:
+        if is_batch:
+            client.set_many(ITEMS)
+        else:
+            client.get("key:1")
+
+
 # If the signal comes when a new socket has no owner yet, its finalizer closes it with a warning. As an error, that
 # warning would keep the interrupted frames and their connections alive.
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
@@ -80,13 +91,9 @@ def test_2000_signals_at_random_moments_leak_nothing_and_mix_up_no_reply(servers
         client.set_many(ITEMS)
         for number in range(SIGNALS):
             try:
-                # Again after half a second: Python drops an exception in the callback of a weak reference.
-                signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.00001, 0.0015), 0.5)
-                while True:  # until the signal comes
-                    if number % 2:
-                        client.get("key:1")
-                    else:
-                        client.set_many(ITEMS)
+                # Again after two seconds: Python drops an exception in the callback of a weak reference.
+                signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.00001, 0.0015), 2.0)
+                use(client, is_batch=number % 2 == 0)
             except Interrupt:
                 signal.setitimer(signal.ITIMER_REAL, 0.0)
                 interrupted += 1

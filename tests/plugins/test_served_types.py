@@ -13,6 +13,7 @@ import pytest
 from metacache import InvalidTypeError, SerializationError, Serializer, load_serializer
 from metacache.serializers import difference
 from metacache.testing import check_serializer
+from tests.ids import stable
 from tests.serializers import records
 
 # Any: right and wrong values of these classes.
@@ -150,7 +151,7 @@ SERVED: Final[list[tuple[str, Any, Any, Any]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "type_", "value", "wrong"), SERVED, ids=str)
+@pytest.mark.parametrize(("name", "type_", "value", "wrong"), SERVED, ids=stable(str))
 def test_a_served_type_stores_its_values_and_refuses_others(name: str, type_: Any, value: Any, wrong: Any) -> None:
     serializer: Serializer[Any] = load_serializer(name, type_)
     again = serializer.loads(serializer.dumps(value))

@@ -84,12 +84,12 @@ def without(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Return a function that hides the distributions with the given names."""
 
     def hide(*names: str) -> None:
-        left = [point for point in PLUGINS.installed() if point.name not in names]
+        left = tuple(point for point in PLUGINS.installed() if point.name not in names)
 
-        def entry_points(*, group: str) -> list[EntryPoint]:
-            return [point for point in left if point.group == group]
+        def found(group: str, _: object) -> tuple[EntryPoint, ...]:
+            return tuple(point for point in left if point.group == group)
 
-        monkeypatch.setattr("importlib.metadata.entry_points", entry_points)
+        monkeypatch.setattr("metacache.entry_points._installed", found)
 
     return hide
 

@@ -21,6 +21,7 @@ import pytest
 from typing_extensions import override
 
 from metacache.serializers import difference
+from tests.ids import stable
 from tests.serializers import records
 from tests.serializers.records import EqualToEverything
 
@@ -202,13 +203,13 @@ OTHER: Final[list[tuple[Any, Any, str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("value", "again"), SAME, ids=ascii)
+@pytest.mark.parametrize(("value", "again"), SAME, ids=stable(ascii))
 def test_values_that_are_the_same_have_no_difference(value: Any, again: Any) -> None:
     assert difference(value, again) is None
     assert difference([value, {"a": (value,)}], [again, {"a": (again,)}]) is None
 
 
-@pytest.mark.parametrize(("value", "again", "said"), OTHER, ids=ascii)
+@pytest.mark.parametrize(("value", "again", "said"), OTHER, ids=stable(ascii))
 def test_a_difference_is_named_with_its_path(value: Any, again: Any, said: str) -> None:
     found = difference(value, again)
     assert found is not None
@@ -241,6 +242,7 @@ def test_two_unset_fields_are_the_same() -> None:
     assert difference(changed(Late(), size=1), Late()) == "$.size: the int would come back as _Unset"
 
 
+@pytest.mark.alone
 def test_large_sets_of_objects_without_equality_are_compared_quickly() -> None:
     class Bare(msgspec.Struct, eq=False, frozen=True):
         size: int

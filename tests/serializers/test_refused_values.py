@@ -204,6 +204,7 @@ def test_round_trip_checks_the_values_of_a_user_defined_serializer() -> None:
             trip(wrong)
 
 
+@pytest.mark.alone
 def test_the_error_for_a_large_value_is_found_quickly() -> None:
     serializer: Serializer[Any] = load_serializer("orjson", list[R.Positive])
     values = [R.Positive(1) for _ in range(20_000)]

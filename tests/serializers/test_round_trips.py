@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from metacache import Client, SerializationError, Serializer, load_serializer
 from metacache.serializers.builtin import BytesSerializer, IntSerializer, StrSerializer
 from metacache.testing import FakeTransport
+from tests.ids import stable
 from tests.serializers.orders import CASES, ORDER, Case
 
 T = TypeVar("T")
@@ -110,7 +111,9 @@ def test_a_value_of_another_type_is_refused_and_nothing_is_sent(serializer: Seri
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-@pytest.mark.parametrize("value", [None, 1, True, "order", b"order", [], {}, ORDER["lines"], object()], ids=repr)
+@pytest.mark.parametrize(
+    "value", [None, 1, True, "order", b"order", [], {}, ORDER["lines"], object()], ids=stable(repr)
+)
 def test_a_value_that_is_not_an_order_is_refused(case: Case[Any], value: object) -> None:
     with pytest.raises(SerializationError):
         Client(FakeTransport(), case.serializer).set("k", value)

@@ -17,6 +17,7 @@ from typing_extensions import override
 
 from metacache import SerializationError, Serializer, load_serializer
 from metacache.serializers import difference
+from tests.ids import stable
 
 
 class Own(datetime.tzinfo):
@@ -106,7 +107,7 @@ def test_naive_times_utc_and_fixed_offsets_are_kept(name: str, class_: Any, zone
 
 
 @pytest.mark.parametrize(("name", "class_"), CASES)
-@pytest.mark.parametrize("zone", REFUSED_ZONES, ids=repr)
+@pytest.mark.parametrize("zone", REFUSED_ZONES, ids=stable(repr))
 def test_another_zone_is_refused_in_every_position(name: str, class_: Any, zone: datetime.tzinfo) -> None:
     serializer = serializer_of(name, class_)
     for fold in (0, 1):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import re
 import subprocess
 import sys
+import textwrap
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final, TypeVar, final
 
 import pytest
@@ -16,6 +19,7 @@ import pytest
 from metacache import AsyncClient, AsyncConnection, Client, Cluster, Connection, Node, RendezvousRouter, __version__
 from metacache.serializers import StrSerializer
 from metacache.testing import Memcached, demo
+from metacache.testing.walkthrough import Step, walk
 
 T = TypeVar("T")
 
@@ -24,9 +28,9 @@ OBJECTS: Final = {
     "order:1042": ("Order (dataclass)", "orjson"),
     "profile:ada": ("Profile (attrs)", "attrs"),
 }
-TEXTS: Final = "page:1 ... page:100"
-ONE_SERVER: Final = OBJECTS | {"visits": ("int (counter)", "int"), TEXTS: ("str (batch of 100)", "str")}
-ASYNCIO: Final = OBJECTS | {TEXTS: ("str (100 tasks)", "str")}
+TEXTS: Final = "page:1..100"
+ONE_SERVER: Final = OBJECTS | {"visits": ("int (counter)", "int"), TEXTS: ("str, 100 in batch", "str")}
+ASYNCIO: Final = OBJECTS | {TEXTS: ("str, 100 in tasks", "str")}
 
 DURATION: Final = r"[0-9]+\.[0-9]{3} ms"
 
@@ -92,13 +96,13 @@ def test_the_demo_prints_each_key_of_the_cluster_with_the_node_that_owns_it(prin
     found = cells(printed, "A cluster of three: cache-a .* cache-b .* cache-c")
     assert found.keys() == OBJECTS.keys() | {TEXTS}
     for key in OBJECTS:
-        type_name, node, size, took, verdict = found[key]
-        assert (type_name, node) == (OBJECTS[key][0], router.pick(key).name)
+        node, size, took, verdict = found[key]
+        assert node == router.pick(key).name
         assert int(size) > 0
         assert re.fullmatch(DURATION, took)
         assert verdict == "ok"
     owners = Counter(router.pick(f"page:{number}").name for number in range(1, 101))
-    assert found[TEXTS][1] == ", ".join(f"{name} {count}" for name, count in sorted(owners.items()))
+    assert found[TEXTS][0] == ", ".join(f"{name} {count}" for name, count in sorted(owners.items()))
     assert found[TEXTS][-1] == "ok"
 
 
@@ -110,6 +114,74 @@ def test_the_columns_of_the_demo_are_aligned(printed: str, title: str) -> None:
     for line in rows:
         assert line[ends[-1] :] == "  ok"
         assert all(line[end : end + 2] == "  " for end in ends)
+
+
+def listing(printed: str) -> str:
+    """Return the part with lines of code."""
+    return printed.partition("\n\nOne memcached")[0]
+
+
+RETURNED: Final = {
+    'users.get("ada")': "User(name='Ada', age=36, scopes=['read', 'write'])",
+    'users.get("bob", "no such user")': "'no such user'",
+    'orders.get_many(["1042", "1043"])': "{'1042': Order(number=1042, total=99.5, lines=('tea', 'kettle'))}",
+    'visits.increment("visits")': "42",
+    'await people.get("lovelace")': ("Profile(name='Ada', born=datetime.date(1815, 12, 10), languages=('en', 'fr'))"),
+}
+
+
+@pytest.mark.parametrize("line", RETURNED)
+def test_the_demo_shows_lines_of_code_and_the_objects_they_return(printed: str, line: str) -> None:
+    after = listing(printed).split(f"  >>> {line}\n")[1].partition("\n  >>> ")[0]
+    assert " ".join(after.split()) == RETURNED[line]
+
+
+def test_the_lines_that_the_demo_shows_are_the_source_of_its_functions(printed: str) -> None:
+    shown = [line[6:].rstrip() for line in listing(printed).splitlines() if line[2:5] in (">>>", "...")]
+    source: list[str] = []
+    for function in (demo.typed_objects, demo.the_same_with_asyncio):
+        body = inspect.getsource(function).partition('"""\n')[2]
+        source += [line for line in textwrap.dedent(body).splitlines() if line]
+    assert shown == source
+
+
+def test_the_classes_that_the_demo_shows_are_those_that_it_stores(printed: str) -> None:
+    for class_ in (demo.Order, demo.Profile):
+        assert textwrap.indent(inspect.getsource(class_), "  ") in printed
+
+
+def test_the_demo_fits_80_columns_and_is_plain_text(printed: str) -> None:
+    assert [line for line in printed.splitlines() if len(line) > 80] == []
+    assert printed.isascii()
+    assert printed.replace("\n", "").isprintable()
+
+
+def returns_a_list() -> None:
+    first = [1]  # a comment is shown, too
+    first.append(2)
+    first.copy()
+    raise ValueError("the last line")
+
+
+def test_a_walk_runs_a_line_when_it_is_asked_for_and_shows_its_value() -> None:
+    scope: dict[str, object] = {}
+    steps = walk(returns_a_list, scope)
+    assert "first" not in scope
+    assert list(next(steps).lines()) == [">>> first = [1]  # a comment is shown, too"]
+    assert scope["first"] == [1]
+    assert list(next(steps).lines()) == [">>> first.append(2)"]
+    assert list(next(steps).lines()) == [">>> first.copy()", "[1, 2]"]
+    with pytest.raises(ValueError, match="the last line") as raised:
+        next(steps)
+    assert raised.traceback[-1].path == Path(__file__)
+    assert "the last line" in str(raised.traceback[-1].statement)
+
+
+def test_a_long_value_takes_a_few_lines() -> None:
+    lines = list(Step("value", "word " * 1000).lines())
+    assert len(lines) == 4
+    assert lines[-1].endswith(" ...")
+    assert max(map(len, lines)) <= 78
 
 
 @final
@@ -170,16 +242,16 @@ def test_a_key_on_another_node_than_the_routers_is_reported(memcached: Memcached
     with Cluster(nodes) as cluster:
         row = demo.placed(cluster, demo.Sample("text", "str", "str", StrSerializer(), "as it was"))
         owner = cluster.router.pick(b"text").name
-    assert row.cells[2] == "cache-1, cache-2"
-    assert row.problem == f"DIFFERS: the router tells {{'{owner}': 1}}"
+    assert row.cells[1] == "cache-1, cache-2"
+    assert row.problem == f"DIFFERS: the router says {{'{owner}': 1}}"
 
 
 def test_a_batch_on_other_nodes_than_the_routers_is_reported(memcached: Memcached) -> None:
     nodes = [Node(memcached.node.address, name="cache-1"), Node(memcached.node.address, name="cache-2")]
     with Cluster(nodes) as cluster:
         row = demo.spread(cluster)
-    assert row.cells[2] == "cache-1 100, cache-2 100"
-    assert row.problem.startswith("DIFFERS: the router tells {'cache-1': ")
+    assert row.cells[1] == "cache-1 100, cache-2 100"
+    assert row.problem.startswith("DIFFERS: the router says {'cache-1': ")
 
 
 async def test_a_missing_or_changed_value_under_asyncio_is_reported(memcached: Memcached) -> None:

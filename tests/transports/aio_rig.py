@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -78,7 +79,9 @@ def run_alone(body: str, *arguments: str) -> str:
         timeout=30.0,
         check=False,
     )
-    assert done.stderr == ""
+    # On a busy machine, the debug mode of asyncio complains of slow steps.
+    complaints = re.sub(r"^Executing <.*> took [0-9.]+ seconds\n", "", done.stderr, flags=re.MULTILINE)
+    assert complaints == "", complaints
     assert done.returncode == 0
     return done.stdout
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from functools import partial
 from typing import Final
 
 import pytest
@@ -14,7 +15,16 @@ from metacache.cluster.health import is_node_failure
 from metacache.testing import Memcached
 from tests.transports.aio_rig import client_of, nothing_left, until
 
-BLOCKED: Final = 0.3  # seconds
+pytestmark = pytest.mark.alone
+
+BLOCKED: Final = 0.6  # seconds; a third of it is more than a busy machine blocks a loop by chance
+
+# A busy machine may block a loop by chance. So a loop that is not to be blocked gets several attempts.
+ATTEMPTS: Final = 5
+
+
+def was_dialled(connection: AsyncConnection) -> bool:
+    return connection.counts.dialled == 1
 
 
 @pytest.mark.both_loops
@@ -36,18 +46,22 @@ async def test_a_dial_that_timed_out_while_the_loop_was_blocked_does_not_charge_
     memcached: Memcached, *, is_blocked: bool
 ) -> None:
     settings = Settings(timeout=10.0, connect_timeout=BLOCKED / 3, username="user", password="secret")
-    failures: list[MetacacheError] = []
     memcached.freeze()  # the kernel accepts the connection, and the server does not answer
-    connection = AsyncConnection(memcached.node, settings=settings, on_failure=failures.append)
-    async with nothing_left(), AsyncClient(connection, owns=True) as client:
-        call = asyncio.create_task(client.get("key"))
-        await until(lambda: connection.counts.dialled == 1)
-        if is_blocked:
-            time.sleep(BLOCKED)
-        with pytest.raises(ConnectError, match="did not answer the authentication") as raised:
-            await call
-        assert raised.value.is_local == is_blocked
-        assert [is_node_failure(failure) for failure in failures] == [not is_blocked]
+    for _ in range(ATTEMPTS):
+        failures: list[MetacacheError] = []
+        connection = AsyncConnection(memcached.node, settings=settings, on_failure=failures.append)
+        async with nothing_left(), AsyncClient(connection, owns=True) as client:
+            call = asyncio.create_task(client.get("key"))
+            await until(partial(was_dialled, connection))
+            if is_blocked:
+                time.sleep(BLOCKED)
+            with pytest.raises(ConnectError, match="did not answer the authentication") as raised:
+                await call
+        assert [is_node_failure(failure) for failure in failures] == [not raised.value.is_local]
+        if raised.value.is_local == is_blocked:
+            break
+    else:
+        raise AssertionError(f"in no attempt is_local was {is_blocked}")
     memcached.thaw()
 
 
@@ -55,13 +69,17 @@ async def test_a_dial_that_timed_out_while_the_loop_was_blocked_does_not_charge_
 @pytest.mark.parametrize("is_blocked", [False, True])
 async def test_a_timeout_error_says_whether_the_loop_was_blocked(memcached: Memcached, *, is_blocked: bool) -> None:
     async with nothing_left(), client_of(memcached.node) as client:
-        assert await client.set("key", b"v")
-        memcached.freeze()
-        call = asyncio.create_task(client.with_options(timeout=BLOCKED / 3).get("key"))
-        await asyncio.sleep(0)
-        if is_blocked:
-            time.sleep(BLOCKED)
-        with pytest.raises(OperationTimeout) as raised:
-            await call
-        memcached.thaw()
-    assert ("the event loop was blocked for 0." in str(raised.value)) == is_blocked
+        for _ in range(ATTEMPTS):
+            assert await client.set("key", b"v")
+            memcached.freeze()
+            call = asyncio.create_task(client.with_options(timeout=BLOCKED / 3).get("key"))
+            await asyncio.sleep(0)
+            if is_blocked:
+                time.sleep(BLOCKED)
+            with pytest.raises(OperationTimeout) as raised:
+                await call
+            memcached.thaw()
+            if ("the event loop was blocked for " in str(raised.value)) == is_blocked:
+                break
+        else:
+            raise AssertionError(f"is_blocked is {is_blocked}, and no error says so")

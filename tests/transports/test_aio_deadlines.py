@@ -24,6 +24,8 @@ from metacache.testing import Memcached
 from tests.scripted import Asked, Peer, ScriptedServer, answering, in_turn, silent
 from tests.transports.aio_rig import HIT, PATIENT, SHORT, client_of, nothing_left, settled, until
 
+pytestmark = pytest.mark.alone
+
 SIZE = 600_000
 
 

@@ -59,12 +59,13 @@ class Injector:
         self.raised: list[BaseException] = []
 
     def __enter__(self) -> None:
+        self._before = sys.gettrace()  # that of coverage
         sys.setprofile(self._go_on)
         sys.settrace(self._enter)
 
     def __exit__(self, *_: object) -> None:
         self._left = 0
-        sys.settrace(None)
+        sys.settrace(self._before)
         sys.setprofile(None)
 
     def _enter(self, frame: FrameType, _event: str, _: object) -> Any:  # Any: a trace function

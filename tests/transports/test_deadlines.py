@@ -32,6 +32,8 @@ from tests.pool.rig import begin
 from tests.scripted import Peer, Script, ScriptedServer, answering, silent
 from tests.transports.rig import HIT, client_of, within
 
+pytestmark = pytest.mark.alone
+
 SHORT: Final = 0.2
 SHORTLY: Final = Settings(timeout=SHORT)
 

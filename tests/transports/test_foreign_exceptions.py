@@ -139,6 +139,7 @@ class Interruption:
 def interrupted(operation: Callable[[], object], interruption: Interruption) -> BaseException | None:
     """Run *operation*; return its exception, if any."""
     before = signal.signal(signal.SIGALRM, interruption.handle)
+    gc.disable()  # Python drops an exception in a callback of the collector
     sys.setprofile(interruption)
     try:
         operation()
@@ -146,6 +147,7 @@ def interrupted(operation: Callable[[], object], interruption: Interruption) -> 
         return error
     finally:
         sys.setprofile(None)
+        gc.enable()
         signal.signal(signal.SIGALRM, before)
     return None
 
@@ -349,6 +351,7 @@ ALARMS: Final = ["TimeoutError", "BlockingIOError", "ConnectionResetError", "Exc
 @LEFT
 @pytest.mark.parametrize("class_", ALARMS)
 @pytest.mark.parametrize("kind", TRANSPORTS)
+@pytest.mark.alone
 def test_frequent_alarms_repeat_no_increment_and_every_alarm_propagates(
     shared_memcached: Memcached, kind: str, class_: str
 ) -> None:
@@ -360,7 +363,7 @@ def test_frequent_alarms_repeat_no_increment_and_every_alarm_propagates(
         tested.client.set("alarms", 0)
         with alarms.installed():
             end = monotonic() + 0.7
-            while monotonic() < end:
+            while monotonic() < end or alarms.raised <= 100:
                 began += 1
                 try:
                     signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.00002, 0.0006))
@@ -372,14 +375,14 @@ def test_frequent_alarms_repeat_no_increment_and_every_alarm_propagates(
                     kept.append(error)
         number = tested.client.get("alarms")
         assert number is not None
-        assert done <= number <= began, "an increment was lost or doubled"
+        # A busy server may count an interrupted request later.
+        later = tested.client.get_many(["alarms"])["alarms"]
+        assert done <= number <= later <= began, "an increment was lost or doubled"
         expected = alarms.make()
         assert {(type(error), error.args) for error in kept} == {(type(expected), expected.args)}
-        assert alarms.raised > 100
         assert alarms.raised == len(kept) + alarms.dropped, "an alarm was lost"
         tested.check_states()
         tested.check_slots()
-        assert tested.client.get_many(["alarms"]) == {"alarms": number}
 
 
 class JobTimeout(TimeoutError):
@@ -396,31 +399,46 @@ class JobServer(ServerError):  # type: ignore[misc]  # pyright: ignore[reportGen
 
 @LEFT
 @pytest.mark.parametrize("class_", [TimeoutError, ServerError, JobTimeout, JobServer])
+@pytest.mark.alone
 def test_exceptions_that_another_thread_injects_propagate_unchanged(
     shared_memcached: Memcached, class_: type[TimeoutError | ServerError]
 ) -> None:
     kept: list[BaseException] = []
-    started, stopped = threading.Event(), threading.Event()
+    calls = 0
+    chance = random.Random(1)
+    stopped = threading.Event()
     with subject(shared_memcached, "pool") as tested:
         tested.client.set("injected", 0)
 
+        def use() -> None:  # since Python 3.12, no `try` covers the backward jump of a loop inside of it
+            nonlocal calls
+            while not stopped.is_set():
+                tested.client.increment("injected")
+                calls += 1
+
         def work() -> None:
-            started.set()
             while not stopped.is_set():
                 try:
-                    tested.client.increment("injected")
+                    use()
                 except (MetacacheError, TimeoutError) as error:
                     kept.append(error)
 
         thread = threading.Thread(target=work)
         thread.start()
-        started.wait()
+
+        def wait(more_calls: int, more_kept: int) -> None:
+            end_of_calls, end_of_kept = calls + more_calls, len(kept) + more_kept
+            while calls < end_of_calls and len(kept) < end_of_kept and thread.is_alive():
+                time.sleep(0.0001)
+
         for _ in range(300):
+            wait(1, 1000)  # it is in `use`: elsewhere, an exception ends the thread
+            time.sleep(chance.uniform(0.0, 0.0005))
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(class_))
-            time.sleep(0.001)
+            wait(2, 1)  # it comes out, or two calls end: then Python dropped it in a finalizer
         stopped.set()
         thread.join()
-        assert kept
+        assert len(kept) > 200
         assert {type(error) for error in kept} == {class_}
         tested.check_slots()
 
