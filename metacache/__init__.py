@@ -40,6 +40,7 @@ from metacache.operations.statistics import ClientStatistics
 from metacache.pool.aio import AsyncPool
 from metacache.pool.blocking import Pool
 from metacache.pool.statistics import PoolStatistics
+from metacache.protocol.commands import Command
 from metacache.protocol.keys import Key
 from metacache.protocol.windows import Replies
 from metacache.routing import RendezvousRouter, Router
@@ -75,6 +76,7 @@ __all__ = [
     "ClientStatistics",
     "ClosedError",
     "Cluster",
+    "Command",
     "Compressor",
     "ConflictError",
     "ConnectError",
