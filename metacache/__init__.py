@@ -43,6 +43,7 @@ from metacache.operations.statistics import ClientStatistics
 from metacache.pool.aio import AsyncPool
 from metacache.pool.blocking import Pool
 from metacache.pool.statistics import PoolStatistics
+from metacache.protocol.commands import Command
 from metacache.protocol.keys import Key
 from metacache.protocol.windows import Replies
 from metacache.routing import RendezvousRouter, Router
@@ -81,6 +82,7 @@ __all__ = [
     "ClientStatistics",
     "ClosedError",
     "Cluster",
+    "Command",
     "Compressor",
     "Computed",
     "ConflictError",

@@ -1,1 +1,1 @@
-"""Clusters: a pool for each of many nodes, a router, and the health of each node."""
+"""Clusters: one pool for each node, a router, and the health of the nodes."""

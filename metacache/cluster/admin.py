@@ -1,6 +1,6 @@
-"""The commands that concern a server and no key: ping, version, stats, flush_all, cache_memlimit, verbosity. Pure.
+"""Operations on a whole server: ping, version, stats, flush_all, cache_memlimit, verbosity. Pure.
 
-Each function returns an operation: the request, and the function that reads its reply. Knows no transport.
+Each function returns an operation: the request, and the function that reads its reply. A cluster runs them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def ping() -> Operation[bool]:
 
 
 def probe() -> Operation[bool]:
-    """Return the operation `mn` under the name of a probe."""
+    """Return the operation `mn` of a probe. Errors call it probe, not ping."""
     return _operation(PROBE, commands.meta_noop(), _answered)
 
 
@@ -49,7 +49,7 @@ def version() -> Operation[str]:
 
 
 def stats(arg: str) -> Operation[dict[str, str]]:
-    """Return the operation `stats arg`: values by name, as the server writes them. Raises InvalidArgumentError."""
+    """Return the operation `stats arg`. Its result is a dict of texts by name. Raises InvalidArgumentError."""
     return _operation(STATS, commands.stats(arg), _read_stats)
 
 

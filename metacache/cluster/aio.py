@@ -1,8 +1,8 @@
 """`AsyncCluster`: many weighted nodes as one transport under an event loop. The asyncio counterpart of `Cluster`.
 
-Belongs to one event loop, which is its only guard. Finds its nodes when first used, drains removed ones in tasks and
-reads the clock. What is decided for both clusters is in `serving` (probe, second attempt), `snapshot` (which node
-serves a key) and `membership`. The pools move the bytes.
+One event loop runs it, so it needs no lock. It drains removed nodes in tasks and reads the clock. If it is made with a
+`Find`, it finds its nodes when it is first used. Decisions that both clusters share are in `serving` (probe, second
+attempt), `snapshot` (which node serves a key) and `membership`. The pools send and receive.
 """
 
 from __future__ import annotations
@@ -25,13 +25,15 @@ from metacache.cluster.membership import Membership, StateListener
 from metacache.cluster.opening import Find, Opening
 from metacache.cluster.snapshot import Member
 from metacache.copying import refuse_copy
-from metacache.errors import MetacacheError
+from metacache.errors import ClosedError, InvalidArgumentError, MetacacheError
+from metacache.interrupts import is_own
 from metacache.nodes import Node
 from metacache.pool.aio import AsyncPool
 from metacache.protocol.windows import Replies
 from metacache.routing import RendezvousRouter, Router
 from metacache.settings import Settings, check_settings
 from metacache.transports.aio.loops import running_loop
+from metacache.transports.batch_windows import failed_replies
 from metacache.transports.limits import check_bodies
 
 if TYPE_CHECKING:
@@ -58,7 +60,7 @@ class _Closeable(Protocol):
 
 @final
 class _Effects:
-    """The effects of `serving`: awaited calls. Failures are counted by the connections, see `AsyncCluster._pool_of`."""
+    """The effects of `serving`. The connections report the failures of nodes: see `AsyncCluster._pool_of`."""
 
     __slots__ = ()
 
@@ -76,19 +78,19 @@ EFFECTS: Final = _Effects()
 class AsyncCluster:
     """A pool for each of many nodes, and a router that chooses the node of a key. It belongs to one event loop.
 
-    A node that fails three times in a row (a failed connection or a timeout) is down: its operations fail immediately
-    with NodeDownError. With ``on_node_down="next"`` they go to the next-ranked node, while at most half of the weight
-    is down. After half a second, then after pauses that double up to 30 seconds, one caller probes the node.
+    A node is down after three failures in a row (a failed connection or a timeout). Then its operations fail
+    immediately with NodeDownError. With ``on_node_down="next"`` they go to the next-ranked node, while at most half
+    of the weight is down. After half a second, then after pauses that double up to 30 seconds, one caller probes it.
 
     Args:
-        nodes: the nodes, names must differ; or a `Find`, which is called with the cluster when it is first used.
+        nodes: the nodes (names must differ), or a `Find`. The cluster calls a `Find` when it is first used.
         settings: of every pool and connection, and ``on_node_down``.
         router: makes a Router of the nodes.
-        on_state_change: called with (node, state before, state now); must not wait.
+        on_state_change: called with (node, state before, state now). It must not block.
 
-    ``membership`` is for `PerLoop`, which sends requests straight to a pool where that is enough.
+    ``membership`` is for `PerLoop`, which sends an operation directly to a pool if no decision is needed.
 
-    Raises InvalidArgumentError when there are no nodes or two of one name.
+    Raises InvalidArgumentError if there are no nodes, or if two have the same name.
     """
 
     __reduce_ex__ = refuse_copy
@@ -114,12 +116,12 @@ class AsyncCluster:
             self._found(nodes)
 
     def _found(self, nodes: Iterable[Node]) -> None:
-        # Meanwhile other nodes may have been set, or the cluster closed.
+        # In the meantime, `set_nodes` may have set other nodes, or the cluster may have been closed.
         if not self.membership.snapshot.members and not self.membership.is_closed:
             self.membership.set_nodes(nodes, self._pool_of)
 
     def _pool_of(self, node: Node) -> AsyncPool:
-        # A connection is shared by many requests. When it fails, it reports one failure for all of them.
+        # Many requests share a connection. When it fails, it reports one failure for all of them.
         return AsyncPool(node, settings=self._settings, on_failure=partial(self._failed, node))
 
     def _failed(self, node: Node, error: MetacacheError) -> None:
@@ -132,15 +134,15 @@ class AsyncCluster:
     # --- the transport -----------------------------------------------------------------------------------------------
 
     def run(self, op: Operation[R], /, *, deadline: float | None = None) -> Awaitable[R]:
-        """Send *op* to the node of its key, wait for its reply and return what ``op.read`` makes of it.
+        """Send *op* to the node of its key, wait for its reply and return ``op.read(reply)``.
 
-        *deadline*: a ``time.monotonic()`` time; None: ``Settings.timeout`` from now. Raises NodeDownError when that
-        node is down, and what `AsyncPool.run` raises.
+        *deadline*: a ``time.monotonic()`` time; None: ``Settings.timeout`` from now. Raises NodeDownError if that node
+        is down, and the errors of `AsyncPool.run`.
         """
         snapshot = self.membership.snapshot
         if snapshot.is_direct:
             return snapshot.members[snapshot.pick(op.key).name].pool.run(op, deadline=deadline)
-        # Where keys move, a failure may need a second attempt. Without nodes, nothing can be chosen.
+        # If keys move, a failure may need a second attempt. Before the nodes are found, no node can be chosen.
         member = snapshot.healthy_owner(op.key) if snapshot.members and not snapshot.keys_move else None
         if member is not None:
             return member.pool.run(op, deadline=deadline)
@@ -152,7 +154,7 @@ class AsyncCluster:
         return await serving.run(self.membership, EFFECTS, op, deadline)
 
     async def _open(self, deadline: float) -> None:
-        """Find the nodes, if they are not known yet. Raises ConnectError when they are not found in time."""
+        """Find the nodes if they are not known yet. Raises ConnectError if they are not found in time."""
         self.membership.check_open()
         if self._opening is not None and not self.membership.snapshot.members:
             await self._opening.wait(deadline)
@@ -160,13 +162,19 @@ class AsyncCluster:
     async def run_batch(self, batch: Batch, /, *, deadline: float) -> Replies:
         """Send *batch* to all of its nodes at the same time; return a reply or an error for each request.
 
-        *deadline* as in `run`; ``math.inf``: ``Settings.timeout`` from now. Raises ClosedError and ValueTooLargeError;
-        all else that goes wrong is in the outcomes.
+        *deadline* as in `run`; ``math.inf``: ``Settings.timeout`` from now. Raises ClosedError and ValueTooLargeError
+        before a byte is sent, and InvalidArgumentError if a router of the user chooses an unknown node. Every other
+        failure is in the replies.
         """
         self.membership.check_open(batch.verb.name)
-        check_bodies(batch, self._settings.max_value_size)  # the whole of it, before a part is sent
+        check_bodies(batch, self._settings.max_value_size)  # all of it, before a part is sent
         deadline = monotonic() + self._settings.timeout if deadline == math.inf else deadline
-        await self._open(deadline)
+        try:
+            await self._open(deadline)
+        except MetacacheError as error:
+            if isinstance(error, ClosedError | InvalidArgumentError) or not is_own(error):
+                raise
+            return failed_replies(batch, error)  # the nodes were not found
         if due := self.membership.snapshot.due(batch.keys, monotonic()):
             await asyncio.gather(*(serving.probe(self.membership, EFFECTS, member, deadline) for member in due))
         return await run_parts(batch, self.membership, deadline)
@@ -178,11 +186,11 @@ class AsyncCluster:
             await self._opening.aclose()
         for attached in self._attached:
             await attached.aclose()
-        for pool in self._pools():  # in turn: their requests end at the same time
+        for pool in self._pools():  # one after the other; meanwhile, requests of the other pools continue
             await pool.aclose()
 
     def drop(self) -> None:
-        """Close without waiting. Call it in its event loop, or when that does not run."""
+        """Close without waiting. Call it in its event loop, or when the loop does not run."""
         self.membership.close()
         if self._opening is not None:
             self._opening.cancel()
@@ -228,7 +236,7 @@ class AsyncCluster:
         """Replace the set of nodes in one step. Nodes of the same name and address keep their connections and health.
 
         The pools of removed nodes are drained: requests that run on them finish. Raises ClosedError;
-        InvalidArgumentError, and changes nothing, when there are no nodes or two of one name.
+        InvalidArgumentError, and changes nothing, if there are no nodes or two have the same name.
         """
         loop = running_loop()
         for pool in self.membership.set_nodes(nodes, self._pool_of):
@@ -240,16 +248,17 @@ class AsyncCluster:
         drain.add_done_callback(lambda _: drain.cancelled() or self._draining.pop(pool, None))
 
     def attach(self, closeable: _Closeable) -> None:
-        """Have *closeable* closed together with the cluster; for example the watch of a source of nodes."""
+        """Register *closeable*: the close of the cluster closes it too. An example is the watch of a node source."""
         self._attached.append(closeable)
 
     # --- clients -----------------------------------------------------------------------------------------------------
 
     @classmethod
     def from_url(cls, url: str, *, settings: Settings = DEFAULTS) -> AsyncCluster:
-        """Return the cluster of the nodes that *url* names; see `connect` for how it is written.
+        """Return a cluster of the nodes of *url*. `connect` describes the forms of a URL.
 
-        *settings*: what the URL does not say. Raises InvalidArgumentError naming the part of the URL that is wrong.
+        *settings*: the settings that the URL does not set. Raises InvalidArgumentError that names the invalid part of
+        the URL.
         """
         # A late import of a room above: the public contract has a cluster open itself from a URL, as `connect` does.
         from metacache.connect import open_async_cluster
@@ -277,9 +286,9 @@ class AsyncCluster:
         serializer: str | Serializer[T] | None = None,
         **options: Unpack[ClientOptions],
     ) -> AsyncClient[T]:
-        """Return a client of values of *type_* on this cluster, which stays open when the client is closed.
+        """Return a client that stores values of *type_* on this cluster. Closing the client leaves the cluster open.
 
-        *serializer*: the name of an installed one or a Serializer; left out for bytes, str and int. *options*: see
+        *serializer*: a Serializer, or the name of an installed one. Leave it out for bytes, str and int. *options*: see
         `ClientOptions`. Raises SerializerNotFound, InvalidArgumentError.
         """
         # Late imports of rooms above: the public contract has a cluster make clients.
@@ -291,33 +300,33 @@ class AsyncCluster:
     # --- every node --------------------------------------------------------------------------------------------------
 
     async def ping(self) -> dict[Node, bool | MetacacheError]:
-        """Send every node a no-op; return True or the error for each. A reply does not change a node's state."""
+        """Send a no-op to every node; return True or the error, by node. It does not change the state of a node."""
         return await self._each(admin.ping)
 
     async def version(self) -> dict[Node, str | MetacacheError]:
-        """Return every node's version, or its error."""
+        """Return the version or the error, by node."""
         return await self._each(admin.version)
 
     async def stats(self, arg: str = "") -> dict[Node, dict[str, str] | MetacacheError]:
-        """Return every node's ``stats arg`` by name, or its error. Raises InvalidArgumentError."""
+        """Return the reply to ``stats arg`` (a dict by name) or the error, by node. Raises InvalidArgumentError."""
         return await self._each(partial(admin.stats, arg))
 
     async def flush_all(self, delay: int = 0) -> dict[Node, bool | MetacacheError]:
-        """Expire all items in *delay* seconds; return True or the error for each node. Raises InvalidArgumentError."""
+        """Expire all items in *delay* seconds; return True or the error, by node. Raises InvalidArgumentError."""
         return await self._each(partial(admin.flush_all, delay))
 
     async def cache_memlimit(self, megabytes: int) -> dict[Node, bool | MetacacheError]:
-        """Set every node's memory, at least 8 *megabytes*; return True or the error for each.
+        """Set the memory of every node, at least 8 *megabytes*; return True or the error, by node.
 
-        A node that refuses the number has a ClientError. Raises InvalidArgumentError.
+        The error of a node that refuses the number is a ClientError. Raises InvalidArgumentError.
         """
         return await self._each(partial(admin.cache_memlimit, megabytes))
 
     async def verbosity(self, level: int) -> dict[Node, bool | MetacacheError]:
-        """Set every node's log level, 0 to 3; return True or the error for each. Raises InvalidArgumentError."""
+        """Set the log level of every node, 0 to 3; return True or the error, by node. Raises InvalidArgumentError."""
         return await self._each(partial(admin.verbosity, level))
 
     async def _each(self, operation: Callable[[], Operation[R]]) -> dict[Node, R | MetacacheError]:
-        _ = running_loop(), operation()  # a wrong argument is raised before any node is asked
+        _ = running_loop(), operation()  # raises for a wrong argument before anything is sent
         await self._open(monotonic() + self._settings.timeout)
         return await ask_each(self.membership.snapshot.by_node(), operation)

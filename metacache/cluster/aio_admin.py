@@ -1,4 +1,4 @@
-"""`ask_each`: one admin operation on every node of an asyncio cluster, at the same time."""
+"""`ask_each`: runs one admin operation on every node of an asyncio cluster, on all at the same time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ R = TypeVar("R")
 async def ask_each(
     members: Mapping[Node, Member[AsyncPool]], operation: Callable[[], Operation[R]]
 ) -> dict[Node, R | MetacacheError]:
-    """Make an *operation* for each of *members* and run it there; return the result or the error of each."""
+    """Run a new *operation* on each of *members*; return the result or the error, by node."""
 
     async def ask(member: Member[AsyncPool]) -> R | MetacacheError:
         try:

@@ -1,7 +1,7 @@
 """A batch on several nodes at the same time, under an event loop.
 
-Cuts the batch into the parts of its nodes and puts their replies together. Which node serves a key is decided by
-`snapshot`; bytes are moved by the pools.
+It splits the batch into one part for each node, and merges their replies. The snapshot chooses the node of each key.
+The pools send and receive.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ __all__ = ["run_parts"]
 async def run_parts(batch: Batch, nodes: Membership[AsyncPool], deadline: float) -> Replies:
     """Send *batch* to all of its nodes at the same time; return a reply or an error for each request.
 
-    Where keys move, the requests that surely were not sent to a node that is down by then go to the next-ranked node.
+    With ``on_node_down="next"``, requests that were certainly not sent go to the next-ranked node if their node is down
+    now.
     """
     assignments = nodes.snapshot.assign(batch.keys)
-    # All parts begin now: a pool that is closed a moment later lets them finish.
+    # Start all parts before the first await. A pool that is closed later lets them finish.
     parts = [_begin_part(nodes, batch, assignment, deadline) for assignment in assignments]
     answered = [await parts[0]] if len(parts) == 1 else await asyncio.gather(*parts)
     whole = Replies(len(batch))
@@ -40,7 +41,7 @@ async def run_parts(batch: Batch, nodes: Membership[AsyncPool], deadline: float)
         if replies.errors:
             unsent += [assignment.indices[at] for at in nodes.snapshot.unsent(assignment.member, replies.errors)]
     if unsent:
-        unsent.sort()  # they are those of several nodes
+        unsent.sort()  # they come from several nodes
         for index in unsent:
             del whole.errors[index]
         fill_part(whole, unsent, await run_parts(part_of(batch, unsent), nodes, deadline))

@@ -1,8 +1,7 @@
 """`Cluster`: many weighted nodes as one transport. A key goes to its node's pool, a batch to several pools.
 
-Guards the set of nodes and their health by a lock, reads the clock, and asks all nodes in threads. What is decided for
-both clusters is in `serving` (probe, second attempt), `snapshot` (which node serves a key) and `membership`. The pools
-move the bytes.
+It guards the set of nodes and their health with a lock, and reads the clock. Decisions that both clusters share are in
+`serving` (probe, second attempt), `snapshot` (which node serves a key) and `membership`. The pools send and receive.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ class _Closeable(Protocol):
 
 @final
 class _Effects:
-    """The effects of `serving`: blocking calls, and failures counted where they are raised."""
+    """The effects of `serving`. `run` blocks, and counts the failures of nodes."""
 
     __slots__ = ("_nodes",)
 
@@ -85,17 +84,18 @@ class _Effects:
 class Cluster:
     """A pool for each of many nodes, and a router that chooses the node of a key. Threads may share it.
 
-    A node that fails three times in a row (a failed connection or a timeout) is down: its operations fail immediately
-    with NodeDownError. With ``on_node_down="next"`` they go to the next-ranked node, while at most half of the weight
-    is down. After half a second, then after pauses that double up to 30 seconds, one caller probes the node.
+    A node is down after three failures in a row (a failed connection or a timeout). Then its operations fail
+    immediately with NodeDownError. With ``on_node_down="next"`` they go to the next-ranked node, while at most half
+    of the weight is down. After half a second, then after pauses that double up to 30 seconds, one caller probes it.
 
     Args:
         nodes: the nodes; names must differ.
         settings: of every pool and connection, and ``on_node_down``.
         router: makes a Router of the nodes.
-        on_state_change: called with (node, state before, state now) by the thread that noticed; must not wait.
+        on_state_change: called with (node, state before, state now), in the thread that noticed the change. It must
+            not block.
 
-    Raises InvalidArgumentError when there are no nodes or two of one name.
+    Raises InvalidArgumentError if there are no nodes, or if two have the same name.
     """
 
     __reduce_ex__ = refuse_copy
@@ -131,10 +131,10 @@ class Cluster:
     # --- the transport -----------------------------------------------------------------------------------------------
 
     def run(self, op: Operation[R], /, *, deadline: float | None = None) -> R:
-        """Send *op* to the node of its key, wait for its reply and return what ``op.read`` makes of it.
+        """Send *op* to the node of its key, wait for its reply and return ``op.read(reply)``.
 
-        *deadline*: a ``time.monotonic()`` time; None: ``Settings.timeout`` from now. Raises NodeDownError when that
-        node is down, and what `Pool.run` raises.
+        *deadline*: a ``time.monotonic()`` time; None: ``Settings.timeout`` from now. Raises NodeDownError if that node
+        is down, and the errors of `Pool.run`.
         """
         began = monotonic()
         snapshot = self._membership.snapshot
@@ -156,7 +156,7 @@ class Cluster:
         return self._run_carefully(op, began, deadline)
 
     def _run_carefully(self, op: Operation[R], began: float, deadline: float | None) -> R:
-        """Run *op*, which *began* then, where a probe, another node or a second attempt may be needed."""
+        """Run *op* where a probe, another node or a second attempt may be needed. It started at the time *began*."""
         until = began + self._settings.timeout if deadline is None else deadline
         return drive(serving.run(self._membership, self._effects, op, until))
 
@@ -164,7 +164,8 @@ class Cluster:
         """Send *batch* to all of its nodes at the same time; return a reply or an error for each request.
 
         *deadline* as in `run`; ``math.inf``: ``Settings.timeout`` from now. Raises ClosedError and ValueTooLargeError
-        before a byte is sent. Every other failure is in the replies.
+        before a byte is sent, and InvalidArgumentError if a router of the user chooses an unknown node. Every other
+        failure is in the replies.
         """
         if not len(batch):
             return Replies()
@@ -178,8 +179,8 @@ class Cluster:
     def _begin(self, batch: Batch, deadline: float) -> ClusterExchange:
         """Start *batch* on all of its nodes. Raises ClosedError and ValueTooLargeError."""
         self._membership.check_open(batch.verb.name)
-        check_bodies(batch, self._settings.max_value_size)  # the whole of it, before a part is sent
-        self._probe_those_due(batch, deadline)
+        check_bodies(batch, self._settings.max_value_size)  # all of it, before a part is sent
+        self._probe_due(batch, deadline)
         exchange = ClusterExchange(batch, self._membership, deadline=deadline, now=monotonic())
         try:
             exchange.begin()
@@ -188,10 +189,10 @@ class Cluster:
             raise
         return exchange
 
-    def _probe_those_due(self, batch: Batch, deadline: float) -> None:
+    def _probe_due(self, batch: Batch, deadline: float) -> None:
         now = monotonic()
         for member in self._membership.snapshot.due(batch.keys, now):
-            # One after another, all within half of the time. The other half is for the batch.
+            # One probe after the other, all within half of the time. The other half is for the batch.
             drive(serving.probe(self._membership, self._effects, member, (now + deadline) / 2))
 
     def close(self) -> None:
@@ -236,30 +237,31 @@ class Cluster:
         """Replace the set of nodes in one step. Nodes of the same name and address keep their connections and health.
 
         The pools of removed nodes are drained: requests that run on them finish. Raises ClosedError;
-        InvalidArgumentError, and changes nothing, when there are no nodes or two of one name.
+        InvalidArgumentError, and changes nothing, if there are no nodes or two have the same name.
         """
         for pool in self._membership.set_nodes(nodes, self._make_pool):
             pool.close()
 
     def attach(self, closeable: _Closeable) -> None:
-        """Have *closeable* closed together with the cluster; for example the watch of a source of nodes."""
-        with self._membership.guard:  # either `close` finds it in the list, or the cluster is closed already
+        """Register *closeable*: the close of the cluster closes it too. An example is the watch of a node source."""
+        with self._membership.guard:  # either `close` finds it in the list, or the cluster is already closed
             self._attached.append(closeable)
             is_late = self._membership.is_closed
         if is_late:
             closeable.close()
 
     def reset_after_fork(self) -> None:
-        """Replace the lock, in a forked child: a thread of the parent may have held it."""
+        """In a forked child: replace the lock, because a thread of the parent may have held it."""
         self._membership.guard = threading.RLock()
 
     # --- clients -----------------------------------------------------------------------------------------------------
 
     @classmethod
     def from_url(cls, url: str, *, settings: Settings = DEFAULTS) -> Cluster:
-        """Return the cluster of the nodes that *url* names; see `connect` for how it is written.
+        """Return a cluster of the nodes of *url*. `connect` describes the forms of a URL.
 
-        *settings*: what the URL does not say. Raises InvalidArgumentError naming the part of the URL that is wrong.
+        *settings*: the settings that the URL does not set. Raises InvalidArgumentError that names the invalid part of
+        the URL.
         """
         # A late import of a room above: the public contract has a cluster open itself from a URL, as `connect` does.
         from metacache.connect import open_cluster
@@ -287,9 +289,9 @@ class Cluster:
         serializer: str | Serializer[T] | None = None,
         **options: Unpack[ClientOptions],
     ) -> Client[T]:
-        """Return a client of values of *type_* on this cluster, which stays open when the client is closed.
+        """Return a client that stores values of *type_* on this cluster. Closing the client leaves the cluster open.
 
-        *serializer*: the name of an installed one or a Serializer; left out for bytes, str and int. *options*: see
+        *serializer*: a Serializer, or the name of an installed one. Leave it out for bytes, str and int. *options*: see
         `ClientOptions`. Raises SerializerNotFound, InvalidArgumentError.
         """
         # Late imports of rooms above: the public contract has a cluster make clients.
@@ -301,33 +303,33 @@ class Cluster:
     # --- every node --------------------------------------------------------------------------------------------------
 
     def ping(self) -> dict[Node, bool | MetacacheError]:
-        """Send every node a no-op; return True or the error for each. A reply does not change a node's state."""
+        """Send a no-op to every node; return True or the error, by node. It does not change the state of a node."""
         return self._each(admin.ping)
 
     def version(self) -> dict[Node, str | MetacacheError]:
-        """Return every node's version, or its error."""
+        """Return the version or the error, by node."""
         return self._each(admin.version)
 
     def stats(self, arg: str = "") -> dict[Node, dict[str, str] | MetacacheError]:
-        """Return every node's ``stats arg`` by name, or its error. Raises InvalidArgumentError."""
+        """Return the reply to ``stats arg`` (a dict by name) or the error, by node. Raises InvalidArgumentError."""
         return self._each(partial(admin.stats, arg))
 
     def flush_all(self, delay: int = 0) -> dict[Node, bool | MetacacheError]:
-        """Expire all items in *delay* seconds; return True or the error for each node. Raises InvalidArgumentError."""
+        """Expire all items in *delay* seconds; return True or the error, by node. Raises InvalidArgumentError."""
         return self._each(partial(admin.flush_all, delay))
 
     def cache_memlimit(self, megabytes: int) -> dict[Node, bool | MetacacheError]:
-        """Set every node's memory, at least 8 *megabytes*; return True or the error for each.
+        """Set the memory of every node, at least 8 *megabytes*; return True or the error, by node.
 
-        A node that refuses the number has a ClientError. Raises InvalidArgumentError.
+        The error of a node that refuses the number is a ClientError. Raises InvalidArgumentError.
         """
         return self._each(partial(admin.cache_memlimit, megabytes))
 
     def verbosity(self, level: int) -> dict[Node, bool | MetacacheError]:
-        """Set every node's log level, 0 to 3; return True or the error for each. Raises InvalidArgumentError."""
+        """Set the log level of every node, 0 to 3; return True or the error, by node. Raises InvalidArgumentError."""
         return self._each(partial(admin.verbosity, level))
 
     def _each(self, operation: Callable[[], Operation[R]]) -> dict[Node, R | MetacacheError]:
-        operation()  # a wrong argument is raised before any node is asked
+        operation()  # raises for a wrong argument before anything is sent
         self._membership.check_open()
         return ask_each(self._membership.snapshot.by_node(), operation)

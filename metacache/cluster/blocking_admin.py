@@ -1,4 +1,4 @@
-"""`ask_each`: one admin operation on every node of a blocking cluster, in a thread for each. Changes no health."""
+"""`ask_each`: runs one admin operation on every node of a blocking cluster, each in a thread of its own."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ R = TypeVar("R")
 def ask_each(
     members: Mapping[Node, Member[Pool]], operation: Callable[[], Operation[R]]
 ) -> dict[Node, R | MetacacheError]:
-    """Make an *operation* for each of *members* and run it there; return the result or the error of each."""
+    """Run a new *operation* on each of *members*; return the result or the error, by node."""
 
     def ask(member: Member[Pool]) -> R | MetacacheError:
         try:

@@ -1,7 +1,6 @@
-"""The health of one node: up, suspect, down, probing, up again. Pure, and shared by both clusters.
+"""The health of one node: a frozen state with its transitions, for both clusters. Pure.
 
-A value and its transitions; time is a number of seconds, chance a number between 0 and 1. Knows no node's address, no
-socket, no lock and no clock.
+The caller passes the time in seconds, and a random number from 0 to 1 (*chance*).
 
     UP ──failure──▶ SUSPECT ──third in a row──▶ DOWN ──a probe is due──────▶ PROBING
      ▲                 │                         ▲                            │
@@ -21,25 +20,25 @@ from metacache.errors import ConnectError, ConnectionLost, OperationTimeout
 
 __all__ = ["HEALTHY", "Health", "NodeState", "is_node_failure", "moved_off"]
 
-FAILURES: Final = 3  # this many in a row take a node down
+FAILURES: Final = 3  # in a row; then the node is down
 FIRST_PAUSE: Final = 0.5  # seconds until the first probe
 LONGEST_PAUSE: Final = 30.0
-# A pause is up to this share shorter or longer, at random: else all clients would probe a node at the same moment.
+# A random part makes a pause up to this share shorter or longer, so that many clients do not probe at the same moment.
 JITTER: Final = 0.2
 _FAILURES: Final = (ConnectError, ConnectionLost, OperationTimeout)
 
 
 @final
 class NodeState(enum.Enum):
-    """The state of a node, as its client knows it."""
+    """The state of a node, from the view of this client."""
 
     UP = "up"
     SUSPECT = "suspect"
     """It failed, but not often enough in a row to be down. Operations go to it as before."""
     DOWN = "down"
-    """It failed three times in a row. Operations fail fast (or go to the next node)."""
+    """It failed three times in a row. Operations fail immediately, or go to the next-ranked node."""
     PROBING = "probing"
-    """It is down, and one caller is sending it a request to see whether it answers."""
+    """It is down, and one caller is checking whether it answers."""
 
 
 @final
@@ -52,7 +51,7 @@ class Health:
         failures: connection failures and timeouts in a row.
         pause: seconds between the last failure and the next probe, without jitter.
         probe_at: the time from which a caller may probe it.
-        down_since: the time at which it went down; 0.0 while it is not down.
+        down_since: the time of the failure that took it down; 0.0 while it is not down.
     """
 
     state: NodeState = NodeState.UP
@@ -80,15 +79,15 @@ class Health:
         return Health(NodeState.DOWN, failures, FIRST_PAUSE, now + _jittered(FIRST_PAUSE, chance), now)
 
     def probing(self, until: float) -> Health:
-        """Return the health while one caller probes. If that caller reports nothing *until* then, another may probe."""
+        """Return the health while one caller probes. Another caller may probe if there is no result by *until*."""
         return attrs.evolve(self, state=NodeState.PROBING, probe_at=until)
 
     def probe_answered(self) -> Health:
-        """Return the health after a probe that was answered: up. Unchanged if that probe is no longer current."""
+        """Return the health after a successful probe: up. Unchanged if the state is no longer probing."""
         return HEALTHY if self.state is NodeState.PROBING else self
 
     def probe_failed(self, now: float, chance: float) -> Health:
-        """Return the health after a probe that failed: down, with a pause twice as long."""
+        """Return the health after a failed probe: down, with a pause twice as long."""
         if self.state is not NodeState.PROBING:
             return self
         pause = min(2 * self.pause, LONGEST_PAUSE)
@@ -99,14 +98,14 @@ class Health:
         return attrs.evolve(self, state=NodeState.DOWN, probe_at=0.0) if self.state is NodeState.PROBING else self
 
     def succeeded(self) -> Health:
-        """Return the health after a reply. A late reply to an earlier request does not bring up a node that is down."""
+        """Return the health after a reply: up. Unchanged if the node is down: a late reply does not end that."""
         return self if self.state in _DOWN else HEALTHY
 
 
 def is_node_failure(error: object) -> bool:
-    """Return whether *error* is a failure of the node: a failed connection or a timeout. A full pool, for one, is not.
+    """Return whether *error* is a failure of the node: a failed connection or a timeout.
 
-    A failure whose cause is in this process has ``is_local`` set, and is not a failure of the node.
+    A full pool is not a failure of the node, and neither is an error whose cause is in this process (``is_local``).
     """
     return isinstance(error, _FAILURES) and not error.is_local
 
@@ -120,9 +119,10 @@ def _jittered(pause: float, chance: float) -> float:
 
 
 def moved_off(down: Sequence[str], weights: Mapping[str, float]) -> frozenset[str]:
-    """Return those nodes of *down*, ordered by the time they went down, whose keys other nodes serve.
+    """Return those nodes of *down* whose keys other nodes serve. *down* is in the order in which the nodes went down.
 
-    Together they have at most half of the weight. More would overload the other nodes, so the rest fails fast.
+    Together they have at most half of the weight. More would overload the other nodes, so the operations of the rest
+    fail.
     """
     left = sum(weights.values()) / 2
     moved: set[str] = set()

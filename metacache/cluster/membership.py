@@ -1,8 +1,8 @@
 """`Membership`: the current snapshot of a cluster's nodes, and the only code that replaces it. Shared by both clusters.
 
-Results of requests go in; the transitions of `health` are applied, logged, and reported to the cluster's listener. The
-*guard* admits one writer at a time: a re-entrant lock, or nothing under an event loop. Readers need no guard. Knows no
-clock, no socket, and a pool only as the value that is made for a node.
+It receives the results of requests and applies the transitions of `health`. It logs changes of state, and reports them
+to the cluster's listener. The *guard* admits one writer at a time: a re-entrant lock, or nothing under an event loop.
+Readers need no guard. This module opens no socket and reads no clock, and it calls no method of a pool.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Membership(Generic[P]):
     Args:
         make_router: makes the router of a set of nodes.
         keys_move: the keys of a node that is down go to the next-ranked node.
-        guard: admits one writer at a time, and lets a signal handler of that thread in again.
-        listener: called after a node's state has changed, outside of the guard.
+        guard: admits one writer at a time, and a signal handler that interrupts this writer.
+        listener: called after a node's state has changed, without the guard.
     """
 
     __slots__ = ("_listener", "_make_router", "guard", "is_closed", "snapshot")
@@ -70,17 +70,17 @@ class Membership(Generic[P]):
     # --- the set of nodes --------------------------------------------------------------------------------------------
 
     def set_nodes(self, nodes: Iterable[Node], make_pool: Callable[[Node], P]) -> list[P]:
-        """Replace the set of nodes; return the pools of the nodes that left it, for the caller to close.
+        """Replace the set of nodes; return the pools of the removed nodes. The caller closes them.
 
-        Nodes of the same name and address keep their pool and their health. Raises InvalidArgumentError and changes
-        nothing when there are no nodes or two of one name; ClosedError.
+        Nodes of the same name and address keep their pool and their health. Raises ClosedError. Raises
+        InvalidArgumentError, and changes nothing, if there are no nodes or two have the same name.
         """
         chosen = nodes_of(nodes)
         with self.guard:
             while not self.is_closed:
                 before = self.snapshot
                 after = before.with_nodes(self._make_router(chosen), make_pool)
-                # As in `_change`. A signal handler may have closed the cluster, too.
+                # As in `_change`. A signal handler may also have closed the cluster.
                 if self.snapshot is before and not self.is_closed:
                     self.snapshot = after
                     return before.pools_missing_in(after)
@@ -88,7 +88,7 @@ class Membership(Generic[P]):
 
     def close(self) -> None:
         """Refuse other nodes from now on. Idempotent."""
-        with self.guard:  # no thread is then between its look at `is_closed` and its change
+        with self.guard:  # so that no thread is between its check of `is_closed` and its change
             self.is_closed = True
 
     def check_open(self, operation: str | None = None, key: Key | None = None) -> None:
@@ -108,27 +108,27 @@ class Membership(Generic[P]):
         self._change(member, lambda health: health.failed(now, random.random()))
 
     def connection_failed(self, node: Node, error: object, now: float) -> None:
-        """Count *error*, with which a connection to *node* ended, if it is a failure of the node.
+        """Count *error*, which ended a connection to *node*, if it is a failure of the node.
 
-        A node that left the set, and one of the same name with another address, are not charged.
+        Does not count it if the node left the set, or if its name has another address now.
         """
         member = self.snapshot.members.get(node.name)
         if member is not None and member.node.address == node.address and is_node_failure(error):
             self.failed(member, now)
 
     def succeeded(self, member: Member[P]) -> None:
-        """Note a reply of *member*."""
+        """Record that *member* sent a reply."""
         if not self.snapshot.is_all_healthy:
             self._change(member, Health.succeeded)
 
     def start_probe(self, member: Member[P], now: float) -> bool:
-        """Return whether the caller is the one to probe *member* now. It reports the result to `end_probe`."""
+        """Return True if the caller must probe *member* now, and then report the result to `end_probe`."""
         return self._change(
             member, lambda health: health.probing(now + PROBE_LEASE) if health.may_probe(now) else health
         )
 
     def end_probe(self, member: Member[P], now: float, is_answered: bool | None) -> None:
-        """Note the result of a probe: True answered, False failed, None without result (interrupted, pool full)."""
+        """Record the result of a probe: True answered, False failed, None no result (interrupted, or a full pool)."""
         steps: dict[bool | None, Callable[[Health], Health]] = {
             True: Health.probe_answered,
             False: lambda health: health.probe_failed(now, random.random()),
@@ -139,8 +139,8 @@ class Membership(Generic[P]):
     def _change(self, member: Member[P], step: Callable[[Health], Health]) -> bool:
         """Apply *step* to the health of *member*; return whether that changed it.
 
-        A result that comes after its node left the set changes nothing, also when the node is in the set again: that
-        one has a pool and a health of its own.
+        A result for a node that left the set changes nothing, even if the node has returned: it then has another pool
+        and another health.
         """
         with self.guard:
             while True:
@@ -152,8 +152,8 @@ class Membership(Generic[P]):
                 if after is before:
                     return False
                 changed = snapshot.with_health(member.node.name, after)
-                # A signal handler that interrupts the thread in the guard may enter it, too, and replace the snapshot.
-                # From here to the store nothing is called, so no handler runs in between.
+                # A signal handler that interrupts this thread may enter the guard too, and replace the snapshot. No
+                # handler runs between this check and the assignment, because there is no call.
                 if self.snapshot is snapshot:
                     self.snapshot = changed
                     break

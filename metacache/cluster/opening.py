@@ -1,6 +1,6 @@
-"""`Opening`: finds the nodes of an asyncio cluster when it is first used, in one task for all requests that wait.
+"""`Opening`: finds the nodes of an asyncio cluster when the cluster is first used.
 
-Belongs to one event loop. How nodes are found is the business of a `Find`.
+One task calls the `Find` of the cluster, and all requests wait for that task. It belongs to one event loop.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Find(Protocol):
     """Finds the nodes of a cluster when it is first used."""
 
     async def __call__(self, cluster: AsyncCluster, /) -> Iterable[Node]:
-        """Return the nodes. Raises a MetacacheError; then the next operation tries again."""
+        """Return the nodes. Raises a MetacacheError if they are not found; the next operation then calls it again."""
         ...
 
 
@@ -49,15 +49,15 @@ class Opening:
         self._task: asyncio.Task[Exception | None] | None = None
 
     async def wait(self, deadline: float) -> None:
-        """Find the nodes. Raises ConnectError when they are not found in time, and what *find* raises."""
+        """Wait until the nodes are found. Raises ConnectError at the *deadline*, and the errors of *find*."""
         loop = running_loop()
         if self._task is None or self._task.done():
             self._task = loop.create_task(self._run())
         task = self._task
         if task.get_loop() is not loop:
             raise InvalidArgumentError(OTHER_LOOP)
-        # `wait` shields both sides: a caller that is cancelled or late does not end the task, which others wait for,
-        # and `aclose`, which cancels the task, does not cancel its callers.
+        # `asyncio.wait` protects both sides. A caller that is cancelled or late does not cancel the task, for which
+        # other callers wait. And when `aclose` cancels the task, it does not cancel the callers.
         await asyncio.wait((task,), timeout=max(deadline - monotonic(), 0.0))
         if not task.done():
             raise ConnectError("the nodes were not found within the deadline")
@@ -66,7 +66,7 @@ class Opening:
             raise unsent(failure) if isinstance(failure, MetacacheError) else failure
 
     async def _run(self) -> Exception | None:
-        """Find the nodes; return an error, since asyncio logs a raised one when no request waits any more."""
+        """Find the nodes; return the error, if any. If it were raised and no caller waited, asyncio would log it."""
         try:
             self._found(tuple(await self._find()))
         except Exception as error:

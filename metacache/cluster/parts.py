@@ -1,4 +1,4 @@
-"""A batch cut into the parts of its nodes, their replies put together, and what these say about a node. Pure."""
+"""Splits a batch into parts, merges the replies of parts, and judges a node by its replies. No I/O."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["fill_part", "part_of", "verdict"]
 
 
 def part_of(batch: Batch, indices: Sequence[int]) -> Batch:
-    """Return the requests of *batch* at *indices*, which ascend. For all indices this is *batch* itself."""
+    """Return the requests of *batch* at the ascending *indices*; *batch* itself if these are all indices."""
     if len(indices) == len(batch):
         return batch
     bodies = None if batch.bodies is None else [batch.bodies[index] for index in indices]
@@ -23,7 +23,7 @@ def part_of(batch: Batch, indices: Sequence[int]) -> Batch:
 
 
 def fill_part(whole: Replies, indices: Sequence[int], part: Replies) -> None:
-    """Put *part*, the replies to the requests at *indices*, into their places."""
+    """Copy *part*, the replies to the requests at *indices*, into *whole*."""
     for index, header, value in zip(indices, part.headers, part.values, strict=True):
         whole.headers[index] = header
         whole.values[index] = value
@@ -32,7 +32,7 @@ def fill_part(whole: Replies, indices: Sequence[int], part: Replies) -> None:
 
 
 def verdict(replies: Replies) -> bool | None:
-    """Return what the replies of one connection say about its node: True answered, False failed, None nothing.
+    """Return True if the replies show that the node answers, False if they show a failure of the node, else None.
 
     A connection that fails is one failure, for any number of requests.
     """

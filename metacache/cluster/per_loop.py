@@ -1,10 +1,10 @@
-"""`PerLoop`: one transport for any event loop. Each loop that uses it gets a cluster, and so connections, of its own.
+"""`PerLoop`: one transport for all event loops. Each loop that uses it has a cluster and connections of its own.
 
-A loop closes its cluster when it shuts down its async generators, as `asyncio.run` and `asyncio.Runner` make it do.
-For that, `_LoopCluster` keeps an async generator suspended in the loop. The clusters move the bytes.
+A loop closes its cluster when the loop shuts down its async generators. `asyncio.run` and `asyncio.Runner` cause this.
+For this, `_LoopCluster` keeps an async generator suspended in the loop. The clusters send and receive.
 
-Threads share a `PerLoop`. Its main state is a dict by loop; a thread adds, takes or removes an entry by a single call,
-which no other thread can interrupt.
+Threads may share a `PerLoop`. Its state is mainly a dict by loop. A thread adds or removes an entry with a single call
+of a C method, which no other thread can interrupt.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class PerLoop:
     Args:
         make: makes the cluster of one loop, which belongs to the loop that first uses it.
         name: the nodes or the source of nodes, for the repr.
-        owner: the client that has to close this, for the warning if it never does.
+        owner: the client that must close this; for the warning if it does not.
         timeout: seconds that `aclose` waits for loops that run in other threads.
     """
 
@@ -81,9 +81,9 @@ class PerLoop:
     # --- the transport -----------------------------------------------------------------------------------------------
 
     def run(self, op: Operation[R], /, *, deadline: float | None = None) -> Awaitable[R]:
-        """Run *op* on the cluster of the running loop. Raises InvalidArgumentError when no loop runs, ClosedError."""
+        """Run *op* on the cluster of the running loop. Raises ClosedError, and InvalidArgumentError without a loop."""
         if self._has_several:
-            self._drop_those_of_closed_loops()
+            self._drop_closed_loops()
         try:
             entry = self._by_loop[get_running_loop()]
         except (KeyError, RuntimeError):
@@ -104,7 +104,7 @@ class PerLoop:
         """Close the clusters of all loops. Idempotent.
 
         Running requests finish, new ones are refused with ClosedError. A loop that runs in another thread closes its
-        own cluster there; this waits for it no longer than *timeout*.
+        cluster itself; this method waits for that for *timeout* seconds at most.
         """
         self._is_closed = True
         entries = [self._by_loop.pop(loop) for loop in tuple(self._by_loop)]
@@ -126,7 +126,7 @@ class PerLoop:
         warnings.warn(why, ResourceWarning, stacklevel=2, source=self)
 
     def reset_after_fork(self) -> None:
-        """Forget the clusters of the parent, in a forked child, without closing what the parent goes on to use."""
+        """In a forked child: forget the clusters of the parent without closing them, because the parent uses them."""
         _kept_in_children.append(self._by_loop)
         self._by_loop = {}
         self._has_several = False
@@ -134,12 +134,12 @@ class PerLoop:
     # --- loops -------------------------------------------------------------------------------------------------------
 
     def _open(self, operation: str, key: Key | None) -> AsyncCluster | _ClusterPerCall:
-        """Make the cluster of the running loop, which has none yet, and return it."""
+        """Make a cluster for the running loop, which has none, and return it."""
         try:
             loop = running_loop()
         except InvalidArgumentError as error:
             raise error.locate(operation=operation, key=key)  # noqa: B904 - it is the same error
-        self._drop_those_of_closed_loops()
+        self._drop_closed_loops()
         if loop in self._ended_loops and not self._is_closed:
             return _ClusterPerCall(self._make)
         entry = _LoopCluster(loop, self._make(), self._by_loop, self._ended_loops)
@@ -151,15 +151,15 @@ class PerLoop:
         entry.close_at_loop_end()
         return entry.cluster
 
-    def _drop_those_of_closed_loops(self) -> None:
+    def _drop_closed_loops(self) -> None:
         for loop in tuple(self._by_loop):
             if loop.is_closed() and (entry := self._by_loop.pop(loop, None)) is not None:
                 entry.drop()
         self._has_several = len(self._by_loop) > 1
 
 
-# The clusters that a forked child got from its parent. To free them would close sockets, and remove them from the
-# selector that the child shares with the parent's loop.
+# The clusters that forked children inherited. They are kept: freeing them would close their sockets, and remove these
+# from the selector that the child shares with the parent's loop.
 _kept_in_children: Final[list[object]] = []
 
 
@@ -167,7 +167,7 @@ _kept_in_children: Final[list[object]] = []
 class _LoopCluster:
     """The cluster of one loop, and the suspended async generator through which that loop closes it.
 
-    It refers to the dict of its `PerLoop`, but not to the `PerLoop`, which can so be collected while the loop exists.
+    It refers to the dict of its `PerLoop` but not to the `PerLoop`, so that this can be freed while the loop exists.
     """
 
     __slots__ = ("_by_loop", "_ended_loops", "_hook", "cluster", "is_closed", "loop", "membership")
@@ -188,7 +188,7 @@ class _LoopCluster:
         self._hook: AsyncGenerator[None, None] | None = None
 
     def close_at_loop_end(self) -> None:
-        """Have the loop close this when it shuts down its async generators."""
+        """Register this with the loop, which then closes it when it shuts down its async generators."""
         self._hook = _shutdown_hook(self)
         _run_to_end(self._hook.asend(None))
 
@@ -213,13 +213,13 @@ class _LoopCluster:
             raise
 
     def drop(self) -> None:
-        """Close without waiting. Call it in its loop, or when that does not run."""
+        """Close without waiting. Call it in its loop, or when the loop does not run."""
         self._remove()
         self.cluster.drop()
         self._remove_hook()
 
     def drop_soon(self) -> None:
-        """Close without waiting. Any thread may call this; a loop that runs does it in a callback."""
+        """Close without waiting. Any thread may call this. If the loop runs, a callback of the loop closes it."""
         if self.loop.is_running():
             with contextlib.suppress(RuntimeError):  # it was closed meanwhile
                 self.loop.call_soon_threadsafe(self.drop)
@@ -232,7 +232,7 @@ class _LoopCluster:
             self._by_loop.pop(self.loop, None)
 
     def _remove_hook(self) -> None:
-        """End the generator, which has nothing left to close. Else the loop ends it in a task when it is freed."""
+        """End the generator, whose work is done. Otherwise the loop would end it in a task when it is freed."""
         hook, self._hook = self._hook, None
         if hook is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closing it now
@@ -269,7 +269,7 @@ async def _shutdown_hook(entry: _LoopCluster) -> AsyncGenerator[None, None]:
 
 
 def _run_to_end(awaitable: Awaitable[None]) -> None:
-    """Run *awaitable* to its end. It waits for nothing, so one step is enough."""
+    """Run *awaitable* to its end in one step: it never suspends."""
     with contextlib.suppress(StopIteration):
         awaitable.__await__().send(None)
 

@@ -1,7 +1,8 @@
-"""Which node serves a key, the probe of a node that is down, and the second attempt: one text for both clusters.
+"""Chooses the node that serves a key, probes nodes that are down, and makes second attempts, for both clusters.
 
-Coroutines that await nothing but the effects they are given. The blocking cluster drives them, the asyncio cluster
-awaits them. While all nodes are healthy, neither uses them. Knows no socket, no lock and no clock.
+These are coroutines that await only their effects. The blocking cluster drives them, and the asyncio cluster awaits
+them. The clusters send operations to healthy nodes without this module, except `AsyncCluster` with
+``on_node_down="next"``. This module opens no socket, takes no lock and reads no clock.
 """
 
 from __future__ import annotations
@@ -24,19 +25,19 @@ R = TypeVar("R")
 
 
 class Effects(Protocol[P]):
-    """What the decisions of a cluster may wait for."""
+    """The effects that these coroutines may await, and the clock."""
 
     def now(self) -> float:
         """Return ``time.monotonic()``."""
         ...
 
     def run(self, member: Member[P], op: Operation[R], /, *, deadline: float) -> Awaitable[R]:
-        """Run *op* on the pool of *member*. A failure of the node is counted before it is raised here."""
+        """Run *op* on the pool of *member*. Count a failure of the node before raising it."""
         ...
 
 
 async def run(nodes: Membership[P], effects: Effects[P], op: Operation[R], deadline: float) -> R:
-    """Run *op* on the node that serves its key, and again on another one if surely nothing was sent.
+    """Run *op* on the node that serves its key; run it on another node if certainly nothing was sent.
 
     Raises NodeDownError when no node serves the key, ClosedError, and what the pool raises.
     """
@@ -46,7 +47,7 @@ async def run(nodes: Membership[P], effects: Effects[P], op: Operation[R], deadl
             result = await effects.run(member, op, deadline=deadline)
         except (ServerError, ClientError) as error:
             if is_own(error):
-                nodes.succeeded(member)  # a refusal is a reply, too
+                nodes.succeeded(member)  # an error line is a reply too
             raise
         except MetacacheError as error:
             if not is_own(error) or not may_run_again(nodes, member, error):
@@ -57,9 +58,9 @@ async def run(nodes: Membership[P], effects: Effects[P], op: Operation[R], deadl
 
 
 def may_run_again(nodes: Membership[P], member: Member[P], error: MetacacheError) -> bool:
-    """Return whether an operation that failed with *error* on *member* surely was not sent, and another node serves it.
+    """Return whether an operation that failed on *member* was certainly not sent, and another node serves its key now.
 
-    The failure is counted already. The pool of a node that left the set is closed.
+    Call it after the failure *error* is counted. A ClosedError of a node that left the set comes from its closed pool.
     """
     if isinstance(error, ClosedError):
         return not (error.maybe_applied or nodes.is_closed or nodes.snapshot.has(member))
@@ -91,7 +92,7 @@ async def probe(nodes: Membership[P], effects: Effects[P], member: Member[P], de
         return False
     is_answered: bool | None = None
     try:
-        # Half of the time. The other half is for the node that serves the key instead.
+        # The probe gets half of the time. The other half is for the operation.
         is_answered = await effects.run(member, admin.probe(), deadline=(now + deadline) / 2)
     except MetacacheError as error:
         if not is_own(error):

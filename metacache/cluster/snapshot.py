@@ -1,7 +1,7 @@
-"""The nodes of a cluster and their health at one moment, and which node serves a key then. Frozen and pure.
+"""The nodes of a cluster and their health at one moment, and the choice of the node that serves a key. Frozen.
 
-A reader takes one snapshot and decides from it. `membership` replaces the snapshot when a node's health changes or
-when other nodes are set. A pool is an opaque value here. Knows no lock, no clock and no socket.
+A reader takes one snapshot and decides with it. `membership` replaces the snapshot when the health of a node or the set
+of nodes changes. A pool is an opaque value here. This module opens no socket, takes no lock and reads no clock.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Member(Generic[P]):
 @final
 @attrs.frozen(eq=False)
 class Assignment(Generic[P]):
-    """The keys of a batch, by index, that one member serves; with an *error*, the keys that no member serves."""
+    """The keys of a batch that one member serves, by index. With an *error*: keys that no member serves."""
 
     member: Member[P]
     indices: Sequence[int]
@@ -43,7 +43,7 @@ class Assignment(Generic[P]):
 
 @final
 class _Members(dict[str, Member[P]]):
-    """Members by name. A router may be the user's own, and may return a node that is not among them."""
+    """Members by name. Routers may be user code, and may return unknown nodes."""
 
     def __missing__(self, name: str) -> NoReturn:
         raise InvalidArgumentError(f"the router chose {name}, which is not a node of this cluster; check its `pick`")
@@ -51,7 +51,7 @@ class _Members(dict[str, Member[P]]):
 
 @final
 class _Unopened:
-    """The router of a cluster whose nodes are not found yet."""
+    """The router of a cluster whose nodes are not known yet."""
 
     nodes: tuple[Node, ...] = ()
 
@@ -74,9 +74,9 @@ class Snapshot(Generic[P]):
         keys_move: the keys of a node that is down go to the next-ranked node.
         pick: the method of the router, bound once.
         down: the names of the nodes that are down.
-        moved: those of them whose keys other nodes serve.
-        is_all_healthy: no node has failed since its last reply.
-        is_direct: every request may go straight to the pool of its key's owner, and stay there if it fails.
+        moved: the names of those down nodes whose keys other nodes serve.
+        is_all_healthy: True if no node has failed since its last reply.
+        is_direct: True if every request may go directly to the pool of its key's owner, without a second attempt.
     """
 
     router: Router
@@ -93,7 +93,7 @@ class Snapshot(Generic[P]):
     def of(
         cls, router: Router, members: Mapping[str, Member[P]], healths: Mapping[str, Health], *, keys_move: bool
     ) -> Snapshot[P]:
-        """Return the snapshot of these members, with all that follows from their health."""
+        """Return the snapshot of these members. It computes the other attributes from their health."""
         down = [name for name, health in healths.items() if health.is_down]
         down.sort(key=lambda name: healths[name].down_since)
         weights = {node.name: node.weight for node in router.nodes}
@@ -140,16 +140,16 @@ class Snapshot(Generic[P]):
     # --- members -----------------------------------------------------------------------------------------------------
 
     def by_node(self) -> dict[Node, Member[P]]:
-        """Return the members by their nodes."""
+        """Return the members by node."""
         return {node: self.members[node.name] for node in self.router.nodes}
 
     def has(self, member: Member[P]) -> bool:
-        """Return whether *member* is in this set of nodes. One that only got another weight is."""
+        """Return whether *member* is in this set of nodes, perhaps with another weight."""
         own = self.members.get(member.node.name)
         return own is not None and own.pool is member.pool
 
     def pools_missing_in(self, after: Snapshot[P]) -> list[P]:
-        """Return the pools of those members that *after* has no more."""
+        """Return the pools of the members that are not in *after*."""
         return [member.pool for member in self.members.values() if not after.has(member)]
 
     def is_down(self, member: Member[P]) -> bool:
@@ -157,13 +157,14 @@ class Snapshot(Generic[P]):
         return member.node.name in self.down
 
     def is_moved(self, member: Member[P]) -> bool:
-        """Return whether another member serves the keys of *member* now, because it is down or left the set."""
+        """Return whether other members serve the keys of *member* now, because it is down or left the set."""
         return self.keys_move and (member.node.name in self.moved or not self.has(member))
 
     def unsent(self, member: Member[P], errors: Mapping[int, MetacacheError]) -> list[int]:
-        """Return which requests of the part of *member* another member serves now, in ascending order.
+        """Return the indexes of the failed requests that another member serves now, in ascending order.
 
-        *errors*: by index in that part. Requests that may have been sent are left out.
+        *errors*: the errors of the part of *member*, by index in that part. Requests that may have been sent are left
+        out.
         """
         if not self.is_moved(member):
             return []
@@ -172,11 +173,11 @@ class Snapshot(Generic[P]):
     # --- one key -----------------------------------------------------------------------------------------------------
 
     def owner(self, key: bytes) -> Member[P]:
-        """Return the member that *key* belongs to. Raises InvalidArgumentError for an unknown choice of the router."""
+        """Return the member that owns *key*. Raises InvalidArgumentError if the router chooses an unknown node."""
         return self.members[self.pick(key).name]
 
     def healthy_owner(self, key: bytes) -> Member[P] | None:
-        """Return the member that *key* belongs to; None if it has failed since its last reply."""
+        """Return the member that owns *key*; None if it has failed since its last reply."""
         owner = self.owner(key)
         return owner if self.healths[owner.node.name] is HEALTHY else None
 
@@ -189,7 +190,7 @@ class Snapshot(Generic[P]):
         return found
 
     def _stand_in(self, owner: Member[P], key: bytes) -> Member[P] | None:
-        """Return the member that serves *key* while its *owner* is down, None if no member does."""
+        """Return the member that serves *key* while its *owner* is down; None if no member does."""
         if owner.node.name not in self.moved:
             return None
         ranked = self.router.rank(key, len(self.members))
@@ -211,7 +212,7 @@ class Snapshot(Generic[P]):
         return [self.members[name] for name in sorted(down) if self.healths[name].may_probe(now)]
 
     def assign(self, keys: Sequence[bytes]) -> list[Assignment[P]]:
-        """Return which member serves which of *keys*, in ascending order of the nodes' names."""
+        """Return, for each member, the *keys* that it serves, in ascending order of the nodes' names."""
         shares = split(self.router, keys)
         if not self.down.isdisjoint(shares):
             return self._assign_around(shares, keys)

@@ -54,7 +54,7 @@ def usable_nodes(source: NodeSource, answer: Answer) -> Sequence[Node]:
 
 
 class Effects(Protocol):
-    """What a follower may await, and its clock."""
+    """The effects that a follower may await, and its clock."""
 
     def now(self) -> float:
         """Return the current time (``time.monotonic()``)."""
@@ -86,7 +86,7 @@ class Follower:
         self.plan = Plan.of(settings, first, now, random.random())
 
     async def run(self, effects: Effects) -> None:
-        """Follow the source until the watch is closed, the object of *apply* is freed, or it raises ClosedError."""
+        """Follow the source until the watch is closed, *apply* raises ClosedError, or the object of *apply* is gone."""
         while await effects.sleep(self.plan.pause(effects.now())):
             now = effects.now()
             nodes = self.plan.change(now)

@@ -1,1 +1,1 @@
-"""What each method of a client sends and how it reads the replies: requests, batches, recipes. No I/O."""
+"""Builds the requests of each client method and reads their replies: requests, batches, recipes. No I/O."""

@@ -151,8 +151,6 @@ class Batches(Generic[T]):
                 check_size(len(body))
             yield flags, body
 
-    # --- the slow path: keys in base64, keys of bytes, a compressor ---------------------------------------------------
-
     def _of_keys(
         self, verb: Verb, start: bytes, flags: bytes, keys: Iterable[K], read: _Read[K, V]
     ) -> BatchOperation[K, V]:
@@ -163,6 +161,8 @@ class Batches(Generic[T]):
             return self._of_unusual_keys(verb, start, flags, given, read)
         heads = (start + (flags + b"\n" + start).join(raws) + flags).split(b"\n") if raws else []
         return BatchOperation(Batch(verb, given, raws, heads), given, read, {})
+
+    # --- the slow path: keys in base64, keys of bytes, a compressor --------------------------------------------------
 
     def _of_unusual_keys(
         self, verb: Verb, start: bytes, flags: bytes, given: Sequence[K], read: _Read[K, V]

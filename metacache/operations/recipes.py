@@ -42,7 +42,7 @@ EXTEND_ATTEMPTS: Final = 64
 
 
 class Effects(Protocol):
-    """What a recipe may await."""
+    """The effects that a recipe may await."""
 
     async def run(self, op: Operation[R], /) -> R:
         """Run *op* with a timeout of its own."""

@@ -159,7 +159,7 @@ class AsyncPool:
             await connection.aclose()
 
     def drop(self) -> None:
-        """Close without waiting. For a callback of its loop, or when the loop does not run."""
+        """Close without waiting. Call it in a callback of its loop, or when the loop does not run."""
         self._closed = True
         self._current = None
         for connection in self._all():

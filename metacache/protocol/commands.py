@@ -1,7 +1,7 @@
-"""Requests as bytes: the commands, the codes that can answer each, and the lines that have no flags.
+"""The commands, with the codes that can answer each, and functions that build the requests without flags.
 
-Knows the commands of protocol.txt ("Meta Commands" and the admin lines); `flags` knows their flags, and `operations`
-puts the requests for items together. The builders here check their arguments. Knows nothing of how a reply is parsed.
+The commands are those of protocol.txt ("Meta Commands" and the admin lines). `flags` has their flags, and `operations`
+builds the requests for items. The functions here check their arguments. This module parses no reply.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ __all__ = [
     "version",
 ]
 
-MAX_BODY: Final = 2**31 - 3  # bytes; the server refuses a longer datalen without swallowing the data
+MAX_BODY: Final = 2**31 - 3  # bytes; the server refuses a longer datalen without reading the data
 
 
 def _has_value(command: Command) -> bool:
@@ -63,15 +63,19 @@ def _whole(command: Command) -> frozenset[bytes]:
 @final
 @attrs.frozen(eq=False)
 class Command:
-    """One kind of request, as far as its reply goes.
+    """One kind of request: what the parser must know to read its reply.
 
-    ``codes``: the words that can begin its reply, beside the three error words. Any other word is a broken stream.
-    ``echoes``: the request carries an opaque, which every reply but an error line repeats.
-    ``closes_on_client_error``: after CLIENT_ERROR it is unknown whether the server swallowed the data block.
-    ``is_admin``: ERROR refuses the line and leaves the connection open.
-    ``receive``: how many bytes one recv should ask for.
-    ``has_value``: a hit brings a data block. ``has_plain_hd``: HD is its usual reply.
-    ``whole``: the codes whose header line can be the whole reply.
+    Attributes:
+        name: the first word of the request, for errors.
+        codes: the words with which its reply can begin, in addition to the three error words. Any other word means that
+            the stream is broken.
+        echoes: True if the request has an opaque. Every reply repeats it, except an error line.
+        closes_on_client_error: True if CLIENT_ERROR leaves open whether the server has read the data block.
+        is_admin: True if ERROR refuses only this line, and the connection stays open.
+        receive: the number of bytes that one recv asks for.
+        has_value: True if the reply to a hit has a data block.
+        has_plain_hd: True if HD is the usual reply.
+        whole: the codes whose header line can be the whole reply.
     """
 
     name: str
@@ -89,8 +93,9 @@ def _codes(text: str) -> frozenset[bytes]:
     return frozenset(text.encode().split())
 
 
-# protocol.txt, "Meta Get" … "Meta Arithmetic". A VA to an mg without v, or an HD to one with v, belongs to another
-# request. MG_CONDITIONAL (C on mg), MD_DROP (x) and MA (no v) answer requests that no operation of this package makes.
+# protocol.txt, "Meta Get" … "Meta Arithmetic". A VA for an mg without v, or an HD for an mg with v, belongs to another
+# request. No operation of this package uses MG_CONDITIONAL (C on mg), MD_DROP (x) or MA (no v). They complete the
+# table, and the tests send such requests to real servers.
 MG: Final = Command("mg", _codes("HD EN"), echoes=True)
 MG_VALUE: Final = Command("mg", _codes("VA EN"), echoes=True)
 MG_CONDITIONAL: Final = Command("mg", _codes("VA HD EN"), echoes=True)
@@ -168,8 +173,8 @@ def config_get_cluster() -> Request:
 def authenticate(username: str, password: str) -> Request:
     """Return the classic ``set`` that carries user and password (ASCII auth, ``memcached -Y``).
 
-    A server that wants credentials ignores the key and the expiration time. A server that does not want them stores an
-    item that has expired already, so no client can read them, under a key that no application uses.
+    A server with authentication ignores the key and the expiration time. A server without it stores an item that has
+    already expired, under a key that no application uses. So no client can read the credentials.
     """
     body = f"{username} {password}".encode()
     return Request(AUTHENTICATE, b"set metacache_authentication 0 -1 %d" % len(body), body)
@@ -185,7 +190,7 @@ def _words(name: str, text: str) -> bytes:
     if not isinstance(text, str):
         raise InvalidTypeError(f"the {name} is a str, not {type(text).__name__}")
     if not _is_words(text):
-        raise InvalidArgumentError(f"the {name} may hold at most 64 letters, digits, spaces and _ : . -")
+        raise InvalidArgumentError(f"the {name} has at most 64 letters, digits, spaces and _ : . -")
     return text.strip().encode()
 
 

@@ -1,4 +1,4 @@
-"""Error lines: what each of them means for its request and for the connection.
+"""Error lines: the error that each one means, and whether the connection must close.
 
 One table holds the lines that servers and proxies send (protocol.txt, "Error strings"), with the error to raise. The
 text of an error comes from the table. It never quotes an unknown line, because on a broken stream that may be a part of
@@ -28,7 +28,7 @@ __all__ = ["Refusal", "refusal", "server_hint", "unexpected_line"]
 @final
 @attrs.frozen(eq=False)
 class Refusal:
-    """An error line: what to raise, and whether the connection must close."""
+    """The meaning of an error line: the error to raise, and whether the connection must close."""
 
     error: MetacacheError
     closes: bool
@@ -51,7 +51,7 @@ class _ErrorLine:
 _GONE = "the key's old value is gone"
 _NO_MEMORY = f"out of memory storing object: give the server more memory (-m) or smaller values; {_GONE}"
 
-# The first row that fits counts, so a longer start stands before a shorter one.
+# The first row that fits counts, so a longer start comes before a shorter one.
 _ERROR_LINES: Final = (
     _ErrorLine(
         b"SERVER_ERROR object too large for cache",
@@ -117,11 +117,11 @@ _is_status_word = re.compile(rb"[A-Z_]{2,16}").fullmatch
 
 
 def refusal(header: bytes, command: Command) -> Refusal | None:
-    """Return what the error line *header* means for a request of *command*; None when it is not an error line."""
+    """Return the meaning of the error line *header* for a request of *command*; None if it is not an error line."""
     word, error = next((row for row in _ERROR_WORDS if header.startswith(row[0])), (b"", None))
     if error is None:
         return None
-    # After CLIENT_ERROR to an ms it is unknown whether the server swallowed the data block.
+    # After CLIENT_ERROR to an ms it is uncertain whether the server has read the data block.
     closes = command.closes_on_client_error and error is ClientError
     row = next((row for row in _ERROR_LINES if header.startswith(row.start)), None)
     if row is not None:
@@ -135,12 +135,13 @@ def _unknown_command(command: Command) -> Refusal:
     if command.is_admin:
         text = f"this server does not take {command.name!r}, or not with this argument (a proxy, or another release)"
         return Refusal(ClientError(text), closes=False)
-    # The server consumed the line, but not the data block of an ms.
+    # The server has read the line, but not the data block of an ms.
     text = f"the server does not know {command.name!r}: memcached 1.6.18 or newer is needed"
     return Refusal(ProtocolError(text), closes=True)
 
 
-# How servers of other protocols begin, before a request or when they do not understand one. No reply begins so.
+# The first bytes of other servers, sent before a request or after one that they do not understand. No memcached reply
+# begins with them.
 _OTHER_SERVERS: Final = (
     (re.compile(rb"[\x14-\x17]\x03"), "TLS"),
     (re.compile(rb"HTTP/|<!DOCTYPE|<html|<\?xml", re.IGNORECASE), "HTTP"),
@@ -154,7 +155,7 @@ _OTHER_SERVERS: Final = (
 
 
 def server_hint(data: bytes, pos: int = 0) -> str | None:
-    """Return a question for the user if the bytes at *pos* of *data* are of another kind of server, else None.
+    """Return a question for the user if the bytes at *pos* of *data* are from another kind of server; else None.
 
     The bytes may be part of a value, so the question quotes none of them.
     """

@@ -1,8 +1,8 @@
 """The parser of replies: reads the reply to one request, and checks it against that request.
 
-It takes the bytes as they arrive, in any pieces, and checks code, opaque, key and length. This is the authority: the
-shortcuts in `replies`, `windows` and `connection` leave every reply that they do not fully understand to it. The buffer
-of incomplete replies and the queue of requests are in `connection`.
+It takes received bytes in any pieces, and checks code, opaque, key and length. The shortcuts in `replies`, `windows`
+and `connection` pass every reply that they do not fully understand to this parser. The buffer of incomplete replies and
+the queue of requests are in `connection`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Answer: TypeAlias = Reply | Refusal
 # These begin one line of several. The last line begins with another code.
 _LISTED: Final = frozenset((b"STAT", b"ITEM", b"PREFIX"))
 
-# Behind these codes a data block follows: which token is its size, and which bytes follow the block.
+# A data block follows a header line with these codes: the index of the token with its size, the bytes after the block.
 _DATA_BLOCKS: Final = {b"VA": (1, b"\r\n"), b"CONFIG": (-1, b"\r\nEND\r\n")}
 
 
@@ -33,7 +33,7 @@ class Expectation(Protocol):
 
     @property
     def needed(self) -> int:
-        """How many bytes must follow the position that `parse` returned before another call helps; 0: finished."""
+        """The number of bytes after the position that `parse` returned that the next call needs; 0: finished."""
         ...
 
     @property
@@ -42,9 +42,9 @@ class Expectation(Protocol):
         ...
 
     def parse(self, data: bytes, pos: int, limit: int, /) -> int:
-        """Read *data* from *pos* on; return the position behind what was read. *limit*: the largest value in bytes.
+        """Read *data* from *pos* on; return the position after the bytes read. *limit*: the largest value in bytes.
 
-        Raises ProtocolError when the bytes cannot be the reply. The connection must close then.
+        Raises ProtocolError if the bytes cannot be the reply. The connection must close then.
         """
         ...
 
@@ -102,7 +102,7 @@ class ExpectedReply:
         return pos
 
     def _refusal(self, line: bytes, tokens: list[bytes]) -> Refusal:
-        """Return what *line* means as an error line. Raises ProtocolError when it is not an error line."""
+        """Return the meaning of the error line *line*. Raises ProtocolError if it is not an error line."""
         refused = refusal(line, self.command)
         if refused is not None:
             return refused
@@ -112,7 +112,7 @@ class ExpectedReply:
         raise ProtocolError(f"a reply to {self.command.name} {what}; the connection is closed")
 
     def _parse_data(self, data: bytes, pos: int, end: int, tokens: list[bytes], limit: int) -> int:
-        """Read the data block behind the header line that ends at *end*."""
+        """Read the data block after the header line that ends at *end*."""
         at, closing = _DATA_BLOCKS[tokens[0]]
         size = parse_size(tokens[0], tokens[at] if len(tokens) > 1 else b"", limit)
         start, stop = end + 2, end + 2 + size
@@ -139,9 +139,9 @@ class ExpectedReply:
 
 
 def _line_end(data: bytes, pos: int) -> int:
-    """Return where the line at *pos* ends, -1 while its CRLF has not arrived.
+    """Return the end of the line at *pos*; -1 while its CRLF has not arrived.
 
-    Raises ProtocolError for a line longer than any header, and for one that another kind of server begins.
+    Raises ProtocolError for a line longer than any header, and for a line that only another kind of server sends.
     """
     end = data.find(b"\r\n", pos, pos + MAX_HEADER + 2)
     if end >= 0:

@@ -1,6 +1,6 @@
-"""The flags of the meta commands: one table, and the functions that turn the flags of a request into bytes.
+"""The flags of the meta commands: one table, and functions that turn the flags of a request into bytes. Pure.
 
-A new flag is a new row. Knows the tokens and their ranges (protocol.txt, "Meta Commands"); knows no key and no reply.
+A new flag is a new row. Tokens and their ranges are those of protocol.txt ("Meta Commands").
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ MAX_FLAGS: Final = 16  # of an ms on 1.6.18; mg, md and ma take 17, and 1.6.45 t
 class Commands(enum.Flag):
     """The commands on which a flag acts.
 
-    The server ignores a known flag on other commands. Here it is refused, because it would fail silently.
+    The server ignores a known flag on another command. `encode_flags` refuses it, because it would fail silently.
     """
 
     MG = enum.auto()
@@ -88,8 +88,8 @@ class Flag:
     """One request flag: its letter, its name in this package, the encoder of its token, and the commands it acts on.
 
     ``token`` is None for a flag without token. ``since``: the first memcached release that knows the flag, if newer
-    than 1.6.18; an older one ignores it or answers with an error. ``beside``: the flag acts only if the request has one
-    of these flags too.
+    than 1.6.18. An older release ignores it or answers with an error. ``beside``: the flag has an effect only if the
+    request has one of these flags too.
     """
 
     letter: bytes
@@ -141,11 +141,11 @@ _BY_NAME: Final = {flag.name: flag for flag in REQUEST_FLAGS}
 def encode_flags(command: Commands, flags: Mapping[str, Token]) -> bytes:
     """Return the flags of one request as bytes, each with a space before it, in the order given.
 
-    The server runs flags from left to right: ``{"return_ttl": True, "ttl": 60}`` returns the time to live before the
+    The server executes flags from left to right: ``{"return_ttl": True, "ttl": 60}`` returns the TTL from before the
     touch. A flag without token takes True, or False to leave it out.
 
-    Raises InvalidArgumentError (InvalidTypeError) for an unknown flag, a flag that would do nothing, a bad token, two
-    flags of one letter, more flags than every server takes, and ``base64`` together with ``return_key``.
+    Raises InvalidArgumentError (InvalidTypeError) for an unknown flag, a flag without effect, an invalid token, two
+    flags of one letter, more flags than all servers accept, and ``base64`` together with ``return_key``.
     """
     given = {name: token for name, token in flags.items() if token is not False or _takes_token(name)}
     chosen = [(_acting(name, command, given), token) for name, token in given.items()]
@@ -155,7 +155,7 @@ def encode_flags(command: Commands, flags: Mapping[str, Token]) -> bytes:
     if len(letters) > MAX_FLAGS:
         raise InvalidArgumentError(f"{len(letters)} flags in one request; every server takes {MAX_FLAGS}")
     if b"b" in letters and b"k" in letters:
-        # For an item that N made, k returns the raw key, with its spaces and CRLF, in the header line.
+        # For an item that N created, k returns the raw key, with its spaces and CRLF, in the header line.
         raise InvalidArgumentError("base64 and return_key together can break the stream; match replies by opaque")
     return b"".join(b" " + flag.letter + _token(flag, token) for flag, token in chosen)
 
@@ -163,7 +163,7 @@ def encode_flags(command: Commands, flags: Mapping[str, Token]) -> bytes:
 def numeric_flag(name: str) -> bytes:
     """Return the format of a flag with a number: ``b" T%d"`` for ``"ttl"``.
 
-    For requests that are built often; the caller has checked the number.
+    For requests that are built often. The caller checks the number.
     """
     return b" " + _BY_NAME[name].letter + b"%d"
 

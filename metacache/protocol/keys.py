@@ -1,7 +1,6 @@
-"""Keys: turn the keys of callers into the keys on the wire.
+"""Turns the keys of callers into the keys of requests, and refuses invalid keys. Pure.
 
-Knows the rules of the wire for keys (protocol.txt, "Keys" and "Meta Commands"), and refuses keys that break them. Knows
-no command.
+The rules are those of protocol.txt ("Keys" and "Meta Commands").
 """
 
 from __future__ import annotations
@@ -26,22 +25,22 @@ WireKey: TypeAlias = tuple[bytes, bytes, bytes]
 MAX_KEY: Final = 250  # bytes on the wire, measured before the server decodes base64
 MAX_BASE64_KEY: Final = 186  # raw bytes: 4 * ceil(186 / 3) = 248 <= 250
 
-# A space or LF would end the key, and the rest would be read as flags or as a command (injection). NUL cuts the line on
-# 1.6.18. A server takes the other control bytes and DEL, but proxies do not. Bytes >= 0x80 travel unchanged.
+# A space or LF would end the key, and the server would read the rest as flags or as a command (injection). NUL ends the
+# line on 1.6.18. Servers accept the other control bytes and DEL, but proxies do not. Bytes >= 0x80 are sent unchanged.
 _unsafe = re.compile(rb"[\x00-\x20\x7f]").search
 
-# The token that replaces a long key begins so. A caller's own key that begins so is hashed too, for otherwise it could
-# equal the token of another key.
+# The token that replaces a long key begins with these bytes. A key of a caller that begins with them is hashed too:
+# otherwise it could equal the token of another key.
 HASH_MARK: Final = b"\0h"
 
 
 @final
 class KeyEncoder:
-    """Turn callers' keys into wire keys.
+    """Encodes the keys of one client.
 
     Args:
-        prefix: stands before every key; a str is encoded as UTF-8.
-        hash_long: replace a key that is too long for the wire by its SHA-256, instead of refusing it.
+        prefix: is put before every key; a str is encoded as UTF-8.
+        hash_long: True: replaces a key that is too long by its SHA-256. False: refuses it.
 
     ``text`` is the prefix as str; None if it needs base64. Raises InvalidArgumentError for a prefix that UTF-8 cannot
     encode, InvalidTypeError for one that is not str or bytes.
@@ -67,9 +66,9 @@ class KeyEncoder:
         return text if text.isprintable() and " " not in text else None
 
     def plain(self, key: Key) -> bytes | None:
-        """Return the routing key of *key* if it travels unchanged; None when `encode` must decide. Never raises.
+        """Return the routing key of *key* if it is sent unchanged; None if `encode` must decide. Never raises.
 
-        For a str, "printable, and no space" is a little stricter than the rule of the regex, and costs half as much.
+        For a str, "printable and no space" is a little stricter than the rule of the regex, and costs half as much.
         """
         if type(key) is str:
             text = self.text
@@ -83,9 +82,9 @@ class KeyEncoder:
         return None
 
     def plain_many(self, keys: Sequence[Key]) -> list[bytes] | None:
-        """Return the routing keys of *keys*, at least one, if all are str and travel unchanged; else None.
+        """Return the routing keys of *keys*, at least one, if all are str and are sent unchanged; else None.
 
-        Never raises. It checks all keys in one string, joined by spaces, which no key may hold. That runs in C and
+        Never raises. It joins all keys with spaces, which no key may contain, and checks the result. That runs in C and
         costs a tenth of `plain` for each key.
         """
         text = self.text
@@ -106,7 +105,7 @@ class KeyEncoder:
     def encode(self, key: Key) -> WireKey:
         """Return the wire key of *key*.
 
-        Raises InvalidKeyError (InvalidKeyTypeError when *key* is neither str nor bytes) naming length and limit.
+        Raises InvalidKeyError that names length and limit, InvalidKeyTypeError if *key* is neither str nor bytes.
         """
         raw = self._prefix + _to_bytes(key)
         unsafe = _unsafe(raw) is not None
@@ -114,7 +113,7 @@ class KeyEncoder:
         if self._hash_long and (len(raw) > limit or raw.startswith(HASH_MARK)):
             return raw, b64encode(HASH_MARK + sha256(raw).digest()), b" b"
         if len(raw) > limit:
-            why = " (a key with a space or control byte travels as base64)" if unsafe else ""
+            why = " (a key with a space or control byte is sent as base64)" if unsafe else ""
             raise InvalidKeyError(
                 f"{len(raw)} bytes with the prefix, the limit is {limit}{why}; shorten it or use long_keys='hash'",
                 key=key,
@@ -125,7 +124,7 @@ class KeyEncoder:
 def _all_short(line: bytes) -> bool:
     """Return whether no word of *line* is longer than a key may be.
 
-    It goes from one space to the last space within that length, and so looks at few of the words.
+    It jumps from one space to the last space within the length of a key, so it skips most of the words.
     """
     start = 0
     while len(line) - start > MAX_KEY:

@@ -1,8 +1,8 @@
-"""The replies to a batch, and the replies to one window of its requests while they arrive.
+"""`Replies`, the replies to a batch, and `Window`, the replies to one window of its requests while they arrive.
 
-The first and the last request of a window carry an opaque. Order and count show which reply between them belongs to
-which request. A window is handed out when its last opaque has arrived and every count, code and length is right; any
-doubt is a ProtocolError.
+The first and the last request of a window have an opaque. Order and count match the replies between them. A window is
+finished when the reply with its last opaque has arrived and every count, code and length is right, or when an error
+line ends it. Any doubt is a ProtocolError.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Replies:
         self.errors: dict[int, MetacacheError] = {}
 
     def fill(self, start: int, part: Replies) -> None:
-        """Put *part* in place: the replies to the requests from index *start* on."""
+        """Copy *part*, the replies to the requests from index *start* on, into these replies."""
         if len(part.headers) == len(self.headers):
             self.headers, self.values, self.errors = part.headers, part.values, part.errors
             return
@@ -63,10 +63,10 @@ class Replies:
 
 @final
 class Window:
-    """The replies to *count* requests of one command, of which the first and the last carry an opaque.
+    """The replies to *count* requests of one command. The first and the last request have an opaque.
 
-    The parser (`ExpectedReply`) reads the first and the last reply, and every other one that splitting at CRLF does not
-    explain.
+    The parser (`ExpectedReply`) reads the first and the last reply, and each other reply that the shortcut cannot read.
+    The shortcut splits the bytes at CRLF.
     """
 
     __slots__ = ("_can_split", "_count", "_first", "_last", "closes", "command", "needed", "replies")
@@ -95,8 +95,8 @@ class Window:
                 if reply.answer is None:
                     self.needed = reply.needed
                     return pos
-                # Splitting did not explain this reply, so its value holds a CRLF. The values of a batch are often
-                # alike: to split again would cost more than it saves.
+                # The shortcut could not read this reply, so its value contains a CRLF. The values of a batch are often
+                # similar, so using the shortcut again would cost more than it saves.
                 self._can_split = self._can_split and not splits
                 self._take(reply.answer)
         self.needed = 0
@@ -112,10 +112,9 @@ class Window:
             self._count = len(self.replies.headers)
 
     def _parse_middle(self, data: bytes, pos: int, limit: int) -> int:
-        """Read what splitting at CRLF explains without doubt; return the position behind it.
+        """Read the replies without opaque that are certain after a split at CRLF; return the position after them.
 
-        The shortcut for the replies without opaque: without it a get_many costs 3.6 times as much, and a set_many 3
-        times.
+        Without this shortcut, a get_many costs 3.6 times as much, and a set_many 3 times.
         """
         lines = data[pos:].split(b"\r\n")
         complete = len(lines) - 1  # the bytes behind the last CRLF are not a line yet
@@ -135,9 +134,9 @@ class Window:
         return len(lines)
 
     def _split_values(self, lines: list[bytes], pairs: int, fit: bool) -> int:
-        """Take *pairs* of headers and values if all are hits with headers seen before; return how many lines these are.
+        """Take *pairs* of headers and values if all are hits with known headers; return the number of their lines.
 
-        Saves 20 % of a get_many of hits, which `_split_one_by_one` would read as well.
+        `_split_one_by_one` would read them too; this saves 20 % of a get_many of hits.
         """
         headers, values = lines[: 2 * pairs : 2], lines[1 : 2 * pairs : 2]
         if not fit or list(map(known_sizes.get, headers)) != list(map(len, values)):
@@ -147,7 +146,7 @@ class Window:
         return 2 * pairs
 
     def _split_one_by_one(self, lines: list[bytes], complete: int, left: int, limit: int) -> int:
-        """Take hits and misses, at most *left*, from the *complete* lines; return how many lines these are.
+        """Take hits and misses, at most *left*, from the *complete* lines; return the number of their lines.
 
         Saves 64 % of a get_many in which every second key is a miss.
         """
@@ -163,7 +162,7 @@ class Window:
                 size = known_sizes.get(header) or value_header(header)[0]
                 value = lines[used + 1]  # there is one, complete or not
                 if len(value) != size or size > limit or used + 1 == complete:
-                    break  # the value holds a CRLF, or has not arrived, or the line is not a VA
+                    break  # the value contains a CRLF, or is incomplete, or the line is not a VA
                 used += 2
             add_header(header)
             add_value(value)
@@ -172,13 +171,13 @@ class Window:
 
 
 def closing_error(answer: object, *, is_first: bool) -> MetacacheError:
-    """Return the error for all requests behind *answer*: an error line, or a window that an error line cut short.
+    """Return the error for all requests after *answer*: an error line, or a window that an error line ended early.
 
-    *is_first*: it is the first answer on the connection. A server that refuses the connection took no request then.
+    *is_first*: it is the first answer on the connection. If it refuses the connection, the server read no request.
     """
     error = answer.error if isinstance(answer, Refusal) else None
     if isinstance(answer, Window) and len(answer.replies.headers) == 1:
         error = answer.replies.errors.get(0)
     if is_first and isinstance(error, ConnectError):
         return ConnectError(error.message)
-    return ConnectionLost("closed after an error line: it is unclear which bytes the server takes for requests")
+    return ConnectionLost("closed after an error line: it is uncertain which bytes the server reads as requests")

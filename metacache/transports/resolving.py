@@ -176,8 +176,8 @@ class Lookup:
             self._running.release()
 
     def on_answer(self, callback: Callable[[], object]) -> None:
-        """Call *callback* when the answer is there, in this thread or in that of the lookup. It may be called twice."""
-        # Set first, then look: if the answer comes in between, both threads call it. In the other order, none might.
+        """Call *callback* when the lookup has its answer, in this thread or in the lookup's thread; perhaps twice."""
+        # Set, then check: if the answer arrives in between, both threads call it. In the other order, neither might.
         self._callback = callback
         if self.answered:
             callback()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Iterable
@@ -16,6 +17,8 @@ from metacache import (
     AsyncClient,
     AsyncCluster,
     AsyncPool,
+    AuthenticationError,
+    Batch,
     BatchError,
     ClosedError,
     ConnectError,
@@ -29,6 +32,7 @@ from metacache import (
     Settings,
     connect_async,
 )
+from metacache.operations.batches import GET_MANY
 from metacache.testing import Memcached
 from tests.conftest import start
 from tests.scripted import Peer, ScriptedServer, silent
@@ -253,6 +257,19 @@ async def test_nodes_are_found_when_first_used_and_a_failure_is_tried_again(shar
         assert all(stored)
         assert asked == [cluster, cluster]
         assert await client.get_many(["key:1"]) == {"key:1": b"v"}
+
+
+@pytest.mark.both_loops
+@pytest.mark.parametrize("error", [ConnectError("no answer"), AuthenticationError("no credentials")])
+async def test_a_batch_has_an_error_for_each_request_if_the_nodes_are_not_found(error: MetacacheError) -> None:
+    async def find(_: AsyncCluster, /) -> list[Node]:
+        raise error
+
+    batch = Batch(GET_MANY, ["a", "b"], [b"a", b"b"], [b"mg a v f", b"mg b v f"])
+    async with nothing_left(), AsyncCluster(find, settings=PATIENT) as cluster:
+        replies = await cluster.run_batch(batch, deadline=math.inf)
+        assert {index: type(each) for index, each in replies.errors.items()} == dict.fromkeys((0, 1), type(error))
+        assert {each.operation for each in replies.errors.values()} == {"get_many"}
 
 
 async def test_a_url_of_a_source_finds_its_nodes(shared_memcached: Memcached) -> None:

@@ -158,7 +158,7 @@ def test_the_answer_of_a_source_is_its_nodes_or_an_error() -> None:
     with pytest.raises(ConnectError, match="OSError"):
         usable_nodes(source, OSError("no route"))
     with pytest.raises(PoolTimeout):
-        usable_nodes(source, PoolTimeout("passed on as it is"))
+        usable_nodes(source, PoolTimeout("passed on unchanged"))
 
 
 # --- errors that are no failure of a node ----------------------------------------------------------------------------

@@ -231,7 +231,7 @@ def test_bytes_behind_the_last_reply_close_the_connection_and_leave_the_reply(su
 def test_bytes_before_any_request_are_a_failure() -> None:
     connection = ProtocolConnection(max_reply_size=10)
     assert connection.receive(b"EN\r\n") == []
-    assert "4 bytes came that were not asked for" in str(connection.failure)
+    assert "4 bytes arrived without a request" in str(connection.failure)
 
 
 def test_a_second_mn_closes_the_connection() -> None:

@@ -205,7 +205,7 @@ async def test_a_request_that_failed_cannot_be_awaited_again() -> None:
 async def test_two_tasks_cannot_await_one_request() -> None:
     def script(peer: Peer) -> None:
         asked = peer.request()
-        peer.request()  # by then both tasks wait
+        peer.request()  # now both tasks wait
         asked.answer(b"VA 5 f0", b"right")
         silent(peer)
 

@@ -216,7 +216,7 @@ class AsyncConnection:
             await self._last_link.when_closed  # the last link may have been lost or discarded just before
 
     def drop(self) -> None:
-        """Close without waiting. For a callback of its loop, or when the loop does not run."""
+        """Close without waiting. Call it in a callback of its loop, or when the loop does not run."""
         self._closed = True
         loop, link = self._queue.loop, self._link
         if loop is None:

@@ -91,7 +91,7 @@ class NonBlockingStream(Protocol):
         ...
 
     def failed(self, error: BaseException, /) -> MetacacheError | None:
-        """Close after *error* and return the error to raise for it; None if it interrupted the exchange."""
+        """Close because of *error*; return the error to raise for it, or None if *error* interrupted the exchange."""
         ...
 
     def close(self, cause: CloseReason, /) -> None:

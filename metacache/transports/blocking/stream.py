@@ -357,7 +357,7 @@ class Stream:
     # --- failures ----------------------------------------------------------------------------------------------------
 
     def failed(self, error: BaseException, /) -> MetacacheError | None:
-        """Close after *error* and return the error to raise for it; None if it interrupted the exchange.
+        """Close because of *error*; return the error to raise for it, or None if *error* interrupted the exchange.
 
         The caller raises an interrupting exception unchanged.
         """
