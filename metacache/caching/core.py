@@ -27,8 +27,8 @@ T = TypeVar("T")
 # Plans are kept for this many pairs of a policy and a time to live.
 KEPT_PLANS: Final = 256
 
-Kept = tuple[Plan, bytes, Stampede, Ttl | Default]
-"""A plan, what follows the key of its asks, and what it was made of, whose ids so stay in use."""
+Kept = tuple[bytes, Plan, bytes, Stampede, Ttl | Default]
+"""The format of an ask, a plan, what follows the key of an ask, and what all was made of, whose ids so stay in use."""
 
 
 @final
@@ -43,7 +43,7 @@ class Caching(Generic[T]):
         background: what `Stampede.background` may be beside False: True, or the class Executor.
     """
 
-    __slots__ = ("_background", "_keys", "_options", "_plans", "_read", "_text", "asking", "computations")
+    __slots__ = ("_background", "_keys", "_last", "_options", "_plans", "_read", "_text", "asking", "computations")
 
     def __init__(
         self,
@@ -62,6 +62,7 @@ class Caching(Generic[T]):
         self._background = background
         # By identity: the hash of an Enum costs 700 instructions, and other values may have none.
         self._plans: dict[tuple[int, int], Kept] = {}
+        self._last: Kept | None = None  # the one used last: most callers use one
 
     def ask(
         self, key: Key, factory: object, policy: Stampede, ttl: Ttl | Default, should_cache: object
@@ -72,7 +73,9 @@ class Caching(Generic[T]):
         """
         if not callable(factory) or should_cache is not None:
             _check_functions(ASK.name, factory, should_cache)
-        _, flags, _, _ = self._plans.get((id(policy), id(ttl))) or self._plan(policy, ttl, key)
+        kept = self._last
+        if kept is None or kept[3] is not policy or kept[4] is not ttl:
+            kept = self._last = self._plans.get((id(policy), id(ttl))) or self._plan(policy, ttl, key)
         # As in `Operations.get`: the rule of KeyEncoder.plain without its call, and no call of `operation`.
         text = self._text
         raw: bytes | None
@@ -83,12 +86,12 @@ class Caching(Generic[T]):
         if computing() is not None:
             refuse_own(self.computations, ASK.name, {key: self.asking.encode(key)[0]})
         if raw is None or len(raw) > MAX_KEY:
-            return self.asking.ask(key, self.asking.encode(key), flags)
+            return self.asking.ask(key, self.asking.encode(key), kept[2])
         op: Operation[T | Asked[T]] = Operation()
         op.verb = ASK
         op.given = key
         op.key = raw
-        op.head = b"mg %b%b" % (raw, flags)
+        op.head = kept[0] % raw
         op.body = None
         op.read = self._read
         return op
@@ -103,7 +106,7 @@ class Caching(Generic[T]):
         label: str | None,
     ) -> Call[T]:
         """Return the arguments of a call for the recipe; all were checked by `ask`."""
-        plan, flags, _, _ = self._plan(policy, ttl, key)
+        _, plan, flags, _, _ = self._plan(policy, ttl, key)
         return Call(
             key,
             self.asking.encode(key),
@@ -129,7 +132,7 @@ class Caching(Generic[T]):
         _check_functions(ASK_MANY.name, factory, should_cache)
         with error_context(ASK_MANY):
             given = distinct_keys(keys)
-        plan, flags, _, _ = self._plan(policy, ttl, None)
+        _, plan, flags, _, _ = self._plan(policy, ttl, None)
         wires: dict[K, WireKey] = {}
         first: dict[bytes, K] = {}
         aliases: dict[K, K] = {}
@@ -159,7 +162,8 @@ class Caching(Generic[T]):
             plan = Plan.of(policy, self._options.default_ttl if isinstance(ttl, Default) else ttl)
         if len(self._plans) >= KEPT_PLANS:
             self._plans.clear()
-        kept = self._plans[id(policy), id(ttl)] = (plan, self.asking.flags(plan), policy, ttl)
+        flags = self.asking.flags(plan)
+        kept = self._plans[id(policy), id(ttl)] = (b"mg %b" + flags, plan, flags, policy, ttl)
         return kept
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import Executor
 from contextvars import copy_context
 from typing import Any, Generic, TypeVar, final
 
-from metacache.caching.asking import is_asked
+from metacache.caching.asking import Asked
 from metacache.caching.cached import Cached, key_function, refuse_function
 from metacache.caching.core import function_name
 from metacache.caching.effects import Recipe
@@ -128,8 +128,9 @@ class BlockingCaching(Generic[T]):
             if not self._core.errors.suppresses(READ, error):
                 raise
         else:
-            if not is_asked(found):
-                return found
+            kind = type(found)
+            if kind is not Asked:  # as `is_asked`, without its call, of which the checkers know more
+                return found  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
             call = self._asks.call(key, factory, policy, ttl, should_cache, label)
             return (drive(self._fetcher().get(call, found))).value
         call = self._asks.call(key, factory, policy, ttl, should_cache, label)
