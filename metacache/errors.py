@@ -15,6 +15,7 @@ from typing_extensions import override
 __all__ = [
     "AuthenticationError",
     "BatchError",
+    "BusyError",
     "ClientError",
     "ClosedError",
     "ConflictError",

@@ -121,12 +121,12 @@ class Source(enum.Enum):
     HIT = "hit"
     """It was in the cache, and fresh."""
     STALE = "stale"
-    """It was in the cache and is expired or invalidated: another caller computes it, or the factory failed."""
+    """It was in the cache and is expired or invalidated; another caller computes it, or the factory failed."""
     COMPUTED = "computed"
     """This call computed it and stored it."""
     UNSTORED = "unstored"
-    """This call computed it and did not store it: `should_cache` was false, the key was changed or deleted meanwhile,
-    the lease was over, or the cache failed and ``on_error`` forgives that."""
+    """This call computed it and did not store it, because `should_cache` was false, the key was changed or deleted
+    meanwhile, the lease was over, or the cache failed and ``on_error`` suppresses that."""
     WAITED = "waited"
     """Another caller computed it while this call waited."""
 
