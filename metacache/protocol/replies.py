@@ -124,5 +124,4 @@ def whole_reply(data: bytes, suffix: bytes, command: Command, limit: int) -> Rep
     except KeyError:  # of the look-up: no Python code runs in it, so no signal handler does either
         size, tokens = value_header(header)
     value = rest.removesuffix(b"\r\n")
-    is_whole = len(value) == size <= limit and len(rest) == size + 2
-    return (tokens, value) if is_whole and command.has_value else None
+    return (tokens, value) if len(value) == size <= limit and len(rest) == size + 2 and command.has_value else None

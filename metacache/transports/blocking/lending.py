@@ -174,7 +174,7 @@ class Lending:
                         sent = send(wire)
                         if sent == len(wire):
                             data = recv(command.receive)
-                            if data == opaque[2] and command.has_plain_hd:
+                            if command.has_plain_hd and data == opaque[2]:
                                 reply = HD_REPLY
                             else:
                                 reply = whole_reply(data, opaque[0], command, self._max_reply)
