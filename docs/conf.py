@@ -50,7 +50,10 @@ maximum_signature_line_length = 88
 # Every name in a signature must lead to its documentation, but for these. The build works without a network, so it
 # reads no inventory of other projects.
 nitpick_ignore_regex = [
-    ("py:.*", r"(asyncio|builtins|collections|concurrent|datetime|enum|pathlib|ssl|types|typing|typing_extensions)\..*"),
+    (
+        "py:.*",
+        r"(asyncio|builtins|collections|concurrent|datetime|enum|pathlib|ssl|types|typing\w*)\..*",
+    ),
     # Type variables. Sphinx takes them for classes.
     ("py:class", r"~?(metacache\.[a-z_.]+\._?)?(B|Builtin|D|E|K|P|Q|R|S|T|V)"),
     # A public name is `metacache.X`. Below a module there are only private ones, which some signatures mention.
