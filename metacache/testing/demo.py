@@ -29,6 +29,7 @@ from metacache.operations.results import Item
 from metacache.routing import split
 from metacache.serializers import Serializer, StrSerializer, available_serializers, load_serializer
 from metacache.testing.memcached import Memcached, MemcachedNotFound
+from metacache.testing.stampede_demo import TASKS, THREADS, VALUE, tasks_ask, threads_ask
 from metacache.testing.walkthrough import walk
 from metacache.transports.base import Transport
 from metacache.transports.blocking.connection import Connection
@@ -411,16 +412,47 @@ async def read_back(client: AsyncClient[T], sample: Sample[T]) -> Row:
     return _row(sample.key, sample.type_name, sample.serializer_name, items, took, difference)
 
 
+# --- a stampede ----------------------------------------------------------------------------------------------------
+
+STAMPEDE_COLUMNS: Final = (
+    ("callers of one key", "<"),
+    ("how", "<"),
+    ("query ran", ">"),
+    ("took", ">"),
+)
+
+
+def stampede() -> Section:
+    """Return the table of many callers that ask for one absent key at the same time, with and without help."""
+    asked: dict[str, Callable[[Memcached, bool], tuple[int, set[str]]]] = {
+        f"{THREADS} threads": lambda server, once: threads_ask(server, compute_once=once),
+        f"{TASKS} tasks": lambda server, once: asyncio.run(tasks_ask(server, compute_once=once)),
+    }
+    rows: list[Row] = []
+    with Memcached() as server:
+        for callers, ask in asked.items():
+            for once, how in ((False, "get, then set"), (True, "get_or_compute")):
+                began = perf_counter()
+                runs, answers = ask(server, once)
+                took = perf_counter() - began
+                problem = "DIFFERS: another value came back" if answers != {VALUE} else ""
+                if once and runs != 1:
+                    problem = "DIFFERS: the query ran more than once"
+                rows.append(Row((callers, how, f"{runs} x", _milliseconds(took)), problem))
+    return Section("A stampede: many callers of one absent key, and a query of 50 ms", STAMPEDE_COLUMNS, rows)
+
+
 # --- the whole -----------------------------------------------------------------------------------------------------
 
-PARTS: Final[Sequence[Callable[[], Part]]] = (objects, one_server, cluster_of_three, under_asyncio)
+PARTS: Final[Sequence[Callable[[], Part]]] = (objects, one_server, cluster_of_three, under_asyncio, stampede)
 
 LEGEND: Final = """\
 bytes  of the values alone; the server adds about 50 for each item
 flags  0xb, fingerprint of the type (4 digits, 0: none), compressor (1 digit),
        serializer (2 digits): a client reads only what it can decode
 node   the server that holds the key; it is the one that the router chooses
-took   one exchange with the server, from the call to the typed value in hand
+took   one exchange with the server, from the call to the typed value in hand;
+       in the last table, all callers together
 """
 
 

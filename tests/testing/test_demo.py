@@ -106,7 +106,19 @@ def test_the_demo_prints_each_key_of_the_cluster_with_the_node_that_owns_it(prin
     assert found[TEXTS][-1] == "ok"
 
 
-@pytest.mark.parametrize("title", ["One memcached", "A cluster of three", "Read back under asyncio"])
+def test_the_demo_shows_that_a_stampede_runs_the_query_once(printed: str) -> None:
+    rows = [re.split(r"\s{2,}", line.strip()) for line in table(printed, "A stampede")[2:]]
+    assert [row[:3] for row in rows] == [
+        ["50 threads", "get, then set", rows[0][2]],
+        ["50 threads", "get_or_compute", "1 x"],
+        ["200 tasks", "get, then set", "200 x"],
+        ["200 tasks", "get_or_compute", "1 x"],
+    ]
+    assert int(rows[0][2].split()[0]) > 1
+    assert {row[-1] for row in rows} == {"ok"}
+
+
+@pytest.mark.parametrize("title", ["One memcached", "A cluster of three", "Read back under asyncio", "A stampede"])
 def test_the_columns_of_the_demo_are_aligned(printed: str, title: str) -> None:
     _, rules, *rows = table(printed, title)
     ends = [match.end() for match in re.finditer(r"-+", rules)]
