@@ -59,6 +59,8 @@ class Background:
     async def aclose(self) -> None:
         """Cancel the tasks of the running loop, and wait until they have given their leases back."""
         self._is_closed = True
+        if not self._tasks:
+            return  # also where no event loop of asyncio runs
         loop = asyncio.get_running_loop()
         # A task that is cancelled before its first step gives nothing back: let all begin.
         await asyncio.sleep(0)
