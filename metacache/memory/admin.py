@@ -87,6 +87,10 @@ def _lru_crawler(store: Store, words: list[bytes], now: float) -> bytes:
     return "".join(lines).encode() + b"END\r\n"
 
 
+def _shutdown(_: Store, __: list[bytes], ___: float) -> bytes:
+    return b"ERROR: shutdown not enabled\r\n"
+
+
 # --- stats -----------------------------------------------------------------------------------------------------------
 
 
@@ -219,4 +223,5 @@ ADMIN_LINES: Final[dict[bytes, AdminLine]] = {
     b"verbosity": _verbosity,
     b"cache_memlimit": _cache_memlimit,
     b"lru_crawler": _lru_crawler,
+    b"shutdown": _shutdown,
 }

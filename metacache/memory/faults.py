@@ -140,7 +140,7 @@ class Faults:
         check_whole("n", n, 1)
         if times is not None:
             check_whole("times", times, 1)
-        if not isinstance(command, str) or not command.strip("*").replace("_", "a").isalpha() and command != "*":
+        if not isinstance(command, str) or (not command.strip("*").replace("_", "a").isalpha() and command != "*"):
             raise InvalidArgumentError("command is the first word of a request, such as 'mg', or '*'")
 
         def arm(fault: Fault) -> None:

@@ -210,9 +210,7 @@ class MemorySession:
         if words and words[0] == b"ms":
             return self._store(words, end + 1, steps)
         del held[: end + 1]
-        if words and words[0] == b"quit":
-            self._end(Ending.CLOSE, steps)
-        elif words and words[-1].startswith(b"HTTP/") and words[0] not in _LINES:
+        if (words and words[0] == b"quit") or (words and words[-1].startswith(b"HTTP/") and words[0] not in _LINES):
             self._end(Ending.CLOSE, steps)
         else:
             self._reply(words[0] if words else b"", partial(self._execute, words), steps)
