@@ -10,6 +10,7 @@ from typing import TypeVar, final
 
 from typing_extensions import override
 
+from metacache.errors import ClosedError
 from metacache.memory.server import MemoryServer
 from metacache.nodes import MemoryAddress, Node
 from metacache.pool.blocking import Pool
@@ -58,8 +59,9 @@ class FakeTransport:
         return f"<FakeTransport: {len(self.operations)} operations>"
 
     def _record(self, name: str) -> None:
-        if not self._is_closed:
-            self.operations.append(name)
+        if self._is_closed:
+            raise ClosedError("the transport is closed", node="fake", operation=name)
+        self.operations.append(name)
 
 
 @final
