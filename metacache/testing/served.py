@@ -1,4 +1,7 @@
-"""`ServedMemory`: an embedded server on a real socket, in a thread of its own, for tests."""
+"""`ServedMemory`: an embedded server on a real socket, in a thread of its own, for tests.
+
+`private_server` starts a memcached, or this where memcached is not installed.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,16 @@ import threading
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
-from typing import Self, final
+from typing import Self, TypeAlias, final
 
 from typing_extensions import override
 
 from metacache.memory.serve import Listener
 from metacache.memory.server import MemoryServer
 from metacache.nodes import Node
+from metacache.testing.memcached import Memcached, MemcachedNotFound
 
-__all__ = ["ServedMemory"]
+__all__ = ["PrivateServer", "ServedMemory", "private_server"]
 
 
 @final
@@ -80,3 +84,14 @@ class ServedMemory:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         self.close()
+
+
+PrivateServer: TypeAlias = Memcached | ServedMemory
+
+
+def private_server() -> PrivateServer:
+    """Start a private memcached; where memcached is not installed, an embedded server that listens on loopback."""
+    try:
+        return Memcached()
+    except MemcachedNotFound:
+        return ServedMemory()

@@ -27,6 +27,10 @@ from metacache.testing.memcached import VARIABLE
 PROGRAMS: Final = [name for name in os.environ.get("METACACHE_DIFFERENTIAL", "").split(os.pathsep) if name] or [""]
 EXAMPLES: Final = int(os.environ.get("METACACHE_DIFFERENTIAL_EXAMPLES", "60"))
 
+# Without the LRU thread: it holds items that were read for a moment, and then `ma` makes a new item, which loses T and
+# the mark of a read item. So the replies of a server with that thread depend on time.
+OPTIONS: Final = ("-o", "no_lru_maintainer")
+
 # Two sentinels: a wrong data block may swallow a part of the first one.
 SENTINEL: Final = b"mg zz O_first\r\nmg zz O_last\r\n"
 LAST: Final = b"EN O_last\r\n"
@@ -123,7 +127,7 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
     if request.param:
         os.environ[VARIABLE] = str(request.param)
     try:
-        server = Memcached(unix=True)
+        server = Memcached(OPTIONS, unix=True)
     except MemcachedNotFound as missing:
         pytest.skip(str(missing))
     finally:
@@ -139,7 +143,7 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
 # --- requests --------------------------------------------------------------------------------------------------------
 
 KEYS: Final = st.sampled_from([b"k", b"n", b"a", b"q" * 250, b"\xc3\xa9", b"t\tb"])
-BINARY: Final = st.sampled_from([b"aw==", b"bg==", b"YQ==", b"a w==", b"Zm9vYmFy", b"a-w==", b"====", b"a===", b"Zm9", b"AA=="])
+BINARY: Final = st.sampled_from([b"aw==", b"bg==", b"YQ==", b"Zm9vYmFy", b"a-w==", b"====", b"a===", b"Zm9", b"AA=="])
 # No TTL that is near the R of another request: memcached counts whole seconds, and the embedded server does not.
 TTLS: Final = st.sampled_from([b"0", b"-1", b"100", b"5000", b"1000000", b"2592001", b"4000000000", b"2147483647", b"+70", b"-2147483648"])
 RECACHES: Final = st.sampled_from([b"0", b"-1", b"50", b"3000", b"2000000", b"2592001"])
