@@ -54,9 +54,7 @@ def _add_serve_options(parser: argparse.ArgumentParser) -> None:
 
 def _serve(arguments: argparse.Namespace) -> int:
     try:
-        server = MemoryServer(
-            memory_limit=arguments.memory_limit * MEGABYTE, max_item_size=arguments.max_item_size
-        )
+        server = MemoryServer(memory_limit=arguments.memory_limit * MEGABYTE, max_item_size=arguments.max_item_size)
         listener = Listener(server, host=arguments.host, port=arguments.port, unix=arguments.unix)
         asyncio.run(_serve_until_signal(listener))
     except (OSError, OverflowError, InvalidArgumentError) as error:

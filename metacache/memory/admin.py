@@ -104,7 +104,7 @@ def _stats(store: Store, words: list[bytes], now: float) -> bytes:
         )
         return b"RESET\r\n"
     if name == b"detail":
-        usage = b'CLIENT_ERROR usage: stats detail on|off|dump\r\n'
+        usage = b"CLIENT_ERROR usage: stats detail on|off|dump\r\n"
         return {b"on": b"OK\r\n", b"off": b"OK\r\n", b"dump": b"END\r\n"}.get(b"".join(words[1:2]), usage)
     if name == b"cachedump":
         return b"CLIENT_ERROR stats cachedump not allowed\r\n"

@@ -102,9 +102,7 @@ def parse_flags(tokens: tuple[bytes, ...]) -> RequestFlags:
         text = problem or text
         after_key = problem if problem is not None and b"b" in seen else after_key
     error = (text or BAD_LINE) if is_wrong else None
-    return RequestFlags(
-        tuple(order), numbers, frozenset(seen), mode, error, after_key, not _LOCKING.isdisjoint(seen)
-    )
+    return RequestFlags(tuple(order), numbers, frozenset(seen), mode, error, after_key, not _LOCKING.isdisjoint(seen))
 
 
 def _fatal(letter: bytes, seen: set[bytes]) -> bytes | None:

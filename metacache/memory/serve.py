@@ -96,8 +96,12 @@ class Listener:
         session = self._server.open()
         try:
             while data := await reader.read(READ):
+                counts = self._server.store.counts
+                counts.bytes_read += len(data)
                 replied = session.receive(data)
-                if not await _send([replied] if isinstance(replied, bytes) else replied, writer):
+                steps: list[Step] = [replied] if isinstance(replied, bytes) else replied
+                counts.bytes_written += sum(len(step) for step in steps if isinstance(step, bytes))
+                if not await _send(steps, writer):
                     return
         finally:
             session.close()

@@ -7,10 +7,12 @@ returns, so one mistake cannot hide in both.
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
+from itertools import permutations
 from operator import attrgetter
 from typing import Final, TypeAlias, final
 
@@ -20,7 +22,7 @@ from metacache.copying import refuse_copy
 from metacache.memory.admin import ADMIN_LINES
 from metacache.memory.commands import Request, debug, refusal_of_store, run_ma, run_md, run_mg, run_ms
 from metacache.memory.faults import Faults
-from metacache.memory.flags import BAD_LINE, MAX_OPAQUE_TOKEN, RequestFlags, parse_flags
+from metacache.memory.flags import BAD_LINE, RequestFlags, parse_flags
 from metacache.memory.keys import KEY_MAX, decode_key
 from metacache.memory.numbers import safe_strtol
 from metacache.memory.store import Store, StoredItem
@@ -63,7 +65,7 @@ class MemoryServer:
     """
 
     __reduce_ex__ = refuse_copy
-    __slots__ = ("__weakref__", "clock", "faults", "is_quick", "lock", "max_value_size", "name", "store")
+    __slots__ = ("__weakref__", "clock", "faults", "is_quick", "items", "lock", "max_value_size", "name", "quick_hits", "store")
 
     def __init__(
         self,
@@ -85,6 +87,8 @@ class MemoryServer:
         self.lock = threading.RLock()
         self.faults = Faults(self.choose_path)
         self.is_quick = True
+        self.items = self.store.items
+        self.quick_hits = 0  # gets on the shortest path, which admin lines add to the counts
         forget_in_children(self)
 
     @override
@@ -146,33 +150,26 @@ class MemorySession:
         with server.lock:
             # The shortest path: one mg whose last flag is a numeric opaque, for an item without marks. The rest of the
             # server gives the same reply; a test checks that.
-            if not self._is_midway and server.is_quick and type(data) is bytes:
-                words = data.split(b" ", 2)
-                if len(words) == 3 and words[0] == b"mg":
-                    key = words[1]
-                    asked, found, opaque = words[2].rpartition(b" O")
-                    quick = _quick_reply(asked) if found else None
-                    store = server.store
-                    item = store.items.get(key)
-                    if quick is not None and item is not None and _is_one_line(data, key, opaque):
-                        now = server.clock()
-                        if not (item.stale or item.won or (item.expires is not None and item.expires <= now)):
-                            store.items.move_to_end(key)
-                            item.used = now
-                            item.fetched = True
-                            counts = store.counts
-                            counts.get_hits += 1
-                            reply = b"".join((quick[0] % quick[1](item), opaque, item.value, _CRLF))
-                            counts.bytes_read += len(data)
-                            counts.bytes_written += len(reply)
-                            return reply
+            if not self._is_midway and server.is_quick and (found := _one_get(data)):
+                key, asked, opaque = found.groups()
+                items = server.items
+                item = items.get(key)
+                if item is not None and not (item.stale or item.won) and asked in _QUICK:
+                    now = server.clock()
+                    expires = item.expires
+                    if expires is None or expires > now:
+                        items.move_to_end(key)
+                        item.used = now
+                        item.fetched = True
+                        server.quick_hits += 1
+                        form, fields = _QUICK[asked]
+                        return b"".join((form % fields(item), opaque, item.value, _CRLF))
             return self._receive(data)
 
     # --- lines and data blocks ---------------------------------------------------------------------------------------
 
     def _receive(self, data: bytes | memoryview) -> bytes | list[Step]:
         server, store = self._server, self._server.store
-        store.counts.bytes_read += len(data)
         steps: list[Step] = []
         self._is_faulty = False
         if not self._is_closed:
@@ -184,7 +181,6 @@ class MemorySession:
                 pass
         self._is_midway = bool(self._held or self._swallow or self._is_closed)
         replies = [step for step in steps if isinstance(step, bytes)]
-        store.counts.bytes_written += sum(map(len, replies))
         return steps if self._is_faulty or len(replies) < len(steps) else b"".join(replies)
 
     def _advance(self, steps: list[Step]) -> bool:
@@ -239,6 +235,8 @@ class MemorySession:
         store, now = self._server.store, self._server.clock()
         admin = ADMIN_LINES.get(words[0])
         if admin is not None:
+            store.counts.get_hits += self._server.quick_hits
+            self._server.quick_hits = 0
             reply = admin(store, words[1:], now)
             self._server.choose_path()
             return reply
@@ -314,29 +312,24 @@ def _key_of(text: bytes, flags: RequestFlags) -> tuple[bytes, bytes | None]:
     return key, flags.error if key else flags.error_after_key
 
 
-@lru_cache(maxsize=256)
-def _quick_reply(asked: bytes) -> _Quick | None:
-    """Return what replies to an ``mg`` with the flags *asked* and an opaque; None: it needs the rest of the server."""
-    letters = asked.split(b" ")
-    names = [_QUICK_FIELDS[letter] for letter in letters if letter in _QUICK_FIELDS]
-    if b"v" not in letters or len(names) + 1 != len(letters) or len(set(letters)) != len(letters):
-        return None
-    returned = b"".join(b" " + letter + b"%d" for letter in letters if letter != b"v")
-    return b"VA %d" + returned + b" O", attrgetter("size", *names)
+# The bytes of one mg with few flags, without a key that the line parser would change.
+_one_get: Final = re.compile(rb"mg ([^ \0\n]{1,250}) ([vfcs ]{1,7}) O([0-9]{1,31}\r\n)").fullmatch
 
 
-def _is_one_line(data: bytes, key: bytes, opaque: bytes) -> bool:
-    """Return whether *data* is one line with CRLF, and *opaque* has digits only (and the CRLF)."""
-    return (
-        data.find(b"\n") == len(data) - 1
-        and data[-2] == 13
-        and opaque[:-2].isdigit()
-        and len(opaque) < MAX_OPAQUE_TOKEN + 2
-        and b"\0" not in key
-    )
+def _quick_replies() -> dict[bytes, _Quick]:
+    """Return the replies of the shortest path, by the flags that ask for them: v with some of f, c and s."""
+    fields = {b"f": "flags", b"c": "cas", b"s": "size"}
+    replies: dict[bytes, _Quick] = {}
+    for count in range(len(fields) + 1):
+        for letters in permutations((b"v", *fields), count + 1):
+            if b"v" in letters:
+                returned = [letter for letter in letters if letter != b"v"]
+                form = b"VA %d" + b"".join(b" " + letter + b"%d" for letter in returned) + b" O"
+                replies[b" ".join(letters)] = form, attrgetter("size", *(fields[letter] for letter in returned))
+    return replies
 
 
-_QUICK_FIELDS: Final = {b"f": "flags", b"c": "cas", b"s": "size"}
+_QUICK: Final = _quick_replies()
 _COMMANDS: Final = {b"mg": run_mg, b"md": run_md, b"ma": run_ma}
 _LINES: Final = frozenset((*_COMMANDS, *ADMIN_LINES, b"mn", b"me"))
 _TOO_MANY: Final = {

@@ -22,10 +22,11 @@ POLL: Final = 0.001
 class LocalSocket:
     """The methods of a socket that a stream uses. One thread at a time may use it."""
 
-    __slots__ = ("_due", "_session", "_steps", "_timeout")
+    __slots__ = ("_due", "_receive", "_session", "_steps", "_timeout")
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self._receive = session.receive
         self._steps: list[Step] = []  # what the server has sent and no `recv` has returned
         self._timeout = 0.0
         self._due: float | None = None  # when the pause at the head of the steps ends
@@ -44,18 +45,20 @@ class LocalSocket:
 
     def send(self, data: bytes | memoryview, /) -> int:
         """Let the server receive *data*; return its length."""
-        replied = self._session.receive(data)
-        if type(replied) is list:
+        replied = self._receive(data)
+        if type(replied) is bytes:
+            if replied:
+                self._steps.append(replied)
+        else:
             self._steps += replied
-        elif replied:
-            self._steps.append(replied)
         return len(data)
 
     def recv(self, _: int, /) -> bytes:
         """Return the next bytes of the server, ``b""`` at the end. Raises OSError as a socket does."""
         steps = self._steps
-        if steps and type(steps[0]) is bytes:
-            return steps.pop(0)  # type: ignore[return-value]  # mypy does not narrow an element of a list
+        if steps and type(step := steps[0]) is bytes:
+            del steps[0]
+            return step
         return self._wait()
 
     def _wait(self) -> bytes:
