@@ -137,7 +137,7 @@ def set_up_cluster(node: Node, stack: ExitStack) -> Mapping[str, Repeat]:
 
 
 def set_up_memory(_: Node, stack: ExitStack) -> Mapping[str, Repeat]:
-    """Set up a ``Client[bytes]`` over a private embedded server, as ``connect("memory://")`` does. The server counts."""
+    """Set up a ``Client[bytes]`` over a private embedded server, as ``connect("memory://")`` does."""
     return _metacache(stack.enter_context(Cluster.from_url("memory://", settings=Settings(timeout=TIMEOUT))), stack)
 
 

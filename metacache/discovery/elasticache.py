@@ -46,9 +46,8 @@ class ElastiCacheSource:
         self._settings = settings
         is_verified = settings.tls is not None and settings.tls.check_hostname
         address = endpoint.address
-        self._server_hostname = (
-            address.certificate_name if isinstance(address, TcpAddress) and not is_verified else None
-        )
+        hostname = address.certificate_name if isinstance(address, TcpAddress) else None
+        self._server_hostname = None if is_verified else hostname
         self._last: ClusterConfig | None = None
 
     @override

@@ -65,7 +65,18 @@ class MemoryServer:
     """
 
     __reduce_ex__ = refuse_copy
-    __slots__ = ("__weakref__", "clock", "faults", "is_quick", "items", "lock", "max_value_size", "name", "quick_hits", "store")
+    __slots__ = (
+        "__weakref__",
+        "clock",
+        "faults",
+        "is_quick",
+        "items",
+        "lock",
+        "max_value_size",
+        "name",
+        "quick_hits",
+        "store",
+    )
 
     def __init__(
         self,

@@ -15,17 +15,18 @@ from collections.abc import Iterator
 from typing import Final, final
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from metacache.memory.server import MemoryServer, MemorySession
 from metacache.nodes import UnixAddress
+from metacache.sessions import Ending
 from metacache.testing import Memcached, MemcachedNotFound
 from metacache.testing.memcached import VARIABLE
 
 PROGRAMS: Final = [name for name in os.environ.get("METACACHE_DIFFERENTIAL", "").split(os.pathsep) if name] or [""]
-EXAMPLES: Final = int(os.environ.get("METACACHE_DIFFERENTIAL_EXAMPLES", "60"))
+EXAMPLES: Final = int(os.environ.get("METACACHE_DIFFERENTIAL_EXAMPLES", "30"))
 
 # Without the LRU thread: it holds items that were read for a moment, and then `ma` makes a new item, which loses T and
 # the mark of a read item. So the replies of a server with that thread depend on time.
@@ -82,14 +83,16 @@ class Pair:
         return replied.replace(b"EN O_first\r\n", b"").removesuffix(LAST)
 
     def compare(self, request: bytes) -> None:
-        """Send *request* to both, and compare the replies. ``<cas>`` stands for the last CAS number, ``<cas+>`` for a larger one."""
+        """Send *request* to both, and compare the replies.
+
+        ``<cas>`` stands for the last CAS number, ``<cas+>`` for a larger one.
+        """
         self.commands += 1
         sent = [self._fill(request, side) for side in (0, 1)]
         real, embedded = self._real(sent[0]), self._embedded(sent[1])
         seen = self._normalised(real, 0), self._normalised(embedded, 1)
-        assert _is_same(*seen), (
-            f"{request[:200]!r}\nmemcached answered {real[:500]!r}\nembedded answered {embedded[:500]!r}"
-        )
+        both = f"{request[:200]!r}\nmemcached: {real[:500]!r}\nembedded:  {embedded[:500]!r}"
+        assert _is_same(*seen), both
 
     def _fill(self, request: bytes, side: int) -> bytes:
         cas = self.last_cas[side]
@@ -144,77 +147,43 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
 
 # --- requests --------------------------------------------------------------------------------------------------------
 
-KEYS: Final = st.sampled_from([b"k", b"n", b"a", b"q" * 250, b"\xc3\xa9", b"t\tb"])
-BINARY: Final = st.sampled_from([b"aw==", b"bg==", b"YQ==", b"Zm9vYmFy", b"a-w==", b"====", b"a===", b"Zm9", b"AA=="])
+
+def words(text: str) -> st.SearchStrategy[bytes]:
+    return st.sampled_from(text.encode().split(b" "))
+
+
+KEYS: Final = st.sampled_from([b"k", b"n", b"a", b"q" * 250, "é".encode(), b"t\tb"])
+BINARY: Final = words("aw== bg== YQ== Zm9vYmFy a-w== ==== a=== Zm9 AA==")
 # No TTL that is near the R of another request: memcached counts whole seconds, and the embedded server does not.
-TTLS: Final = st.sampled_from(
-    [b"0", b"-1", b"100", b"5000", b"1000000", b"2592001", b"4000000000", b"2147483647", b"+70", b"-2147483648"]
-)
-RECACHES: Final = st.sampled_from([b"0", b"-1", b"50", b"3000", b"2000000", b"2592001"])
-NUMBERS: Final = st.sampled_from(
-    [b"0", b"1", b"9", b"91", b"18446744073709551615", b"9223372036854775808", b"+5", b"-1"]
-)
-FLAGS32: Final = st.sampled_from([b"0", b"1", b"4294967295", b"4294967296", b"77"])
-CASES: Final = st.sampled_from([b"<cas>", b"<cas>", b"<cas>", b"1", b"<cas+>", b"0"])
+TTLS: Final = words("0 -1 100 5000 1000000 2592001 4000000000 2147483647 +70 -2147483648")
+RECACHES: Final = words("0 -1 50 3000 2000000 2592001")
+NUMBERS: Final = words("0 1 9 91 18446744073709551615 9223372036854775808 +5 -1")
+FLAGS32: Final = words("0 1 4294967295 4294967296 77")
+CASES: Final = words("<cas> <cas> <cas> 1 <cas+> 0")
 OPAQUES: Final = st.sampled_from([b"", b"1", b"abc", b"12345", b"x" * 31, b"x" * 32, b"9" * 31])
-WRONG: Final = st.sampled_from(
-    [
-        b"Tx",
-        b"T",
-        b"N1.5",
-        b"Cx",
-        b"C-",
-        b"Jx",
-        b"D-",
-        b"Fx",
-        b"M",
-        b"MSS",
-        b"MX",
-        b"Z",
-        b"!",
-        b"\x80",
-        b"T99999999999999999999",
-    ]
-)
-MODES_MS: Final = st.sampled_from([b"E", b"A", b"P", b"R", b"S", b"e"])
-MODES_MA: Final = st.sampled_from([b"I", b"D", b"+", b"-", b"N"])
+WRONG: Final = words("Tx T N1.5 Cx C- Jx D- Fx M MSS MX Z ! T99999999999999999999")
+MODES_MS: Final = words("E A P R S e")
+MODES_MA: Final = words("I D + - N")
+# No value of white space only: memcached looks for a number behind its end, in old memory.
 BODIES: Final = st.one_of(
-    st.sampled_from(
-        [b"", b"0", b"9", b"10", b" 7", b"-0", b"5 6", b"0x10", b"18446744073709551615", b"1\0", b"\r\n", b"abc"]
-    ),
-    st.binary(max_size=40),
+    st.sampled_from([b"", b"0", b"9", b"10", b" 7", b"-0", b"5 6", b"0x10", b"18446744073709551615", b"1\0", b"abc"]),
+    st.binary(max_size=40).filter(lambda body: not body or bool(body.strip())),
     st.integers(0, 2**64 - 1).map(lambda number: b"%d" % number),
 )
 
 
-def flag(letter: bytes, token: st.SearchStrategy[bytes] | None = None) -> st.SearchStrategy[bytes]:
-    return st.just(letter) if token is None else token.map(lambda text: letter + text)
+def flag(letter: str, token: st.SearchStrategy[bytes] | None = None) -> st.SearchStrategy[bytes]:
+    return st.just(letter.encode()) if token is None else token.map(lambda text: letter.encode() + text)
 
 
-COMMON: Final = (flag(b"k"), flag(b"O", OPAQUES), flag(b"q"), flag(b"P", OPAQUES), flag(b"L", OPAQUES), flag(b"c"))
-MG: Final = (
-    flag(b"v"),
-    flag(b"v"),
-    *map(flag, (b"s", b"t", b"f", b"h", b"l", b"u")),
-    flag(b"T", TTLS),
-    flag(b"N", TTLS),
-    flag(b"R", RECACHES),
-)
-MS: Final = (flag(b"T", TTLS), flag(b"F", FLAGS32), flag(b"C", CASES), flag(b"I"), flag(b"M", MODES_MS))
-MD: Final = (flag(b"T", TTLS), flag(b"C", CASES), flag(b"I"))
+COMMON: Final = (*map(flag, "kqc"), flag("O", OPAQUES), flag("P", OPAQUES), flag("L", OPAQUES))
+MG: Final = (*map(flag, "vvstfhlu"), flag("T", TTLS), flag("N", TTLS), flag("R", RECACHES))
+MS: Final = (flag("T", TTLS), flag("F", FLAGS32), flag("C", CASES), flag("I"), flag("M", MODES_MS))
+MD: Final = (flag("T", TTLS), flag("C", CASES), flag("I"))
 MA: Final = (
-    flag(b"v"),
-    flag(b"t"),
-    flag(b"N", TTLS),
-    flag(b"T", TTLS),
-    flag(b"J", NUMBERS),
-    flag(b"D", NUMBERS),
-    flag(b"C", CASES),
-    flag(b"M", MODES_MA),
+    *(*map(flag, "vt"), flag("N", TTLS), flag("T", TTLS)),
+    *(flag("J", NUMBERS), flag("D", NUMBERS), flag("C", CASES), flag("M", MODES_MA)),
 )
-# What 1.6.18 refuses or ignores and later releases execute.
-NEW_MS: Final = (flag(b"s"), flag(b"N", TTLS), flag(b"E", NUMBERS))
-NEW_MD: Final = (flag(b"x"), flag(b"E", NUMBERS), flag(b"F", FLAGS32))
 
 
 def flags_of(own: tuple[st.SearchStrategy[bytes], ...]) -> st.SearchStrategy[bytes]:
@@ -231,72 +200,19 @@ def keyed(own: tuple[st.SearchStrategy[bytes], ...]) -> st.SearchStrategy[tuple[
     return st.one_of(plain, plain, plain, binary)
 
 
+LINES: Final = """\
+mg;mg ;ms;ms k;ms k x;ms k -1;ms k 2147483647;md;ma;me;mx k;m;;MG k v;mg\tk v;  mg k v;mg   k    v  ;mn a b c;mnx
+verbosity 1;verbosity;verbosity x;flush_all;flush_all x;flush_all noreply;flush_all 0 noreply x;shutdown;bogus thing
+cache_memlimit;cache_memlimit 4;cache_memlimit x;cache_memlimit 64 noreply;stats nothing;lru_crawler;incr;stats sizes
+stats detail;stats detail on;stats detail off;mg k b c f h k l O q s t v u P L T1 N1;mg k v\0 f
+ms k 1 b c f h k l O q s t v u P L T1"""
 BROKEN: Final = st.one_of(
     st.sampled_from(
-        [
-            b"mg",
-            b"mg ",
-            b"ms",
-            b"ms k",
-            b"ms k x",
-            b"ms k -1",
-            b"ms k 2147483647",
-            b"md",
-            b"ma",
-            b"me",
-            b"mx k",
-            b"m",
-            b"",
-            b"\r",
-        ]
-        + [
-            b"mg " + b"k" * 251 + b" v",
-            b"ms " + b"k" * 251 + b" 2",
-            b"me " + b"k" * 251,
-            b"MG k v",
-            b"mg\tk v",
-            b"  mg k v",
-            b"mg   k    v  ",
-        ]
-        + [
-            b"mg k v\0 f",
-            b"mn a b c",
-            b"mnx",
-            b"mg k " + b" ".join([b"P"] * 30),
-            b"md k" + b" 1" * 17,
-            b"verbosity 1",
-            b"verbosity",
-            b"verbosity x",
-        ]
-        + [
-            b"mg k b c f h k l O q s t v u P L T1 N1",
-            b"ms k 1 b c f h k l O q s t v u P L T1",
-            b"flush_all",
-            b"flush_all x",
-            b"flush_all noreply",
-        ]
-        + [
-            b"flush_all 0 noreply x",
-            b"cache_memlimit",
-            b"cache_memlimit 4",
-            b"cache_memlimit x",
-            b"cache_memlimit 64 noreply",
-            b"stats nothing",
-        ]
-        + [
-            b"lru_crawler",
-            b"incr",
-            b"shutdown",
-            b"stats detail",
-            b"stats detail on",
-            b"stats detail off",
-            b"stats sizes",
-            b"bogus thing",
-        ]
+        [line.encode() for line in LINES.replace("\n", ";").split(";")]
+        + [b"\r", b"mg k \x80", b"mg k " + b" ".join([b"P"] * 30), b"md k" + b" 1" * 17]
+        + [b"mg " + b"k" * 251 + b" v", b"ms " + b"k" * 251 + b" 2", b"me " + b"k" * 251]
     ),
-    st.lists(
-        st.sampled_from([b"mg", b"md", b"ma", b"k", b"v", b"T", b"5", b"b", b"q", b"O1", b"\x7f"]), max_size=6
-    ).map(b" ".join),
+    st.lists(words("mg md ma k v T 5 b q O1 \x7f"), max_size=6).map(b" ".join),
 )
 
 
@@ -330,9 +246,13 @@ class Sequences(RuleBasedStateMachine):
     def look(self, key: bytes) -> None:
         self.pair.compare(b"mg " + key + b" s v t f c h O7\r\n")
 
-    @rule(key=st.one_of(KEYS.map(lambda key: b"me " + key), BINARY.map(lambda key: b"me " + key + b" b")))
-    def me(self, key: bytes) -> None:
-        self.pair.compare(key + b"\r\n")
+    @rule(key=KEYS, asked=words("v v:f f:v v:c:s:f"))
+    def get(self, key: bytes, asked: bytes) -> None:
+        self.pair.compare(b"mg " + key + b" " + asked.replace(b":", b" ") + b" O7\r\n")
+
+    @rule(line=st.one_of(KEYS.map(lambda key: b"me " + key), BINARY.map(lambda key: b"me " + key + b" b")))
+    def me(self, line: bytes) -> None:
+        self.pair.compare(line + b"\r\n")
 
     @rule(line=BROKEN, end=st.sampled_from([b"\r\n", b"\r\n", b"\n"]))
     def broken(self, line: bytes, end: bytes) -> None:
@@ -342,8 +262,60 @@ class Sequences(RuleBasedStateMachine):
 def test_random_sequences_get_the_same_replies(pair: Pair) -> None:
     Sequences.pair = pair
     chosen = settings(
-        max_examples=EXAMPLES, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+        max_examples=EXAMPLES,
+        stateful_step_count=40,
+        deadline=None,
+        database=None,
+        phases=(Phase.generate,),  # to make a failing sequence shorter would take minutes
+        suppress_health_check=list(HealthCheck),
     )
     run_state_machine_as_test(Sequences, settings=chosen)
     assert pair.commands > EXAMPLES
-    print(f"\n{pair.commands} commands compared with memcached {'.'.join(map(str, pair.release))}")
+
+
+# --- a moved clock ---------------------------------------------------------------------------------------------------
+
+STORED: Final = """\
+ms short 1 T1|a;ms long 1 T100|a;ms stale 1 T100|a;md stale I T1;ms kept 1 T100|a;md kept I;mg lease v N1
+mg lease v N30;ma count N1 J5 v;ms touched 1 T1|a;mg touched T100 t;ms recached 1 T50|a"""
+LATER: Final = """\
+mg short v t h;mg long v t h;mg stale v t h;mg kept v t h;mg kept v t h;mg count v t h;mg touched v t h
+mg lease v N30 t;mg lease v N30;mg recached R49 t;mg recached R49;ma count v;ms short 1 ME|b;md stale;me long"""
+
+
+def requests_of(text: str) -> list[bytes]:
+    return [line.replace("|", "\r\n").encode() + b"\r\n" for line in text.replace("\n", ";").split(";")]
+
+
+def test_items_expire_alike_when_the_clock_of_the_embedded_server_is_moved(pair: Pair) -> None:
+    pair.reset()
+    moved = [time.time()]
+    pair.session = MemoryServer(lambda: moved[0]).open()
+    for request in requests_of(STORED):
+        pair.compare(request)
+    time.sleep(3.1)
+    moved[0] += 3.1
+    for request in requests_of(LATER):
+        pair.compare(request)
+
+
+@pytest.mark.parametrize("size", [1_048_000, 1_048_516, 1_048_517, 2_000_000])
+def test_the_limit_of_an_item_is_the_same(pair: Pair, size: int) -> None:
+    pair.reset()
+    pair.compare(b"ms k 3\r\nold\r\n")
+    pair.compare(b"ms k %d\r\n%b\r\n" % (size, b"x" * size))
+    pair.compare(b"mg k s\r\n")
+    pair.compare(b"ms k 3 MA\r\nnew\r\n")
+    pair.compare(b"ma k\r\n")
+
+
+@pytest.mark.parametrize("data", [b"quit\r\nmn\r\n", b"x" * 3000, b"GET / HTTP/1.1\r\n"])
+def test_both_close_the_connection(pair: Pair, data: bytes) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(20)
+        sock.connect(str(pair.server.path))
+        sock.sendall(data)
+        assert sock.recv(100) == b""
+    session = MemoryServer().open()
+    assert session.receive(data) == [Ending.CLOSE]
+    assert session.receive(b"mn\r\n") == b""
