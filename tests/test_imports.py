@@ -58,6 +58,7 @@ RANK: Final = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 GUARDED: Final[dict[str, dict[str, str]]] = {
     "socket": {
         "discovery/dns.py": "resolves the names of nodes",
+        "memory/serve.py": "resets a connection; asks whether a unix socket is in use",
         "transports/resolving.py": "resolves the name of one node",
         "transports/blocking/dialer.py": "connects",
         "transports/blocking/stream.py": "sends and receives",
@@ -91,6 +92,7 @@ GUARDED: Final[dict[str, dict[str, str]]] = {
         "cluster/opening.py": "finds the nodes once for all who wait",
         "cluster/per_loop.py": "a cluster for each event loop",
         "discovery/aio_watch.py": "asks the source of nodes from time to time",
+        "memory/serve.py": "listens",
         "transports/aio/connection.py": "one connection for the tasks of a loop",
         "transports/aio/dialer.py": "connects",
         "transports/aio/link.py": "sends and receives",

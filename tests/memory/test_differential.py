@@ -279,8 +279,8 @@ STORED: Final = """\
 ms short 1 T1|a;ms long 1 T100|a;ms stale 1 T100|a;md stale I T1;ms kept 1 T100|a;md kept I;mg lease v N1
 mg lease v N30;ma count N1 J5 v;ms touched 1 T1|a;mg touched T100 t;ms recached 1 T50|a"""
 LATER: Final = """\
-mg short v t h;mg long v t h;mg stale v t h;mg kept v t h;mg kept v t h;mg count v t h;mg touched v t h
-mg lease v N30 t;mg lease v N30;mg recached R49 t;mg recached R49;ma count v;ms short 1 ME|b;md stale;me long"""
+me long;mg short v t h;mg long v t h;mg stale v t h;mg kept v t h;mg kept v t h;mg count v t h;mg touched v t h
+mg lease v N30 t;mg lease v N30;mg recached R49 t;mg recached R49;ma count v;ms short 1 ME|b;md stale"""
 
 
 def requests_of(text: str) -> list[bytes]:
