@@ -7,6 +7,7 @@ with Memcached() as server:
 from metacache.testing.contract import check_serializer
 from metacache.testing.fake import AsyncFakeTransport, FakeServer, FakeTransport
 from metacache.testing.memcached import Memcached, MemcachedNotFound
+from metacache.testing.served import ServedMemory, private_server
 
 __all__ = [
     "AsyncFakeTransport",
@@ -14,5 +15,7 @@ __all__ = [
     "FakeTransport",
     "Memcached",
     "MemcachedNotFound",
+    "ServedMemory",
     "check_serializer",
+    "private_server",
 ]

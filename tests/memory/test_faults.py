@@ -22,6 +22,7 @@ from metacache import (
     MetacacheError,
     OperationTimeout,
     ServerError,
+    Settings,
     connect,
     connect_async,
 )
@@ -56,10 +57,10 @@ def place(request: pytest.FixtureRequest) -> Iterator[Place]:
 @asynccontextmanager
 async def client_of(kind: str, url: str) -> AsyncIterator[AsyncClient[bytes] | _Blocking]:
     if kind == "asyncio":
-        async with connect_async(url, timeout=0.4) as tasks:
+        async with connect_async(url, settings=Settings(timeout=0.4)) as tasks:
             yield tasks
     else:
-        with connect(url, timeout=0.4) as blocking:
+        with connect(url, settings=Settings(timeout=0.4)) as blocking:
             yield _Blocking(blocking)
 
 
