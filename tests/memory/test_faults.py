@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -55,7 +55,7 @@ def place(request: pytest.FixtureRequest) -> Iterator[Place]:
 
 
 @asynccontextmanager
-async def client_of(kind: str, url: str) -> AsyncIterator[AsyncClient[bytes] | _Blocking]:
+async def client_of(kind: str, url: str) -> AsyncGenerator[AsyncClient[bytes] | _Blocking, None]:
     if kind == "asyncio":
         async with connect_async(url, settings=Settings(timeout=0.4)) as tasks:
             yield tasks
@@ -175,19 +175,20 @@ def test_a_frozen_node_fails_its_part_of_a_batch_only() -> None:
         assert client.get_many(texts) == texts
 
 
-@pytest.mark.parametrize(
-    "arm",
-    [
-        lambda faults: faults.on("mg", n=0),
-        lambda faults: faults.on("mg", times=0),
-        lambda faults: faults.on("mg k"),
-        lambda faults: faults.on("mg").delay(-1),
-        lambda faults: faults.on("mg").split_every(0),
-        lambda faults: faults.on("mg").reply("text"),
-        lambda faults: faults.on("mg").error("two\r\nlines"),
-    ],
-)
-def test_a_wrong_script_is_refused(arm: Callable[[Faults], object]) -> None:
+WRONG: list[Script] = [
+    lambda faults: faults.on("mg", n=0).close(),
+    lambda faults: faults.on("mg", times=0).close(),
+    lambda faults: faults.on("mg k").close(),
+    lambda faults: faults.on("mg").delay(-1),
+    lambda faults: faults.on("mg").split_every(0),
+    lambda faults: faults.on("mg").error("two\r\nlines"),
+    # a wrong type
+    lambda faults: faults.on("mg").reply("text"),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+]
+
+
+@pytest.mark.parametrize("arm", WRONG)
+def test_a_wrong_script_is_refused(arm: Script) -> None:
     with pytest.raises(InvalidArgumentError):
         arm(MemoryServer().faults)
 

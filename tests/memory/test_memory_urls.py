@@ -155,7 +155,12 @@ def test_settings_with_credentials_serve_a_memory_url_too() -> None:
 def test_threads_share_a_server_and_no_increment_is_lost() -> None:
     with connect("memory://", int, timeout=20.0) as numbers, ThreadPoolExecutor(8) as threads:
         numbers.set("n", 0)
-        list(threads.map(lambda _: [numbers.increment("n") for _ in range(200)], range(8)))
+
+        def count(times: int) -> None:
+            for _ in range(times):
+                numbers.increment("n")
+
+        list(threads.map(count, [200] * 8))
         assert numbers.get("n") == 1600
 
 

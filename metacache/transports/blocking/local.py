@@ -46,7 +46,7 @@ class LocalSocket:
     def send(self, data: bytes | memoryview, /) -> int:
         """Let the server receive *data*; return its length."""
         replied = self._receive(data)
-        if type(replied) is bytes:
+        if not isinstance(replied, list):
             if replied:
                 self._steps.append(replied)
         else:
