@@ -12,6 +12,8 @@ from typing import Any, Final, final
 
 import attrs
 
+from metacache.cli.given import count, interval
+
 __all__ = ["COMMANDS", "Argument", "Command"]
 
 
@@ -137,7 +139,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
         "metacache.cli.keys:keys",
         (
             _argument("--prefix", default="", help="only keys that begin so"),
-            _argument("--limit", type=int, metavar="N", help="stop after N items"),
+            _argument("--limit", type=count, metavar="N", help="stop after N items"),
         ),
         details="Columns: bytes in the server, seconds to live (- never expires), seconds since the last use, key.",
     ),
@@ -155,8 +157,8 @@ COMMANDS: Final[Mapping[str, Command]] = {
         "metacache top --interval 1",
         "metacache.cli.top:top",
         (
-            _argument("--interval", type=float, default=2.0, metavar="SECONDS", help="between samples (default: 2)"),
-            _argument("--count", type=int, metavar="N", help="end after N samples"),
+            _argument("--interval", type=interval, default=2.0, metavar="SECONDS", help="between samples (default: 2)"),
+            _argument("--count", type=count, metavar="N", help="end after N samples"),
         ),
         details="Without a terminal it writes one table after the other; with --json, one line for each sample.",
     ),

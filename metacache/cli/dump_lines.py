@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from metacache.cli.keys_text import json_bytes
+from metacache.cli.given import json_bytes
 from metacache.cli.messagepack import Shown
 from metacache.cli.text import Charset
 from metacache.protocol.keys import HASH_MARK

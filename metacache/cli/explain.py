@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from metacache.cli.changes import changed_nodes
-from metacache.cli.keys_text import json_bytes, key_of, raw_of
+from metacache.cli.given import json_bytes, key_of, raw_of
 from metacache.cli.layout import Column, Line, Span, Style, table
 from metacache.cli.messagepack import Shown
 from metacache.cli.session import Session

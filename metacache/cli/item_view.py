@@ -6,8 +6,8 @@ import base64
 from collections.abc import Sequence
 from typing import Final
 
-from metacache.cli.keys_text import json_bytes
-from metacache.cli.layout import Line, Span, fields
+from metacache.cli.given import json_bytes
+from metacache.cli.layout import Line, Span, Style, fields
 from metacache.cli.messagepack import Shown
 from metacache.cli.peeking import Peeked
 from metacache.cli.text import Charset
@@ -50,18 +50,24 @@ def item_lines(
     key: bytes, owner: str, item: Peeked, written: Written, value: Value | None, charset: Charset, *, show_all: bool
 ) -> list[Line]:
     """Return the lines that show an item. *value* is None for a lease placeholder."""
-    pairs: list[tuple[str, Span]] = [("key", (charset.decoded(key), "name")), ("node", (charset.escaped(owner), ""))]
-    pairs.append(("state", _STATES[state_of(item)]))
+    pairs: list[tuple[str, Span]] = []
+
+    def add(name: str, text: str, style: Style = "") -> None:
+        pairs.append((name, (text, style)))
+
+    add("key", charset.decoded(key), "name")
+    add("node", charset.escaped(owner))
+    add("state", *_STATES[state_of(item)])
     if value is not None:
-        pairs += [("written by", (_writer(written), "")), ("format", (value.format, ""))]
-    pairs += [
-        ("flags", (f"0x{item.client_flags:08x}", "")),
-        ("size", (_size(item, value), "")),
-        ("ttl", (duration(item.ttl), "")),
-        ("cas", (str(item.cas) if item.cas else "none: the server runs without CAS (-C)", "")),
-        ("last used", (f"{duration(item.idle_seconds)} ago{'' if item.is_fetched else ', never read'}", "")),
-    ]
-    pairs += [("note", (note, "bad")) for note in _notes(item, value)]
+        add("written by", _writer(written))
+        add("format", value.format)
+    add("flags", f"0x{item.client_flags:08x}")
+    add("size", _size(item, value))
+    add("ttl", duration(item.ttl))
+    add("cas", str(item.cas) if item.cas else "none: the server runs without CAS (-C)")
+    add("last used", f"{duration(item.idle_seconds)} ago{'' if item.is_fetched else ', never read'}")
+    for note in _notes(item, value):
+        add("note", note, "bad")
     shown = [] if value is None else _value(value, charset, show_all=show_all)
     return [*fields(pairs), *shown]
 

@@ -11,8 +11,8 @@ from typing import Any, Final, final
 
 import attrs
 
+from metacache.cli.given import json_bytes, key_of, raw_of, seconds_of
 from metacache.cli.item_view import duration, item_json, item_lines, state_of
-from metacache.cli.keys_text import json_bytes, key_of, raw_of, seconds_of
 from metacache.cli.layout import Line, fields
 from metacache.cli.peeking import peek
 from metacache.cli.session import Session

@@ -83,5 +83,5 @@ def written_by(flags: int) -> Written:
     if flags & ~_KNOWN_BITS:
         return Written("another client", "unknown flags", "bytes")
     names = ", ".join(name for bit, name, _ in _OTHERS if flags & bit) or "bytes"
-    format_ = next((format_ for bit, _, format_ in _OTHERS if flags & bit), "bytes")
-    return Written("pymemcache or pylibmc", names, format_, compressor=1 if flags & _COMPRESSED else 0)
+    formats: list[Format] = [format_ for bit, _, format_ in _OTHERS if flags & bit]
+    return Written("pymemcache or pylibmc", names, (*formats, "bytes")[0], compressor=1 if flags & _COMPRESSED else 0)

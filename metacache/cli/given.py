@@ -1,4 +1,4 @@
-"""Keys and TTLs as the user writes them, and bytes as JSON shows them. No I/O."""
+"""Keys, TTLs and numbers as the user writes them, and bytes as JSON shows them. No I/O."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from metacache.cli.messagepack import Shown
 from metacache.errors import InvalidArgumentError, InvalidKeyError
 from metacache.protocol.keys import Key
 
-__all__ = ["json_bytes", "key_of", "raw_of", "seconds_of"]
+__all__ = ["count", "interval", "json_bytes", "key_of", "raw_of", "seconds_of"]
 
 
 def key_of(argument: str, *, is_base64: bool) -> Key:
@@ -29,6 +29,22 @@ def key_of(argument: str, *, is_base64: bool) -> Key:
         return raw.decode()
     except UnicodeDecodeError:
         return raw
+
+
+def count(text: str) -> int:
+    """Return *text* as a number of at least 1. Raises ValueError."""
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+def interval(text: str) -> float:
+    """Return *text* as seconds, from a hundredth to a day. Raises ValueError."""
+    seconds = float(text)
+    if not 0.01 <= seconds <= 86400:
+        raise ValueError(text)
+    return seconds
 
 
 def raw_of(key: Key) -> bytes:
