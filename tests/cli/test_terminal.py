@@ -13,7 +13,7 @@ import pytest
 from metacache import Client, Cluster, Connection
 from metacache.cli.text import width_of
 from metacache.testing import Memcached
-from tests.cli.rig import WITHOUT_RICH, Terminal, environment, piped, program
+from tests.cli.rig import Terminal, environment, piped
 
 COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
 ENTER, LEAVE = "\x1b[?1049h", "\x1b[?1049l"
@@ -43,7 +43,7 @@ def test_a_terminal_gets_colours_from_rich(memcached: Memcached) -> None:
     [(False, {}), (True, {"NO_COLOR": "1"}), (True, {"TERM": "dumb"})],
     ids=["without rich", "NO_COLOR", "dumb"],
 )
-def test_a_terminal_gets_plain_text(memcached: Memcached, with_rich: bool, more: dict[str, str]) -> None:  # noqa: FBT001
+def test_a_terminal_gets_plain_text(memcached: Memcached, with_rich: bool, more: dict[str, str]) -> None:
     with Terminal(memcached.url, ["stats"], with_rich=with_rich, **more) as terminal:
         assert terminal.finish() == 0
         assert "\x1b" not in terminal.shown
@@ -60,10 +60,11 @@ def test_a_pipe_gets_no_escape_sequence(memcached: Memcached, arguments: list[st
 
 
 def test_rich_and_plain_show_the_same_text(memcached: Memcached) -> None:
-    Client(Connection(memcached.node)).set("k", "value 値 \x1b[31m [bold]markup[/bold] :smile:".encode())
+    with Cluster([memcached.node]) as cluster:
+        cluster.client(str).set("k", "value 値 \x1b[31m [bold]markup[/bold] :smile:")
     texts = [shown_by(Terminal(memcached.url, ["get", "k"], with_rich=with_rich)) for with_rich in (True, False)]
     assert texts[0] == texts[1]
-    assert r"  value 値 \x1b[31m [bold]markup[/bold] :smile:" in texts[0] or "hex" in texts[0]
+    assert r"  value 値 \x1b[31m [bold]markup[/bold] :smile:" in texts[0]
 
 
 # --- widths ----------------------------------------------------------------------------------------------------------
@@ -90,7 +91,8 @@ def test_keys_and_values_cannot_control_the_terminal(memcached: Memcached, *, wi
     client.set(f"key{evil}", f"value{evil}".encode())
     with Cluster([memcached.node]) as cluster:
         cluster.client(str).set(f"text{evil}", f"value{evil}")
-    for arguments in (["keys"], ["get", f"key{evil}"], ["get", f"text{evil}"], ["get", f"none{evil}"], ["inspect", evil]):
+    keys = [f"key{evil}", f"text{evil}", f"none{evil}"]
+    for arguments in (["keys"], *(["get", key] for key in keys), ["inspect", evil]):
         with Terminal(memcached.url, arguments, with_rich=with_rich) as terminal:
             terminal.finish()
             shown = COLOUR.sub("", terminal.shown).replace("\r\x1b[K", "").replace("\r\n", "")
@@ -106,7 +108,7 @@ def test_a_terminal_without_utf_8_gets_ascii(memcached: Memcached) -> None:
         assert (out + err).isascii()
     status, out, _ = piped(memcached.url, "get", "ключ", **ascii_only)
     assert rb"\u0437\u043d\u0430" in out
-    assert b"ключ".decode() in piped(memcached.url, "keys", LC_ALL="C.UTF-8")[1].decode()
+    assert "ключ" in piped(memcached.url, "keys", LC_ALL="C.UTF-8")[1].decode()
 
 
 def test_raw_bytes_are_refused_on_a_terminal(memcached: Memcached) -> None:
@@ -211,11 +213,9 @@ def test_ctrl_c_ends_other_commands_with_130(memcached: Memcached) -> None:
     assert Client(Connection(memcached.node)).get("k") == b"v"
 
 
-def test_only_one_module_imports_rich_and_only_on_a_terminal(memcached: Memcached) -> None:
+def test_rich_is_not_imported_for_a_pipe(memcached: Memcached) -> None:
     code = "import sys; from metacache.cli.main import main; main(['stats']); sys.exit('rich' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, env=environment(memcached.url, {}), check=False
     )
     assert done.returncode == 0
-    assert "rich" in WITHOUT_RICH
-    assert program()[1:] == ["-m", "metacache"]
