@@ -47,17 +47,27 @@ def parse_line(line: bytes) -> Dumped | None:
     return Dumped(raw, int(expires_at), int(used_at), fetched == b"yes", int(size))
 
 
-def key_titles() -> str:
+NUMBERS: Final = 33  # columns of the numbers before a key
+NARROW: Final = 60  # columns; a narrower terminal shows keys only
+
+
+def key_titles(width: int | None) -> str:
     """Return the line of titles above the rows of `key_row`."""
-    return f"{'size':>9}  {'ttl':>9}  {'idle':>9}  key\n"
+    return "key\n" if _is_narrow(width) else f"{'size':>9}  {'ttl':>9}  {'idle':>9}  key\n"
+
+
+def _is_narrow(width: int | None) -> bool:
+    return width is not None and width < NARROW
 
 
 def key_row(charset: Charset, now: int, width: int | None) -> Callable[[Dumped], str]:
     """Return a function that returns the line for an item: size, seconds to live, seconds since the last use, key.
 
-    *now*: the unix time of the server. *width*: keys are cut to it; None: they are not cut.
+    *now*: the unix time of the server. *width*: lines are cut to it; None: they are not cut.
     """
-    room = None if width is None else max(width - 33, 8)
+    if width is not None and _is_narrow(width):
+        return lambda item: f"{charset.cut(shown_key(item.key, charset), width)}\n"
+    room = None if width is None else width - NUMBERS
 
     def row(item: Dumped) -> str:
         ttl = "-" if item.expires_at < 0 else str(max(item.expires_at - now, 0))

@@ -29,7 +29,7 @@ class _Listing:
         self._session = session
         self._prefix = prefix
         self._limit = limit
-        self._width = width
+        self.width = width
         self.seen = 0
         self.listed = 0
         self.size = 0
@@ -42,7 +42,7 @@ class _Listing:
     def node(self, node: Node, settings: Settings, now: int, bar: Progress) -> None:
         """List the items of *node*. *now*: its unix time. Raises the errors of `dump`."""
         output = self._session.output
-        row = key_row(output.charset, now, self._width)
+        row = key_row(output.charset, now, self.width)
         for lines in dump(node, settings):
             matching = list(self._matching(lines))
             if matching:
@@ -81,7 +81,7 @@ def keys(session: Session, args: argparse.Namespace) -> Status:
     with session.cluster() as cluster:
         clocks, total = _clocks(cluster)
         if not session.as_json:
-            output.text(key_titles())
+            output.text(key_titles(listing.width))
         with output.progress(total) as bar:
             for node in cluster.nodes:
                 try:

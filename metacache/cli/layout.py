@@ -20,7 +20,7 @@ Span: TypeAlias = tuple[str, Style]
 Line: TypeAlias = tuple[Span, ...]
 
 GAP: Final = 2  # columns between two columns of a table
-NARROWEST: Final = 8  # a flexible column is not cut below this
+NARROWEST: Final = 12  # a flexible column is not cut below this
 
 
 @final

@@ -15,7 +15,7 @@ from metacache.cli.text import Charset
 
 __all__ = ["HISTORY", "Counters", "NodeHistory", "Rates", "bytes_text", "node_row", "stats_lines", "top_lines"]
 
-HISTORY: Final = 16  # samples in a sparkline
+HISTORY: Final = 8  # samples in a sparkline
 
 
 @final
@@ -141,7 +141,7 @@ def bytes_text(number: float) -> str:
     """Return a number of bytes with a unit: ``1.5M``."""
     for unit in ("B", "K", "M", "G"):
         if number < 1024:
-            return f"{number:.0f}{unit}" if unit == "B" or number >= 100 else f"{number:.1f}{unit}"
+            return f"{number:.0f}{unit}" if number >= 100 or number == int(number) else f"{number:.1f}{unit}"
         number /= 1024
     return f"{number:.1f}T"
 
@@ -151,7 +151,9 @@ def _rate(number: float) -> str:
 
 
 def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{share:.1%}"
+    if share is None:
+        return "-"
+    return "100%" if share == 1 else f"{share:.1%}"
 
 
 def _memory(counters: Counters) -> str:
@@ -163,12 +165,12 @@ def _memory(counters: Counters) -> str:
 STATS_COLUMNS: Final = (
     Column("node", is_flexible=True),
     Column("hits", ">"),
-    Column("items", ">"),
-    Column("memory", ">"),
-    Column("evictions", ">", rank=1),
-    Column("conns", ">", rank=2),
-    Column("uptime", ">", rank=3),
-    Column("version", rank=4),
+    Column("items", ">", rank=1),
+    Column("memory", ">", rank=2),
+    Column("evictions", ">", rank=3),
+    Column("conns", ">", rank=4),
+    Column("uptime", ">", rank=5),
+    Column("version", rank=6),
 )
 
 
@@ -197,12 +199,12 @@ TOP_COLUMNS: Final = (
     Column("node", is_flexible=True),
     Column("state"),
     Column("hits", ">"),
-    Column("", rank=3),
-    Column("gets/s", ">"),
-    Column("sets/s", ">"),
-    Column("memory", ">", rank=1),
-    Column("evict/s", ">", rank=2),
-    Column("conns", ">", rank=4),
+    Column("", rank=5),
+    Column("gets/s", ">", rank=1),
+    Column("sets/s", ">", rank=2),
+    Column("memory", ">", rank=3),
+    Column("evict", ">", rank=4),
+    Column("conns", ">", rank=6),
 )
 
 

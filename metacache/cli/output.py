@@ -47,7 +47,7 @@ class Progress:
         self._total = total
         self._width = width
         self._charset = charset
-        self._drawn_at = 0.0
+        self._drawn_at = time.monotonic()  # a short command draws none
         self._is_drawn = False
 
     def update(self, done: int) -> None:
@@ -155,7 +155,7 @@ class Output:
     def _draw(self, lines: Sequence[Line]) -> None:
         width, height = _size(self._stdout)
         shown = [cut_line(line, width, self.charset) for line in lines[:height]]
-        painted = self._paint(shown).removesuffix("\n").replace("\n", f"{ERASE_LINE}\r\n")
+        painted = self._paint(shown).removesuffix("\n").replace("\n", f"{ERASE_LINE}\n")
         self._stdout.write(f"{HOME}{painted}{ERASE_LINE}{ERASE_BELOW}")
         self._stdout.flush()
 

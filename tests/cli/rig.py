@@ -121,7 +121,7 @@ class Terminal:
         """Read until *text* was shown, and return everything that was."""
         end = time.monotonic() + PATIENCE
         while text not in self.shown:
-            assert time.monotonic() < end, f"{text!r} was not shown: {self.shown!r}"
+            assert time.monotonic() < end, f"{text!r} was not shown: {self.shown[-500:]!r}"
             self._read(0.1)
         return self.shown
 
@@ -136,7 +136,7 @@ class Terminal:
         """Wait for the end of the command; return its status, negative for a signal."""
         end = time.monotonic() + PATIENCE
         while self.process.poll() is None:
-            assert time.monotonic() < end, f"the command did not end: {self.shown!r}"
+            assert time.monotonic() < end, f"the command did not end: {self.shown[-500:]!r}"
             self._read(0.05)
         while select.select([self._leader], [], [], 0)[0]:
             self._read(0)

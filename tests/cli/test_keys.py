@@ -57,9 +57,11 @@ def test_a_row_has_size_ttl_idle_time_and_key() -> None:
     row = key_row(UNICODE, 1000, None)
     assert row(item(b"foo\x1b", 1060, 990)).split() == ["65", "60", "10", r"foo\x1b"]
     assert row(item(b"foo", -1, 990)).split() == ["65", "-", "10", "foo"]
-    narrow = key_row(UNICODE, 1000, 45)(item(b"user:" + b"x" * 100, 1060, 990))
-    assert len(narrow) <= 46
-    assert narrow.endswith("…\n")
+    long = item(b"user:" + b"x" * 100, 1060, 990)
+    for width in (10, 40, 60, 80):
+        line = key_row(UNICODE, 1000, width)(long)
+        assert len(line) == width + 1
+        assert line.endswith("x…\n")
 
 
 # --- real servers ----------------------------------------------------------------------------------------------------
@@ -247,7 +249,8 @@ def test_memory_does_not_grow_with_the_number_of_items() -> None:
         for begin in range(0, 200_000, 10_000):
             client.set_many({f"user:{number}": b"x" for number in range(begin, begin + 10_000)})
         many = peak(server.url, "keys")
-    assert (few[0], many[0]) == (1, 200_001)
+    assert few[0] == 1
+    assert many[0] > 199_000  # the server may move an item from one LRU list to another past its dump
     # The lines alone are 7 MB.
     assert many[1] - few[1] < 4000
 

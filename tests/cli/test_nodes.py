@@ -97,6 +97,7 @@ def test_a_line_of_top_has_state_rates_and_sparkline() -> None:
     assert lines[3].split() == ["cache-1:11211", "up", "90.9%", "▇▇▇", "11", "0", "0B/0B", "0", "0"]
     assert lines[4].split()[:3] == ["cache-2:11211", "down", "-"]
     assert lines[5].strip() == r"stats on cache-2:11211: refused\x1b"
+    assert [plain(line) for line in top_lines([history, down], "title", 80, UNICODE)][2:4] == lines[2:4]
     for width in (40, 60, 80, 200):
         narrow = top_lines([history, down], "title", width, UNICODE)[2:5]
         assert max(width_of(plain(line).rstrip()) for line in narrow) <= width
@@ -104,7 +105,7 @@ def test_a_line_of_top_has_state_rates_and_sparkline() -> None:
 
 @pytest.mark.parametrize(
     ("number", "text"),
-    [(0, "0B"), (1023, "1023B"), (1536, "1.5K"), (64 << 20, "64.0M"), (200 << 30, "200G"), (1 << 45, "32.0T")],
+    [(0, "0B"), (1023, "1023B"), (1536, "1.5K"), (64 << 20, "64M"), (200 << 30, "200G"), (1 << 45, "32.0T")],
 )
 def test_bytes_have_units(number: int, text: str) -> None:
     assert bytes_text(number) == text
