@@ -6,6 +6,7 @@ https://github.com/msgpack/msgpack/blob/master/spec.md.
 
 from __future__ import annotations
 
+import math
 import struct
 from typing import Final, TypeAlias, final
 
@@ -23,7 +24,7 @@ class NotMessagePack(ValueError):
 
 
 def decode(data: bytes) -> Shown:
-    """Return the value that *data* encodes. Bytes become hexadecimal text. Raises NotMessagePack."""
+    """Return the value that *data* encodes. Bytes become hexadecimal text, NaN text. Raises NotMessagePack."""
     decoder = _Decoder(data)
     value = decoder.value(DEEPEST)
     if not decoder.is_at_end:
@@ -78,7 +79,8 @@ class _Decoder:
         if first in _CONSTANTS:
             return _CONSTANTS[first]
         if first in _NUMBERS:
-            return self._number(_NUMBERS[first])
+            number = self._number(_NUMBERS[first])
+            return number if math.isfinite(number) else repr(number)  # JSON has no NaN and no infinity
         if first in _FIXED_EXT:
             return self._sized("ext", _FIXED_EXT[first], depth)
         if first in _SIZED:

@@ -7,13 +7,14 @@ Decompression stops at the limit of metacache's own `Zlib`.
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, TypeAlias, final
 
 import attrs
 
-from metacache.cli.messagepack import NotMessagePack, Shown, decode
+from metacache.cli.messagepack import DEEPEST, NotMessagePack, Shown, decode
 from metacache.cli.text import Charset
 from metacache.cli.written import Format, Written
 from metacache.serializers.interfaces import Compressor
@@ -87,12 +88,35 @@ def _refuse_constant(name: str) -> object:
     raise ValueError(name)  # NaN and Infinity are not JSON
 
 
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):  # 1e999 could not be written as JSON again
+        raise ValueError(text)
+    return number
+
+
 def _json(data: bytes) -> Value | None:
     try:
-        content: Shown = json.loads(data.decode(), parse_constant=_refuse_constant)
+        content: Shown = json.loads(data.decode(), parse_constant=_refuse_constant, parse_float=_finite)
     except (ValueError, RecursionError):
         return None
-    return Value("JSON", data, content, has_content=True)
+    return None if _is_deep(content) else Value("JSON", data, content, has_content=True)
+
+
+def _is_deep(content: Shown) -> bool:
+    """Return whether more containers are nested than can be written again: the encoder calls itself for each."""
+    level: list[Shown] = [content]
+    for _ in range(DEEPEST):
+        level = [child for each in level for child in _children(each)]
+        if not level:
+            return False
+    return True
+
+
+def _children(content: Shown) -> Iterable[Shown]:
+    if isinstance(content, dict):
+        return content.values()
+    return content if isinstance(content, list) else ()
 
 
 def _msgpack(data: bytes) -> Value | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import metacache
+from metacache import Client, Connection
 from metacache.__main__ import COMMANDS
 from metacache.cli.arguments import DEFAULT_URL, parse, url_of
 from metacache.cli.main import main
@@ -55,7 +56,7 @@ def test_the_script_and_the_module_run_the_same_function() -> None:
     assert import_module("metacache.__main__").main is main
 
 
-def test_help_and_version_load_no_command(memcached: Memcached) -> None:
+def test_help_and_version_load_no_command() -> None:
     code = "import sys; from metacache.cli.main import main; main(['version']); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
@@ -133,8 +134,6 @@ def test_no_output_shows_a_password(
 
 
 def test_a_key_that_is_not_utf_8_arrives_unchanged(memcached: Memcached) -> None:
-    from metacache import Client, Connection
-
     client = Client(Connection(memcached.node))
     client.set(b"caf\xe9", b"v")
     done = subprocess.run(

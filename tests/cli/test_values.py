@@ -86,6 +86,8 @@ def shown(flags: int, data: bytes) -> tuple[str, Any]:  # Any: a JSON value
         (FLAGS | 2, b"no", ("text", "no")),
         (FLAGS | 48, b"[1]", ("JSON", [1])),
         (FLAGS | 48, b"[NaN]", ("text", "[NaN]")),
+        (FLAGS | 48, b"[1e999]", ("text", "[1e999]")),
+        (FLAGS | 64, b"\xcb\x7f\xf0" + bytes(6), ("MessagePack", "inf")),
         (FLAGS | 64, b"\x81\xa1a\x01", ("MessagePack", {"a": 1})),
         (FLAGS | 64, b"\xc1", ("bytes", b"\xc1")),
         (FLAGS | 32, b"\x00\xff", ("bytes", b"\x00\xff")),
@@ -122,6 +124,14 @@ def test_decompression_is_bounded() -> None:
     assert len(value.data) < 10_000, "these are the compressed bytes"
 
 
+@pytest.mark.parametrize("depth", [100, 900, 5000, 100_000])
+def test_deeply_nested_json_is_shown_as_json_or_as_text(depth: int) -> None:
+    value = read_value(written_by(FLAGS | 48), b"[" * depth + b"]" * depth, installed_compressor)
+    assert value.format == ("JSON" if depth == 100 else "text")
+    assert value_lines(value, UNICODE)
+    json.dumps(value.content)
+
+
 def test_lines_of_a_value_have_no_control_characters() -> None:
     text = read_value(written_by(FLAGS | 16), b"one\ntwo\x1b]0;title\x07", installed_compressor)
     assert value_lines(text, UNICODE) == ["one", r"two\x1b]0;title\x07"]
@@ -144,7 +154,7 @@ SCALARS: Final = (
     st.none()
     | st.booleans()
     | st.integers(-(2**63), 2**64 - 1)
-    | st.floats(allow_nan=False)
+    | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(st.characters(exclude_categories=["Cs"]), max_size=300)
 )
 VALUES: Final = st.recursive(
