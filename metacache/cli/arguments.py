@@ -19,9 +19,9 @@ EPILOG = f"""\
 Exit status: 0 done or found, 1 not found or answered no, 2 invalid arguments,
 3 a server failed, 130 Ctrl-C, 141 the reader of the output left.
 
-The URL is that of --url, else of {VARIABLE}, else {DEFAULT_URL}.
-Other users of this machine can see --url in the list of processes. Give a URL
-with a password in {VARIABLE}.
+The URL is that of --url, else of {VARIABLE}, else
+{DEFAULT_URL}. Other users of this machine can see --url in
+the list of processes. Give a URL with a password in {VARIABLE}.
 """
 
 

@@ -13,9 +13,9 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Final, Self, final
 
 import attrs
@@ -24,6 +24,8 @@ import pytest
 from metacache.cli.main import main
 
 PATIENCE: Final = 30.0  # seconds; other work may slow this machine down
+
+NONE: Final[Mapping[str, str]] = MappingProxyType({})
 
 # Blocks the import of rich, as if it were not installed.
 WITHOUT_RICH: Final = "import sys; sys.modules['rich'] = None; from metacache.cli.main import main; sys.exit(main())"
@@ -67,13 +69,13 @@ def program(*, with_rich: bool = True) -> list[str]:
     return [sys.executable, "-m", "metacache"] if with_rich else [sys.executable, "-c", WITHOUT_RICH]
 
 
-def piped(url: str, *arguments: str, given: bytes = b"", **more: str) -> tuple[int, bytes, bytes]:
+def piped(url: str, *arguments: str, variables: Mapping[str, str] = NONE) -> tuple[int, bytes, bytes]:
     """Run a command in a subprocess with pipes; return its status, output and errors."""
     done = subprocess.run(
         [*program(), *arguments],
-        input=given,
+        stdin=subprocess.DEVNULL,
         capture_output=True,
-        env=environment(url, more),
+        env=environment(url, variables),
         timeout=PATIENCE,
         check=False,
     )
@@ -92,7 +94,7 @@ class Terminal:
         columns: int = 80,
         with_rich: bool = True,
         stdout: int | None = None,
-        **more: str,
+        variables: Mapping[str, str] = NONE,
     ) -> None:
         self._leader, follower = pty.openpty()
         self.resize(columns)
@@ -102,7 +104,7 @@ class Terminal:
             stdin=follower,
             stdout=follower if stdout is None else stdout,
             stderr=follower,
-            env=environment(url, more),
+            env=environment(url, variables),
             start_new_session=True,
             # The terminal becomes the controlling one, so that Ctrl-C reaches the process.
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
@@ -129,7 +131,7 @@ class Terminal:
         if select.select([self._leader], [], [], seconds)[0]:
             self.shown += os.read(self._leader, 65536).decode()
 
-    def type(self, text: str) -> None:
+    def write(self, text: str) -> None:
         os.write(self._leader, text.encode())
 
     def finish(self) -> int:
@@ -156,7 +158,7 @@ class Terminal:
 
 
 @contextmanager
-def reader_that_leaves(url: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+def reader_that_leaves(url: str, *arguments: str) -> Generator[subprocess.Popen[bytes]]:
     """Run a command whose output goes into a pipe."""
     process = subprocess.Popen(
         [*program(), *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(url, {})

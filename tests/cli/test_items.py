@@ -73,7 +73,7 @@ def test_get_prints_json(run: CommandLine, cluster: Cluster) -> None:
 def test_get_shows_items_of_pymemcache(
     run: CommandLine, memcached: Memcached, value: Any, format_: str, shown: object
 ) -> None:
-    other = pymemcache.Client(("127.0.0.1", memcached.port), serde=pymemcache.serde.compressed_serde)
+    other = pymemcache.Client(("127.0.0.1", memcached.port), serde=pymemcache.serde.CompressedSerde())
     other.set("k", value, noreply=False)
     other.close()
     found = run("get", "k", "--json").json

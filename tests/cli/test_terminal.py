@@ -44,7 +44,7 @@ def test_a_terminal_gets_colours_from_rich(memcached: Memcached) -> None:
     ids=["without rich", "NO_COLOR", "dumb"],
 )
 def test_a_terminal_gets_plain_text(memcached: Memcached, with_rich: bool, more: dict[str, str]) -> None:
-    with Terminal(memcached.url, ["stats"], with_rich=with_rich, **more) as terminal:
+    with Terminal(memcached.url, ["stats"], with_rich=with_rich, variables=more) as terminal:
         assert terminal.finish() == 0
         assert "\x1b" not in terminal.shown
         assert str(memcached.node) in terminal.shown
@@ -53,7 +53,7 @@ def test_a_terminal_gets_plain_text(memcached: Memcached, with_rich: bool, more:
 @pytest.mark.parametrize("arguments", [["ping"], ["stats"], ["get", "k"], ["keys"], ["explain", "k"], ["--help"]])
 def test_a_pipe_gets_no_escape_sequence(memcached: Memcached, arguments: list[str]) -> None:
     Client(Connection(memcached.node)).set("k", b"value")
-    status, out, err = piped(memcached.url, *arguments, FORCE_COLOR="1")
+    status, out, err = piped(memcached.url, *arguments, variables={"FORCE_COLOR": "1"})
     assert status == 0
     assert out
     assert b"\x1b" not in out + err
@@ -104,12 +104,12 @@ def test_a_terminal_without_utf_8_gets_ascii(memcached: Memcached) -> None:
     Client(Connection(memcached.node)).set("ключ", "значение 値".encode())
     ascii_only = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     for arguments in (["get", "ключ"], ["keys"], ["explain", "ключ"], ["explain", "--move", "add=h"]):
-        status, out, err = piped(memcached.url, *arguments, **ascii_only)
+        status, out, err = piped(memcached.url, *arguments, variables=ascii_only)
         assert status == 0, err
         assert (out + err).isascii()
-    status, out, _ = piped(memcached.url, "get", "ключ", **ascii_only)
+    status, out, _ = piped(memcached.url, "get", "ключ", variables=ascii_only)
     assert rb"\u0437\u043d\u0430" in out
-    assert "ключ" in piped(memcached.url, "keys", LC_ALL="C.UTF-8")[1].decode()
+    assert "ключ" in piped(memcached.url, "keys", variables={"LC_ALL": "C.UTF-8"})[1].decode()
 
 
 def test_raw_bytes_are_refused_on_a_terminal(memcached: Memcached) -> None:
@@ -154,7 +154,7 @@ def test_top_is_live_and_ctrl_c_restores_the_terminal(memcached: Memcached, *, w
         Client(Connection(memcached.node)).get_many([str(number) for number in range(100)])
         terminal.wait_for("0.0%")  # all reads were misses
         terminal.resize(40)
-        terminal.type("\x03")
+        terminal.write("\x03")
         assert terminal.finish() == 0
         assert terminal.shown.count(ENTER) == terminal.shown.count(LEAVE) == 1
         assert terminal.shown.endswith(f"\x1b[?25h{LEAVE}")
@@ -179,7 +179,7 @@ def test_top_shows_a_node_that_goes_down_and_comes_back(memcached: Memcached) ->
         memcached.restart()
         terminal.shown = ""
         terminal.wait_for(" up ")
-        terminal.type("\x03")
+        terminal.write("\x03")
         assert terminal.finish() == 0
 
 
@@ -199,7 +199,7 @@ def test_flush_names_the_nodes_and_asks(memcached: Memcached, answer: str, statu
         terminal.wait_for("Type yes to go on: ")
         assert f"every item of: {memcached.node}" in terminal.shown
         assert client.get("k") == b"v"
-        terminal.type(f"{answer}\n")
+        terminal.write(f"{answer}\n")
         assert terminal.finish() == status
     assert client.get("k") == (None if status == 0 else b"v")
 
@@ -208,7 +208,7 @@ def test_ctrl_c_ends_other_commands_with_130(memcached: Memcached) -> None:
     Client(Connection(memcached.node)).set("k", b"v")
     with Terminal(memcached.url, ["flush"]) as terminal:
         terminal.wait_for("Type yes to go on: ")
-        terminal.type("\x03")
+        terminal.write("\x03")
         assert terminal.finish() == 130
         assert "Traceback" not in terminal.shown
     assert Client(Connection(memcached.node)).get("k") == b"v"

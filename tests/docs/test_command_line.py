@@ -1,4 +1,4 @@
-"""The examples on the page of the command line: the parser takes each one, and the picture is what the command prints."""
+"""The examples of the command line: the parser takes each one, and the picture is what the command prints."""
 
 from __future__ import annotations
 
