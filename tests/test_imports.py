@@ -82,6 +82,7 @@ GUARDED: Final[dict[str, dict[str, str]]] = {
         "transports/blocking/stream.py": "sees whether an idle connection is stale",
     },
     "selectors": {},
+    "rich": {"cli/colours.py": "colours; the library works without it"},
     "asyncio": {
         "client/aio_effects.py": "sleeps between attempts",
         "client/aio_caching.py": "tasks wait and refresh",

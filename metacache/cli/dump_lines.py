@@ -43,25 +43,12 @@ def parse_line(line: bytes) -> Dumped | None:
     if match is None:
         return None
     key, expires_at, used_at, _, fetched, _, size = match.groups()
-    raw = _unquoted(key) if b"%" in key else key
+    raw = unquote_to_bytes(key) if b"%" in key else key
     return Dumped(raw, int(expires_at), int(used_at), fetched == b"yes", int(size))
 
 
 NUMBERS: Final = 33  # columns of the numbers before a key
 NARROW: Final = 60  # columns; a narrower terminal shows keys only
-
-
-# The escapes that memcached writes (util.c, uriencode), without their %.
-_BYTES: Final = {b"%02X" % number: bytes([number]) for number in range(256)}
-
-
-def _unquoted(key: bytes) -> bytes:
-    """Return *key* without percent-escapes, as `unquote_to_bytes` does in three times the time."""
-    first, *rest = key.split(b"%")
-    try:
-        return first + b"".join([_BYTES[part[:2]] + part[2:] for part in rest])
-    except KeyError:  # not an escape of memcached
-        return unquote_to_bytes(key)
 
 
 def key_titles(width: int | None) -> str:
