@@ -78,7 +78,8 @@ def test_rates_are_per_second_between_two_samples() -> None:
 
 
 def test_a_restarted_server_has_no_rates() -> None:
-    assert Rates.between(counters(), counters(at=12.0, gets=0, uptime=1)) is None
+    assert Rates.between(counters(), counters(at=12.0, uptime=1)) is None
+    assert Rates.between(counters(), counters(at=12.0, gets=0, uptime=52)) is None, "after stats reset"
     assert Rates.between(counters(), counters()) is None
 
 
