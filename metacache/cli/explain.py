@@ -29,7 +29,7 @@ SCORE_COLUMNS: Final = (
     Column("node", is_flexible=True),
     Column("weight", ">", rank=2),
     Column("cost", ">", rank=1),
-    Column("of all keys", ">"),
+    Column("share", ">"),
     Column("", rank=3),
 )
 MOVE_COLUMNS: Final = (
