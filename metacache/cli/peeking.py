@@ -47,7 +47,7 @@ VALUE_FLAGS: Final = encode_flags(Commands.MG, {"value": True, **_WANTED})
 @final
 @attrs.frozen
 class Peeked:
-    """An item as it is stored.
+    """A stored item and its metadata.
 
     Attributes:
         data: the stored bytes; empty without the value.
