@@ -1,0 +1,163 @@
+"""Turn values of one type into bytes and back, by a TypeAdapter of pydantic.
+
+The bytes are JSON: the fields that were set, by their names. If an unset field does not have its default (a default of
+now() or uuid4() is a new one at each read), the JSON has all fields. A second line then has, for each model in the
+order of the value, the names of its unset fields: ``[["id"],[],["id","created"]]``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias, final
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError
+
+from metacache.interrupts import fails_again
+from metacache.serializers import Form
+from metacache.serializers.forms import RECORDS, walk
+from metacache.serializers.mismatches import Mismatch
+from metacache_pydantic.served import NAMES
+
+__all__ = ["Codec"]
+
+# Any: a value of the type of a codec, which only the caller knows.
+_Value: TypeAlias = Any
+
+
+@final
+class Codec:
+    """Encodes and decodes values of one type.
+
+    Args:
+        adapter: pydantic's adapter of the type.
+        form: the type. Only the names of its fields appear in messages.
+        parts: returns the parts of a value, each after the step that leads to it.
+    """
+
+    def __init__(
+        self, adapter: TypeAdapter[Any], form: Form, parts: Callable[[_Value], list[tuple[str, _Value]]]
+    ) -> None:
+        self._adapter = adapter
+        self._parts = parts
+        self._names = frozenset(name for _, each in walk(form) if each.kind in RECORDS for name in each.labels)
+
+    def encode(self, value: _Value) -> bytes:
+        """Return *value* as JSON without its unset fields."""
+        return _uninterrupted(self._dump_set, value)
+
+    def encode_all(self, value: _Value) -> bytes:
+        """Return *value* as JSON with all fields, and a line with the names of the unset ones if there are any."""
+        data: bytes = _uninterrupted(self._dump_all, value)
+        unset = [sorted(self._unset(model)) for model in self._models(value)]
+        return data + b"\n" + json.dumps(unset, separators=(",", ":")).encode() if any(unset) else data
+
+    def decode(self, data: bytes) -> _Value:
+        """Return the value. Raises if *data* is not exactly what one of the encoders writes for it."""
+        value = self.read(data)
+        again = self.encode_all(value) if b"\n" in data else self.encode(value)
+        if again != data and _unordered(again) != _unordered(data):
+            raise ValueError("pydantic coerced or dropped a part of the data")
+        return value
+
+    def read(self, data: bytes) -> _Value:
+        """Return the value that pydantic reads from *data*, which it may have coerced."""
+        text, separator, unset = data.partition(b"\n")
+        value = _uninterrupted(self._load, text)
+        if separator:
+            self._restore(value, json.loads(unset))
+        return value
+
+    def read_explained(self, data: bytes) -> _Value:
+        """Return the value like `read`. Raises Mismatch with the path to a part that pydantic does not read."""
+        try:
+            return self.read(data)
+        except ValidationError as error:
+            if not fails_again(self.read, data, error):
+                raise
+            problem = self._problem(error)
+        raise problem
+
+    def _dump_set(self, value: _Value) -> bytes:
+        return self._adapter.dump_json(value, by_alias=False, exclude_unset=True, round_trip=True, warnings="error")
+
+    def _dump_all(self, value: _Value) -> bytes:
+        return self._adapter.dump_json(value, by_alias=False, round_trip=True, warnings="error")
+
+    def _load(self, data: bytes) -> _Value:
+        return self._adapter.validate_json(data, strict=True, **NAMES)
+
+    # --- unset fields ------------------------------------------------------------------------------------------------
+
+    def _models(self, value: _Value) -> list[BaseModel]:
+        """Return all models in *value*, each before the models in it."""
+        found = [value] if isinstance(value, BaseModel) else []
+        for _, part in self._parts(value):
+            found += self._models(part)
+        return found
+
+    def _unset(self, model: BaseModel) -> frozenset[str]:
+        return frozenset(model.__dict__).intersection(type(model).model_fields) - model.model_fields_set
+
+    def _restore(self, value: _Value, unset: list[list[str]]) -> None:
+        """Mark the fields *unset* of the models in *value* as unset."""
+        for model, names in zip(self._models(value), unset, strict=True):
+            # The set of the model itself: its class may be frozen.
+            model.model_fields_set.difference_update(names)
+
+    # --- messages ----------------------------------------------------------------------------------------------------
+
+    def _problem(self, error: ValidationError) -> Mismatch:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        problem = Mismatch(_REASONS.get(first["type"], f"pydantic does not read it back ({first['type']})"))
+        for step in reversed(first["loc"]):
+            # Other steps are keys of dicts, which may be secrets, or names of validators.
+            if isinstance(step, int):
+                problem.within(f"[{step}]")
+            elif step in self._names:
+                problem.within(f".{step}")
+        return problem
+
+
+# By pydantic's type of an error, which is found after the classes of all parts are right.
+_REASONS: Final = {
+    "missing": "expected a value, but pydantic does not write this field (exclude=True?)",
+    "float_type": "the format cannot hold NaN or an infinity",  # it is null in the JSON
+    "finite_number": "the format cannot hold NaN or an infinity",
+}
+
+
+def _uninterrupted(call: Callable[[_Value], _Value], argument: _Value) -> _Value:
+    """Return ``call(argument)``.
+
+    pydantic wraps an exception of a validator, also one that a signal handler raised in it. This function unwraps it.
+    """
+    try:
+        return call(argument)
+    except (ValidationError, PydanticSerializationError) as error:
+        cause = _cause(error)
+        if cause is None or fails_again(call, argument, error):
+            raise
+    raise cause
+
+
+def _cause(error: ValidationError | PydanticSerializationError) -> BaseException | None:
+    """Return the exception that pydantic wrapped, or None if the error is its own."""
+    if isinstance(error, PydanticSerializationError):
+        return error.__cause__
+    causes = [each.get("ctx", {}).get("error") for each in error.errors(include_url=False, include_input=False)]
+    return next((cause for cause in causes if isinstance(cause, BaseException)), None)
+
+
+def _unordered(data: bytes) -> list[str]:
+    """Return the lines of *data* as texts that do not depend on the order of lists, because a set has no order."""
+    return [_unordered_text(json.loads(line)) for line in data.split(b"\n")]
+
+
+def _unordered_text(part: _Value) -> str:
+    if isinstance(part, list):
+        return f"[{','.join(sorted(map(_unordered_text, part)))}]"
+    if isinstance(part, dict):
+        return f"{{{','.join(sorted(f'{json.dumps(key)}:{_unordered_text(held)}' for key, held in part.items()))}}}"
+    return json.dumps(part)
