@@ -135,8 +135,8 @@ class RefusalExplainer:
             raise RecursionError
         try:
             parts = self._comparer.parts(value)
-        except Mismatch as found:
-            return found
+        except Mismatch as unreadable:
+            return unreadable
         for step, part in parts:
             found = self._innermost_problem(part, depth - 1)
             if found is not None:

@@ -57,8 +57,8 @@ class _Pydantic(Generic[T]):
     def dumps(self, value: T, /) -> bytes:
         """Return *value* as JSON. Raises SerializationError with the path to a part that would not come back the same.
 
-        The JSON has the fields that were set, if the others have their defaults. Otherwise it has all fields, and a
-        second line with the names of those that were not set.
+        The JSON has the fields that were set, if the others have their defaults. Otherwise it has all fields, after a
+        line with the names of those that were not set.
         """
         try:
             return self._attempt(value)

@@ -1,14 +1,16 @@
 """Turn values of one type into bytes and back, by a TypeAdapter of pydantic.
 
 The bytes are JSON: the fields that were set, by their names. If an unset field does not have its default (a default of
-now() or uuid4() is a new one at each read), the JSON has all fields. A second line then has, for each model in the
-order of the value, the names of its unset fields: ``[["id"],[],["id","created"]]``.
+now() or uuid4() is a new one at each read), the JSON has all fields. A line before it then has, for each model in the
+order of the value, the names of its unset fields: ``[["id"],[],["id","created"]]``. Another line end is before that
+line, so truncated bytes are never whole.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, TypeAlias, final
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -40,33 +42,38 @@ class Codec:
         self, adapter: TypeAdapter[Any], form: Form, parts: Callable[[_Value], list[tuple[str, _Value]]]
     ) -> None:
         self._adapter = adapter
+        self._validate = partial(adapter.validate_json, strict=True, **NAMES)
         self._parts = parts
         self._names = frozenset(name for _, each in walk(form) if each.kind in RECORDS for name in each.labels)
 
     def encode(self, value: _Value) -> bytes:
         """Return *value* as JSON without its unset fields."""
-        return _uninterrupted(self._dump_set, value)
+        data: bytes = _uninterrupted(self._dump_set, value)
+        return data
 
     def encode_all(self, value: _Value) -> bytes:
-        """Return *value* as JSON with all fields, and a line with the names of the unset ones if there are any."""
+        """Return *value* as JSON with all fields, after a line with the names of the unset ones if there are any."""
         data: bytes = _uninterrupted(self._dump_all, value)
         unset = [sorted(self._unset(model)) for model in self._models(value)]
-        return data + b"\n" + json.dumps(unset, separators=(",", ":")).encode() if any(unset) else data
+        if not any(unset):
+            return data
+        return b"\n%b\n%b" % (json.dumps(unset, separators=(",", ":")).encode(), data)
 
     def decode(self, data: bytes) -> _Value:
         """Return the value. Raises if *data* is not exactly what one of the encoders writes for it."""
         value = self.read(data)
-        again = self.encode_all(value) if b"\n" in data else self.encode(value)
+        again = self.encode_all(value) if data.startswith(b"\n") else self.encode(value)
         if again != data and _unordered(again) != _unordered(data):
             raise ValueError("pydantic coerced or dropped a part of the data")
         return value
 
     def read(self, data: bytes) -> _Value:
         """Return the value that pydantic reads from *data*, which it may have coerced."""
-        text, separator, unset = data.partition(b"\n")
+        if not data.startswith(b"\n"):
+            return _uninterrupted(self._load, data)
+        _, unset, text = data.split(b"\n", 2)
         value = _uninterrupted(self._load, text)
-        if separator:
-            self._restore(value, json.loads(unset))
+        self._restore(value, json.loads(unset))
         return value
 
     def read_explained(self, data: bytes) -> _Value:
@@ -86,7 +93,7 @@ class Codec:
         return self._adapter.dump_json(value, by_alias=False, round_trip=True, warnings="error")
 
     def _load(self, data: bytes) -> _Value:
-        return self._adapter.validate_json(data, strict=True, **NAMES)
+        return self._validate(data)
 
     # --- unset fields ------------------------------------------------------------------------------------------------
 
@@ -152,7 +159,7 @@ def _cause(error: ValidationError | PydanticSerializationError) -> BaseException
 
 def _unordered(data: bytes) -> list[str]:
     """Return the lines of *data* as texts that do not depend on the order of lists, because a set has no order."""
-    return [_unordered_text(json.loads(line)) for line in data.split(b"\n")]
+    return [_unordered_text(json.loads(line)) for line in data.removeprefix(b"\n").split(b"\n")]
 
 
 def _unordered_text(part: _Value) -> str:
