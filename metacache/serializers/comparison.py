@@ -175,7 +175,8 @@ class Comparer:
                 raise
 
     def _layout(self, class_: type) -> Layout:
-        return self._layouts.setdefault(class_, layout_of(class_))
+        layout = self._layouts.get(class_)
+        return self._layouts.setdefault(class_, layout_of(class_)) if layout is None else layout
 
     def _key(self, value: Value) -> object:
         """Return a hashable key. Values that are the same have equal keys."""

@@ -219,7 +219,8 @@ def _fields_reader(class_: Any, names: tuple[str, ...]) -> _Parts:  # Any: as ab
 
 def _extra(value: Value, names: tuple[str, ...]) -> Value:
     """Return the attributes that pydantic added to a dataclass for unknown keys."""
-    return {name: part for name, part in vars(value).items() if name not in names and not name.startswith("__")}
+    attributes: Mapping[str, Value] = vars(value)
+    return {name: part for name, part in attributes.items() if name not in names and not name.startswith("__")}
 
 
 _MODEL_STEPS: Final = ("model_extra", "model_fields_set")

@@ -151,6 +151,7 @@ def _limit_text(limit: object) -> str:
     if isinstance(limit, datetime.timedelta):
         return f"timedelta:{limit // datetime.timedelta(microseconds=1)}"
     if isinstance(limit, re.Pattern):
-        flags = limit.flags & ~re.UNICODE  # every pattern of text has this flag
-        return literal_text(limit.pattern) + (f" flags:{flags:d}" if flags else "")
+        pattern: re.Pattern[Any] = limit  # Any: a pattern of str or of bytes
+        flags = pattern.flags & ~re.UNICODE  # every pattern of text has this flag
+        return literal_text(pattern.pattern) + (f" flags:{flags:d}" if flags else "")
     return literal_text(limit)

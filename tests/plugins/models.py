@@ -16,7 +16,7 @@ import pydantic
 import pydantic.dataclasses
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 from pydantic.alias_generators import to_camel
-from typing_extensions import TypedDict
+from typing_extensions import TypedDict, override
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ class FullAddress(Address):
 
 class User(BaseModel):
     name: str
-    age: int = Field(3, gt=0)
+    age: int = Field(default=3, gt=0)
     ratio: float = 1.0
     addresses: list[Address] = []
     moment: datetime.datetime = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
@@ -81,6 +81,7 @@ class PostInit(BaseModel):
     size: int
     _twice: int = 0
 
+    @override
     def model_post_init(self, _: object, /) -> None:
         self._twice = 2 * self.size
 
@@ -95,7 +96,7 @@ class Secret(BaseModel):
 
 class Hidden(BaseModel):
     shown: int = 0
-    hidden: str = Field("usual", exclude=True)
+    hidden: str = Field(default="usual", exclude=True)
 
 
 class HiddenAndRequired(BaseModel):
@@ -128,7 +129,7 @@ class Tags(pydantic.RootModel[list[str]]):
 class Camel(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
     first_name: str
-    other: int = Field(0, validation_alias="another")
+    other: int = Field(default=0, validation_alias="another")
 
 
 class Open(BaseModel):

@@ -78,4 +78,4 @@ def test_a_value_of_another_model_is_refused() -> None:
 
 def test_a_model_needs_a_serializer() -> None:
     with pytest.raises(InvalidTypeError, match="give serializer='pydantic'"):
-        connect("memcached://127.0.0.1:1", Cat)  # type: ignore[type-var]  # pyright: ignore[reportArgumentType, reportCallIssue]
+        connect("memcached://127.0.0.1:1", Cat)  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]

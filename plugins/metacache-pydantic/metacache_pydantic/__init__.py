@@ -19,6 +19,7 @@ from metacache.errors import InvalidTypeError
 from metacache.interrupts import fails_again
 from metacache.serializers import RoundTrip, Serializer, fingerprint, resolve
 from metacache.serializers.comparison import Comparer
+from metacache.serializers.forms import walk
 from metacache.serializers.mismatches import Mismatch
 from metacache_pydantic.codec import Codec
 from metacache_pydantic.served import adapter_of, check_served
@@ -35,6 +36,10 @@ _COMPARISON_KEYS: Final[Mapping[type, Callable[[Any], object]]] = {
 }
 
 
+# Values of these kinds are not encoded alone to explain a refusal, because their class does not say the types of parts.
+_NOT_PROBED: Final = frozenset(("list", "dict", "tuple", "vartuple", "typeddict", "unknown"))
+
+
 @final
 class _Pydantic(Generic[T]):
     """The serializer for one type."""
@@ -43,9 +48,14 @@ class _Pydantic(Generic[T]):
 
     def __init__(self, type_: TypeForm[T]) -> None:
         self.fingerprint: int = fingerprint(type_)
-        self._codec = self._make_codec(type_)
-        self._codecs: dict[type, Codec] = {}
-        self._comparer = Comparer(resolve(type_), _COMPARISON_KEYS)
+        form = resolve(type_)
+        self._comparer = Comparer(form, _COMPARISON_KEYS)
+        self._codec = Codec(adapter_of(type_), form, self._comparer.parts)
+        self._codecs = {
+            each.class_: Codec(adapter_of(each.class_), each, self._comparer.parts)
+            for _, each in walk(form)
+            if isinstance(each.class_, type) and each.kind not in _NOT_PROBED
+        }
         self._round_trip = RoundTrip(
             type_,
             self._codec.encode_all,
@@ -84,13 +94,8 @@ class _Pydantic(Generic[T]):
     def _probe(self, class_: type, part: object) -> object:
         codec = self._codecs.get(class_)
         if codec is None:
-            codec = self._codecs[class_] = self._make_codec(class_)
+            raise InvalidTypeError("this class is no part of the type")
         return codec.read_explained(codec.encode_all(part))
-
-    # Any: a type expression is any object.
-    def _make_codec(self, type_: Any) -> Codec:
-        form = resolve(type_)
-        return Codec(adapter_of(type_), form, Comparer(form, _COMPARISON_KEYS).parts)
 
 
 @final

@@ -6,6 +6,9 @@ order of the value, the names of its unset fields: ``[["id"],[],["id","created"]
 line, so truncated bytes are never whole.
 """
 
+# This module inspects the classes of values, and pyright calls the class of an Any unknown.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 import json
@@ -153,8 +156,9 @@ def _cause(error: ValidationError | PydanticSerializationError) -> BaseException
     """Return the exception that pydantic wrapped, or None if the error is its own."""
     if isinstance(error, PydanticSerializationError):
         return error.__cause__
+    # A list, not a generator: Python swallows an exception that a signal handler raises while a generator is closed.
     causes = [each.get("ctx", {}).get("error") for each in error.errors(include_url=False, include_input=False)]
-    return next((cause for cause in causes if isinstance(cause, BaseException)), None)
+    return ([cause for cause in causes if isinstance(cause, BaseException)] or [None])[0]
 
 
 def _unordered(data: bytes) -> list[str]:
@@ -166,5 +170,5 @@ def _unordered_text(part: _Value) -> str:
     if isinstance(part, list):
         return f"[{','.join(sorted(map(_unordered_text, part)))}]"
     if isinstance(part, dict):
-        return f"{{{','.join(sorted(f'{json.dumps(key)}:{_unordered_text(held)}' for key, held in part.items()))}}}"
+        return f"{{{','.join(sorted([f'{json.dumps(key)}:{_unordered_text(held)}' for key, held in part.items()]))}}}"
     return json.dumps(part)

@@ -18,7 +18,9 @@ __all__ = ["NAMES", "adapter_of", "check_served"]
 
 # pydantic 2.11 and newer read fields by their names although they have aliases.
 NAMES: Final[Mapping[str, Any]] = (  # Any: mypy would compare bool with the types of all other arguments
-    {"by_alias": False, "by_name": True} if "by_name" in inspect.signature(TypeAdapter.validate_json).parameters else {}
+    {"by_alias": False, "by_name": True}
+    if "by_name" in inspect.signature(TypeAdapter[Any].validate_json).parameters
+    else {}
 )
 """The arguments of `TypeAdapter.validate_json` that say so."""
 
