@@ -51,12 +51,12 @@ class Codec:
 
     def encode(self, value: _Value) -> bytes:
         """Return *value* as JSON without its unset fields."""
-        data: bytes = _uninterrupted(self._dump_set, value)
+        data: bytes = _unwrapped(self._dump_set, value)
         return data
 
     def encode_all(self, value: _Value) -> bytes:
         """Return *value* as JSON with all fields, after a line with the names of the unset ones if there are any."""
-        data: bytes = _uninterrupted(self._dump_all, value)
+        data: bytes = _unwrapped(self._dump_all, value)
         unset = [sorted(self._unset(model)) for model in self._models(value)]
         if not any(unset):
             return data
@@ -70,24 +70,24 @@ class Codec:
             raise ValueError("pydantic coerced or dropped a part of the data")
         return value
 
-    def read(self, data: bytes) -> _Value:
-        """Return the value that pydantic reads from *data*, which it may have coerced."""
+    def read(self, data: bytes, seen: list[ValidationError] | None = None) -> _Value:
+        """Return the value that pydantic reads from *data*, which it may have coerced. *seen* gets pydantic's error."""
         if not data.startswith(b"\n"):
-            return _uninterrupted(self._load, data)
+            return _unwrapped(self._load, data, seen)
         _, unset, text = data.split(b"\n", 2)
-        value = _uninterrupted(self._load, text)
+        value = _unwrapped(self._load, text, seen)
         self._restore(value, json.loads(unset))
         return value
 
     def read_explained(self, data: bytes) -> _Value:
         """Return the value like `read`. Raises Mismatch with the path to a part that pydantic does not read."""
+        seen: list[ValidationError] = []
         try:
-            return self.read(data)
-        except ValidationError as error:
-            if not fails_again(self.read, data, error):
+            return self.read(data, seen)
+        except Exception as error:
+            if not seen or not fails_again(self.read, data, error):
                 raise
-            problem = self._problem(error)
-        raise problem
+        raise self._problem(seen[0])
 
     def _dump_set(self, value: _Value) -> bytes:
         return self._adapter.dump_json(value, by_alias=False, exclude_unset=True, round_trip=True, warnings="error")
@@ -138,16 +138,19 @@ _REASONS: Final = {
 }
 
 
-def _uninterrupted(call: Callable[[_Value], _Value], argument: _Value) -> _Value:
-    """Return ``call(argument)``.
+def _unwrapped(call: Callable[[_Value], _Value], argument: _Value, seen: list[ValidationError] | None = None) -> _Value:
+    """Return ``call(argument)``. Raises the exception of a validator or serializer, which pydantic wraps.
 
-    pydantic wraps an exception of a validator, also one that a signal handler raised in it. This function unwraps it.
+    It may be the exception of a signal handler. The caller finds out as for every other function of the user. *seen*
+    gets the error of pydantic.
     """
     try:
         return call(argument)
     except (ValidationError, PydanticSerializationError) as error:
+        if seen is not None and isinstance(error, ValidationError):
+            seen.append(error)
         cause = _cause(error)
-        if cause is None or fails_again(call, argument, error):
+        if cause is None:
             raise
     raise cause
 
@@ -156,9 +159,11 @@ def _cause(error: ValidationError | PydanticSerializationError) -> BaseException
     """Return the exception that pydantic wrapped, or None if the error is its own."""
     if isinstance(error, PydanticSerializationError):
         return error.__cause__
-    # A list, not a generator: Python swallows an exception that a signal handler raises while a generator is closed.
-    causes = [each.get("ctx", {}).get("error") for each in error.errors(include_url=False, include_input=False)]
-    return ([cause for cause in causes if isinstance(cause, BaseException)] or [None])[0]
+    for each in error.errors(include_url=False, include_input=False):
+        cause: object = each.get("ctx", {}).get("error")
+        if isinstance(cause, BaseException):
+            return cause
+    return None
 
 
 def _unordered(data: bytes) -> list[str]:
