@@ -219,7 +219,7 @@ def _fields_reader(class_: Any, names: tuple[str, ...]) -> _Parts:  # Any: as ab
 
 def _extra(value: Value, names: tuple[str, ...]) -> Value:
     """Return the attributes that pydantic added to a dataclass for unknown keys."""
-    attributes: Mapping[str, Value] = vars(value)
+    attributes: dict[str, Value] = value.__dict__
     return {name: part for name, part in attributes.items() if name not in names and not name.startswith("__")}
 
 

@@ -151,7 +151,10 @@ def _limit_text(limit: object) -> str:
     if isinstance(limit, datetime.timedelta):
         return f"timedelta:{limit // datetime.timedelta(microseconds=1)}"
     if isinstance(limit, re.Pattern):
-        pattern: re.Pattern[Any] = limit  # Any: a pattern of str or of bytes
-        flags = pattern.flags & ~re.UNICODE  # every pattern of text has this flag
-        return literal_text(pattern.pattern) + (f" flags:{flags:d}" if flags else "")
+        return _pattern_text(limit)  # pyright: ignore[reportUnknownArgumentType]  # a pattern of str or of bytes
     return literal_text(limit)
+
+
+def _pattern_text(pattern: _Value) -> str:
+    flags = pattern.flags & ~re.UNICODE  # every pattern of text has this flag
+    return literal_text(pattern.pattern) + (f" flags:{flags:d}" if flags else "")
