@@ -151,7 +151,7 @@ def _limit_text(limit: object) -> str:
     if isinstance(limit, datetime.timedelta):
         return f"timedelta:{limit // datetime.timedelta(microseconds=1)}"
     if isinstance(limit, re.Pattern):
-        return _pattern_text(limit)  # pyright: ignore[reportUnknownArgumentType]  # a pattern of str or of bytes
+        return _pattern_text(limit)
     return literal_text(limit)
 
 
