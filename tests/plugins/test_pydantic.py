@@ -113,6 +113,7 @@ REFUSED: Final[list[tuple[Any, Any, str]]] = [
     (M.Locked, M.Locked(), "$._lock: a lock cannot be compared"),
     (M.Secret, M.Secret(password=SECRET), "$.password: the SecretStr would come back with another value"),
     (M.Hidden, M.Hidden(hidden=SECRET), "$.hidden: the str would come back with another value"),
+    (M.Hidden, M.Hidden(hidden="usual"), "$.model_fields_set: the list would come back with another number of parts"),
     (M.HiddenAndRequired, M.HiddenAndRequired(hidden=SECRET), "$.hidden: expected a value, but pydantic does not"),
     (Box[int], Box(held=1), "$: expected Box[int], got Box"),
     (M.Open, M.Open(more=SECRET.encode()), "$.model_extra.values()[0]: the bytes would come back as str"),
