@@ -24,7 +24,7 @@ from metacache.operations.policies import MISS
 from metacache.operations.results import Computed, Source, StoreResult
 from metacache.transports.base import Operation
 
-__all__ = ["OVERTIME", "UNCACHED", "Computing", "is_failure", "log_covered"]
+__all__ = ["OVERTIME", "UNCACHED", "Computing", "is_failure", "log_covered", "raised_by_factory"]
 
 logger = logging.getLogger("metacache.caching")
 
@@ -80,23 +80,34 @@ class Computing(Generic[T]):
         except GeneratorExit:
             raise  # a closed coroutine may await nothing
         except BaseException as error:
-            return await self._after_failure(call, found, flight, error, cut)
-        if store is None:
-            await self._leases.remove(call, found)
-            return _shared(flight, Computed(value, Source.UNSTORED))
+            return await self._after_failure(call, found, flight, raised_by_factory(error), cut)
         seconds = self._effects.now() - began
         try:
-            stored = await self._run_store(store, flight, value)
+            computed = await self._end_with(call, found, flight, value, store)
         except GeneratorExit:
             raise
         except BaseException as error:
             if not isinstance(error, MetacacheError) or is_injected(error):
-                # The store was cancelled or interrupted, perhaps before it was sent.
+                # A cancellation, or a signal, perhaps before the request was sent.
                 await self._leases.end(call, found, self._rest(cut))
             raise
-        if stored.source is not Source.COMPUTED:
+        if store is not None and computed.source is not Source.COMPUTED:
             self._counts.note_refused(call.label, seconds, call.plan.lease)
-        return stored
+        return computed
+
+    async def _end_with(
+        self,
+        call: Call[T],
+        found: Asked[T],
+        flight: Flight[Shared[T]],
+        value: T,
+        store: Operation[StoreResult] | None,
+    ) -> Computed[T]:
+        """Run *store*, or remove the lease without it, and share *value*."""
+        if store is not None:
+            return await self._run_store(store, flight, value)
+        await self._leases.remove(call, found)
+        return _shared(flight, Computed(value, Source.UNSTORED))
 
     def _rest(self, cut: float | None) -> float | None:
         return None if cut is None else cut - self._effects.now()
@@ -155,9 +166,10 @@ class Computing(Generic[T]):
             value = await self._run_factory(call)
             store = None if found is None else self._store(call, found, value)
         except Exception as error:
-            if is_failure(error):
-                self._counts.count_failure(error)
-                flight.finish(failure=error)
+            raised = raised_by_factory(error)
+            if is_failure(raised):
+                self._counts.count_failure(raised)
+                flight.finish(failure=raised)
             raise
         if store is None:
             return _shared(flight, Computed(value, Source.UNSTORED))
@@ -202,6 +214,12 @@ class Computing(Generic[T]):
 def _shared(flight: Flight[Shared[T]], computed: Computed[T]) -> Computed[T]:
     flight.finish(computed)
     return computed
+
+
+def raised_by_factory(error: BaseException) -> BaseException:
+    """Return what the factory raised: a coroutine turns a StopIteration into a RuntimeError (PEP 479)."""
+    cause = error.__cause__
+    return cause if isinstance(error, RuntimeError) and isinstance(cause, StopIteration) else error
 
 
 def is_failure(error: BaseException) -> TypeGuard[Exception]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Final, Generic, TypeAlias, TypeVar, final
 
 from metacache.caching.asking import ASK_MANY, REMOVE_MANY, SHORTEN_MANY, STORE_MANY, Asked, is_asked, read_cas
-from metacache.caching.computing import OVERTIME, UNCACHED, is_failure, log_covered
+from metacache.caching.computing import OVERTIME, UNCACHED, is_failure, log_covered, raised_by_factory
 from metacache.caching.context import begin_computing, end_computing
 from metacache.caching.effects import CallMany
 from metacache.caching.flights import Flight
@@ -230,7 +230,7 @@ class ManyFetcher(Generic[K, T]):
         except GeneratorExit:
             raise  # a closed coroutine may await nothing
         except BaseException as error:
-            return await self._after_failure(won, keys, flights, error)
+            return await self._after_failure(won, keys, flights, raised_by_factory(error))
         seconds = self._effects.now() - began
         try:
             await self._remove({key: each for key, each in won.items() if key not in parts})

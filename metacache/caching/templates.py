@@ -53,7 +53,7 @@ class KeyTemplate:
         if isinstance(ignore, str):
             raise InvalidTypeError("ignore is a collection of names, not one str; write (name,)")
         self._function = function
-        self._signature = inspect.signature(function)
+        self._signature = _signature(function)
         parameters = self._signature.parameters
         pieces = _pieces(template)
         _check_names([name for _, name in pieces if name is not None], parameters, ignore)
@@ -99,6 +99,15 @@ class KeyTemplate:
                 parts += (before, _encoded(name, value))
         parts.append(self._after)
         return "".join(parts)
+
+
+def _signature(function: Callable[..., object]) -> inspect.Signature:
+    try:
+        return inspect.signature(function)
+    except ValueError as error:  # some built-in functions and classes have none
+        raise InvalidTypeError(
+            f"a key template needs the parameters of the function: {error}; give key a function"
+        ) from None
 
 
 def _field(before: str, parameter: inspect.Parameter, index: int) -> _Field:
