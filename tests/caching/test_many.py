@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -292,7 +293,8 @@ async def test_a_key_whose_winner_gives_up_is_computed_while_another_is_waited_f
         both.wire(f"ms {a} 5 F2952790032\r\nother\r\n".encode())
         return dict.fromkeys(found, "new")
 
-    call = both.start(lambda: both.texts().get_or_compute_many(keys, both.many_factory(make)))
+    policy = Stampede(wait=8)
+    call = both.start(lambda: both.texts().get_or_compute_many(keys, both.many_factory(make), policy=policy))
     await asyncio.sleep(0.05)
     both.wire(f"md {b}\r\n".encode())
     assert await call == {a: "other", b: "new"}
@@ -305,7 +307,9 @@ async def test_a_looker_that_wins_computes(both: Rig, key: str) -> None:
     calls: list[list[str]] = []
     both.wire(f"mg {a} N30 v\r\n".encode())
     both.transport.hook = lambda number, _: both.wire(f"md {a}\r\n".encode()) if number == 4 else None
+    began = time.monotonic()
     assert await both.texts().get_or_compute_many(keys, recorder(both, calls)) == {a: "new a", b: "new b"}
+    assert time.monotonic() - began < 5  # a win that is lost blocks the key for a lease
     assert calls == [[b], [a]]
     assert [both.remaining(each)[:2] for each in keys] == [(b"new a", ""), (b"new b", "")]
 
