@@ -284,6 +284,29 @@ async def test_a_factory_slower_than_its_lease_is_not_stored_and_logged_once(
     assert "make" in logged[0].message or "factory" in logged[0].message
 
 
+async def test_a_refresh_ahead_that_outlasts_the_old_value_is_not_stored(kind: str) -> None:
+    """When the old value expires, another caller computes; the older result does not replace the newer one."""
+    now = [1_700_000_000.0]
+    rig = Rig(kind, FakeServer(lambda: now[0]))
+    client = rig.texts()
+    policy = Stampede(refresh_ahead=0.4, jitter=0.0, wait=0)
+    await client.set("k", "old", ttl=10)
+    now[0] += 7
+
+    async def slow() -> str:
+        found = await client.get_or_compute_item("k", counted(rig, [], "other"), ttl=10, policy=policy)
+        assert (found.value, found.source) == ("old", Source.HIT)
+        now[0] += 4  # the old value has expired; the lease of 10 seconds has not ended
+        found = await client.get_or_compute_item("k", counted(rig, [], "newer"), ttl=10, policy=policy)
+        assert (found.value, found.source) == ("newer", Source.COMPUTED)
+        return "older"
+
+    # A client of its own: in one client the factory of a key cannot ask for the key.
+    found = await rig.texts().get_or_compute_item("k", rig.factory(slow), ttl=10, policy=policy)
+    assert (found.value, found.source) == ("older", Source.UNSTORED)
+    assert rig.remaining("k")[0] == b"newer"
+
+
 async def test_an_old_value_that_covers_a_failure_is_logged(
     both: Rig, key: str, caplog: pytest.LogCaptureFixture
 ) -> None:
