@@ -180,7 +180,7 @@ async def test_aclose_cancels_the_tasks_of_loops_in_other_threads(
     elsewhere: asyncio.AbstractEventLoop, has_begun: bool
 ) -> None:
     fake, ended = Rig("asyncio", FakeServer()), list[str]()
-    client = AsyncClient(fake.transport, StrSerializer(), owns=True)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # the hooked transport of an asyncio rig
+    client = AsyncClient(fake.transport, StrSerializer(), owns=True)  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]  # the hooked transport of an asyncio rig
     await client.set("k", "old", ttl=30)
 
     async def begin() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 import os
 import signal
 import threading
@@ -355,6 +356,21 @@ def test_a_flight_ends_with_its_owner() -> None:
     del flight
     assert len(flights) == 0
     assert flights.start((b"k", 1, "compute"))[1]
+
+
+def test_no_python_code_runs_when_a_flight_is_freed() -> None:
+    """Python ignores what a signal handler raises in the callback of a weak reference. So that is a C method."""
+    flights: Flights[str] = Flights()
+    flight, _ = flights.start((b"k", 1, "compute"))
+    (known,) = flights._known.values()
+    assert inspect.isbuiltin(known.__callback__)
+    del flight
+    assert known() is None
+    assert flights.find((b"k", 1, "compute")) is None
+    other, is_owner = flights.start((b"other", 1, "compute"))  # forgets the ended one
+    assert is_owner
+    assert list(flights._known) == [(b"other", 1, "compute")]
+    del other
 
 
 def test_a_listener_is_called_when_the_flight_has_ended_before() -> None:
