@@ -1,8 +1,8 @@
 """Keys of cached functions: a template with a field for each parameter, filled without a look at the signature.
 
 Pure. Two calls with different arguments never get the same key. Values are percent-encoded, and between two fields
-stands a character that the encoding never leaves. The exceptions are 42 and "42", a UUID and its text, and members of one
-name in two Enum classes of one name: each pair has one key.
+stands a character that the encoding never leaves. The exceptions are 42 and "42", a UUID and its text, and members of
+one name in two Enum classes of one name: each pair has one key.
 """
 
 from __future__ import annotations

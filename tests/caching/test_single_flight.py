@@ -181,6 +181,36 @@ async def test_a_cancelled_winner_leaves_the_computation_to_another_waiter(key: 
     assert await settled(texts) == 0
 
 
+async def test_a_winner_that_times_out_leaves_the_computation_to_another_waiter(key: str) -> None:
+    rig = Rig("asyncio", FakeServer())
+    texts, ran = rig.texts(), list[str]()
+
+    async def first() -> str:
+        ran.append("first")
+        await asyncio.sleep(60)
+        return "first"
+
+    async def second() -> str:
+        ran.append("second")
+        return "second"
+
+    async def limited() -> str:
+        async with asyncio.timeout(0.1):
+            return await texts.get_or_compute(key, first)
+
+    winner = rig.start(limited)
+    await until_running(ran)
+    others = [rig.start(lambda: texts.get_or_compute(key, second)) for _ in range(5)]
+    began = time.monotonic()
+    with pytest.raises(TimeoutError):
+        await winner
+    assert await asyncio.gather(*others) == ["second"] * 5
+    assert time.monotonic() - began < 5  # not after the lease
+    assert ran == ["first", "second"]
+    assert await settled(texts) == 0
+    assert len(asyncio.all_tasks()) == 1
+
+
 async def until_running(ran: list[str]) -> None:
     while not ran:
         await asyncio.sleep(0)
