@@ -324,7 +324,9 @@ CLUSTER_COLUMNS: Final = (
 def cluster_of_three() -> Section:
     """Return the table of three memcached: three objects and a batch, each key on the node that owns it."""
     with ExitStack() as stack:
-        servers: dict[str, PrivateServer] = {name: stack.enter_context(private_server()) for name in NODES}
+        servers = {name: private_server() for name in NODES}
+        for server in servers.values():
+            stack.callback(server.close)
         nodes = [Node(servers[name].node.address, weight=weight, name=name) for name, weight in NODES.items()]
         cluster = stack.enter_context(Cluster(nodes))
         rows = [*(placed(cluster, sample) for sample in samples()), spread(cluster)]
