@@ -1,6 +1,6 @@
 """The protocol state of one connection: turns requests into bytes, and received bytes into answers, in order.
 
-It keeps the queue of expected replies, the buffer of incomplete replies and the opaques. It opens no socket and reads
+It keeps the queue of expected replies, the incomplete reply and the opaques. It opens no socket and reads
 no clock. Its owner guards it: one request or batch at a time (blocking), or one event loop (asyncio).
 """
 
@@ -20,6 +20,7 @@ from metacache.protocol.replies import OPAQUES, Opaque, known_headers, value_hea
 from metacache.protocol.windows import LONGEST_SPLIT, Window
 
 if TYPE_CHECKING:
+    from metacache.protocol.blocks import Block
     from metacache.protocol.expectations import Answer, Expectation
 
 __all__ = ["LARGE", "ProtocolConnection", "answer_of", "frame", "pieces"]
@@ -48,6 +49,7 @@ class ProtocolConnection:
     """
 
     __slots__ = (
+        "_block",
         "_expected",
         "_held",
         "_held_size",
@@ -69,6 +71,7 @@ class ProtocolConnection:
         self._held: list[bytes] = []
         self._held_size = 0
         self._needed = 0
+        self._block: Block | None = None  # the large data block that is being received
         self.failure: ProtocolError | None = None
         self.has_heard = False
         self.must_close = False
@@ -176,7 +179,12 @@ class ProtocolConnection:
         before a failure are valid.
         """
         self.has_heard = True
-        if self._held:
+        block = self._block
+        if block is not None:
+            data = _pour(data, block)
+            if block.left:
+                return []
+        elif self._held:
             self._held.append(data)
             self._held_size += len(data)
             if self._held_size < self._needed:
@@ -184,6 +192,28 @@ class ProtocolConnection:
             data = b"".join(self._held)
             self._held.clear()
             self._held_size = 0
+        return self._finish(data, before)
+
+    @property
+    def room(self) -> memoryview | None:
+        """Where to receive the next bytes, while a large data block arrives; else None: pass them to `receive`."""
+        return None if self._block is None else self._block.room
+
+    def fill(self, count: int) -> list[Expectation]:
+        """Count *count* bytes as received into `room`; return what `receive` returns. They are not copied again."""
+        block = self._block
+        assert block is not None, "there was room"
+        block.advance(count)
+        return [] if block.left else self._finish(b"", 0)
+
+    def drop(self) -> None:
+        """Keep no value of the first expected reply, because the caller has given it up. Use it while there is `room`."""
+        first = self._expected[0]
+        assert not isinstance(first, tuple), "the parser has begun to read it"
+        first.drop()
+        self._block = first.block
+
+    def _finish(self, data: bytes, before: int) -> list[Expectation]:
         finished: list[Expectation] = []
         try:
             self._parse(data, finished, before)
@@ -196,7 +226,7 @@ class ProtocolConnection:
         """Move the replies that *data* completes from the queue to *finished*; keep the bytes after them."""
         expected = self._expected
         pos = 0
-        while pos < len(data):
+        while pos < len(data) or self._block is not None:
             if not expected:
                 self.must_close = True  # the replies before the surplus are valid
                 if not finished and not before:
@@ -206,8 +236,10 @@ class ProtocolConnection:
             if isinstance(first, tuple):
                 command, opaque = first
                 first = expected[0] = ExpectedReply(command, opaque[1])
+            self._block = None
             pos = first.parse(data, pos, self._limit)
             if first.needed:
+                self._block = first.block
                 self._hold(data[pos:], first.needed)
                 return
             del expected[0]
@@ -217,9 +249,23 @@ class ProtocolConnection:
                 return
 
     def _hold(self, rest: bytes, needed: int) -> None:
+        if not rest:
+            return
         self._held.append(rest)
         self._held_size = len(rest)
         self._needed = needed
+
+
+def _pour(data: bytes, block: Block) -> bytes:
+    """Copy *data* into *block* until the block is complete; return the bytes that are left."""
+    view = memoryview(data)
+    while view and block.left:
+        room = block.room
+        taken = min(len(room), len(view))
+        room[:taken] = view[:taken]
+        block.advance(taken)
+        view = view[taken:]
+    return data[len(data) - len(view) :]
 
 
 def _surplus(data: bytes) -> ProtocolError:

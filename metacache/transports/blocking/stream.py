@@ -37,12 +37,15 @@ if TYPE_CHECKING:
     import socket
 
     from metacache.protocol.commands import Command
-    from metacache.protocol.expectations import Answer
+    from metacache.protocol.expectations import Answer, Expectation
     from metacache.transports.base import Operation
 
 __all__ = ["RECEIVE", "Attempt", "Stream"]
 
 RECEIVE: Final = 65536  # most bytes of one recv
+# Most bytes of the recv after a large data block: enough for the next header line. The next data block is often large
+# too, and few of its bytes are then copied into its buffer.
+RECEIVE_AFTER_BLOCK: Final = 4096
 _WOULD_BLOCK: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _NOT_YET: Final = (*_WOULD_BLOCK, TimeoutError)
 
@@ -76,6 +79,8 @@ class Stream:
         "_dialer",
         "_node",
         "_poll",
+        "_receive_size",
+        "_recv_into",
         "_settings",
         "_sock",
         "_timeout",
@@ -93,6 +98,7 @@ class Stream:
     _poll: Callable[[int], object]
     send: Callable[[bytes | memoryview], int]
     recv: Callable[[int], bytes]
+    _recv_into: Callable[[memoryview], int]
 
     def __init__(self, node: Node, settings: Settings) -> None:
         self._node = node
@@ -103,6 +109,7 @@ class Stream:
         self._poll = _undialled
         self.dialled_at = 0.0
         self._timeout = -1.0
+        self._receive_size = RECEIVE
         self.ready_for = 0.0
         self.used_at = -math.inf
         self._begin_protocol()
@@ -207,6 +214,7 @@ class Stream:
         poll.register(sock.fileno(), select.POLLIN)
         self._begin_protocol()
         self._sock, self.send, self.recv, self._poll = sock, sock.send, sock.recv, poll.poll
+        self._recv_into, self._receive_size = sock.recv_into, RECEIVE
         self._timeout = -1.0
         try:
             self._authenticate(deadline)
@@ -300,32 +308,49 @@ class Stream:
         protocol = self.protocol
         expectation = protocol.expect(command, opaque, head)
         late = 0
-        while expectation.answer is None:
-            if data is None:
-                data = self._receive(deadline)
-                late += len(data) if monotonic() >= deadline else 0
-            if not data:
-                raise ConnectionLost("the server closed the connection before the reply was complete")
+        if data:
             protocol.receive(data)
-            if protocol.failure is not None and expectation.answer is None:
-                raise protocol.failure
-            if late > MAX_LATE and expectation.answer is None:
-                raise late_reply()
             data = None
+        while expectation.answer is None:
+            if protocol.failure is not None:
+                raise protocol.failure
+            if late > MAX_LATE:
+                raise late_reply()
+            count = 0 if data is not None else self._receive(deadline)
+            if not count:
+                raise ConnectionLost("the server closed the connection before the reply was complete")
+            late += count if monotonic() >= deadline else 0
         if protocol.must_close:
             self.close(CloseReason.BROKEN)
         return expectation.answer
 
-    def _receive(self, deadline: float) -> bytes:
-        """Return the next bytes, ``b""`` at the end. After the deadline, it returns only bytes that have arrived."""
+    def _receive(self, deadline: float) -> int:
+        """Receive and parse; return the number of bytes, 0 at the end of the stream.
+
+        After the deadline, it receives only bytes that have arrived.
+        """
         while True:
             self._set_deadline(deadline)
             try:
-                return self.recv(RECEIVE)
+                return self._receive_once()[0]
             except _NOT_YET as error:
                 if not is_own(error):
                     raise
                 _give_up_at(deadline)
+
+    def _receive_once(self) -> tuple[int, Sequence[Expectation]]:
+        """Call the socket once and parse what it returns; return the number of bytes and the completed replies."""
+        protocol = self.protocol
+        room = protocol.room
+        if room is None:
+            data = self.recv(self._receive_size)
+            self._receive_size = RECEIVE
+            return len(data), protocol.receive(data) if data else ()
+        # Nothing behind the data block is received, and surplus bytes would be there: `make_ready` looks for them.
+        self.ready_for = 0.0
+        self._receive_size = RECEIVE_AFTER_BLOCK
+        count = self._recv_into(room)
+        return count, protocol.fill(count)
 
     # --- a batch -----------------------------------------------------------------------------------------------------
 
@@ -345,10 +370,13 @@ class Stream:
                 raise
             return 0
 
-    def read(self) -> bytes | None:
-        """Return the bytes that have arrived, None if none have, ``b""`` at the end of the stream. Raises OSError."""
+    def read(self) -> tuple[int, Sequence[Expectation]] | None:
+        """Parse the bytes that have arrived; return their number (0 at the end) and the completed replies.
+
+        Return None if none have arrived. Raises OSError.
+        """
         try:
-            return self.recv(RECEIVE)
+            return self._receive_once()
         except _WOULD_BLOCK as error:
             if not is_own(error):
                 raise
