@@ -74,6 +74,7 @@ class Window:
         "_can_split",
         "_count",
         "_first",
+        "_is_after_block",
         "_last",
         "_partial",
         "closes",
@@ -92,6 +93,7 @@ class Window:
         self._last = last[1]
         self._can_split = True
         self._partial: ExpectedReply | None = None  # the reply whose large data block is being received
+        self._is_after_block = False  # the last reply had one, so the next one probably has one too: it is not split
 
     @property
     def block(self) -> Block | None:
@@ -107,28 +109,25 @@ class Window:
     def parse(self, data: bytes, pos: int, limit: int, /) -> int:
         """Read what has arrived; see `Expectation`."""
         headers = self.replies.headers
-        reply, self._partial = self._partial, None
+        resumed = reply = self._partial
         while len(headers) < self._count:
             before = len(headers)
-            splits = (
-                reply is None
-                and self._can_split
-                and 0 < before < self._count - 1
-                and len(data) - pos <= LONGEST_SPLIT
-            )
+            may_split = self._can_split and not self._is_after_block and reply is None
+            splits = may_split and 0 < before < self._count - 1 and len(data) - pos <= LONGEST_SPLIT
             if splits:
                 pos = self._parse_middle(data, pos, limit)
             if len(headers) == before:
                 reply = reply or ExpectedReply(self.command, self._opaque_at(before))
                 pos = reply.parse(data, pos, limit)
                 if reply.answer is None:
-                    self._partial = reply if reply.block else None
+                    self._partial = None if reply.block is None else reply
                     self.needed = reply.needed
                     return pos
                 # The shortcut could not read this reply, so its value contains a CRLF. The values of a batch are often
                 # similar, so using the shortcut again would cost more than it saves.
                 self._can_split = self._can_split and not splits
                 self._take(reply.answer)
+                self._is_after_block = reply is resumed
                 reply = None
         self.needed = 0
         return pos

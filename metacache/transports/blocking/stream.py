@@ -45,7 +45,7 @@ __all__ = ["RECEIVE", "Attempt", "Stream"]
 RECEIVE: Final = 65536  # most bytes of one recv
 # Most bytes of the recv after a large data block: enough for the next header line. The next data block is often large
 # too, and few of its bytes are then copied into its buffer.
-RECEIVE_AFTER_BLOCK: Final = 4096
+RECEIVE_AFTER_BLOCK: Final = 1024
 _WOULD_BLOCK: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _NOT_YET: Final = (*_WOULD_BLOCK, TimeoutError)
 
