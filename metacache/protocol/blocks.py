@@ -9,6 +9,7 @@ from io import BytesIO
 from typing import Final, Protocol, final
 
 from metacache.errors import ProtocolError
+from metacache.interrupts import is_own
 
 __all__ = ["LARGE_BLOCK", "Block", "DroppedBlock", "ReceivedBlock"]
 
@@ -49,7 +50,7 @@ class ReceivedBlock:
     Raises ProtocolError if there is not enough memory.
     """
 
-    __slots__ = ("_buffer", "_room", "_view", "left")
+    __slots__ = ("_buffer", "_last_room", "_room", "_view", "left")
 
     def __init__(self, size: int, start: memoryview) -> None:
         # A BytesIO takes over a `bytes` that nothing else refers to, and returns it at the end without a copy. The
@@ -57,11 +58,13 @@ class ReceivedBlock:
         try:
             self._buffer = BytesIO(bytes(size))
         except MemoryError as error:
-            raise ProtocolError(f"the server announces {size} bytes, and this process has no memory for them") from error
+            raise ProtocolError(
+                f"the server announces {size} bytes, and this process has no memory for them"
+            ) from error
         self._view = self._buffer.getbuffer()
         self._view[: len(start)] = start
         self.left = size - len(start)
-        self._room = self._view[len(start) :]
+        self._room = self._last_room = self._view[len(start) :]
 
     @property
     def room(self) -> memoryview:
@@ -71,19 +74,21 @@ class ReceivedBlock:
     def advance(self, count: int, /) -> None:
         """See `Block`."""
         self.left -= count
-        self._room.release()
-        self._room = self._view[len(self._view) - self.left :]
+        self._last_room, self._room = self._room, self._view[len(self._view) - self.left :]
 
     def end(self, closing: bytes, /) -> bytes | None:
         """See `Block`."""
         size = len(self._view) - len(closing)
-        if self._view[size:] != closing:
+        if bytes(self._view[size:]) != closing:
             return None
+        self._room.release()
+        self._view.release()
         try:
-            self._room.release()
-            self._view.release()
+            self._last_room.release()  # asyncio still refers to it
             self._buffer.truncate(size)
-        except BufferError:  # an event loop (uvloop) still holds the room
+        except BufferError as error:  # uvloop still uses it
+            if not is_own(error):
+                raise
             return self._buffer.getvalue()[:size]
         return self._buffer.getvalue()
 

@@ -43,19 +43,20 @@ class ProtocolConnection:
             on a socket that it inherited).
 
     ``has_heard`` is True once bytes were received. ``must_close`` is True when the position in the stream is uncertain,
-    or when bytes arrived without a request. ``failure`` is the ProtocolError for all requests that still wait.
+    or when bytes arrived without a request. ``block`` is the large data block that is being received, None if there is
+    none. ``failure`` is the ProtocolError for all requests that still wait.
     ``next_opaque`` returns the next opaque, for a caller that frames a request itself and reads its reply with
     `whole_reply`.
     """
 
     __slots__ = (
-        "_block",
         "_expected",
         "_held",
         "_held_size",
         "_limit",
         "_needed",
         "_split_limit",
+        "block",
         "failure",
         "has_heard",
         "must_close",
@@ -71,7 +72,7 @@ class ProtocolConnection:
         self._held: list[bytes] = []
         self._held_size = 0
         self._needed = 0
-        self._block: Block | None = None  # the large data block that is being received
+        self.block: Block | None = None
         self.failure: ProtocolError | None = None
         self.has_heard = False
         self.must_close = False
@@ -179,7 +180,7 @@ class ProtocolConnection:
         before a failure are valid.
         """
         self.has_heard = True
-        block = self._block
+        block = self.block
         if block is not None:
             data = _pour(data, block)
             if block.left:
@@ -197,21 +198,21 @@ class ProtocolConnection:
     @property
     def room(self) -> memoryview | None:
         """Where to receive the next bytes, while a large data block arrives; else None: pass them to `receive`."""
-        return None if self._block is None else self._block.room
+        return None if self.block is None else self.block.room
 
     def fill(self, count: int) -> list[Expectation]:
         """Count *count* bytes as received into `room`; return what `receive` returns. They are not copied again."""
-        block = self._block
+        block = self.block
         assert block is not None, "there was room"
         block.advance(count)
         return [] if block.left else self._finish(b"", 0)
 
     def drop(self) -> None:
-        """Keep no value of the first expected reply, because the caller has given it up. Use it while there is `room`."""
+        """Keep no value of the reply whose ``block`` is being received, because its caller has given it up."""
         first = self._expected[0]
         assert not isinstance(first, tuple), "the parser has begun to read it"
         first.drop()
-        self._block = first.block
+        self.block = first.block
 
     def _finish(self, data: bytes, before: int) -> list[Expectation]:
         finished: list[Expectation] = []
@@ -226,7 +227,7 @@ class ProtocolConnection:
         """Move the replies that *data* completes from the queue to *finished*; keep the bytes after them."""
         expected = self._expected
         pos = 0
-        while pos < len(data) or self._block is not None:
+        while pos < len(data) or self.block is not None:
             if not expected:
                 self.must_close = True  # the replies before the surplus are valid
                 if not finished and not before:
@@ -236,10 +237,10 @@ class ProtocolConnection:
             if isinstance(first, tuple):
                 command, opaque = first
                 first = expected[0] = ExpectedReply(command, opaque[1])
-            self._block = None
+            self.block = None
             pos = first.parse(data, pos, self._limit)
             if first.needed:
-                self._block = first.block
+                self.block = first.block
                 self._hold(data[pos:], first.needed)
                 return
             del expected[0]
