@@ -17,7 +17,7 @@ from metacache.operations.options import Options
 from metacache.operations.recipes import Effects
 from metacache.operations.requests import Operations
 from metacache.protocol.keys import Key
-from metacache.serializers.builtin import BytesSerializer
+from metacache.serializers.plain import BytesSerializer
 
 __all__ = ["TOKENS", "clear_namespace", "namespace_prefix", "token_options"]
 

@@ -261,7 +261,7 @@ class AsyncCluster:
         the URL.
         """
         # A late import of a room above: the public contract has a cluster open itself from a URL, as `connect` does.
-        from metacache.connect import open_async_cluster
+        from metacache.aio_connecting import open_async_cluster
 
         return open_async_cluster(url, settings)
 
@@ -293,7 +293,7 @@ class AsyncCluster:
         """
         # Late imports of rooms above: the public contract has a cluster make clients.
         from metacache.client.aio import AsyncClient
-        from metacache.connect import serializer_for
+        from metacache.serializers.choice import serializer_for
 
         return AsyncClient(self, serializer_for(type_, serializer), **options)
 

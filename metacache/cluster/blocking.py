@@ -264,7 +264,7 @@ class Cluster:
         the URL.
         """
         # A late import of a room above: the public contract has a cluster open itself from a URL, as `connect` does.
-        from metacache.connect import open_cluster
+        from metacache.connecting import open_cluster
 
         return open_cluster(url, settings)
 
@@ -296,7 +296,7 @@ class Cluster:
         """
         # Late imports of rooms above: the public contract has a cluster make clients.
         from metacache.client.blocking import Client
-        from metacache.connect import serializer_for
+        from metacache.serializers.choice import serializer_for
 
         return Client(self, serializer_for(type_, serializer), **options)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import math
 import select
-import ssl
 from collections.abc import Callable, Sequence
 from random import getrandbits
 from time import monotonic
@@ -46,8 +45,15 @@ RECEIVE: Final = 65536  # most bytes of one recv
 # Most bytes of the recv after a large data block: enough for the next header line. The next data block is often large
 # too, and few of its bytes are then copied into its buffer.
 RECEIVE_AFTER_BLOCK: Final = 1024
-_WOULD_BLOCK: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
-_NOT_YET: Final = (*_WOULD_BLOCK, TimeoutError)
+
+
+def _would_block(settings: Settings) -> tuple[type[OSError], ...]:
+    """Return what a socket of *settings* raises when a call would wait."""
+    if settings.tls is None:
+        return (BlockingIOError,)
+    import ssl  # late: a client without TLS does not load it
+
+    return (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 def _undialled(_: int) -> bool:
@@ -78,12 +84,14 @@ class Stream:
         "__weakref__",
         "_dialer",
         "_node",
+        "_not_yet",
         "_poll",
         "_receive_size",
         "_recv_into",
         "_settings",
         "_sock",
         "_timeout",
+        "_would_block",
         "counts",
         "dialled_at",
         "next_opaque",
@@ -104,6 +112,8 @@ class Stream:
         self._node = node
         self._settings = settings
         self._dialer = Dialer(node, settings)
+        self._would_block = _would_block(settings)
+        self._not_yet = (*self._would_block, TimeoutError)
         self.counts = SocketCounts()
         self._sock: socket.socket | None = None
         self._poll = _undialled
@@ -189,7 +199,7 @@ class Stream:
         except OSError as error:
             if not is_own(error):
                 raise
-            return isinstance(error, _WOULD_BLOCK)
+            return isinstance(error, self._would_block)
         return False
 
     def _set_deadline(self, deadline: float) -> None:
@@ -252,7 +262,7 @@ class Stream:
         """
         sent = attempt.may_be_sent
         try:
-            if attempt.failure is not None and not isinstance(attempt.failure, _NOT_YET):
+            if attempt.failure is not None and not isinstance(attempt.failure, self._not_yet):
                 raise attempt.failure
             if attempt.unsent:
                 sent = True
@@ -296,7 +306,7 @@ class Stream:
                 self._set_deadline(deadline)
                 try:
                     view = view[self.send(view) :]
-                except _NOT_YET as error:
+                except self._not_yet as error:
                     if not is_own(error):
                         raise
                 # After successful writes too: a server that takes bytes slowly does not extend the deadline.
@@ -333,7 +343,7 @@ class Stream:
             self._set_deadline(deadline)
             try:
                 return self._receive_once()[0]
-            except _NOT_YET as error:
+            except self._not_yet as error:
                 if not is_own(error):
                     raise
                 _give_up_at(deadline)
@@ -365,7 +375,7 @@ class Stream:
         """Send what the socket takes of *data* without waiting, and return the number of bytes. Raises OSError."""
         try:
             return self.send(data)
-        except _WOULD_BLOCK as error:
+        except self._would_block as error:
             if not is_own(error):
                 raise
             return 0
@@ -377,7 +387,7 @@ class Stream:
         """
         try:
             return self._receive_once()
-        except _WOULD_BLOCK as error:
+        except self._would_block as error:
             if not is_own(error):
                 raise
             return None
