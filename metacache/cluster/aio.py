@@ -300,7 +300,10 @@ class AsyncCluster:
     # --- every node --------------------------------------------------------------------------------------------------
 
     async def ping(self) -> dict[Node, bool | MetacacheError]:
-        """Send a no-op to every node; return True or the error, by node. It does not change the state of a node."""
+        """Send a no-op to every node; return True or the error, by node.
+
+        A failed connection counts against its node, as after any operation. An answer does not change a node's state.
+        """
         return await self._each(admin.ping)
 
     async def version(self) -> dict[Node, str | MetacacheError]:

@@ -7,7 +7,7 @@ no clock. Its owner guards it: one request or batch at a time (blocking), or one
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import cycle
+from itertools import chain, cycle
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 from typing_extensions import override
@@ -67,7 +67,7 @@ class ProtocolConnection:
         self._limit = max_reply_size
         self._split_limit = min(max_reply_size, LONGEST_SPLIT)
         start = first_opaque % len(OPAQUES)
-        self.next_opaque = cycle(OPAQUES[start:] + OPAQUES[:start]).__next__
+        self.next_opaque = chain(OPAQUES[start:], cycle(OPAQUES)).__next__
         self._expected: list[Expectation | _Plain] = []
         self._held: list[bytes] = []
         self._held_size = 0

@@ -10,6 +10,7 @@ import ipaddress
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from time import monotonic
 from typing import Any, Final, TypeAlias, final
 
@@ -231,6 +232,7 @@ def _socket_error() -> OSError | None:
     return None
 
 
+@lru_cache(maxsize=256)
 def _literal(host: str, port: int) -> Target | None:
     """Return the address if *host* is one; None when it is a name or has a zone.
 

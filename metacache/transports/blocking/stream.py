@@ -122,11 +122,11 @@ class Stream:
         self._receive_size = RECEIVE
         self.ready_for = 0.0
         self.used_at = -math.inf
-        self._begin_protocol()
+        self._begin_protocol(0)  # `_dial` replaces it
 
-    def _begin_protocol(self) -> None:
+    def _begin_protocol(self, first_opaque: int) -> None:
         limit = self._settings.max_reply_size
-        self.protocol = ProtocolConnection(max_reply_size=limit, first_opaque=getrandbits(16))
+        self.protocol = ProtocolConnection(max_reply_size=limit, first_opaque=first_opaque)
         self.next_opaque = self.protocol.next_opaque
 
     def __del__(self) -> None:
@@ -222,7 +222,7 @@ class Stream:
         self.counts.dialled += 1
         poll = select.poll()
         poll.register(sock.fileno(), select.POLLIN)
-        self._begin_protocol()
+        self._begin_protocol(getrandbits(16))
         self._sock, self.send, self.recv, self._poll = sock, sock.send, sock.recv, poll.poll
         self._recv_into, self._receive_size = sock.recv_into, RECEIVE
         self._timeout = -1.0
