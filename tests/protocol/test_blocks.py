@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tracemalloc
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, cast
 
 import pytest
 from hypothesis import given, settings
@@ -99,7 +99,7 @@ def test_the_value_is_bytes_and_its_memory_is_allocated_once() -> None:
     tracemalloc.start()
     try:
         connection.receive(b"VA %d f0 O7\r\n" % size + bytes(1000))
-        found: list[object] = []
+        found: list[Outcome] = []
         while (room := connection.room) is not None:
             count = min(len(room), 65_536)
             room[:count] = bytes(count - 2) + b"\r\n"
@@ -108,9 +108,10 @@ def test_the_value_is_bytes_and_its_memory_is_allocated_once() -> None:
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert isinstance(found[0], tuple)
-    assert type(found[0][1]) is bytes
-    assert len(found[0][1]) == size
+    (_, value), *others = found
+    assert type(value) is bytes
+    assert len(value) == size
+    assert others == []
     assert peak < 1.05 * size
 
 
@@ -190,8 +191,7 @@ def test_a_dropped_window_keeps_no_large_value() -> None:
         if connection.block is not None:
             connection.drop()
     first, second = found
-    kept = first[1]
-    assert isinstance(kept, tuple)
+    kept = cast("tuple[bytes | None, ...]", first[1])  # cast: the values of a window
     assert len(kept) == len(values)
     assert sum(len(value or b"") for value in kept) <= 3 * LARGE_BLOCK
     assert second[1] == b"right"

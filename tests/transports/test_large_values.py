@@ -275,7 +275,7 @@ MEMORY: Final = """if True:
 
 @pytest.mark.parametrize(("count", "size"), [(1, 100_000_000), (200, 500_000), (1000, 100_000)])
 def test_the_peak_of_memory_is_at_most_a_fifth_above_the_size_of_the_values(count: int, size: int) -> None:
-    with start("-I", "200m", "-m", "1000") as server, client_of(server, Settings(timeout=30.0)) as client:
+    with start("-I", "200m", "-m", "1000") as server, client_of(server.node, Settings(timeout=30.0)) as client:
         keys = [f"m:{number}" for number in range(count)]
         for key in keys:
             assert client.set(key, bytes(size))

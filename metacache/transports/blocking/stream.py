@@ -113,7 +113,7 @@ class Stream:
         self._settings = settings
         self._dialer = Dialer(node, settings)
         self._would_block = _would_block(settings)
-        self._not_yet = (*self._would_block, TimeoutError)
+        self._not_yet: tuple[type[OSError], ...] = (*self._would_block, TimeoutError)
         self.counts = SocketCounts()
         self._sock: socket.socket | None = None
         self._poll = _undialled
