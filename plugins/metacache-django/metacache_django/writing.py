@@ -24,27 +24,48 @@ from metacache import (
     ValueTooLargeError,
 )
 
-__all__ = ["EXPIRED", "BlockingVerbs", "Verbs", "add", "delete_many", "set_many", "set_one", "touch"]
+__all__ = ["EXPIRED", "BlockingVerbs", "Verbs", "add", "set_many", "set_one", "touch"]
 
 EXPIRED: Final = 0
 """The TTL of a value that expires immediately. None never expires."""
 
 
 class Verbs(Protocol):
-    """The verbs of a client that writes need. `AsyncClient` has them."""
+    """The verbs of a client that the writes need. `AsyncClient` has them."""
 
-    def set(self, key: str, value: bytes, *, ttl: int | None) -> Awaitable[StoreResult]: ...  # noqa: D102 - as there
-    def add(self, key: str, value: bytes, *, ttl: int | None) -> Awaitable[StoreResult]: ...  # noqa: D102 - as there
-    def exists(self, key: str) -> Awaitable[bool]: ...  # noqa: D102 - as there
-    def touch(self, key: str, ttl: int | None) -> Awaitable[bool]: ...  # noqa: D102 - as there
-    def delete(self, key: str) -> Awaitable[DeleteResult]: ...  # noqa: D102 - as there
-    def set_many_outcomes(  # noqa: D102 - as there
-        self, items: Mapping[str, bytes], *, ttl: int | None
-    ) -> Awaitable[Outcomes[str, StoreResult]]: ...
-    def delete_many(self, keys: Iterable[str]) -> Awaitable[Mapping[str, DeleteResult]]: ...  # noqa: D102 - as there
-    def delete_many_outcomes(  # noqa: D102 - as there
-        self, keys: Iterable[str]
-    ) -> Awaitable[Outcomes[str, DeleteResult]]: ...
+    def set(self, key: str, value: bytes, /, *, ttl: int | None) -> Awaitable[StoreResult]:
+        """Do as `Client.set`."""
+        ...
+
+    def set_many_outcomes(
+        self, items: Mapping[str, bytes], /, *, ttl: int | None
+    ) -> Awaitable[Outcomes[str, StoreResult]]:
+        """Do as `Client.set_many_outcomes`."""
+        ...
+
+    def delete_many_outcomes(self, keys: Iterable[str], /) -> Awaitable[Outcomes[str, DeleteResult]]:
+        """Do as `Client.delete_many_outcomes`."""
+        ...
+
+    def add(self, key: str, value: bytes, /, *, ttl: int | None) -> Awaitable[StoreResult]:
+        """Do as `Client.add`."""
+        ...
+
+    def exists(self, key: str, /) -> Awaitable[bool]:
+        """Do as `Client.exists`."""
+        ...
+
+    def touch(self, key: str, ttl: int | None, /) -> Awaitable[bool]:
+        """Do as `Client.touch`."""
+        ...
+
+    def delete(self, key: str, /) -> Awaitable[DeleteResult]:
+        """Do as `Client.delete`."""
+        ...
+
+    def delete_many(self, keys: Iterable[str], /) -> Awaitable[Mapping[str, DeleteResult]]:
+        """Do as `Client.delete_many`."""
+        ...
 
 
 @final
@@ -130,7 +151,7 @@ async def set_many(verbs: Verbs, sealed: Mapping[str, bytes], ttl: int | None, *
     *ignores*: do not raise when a server is down. Raises BatchError if a server is down, after it stored the others.
     """
     if ttl == EXPIRED:
-        await delete_many(verbs, sealed)
+        await verbs.delete_many(sealed)
         return []
     try:
         outcomes = await verbs.set_many_outcomes(sealed, ttl=ttl)
@@ -156,11 +177,6 @@ async def _set_each(verbs: Verbs, sealed: Mapping[str, bytes], ttl: int | None) 
         if not stored:
             failed.append(key)
     return failed
-
-
-async def delete_many(verbs: Verbs, keys: Iterable[str]) -> None:
-    """Delete the items."""
-    await verbs.delete_many(keys)
 
 
 async def _forget(verbs: Verbs, keys: Collection[str]) -> None:
