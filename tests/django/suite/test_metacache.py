@@ -1,6 +1,6 @@
 """Django's own tests of its memcached backends, with MetaCache: once its blocking methods, once their asyncio twins.
 
-`scripts/test_django.py` copies this file into the folder tests/cache of Django's source. There `cache.tests` is the
+`scripts/test-django` copies this file into the folder tests/cache of Django's source. There `cache.tests` is the
 module with the tests. Three of them reach into the client library of Django's backends. They are replaced by tests of
 the same facts.
 """
