@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from metacache import Cluster
 from metacache.testing import Memcached
 
 PROGRAM: Final = Path(__file__).parents[2] / "examples" / "django_site.py"
+ADDRESS: Final = re.compile(r"development server at http://127\.0\.0\.1:(\d+)/")
 TEA: Final = {"name": "Tea", "cents": 350}
 
 # 400 requests under ASGI, one after the other, half of them to the async view; then the last answer of each view.
@@ -65,12 +67,9 @@ def running(location: str) -> Generator[int]:
     ) as program:
         assert program.stdout is not None
         try:
-            for line in program.stdout:
-                if "Starting development server at" in line:
-                    yield int(line.strip().rstrip("/").rpartition(":")[2])
-                    break
-            else:
-                raise AssertionError("the server did not start")
+            found = next(filter(None, map(ADDRESS.search, program.stdout)), None)
+            assert found is not None, "the server did not start"
+            yield int(found[1])
         finally:
             program.kill()
 
