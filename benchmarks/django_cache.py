@@ -38,10 +38,10 @@ BACKENDS: Final = {
 }
 OURS, THEIRS = BACKENDS
 VALUE: Final = {"id": 1, "name": "Ada Lovelace", "tags": ["a", "b", "c"], "score": 36.5}
-ROUNDS: Final = 15
-GETS: Final = 500  # per round
+ROUNDS: Final = 100
+GETS: Final = 100  # per round
 TASKS: Final = 50
-GETS_OF_A_TASK: Final = 20  # per round
+GETS_OF_A_TASK: Final = 4  # per round
 REQUESTS: Final = 400
 
 
