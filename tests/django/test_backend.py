@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 from django.core.cache.backends.base import InvalidCacheKey
 from django.utils.asyncio import async_unsafe
-from metacache_django import writing
+from metacache_django import MetaCache, writing
 from metacache_django.sealing import SEALED
 from typing_extensions import override
 
@@ -170,7 +170,7 @@ def test_a_delta_that_is_no_int_is_a_type_error(cache: Caller) -> None:
 
 
 @pytest.mark.parametrize(
-    ("timeout", "ttl"), [(None, None), (1000, 1000), (999.5, 1000), (0.5, 1), (60 * 60 * 24 * 40, 60 * 60 * 24 * 40)]
+    ("timeout", "ttl"), [(None, None), (1000, 1000), (999.5, 1000), (60 * 60 * 24 * 40, 60 * 60 * 24 * 40)]
 )
 def test_a_timeout_becomes_whole_seconds(
     cache: Caller, stored: Client[bytes], timeout: float | None, ttl: int | None
@@ -187,6 +187,11 @@ def test_a_timeout_becomes_whole_seconds(
             assert item.ttl is ttl
         else:
             assert ttl - 2 <= item.ttl <= ttl + 1  # beyond 30 days the clock of the server counts
+
+
+@pytest.mark.parametrize(("timeout", "seconds"), [(0.001, 1), (0.5, 1), (1, 1), (1.01, 2), (0, 0), (-0.5, 0), (-7, 0)])
+def test_a_fraction_of_a_second_is_rounded_up(timeout: float, seconds: int) -> None:
+    assert MetaCache(NOWHERE, {}).get_backend_timeout(timeout) == seconds
 
 
 @pytest.mark.parametrize("timeout", [0, -1, -0.5, -(10**9)])
