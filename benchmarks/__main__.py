@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from benchmarks import cluster, concurrency, instructions, large, serializers, stampede, start, wall
+from benchmarks import cluster, concurrency, django_cache, instructions, large, serializers, stampede, start, wall
 
 SECTIONS: Final[dict[str, Callable[[], None]]] = {
     "instructions": instructions.main,
@@ -18,6 +18,7 @@ SECTIONS: Final[dict[str, Callable[[], None]]] = {
     "asyncio": concurrency.main,
     "stampede": stampede.main,
     "serializers": serializers.main,
+    "django": django_cache.main,
 }
 
 
