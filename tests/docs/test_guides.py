@@ -160,7 +160,7 @@ def test_the_values_that_a_format_can_hold_are_those_of_the_table() -> None:
     page = GUIDES["choose-a-serializer"]
     header = next(line for line in page.text.splitlines() if line.startswith("| value |"))
     serializers = names_in(header.replace("-", "_"))
-    assert len(serializers) == 5
+    assert len(serializers) == 6
     table = page.table("value")
     for row, value in (("NaN and infinities", float("inf")), ("ints beyond 64 bits", 2**70)):
         for name, said in zip(serializers, table[row], strict=True):
