@@ -6,7 +6,6 @@ from metacache.client.aio import AsyncClient
 from metacache.client.blocking import Client
 from metacache.cluster.aio import AsyncCluster
 from metacache.cluster.blocking import Cluster
-from metacache.cluster.health import NodeState
 from metacache.connect import connect, connect_async
 from metacache.discovery import NodeSource
 from metacache.errors import (
@@ -36,9 +35,21 @@ from metacache.errors import (
     ValueTooLargeError,
 )
 from metacache.nodes import Node
+from metacache.observe import (
+    Called,
+    Dialled,
+    Exchanged,
+    NodesChanged,
+    NodeState,
+    Observer,
+    Retried,
+    Source,
+    StateChanged,
+    Waited,
+)
 from metacache.operations.arguments import DEFAULT, Default, Ttl
 from metacache.operations.options import ClientOptions
-from metacache.operations.results import Computed, DeleteResult, Item, Metadata, Outcomes, Source, StoreResult
+from metacache.operations.results import Computed, DeleteResult, Item, Metadata, Outcomes, StoreResult
 from metacache.operations.statistics import ClientStatistics
 from metacache.pool.aio import AsyncPool
 from metacache.pool.blocking import Pool
@@ -76,6 +87,7 @@ __all__ = [
     "BatchError",
     "BusyError",
     "Cached",
+    "Called",
     "Client",
     "ClientError",
     "ClientOptions",
@@ -92,6 +104,8 @@ __all__ = [
     "DecodeError",
     "Default",
     "DeleteResult",
+    "Dialled",
+    "Exchanged",
     "InvalidArgumentError",
     "InvalidKeyError",
     "InvalidKeyTypeError",
@@ -104,6 +118,8 @@ __all__ = [
     "NodeDownError",
     "NodeSource",
     "NodeState",
+    "NodesChanged",
+    "Observer",
     "Operation",
     "OperationTimeout",
     "Outcomes",
@@ -113,6 +129,7 @@ __all__ = [
     "ProtocolError",
     "RendezvousRouter",
     "Replies",
+    "Retried",
     "Router",
     "SerializationError",
     "Serializer",
@@ -124,12 +141,14 @@ __all__ = [
     "Settings",
     "Source",
     "Stampede",
+    "StateChanged",
     "StoreResult",
     "Transport",
     "TransportError",
     "Ttl",
     "ValueTooLargeError",
     "Verb",
+    "Waited",
     "Zlib",
     "available_serializers",
     "connect",

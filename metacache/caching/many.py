@@ -28,8 +28,9 @@ from metacache.caching.recipe import (
 )
 from metacache.errors import BatchError, BusyError, InvalidTypeError, MetacacheError, ServerError, ValueTooLargeError
 from metacache.interrupts import is_from_handler, is_injected
+from metacache.observe import Source
 from metacache.operations.policies import MISS, READ
-from metacache.operations.results import Computed, Source
+from metacache.operations.results import Computed
 from metacache.protocol.keys import K, WireKey
 from metacache.transports.base import Batch, Verb
 

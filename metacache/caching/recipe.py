@@ -22,8 +22,9 @@ from metacache.caching.leases import Leases
 from metacache.caching.statistics import ComputationCounts
 from metacache.errors import BusyError, MetacacheError, ServerError, ValueTooLargeError
 from metacache.interrupts import is_from_handler, is_injected
+from metacache.observe import Source
 from metacache.operations.policies import MISS, READ, ErrorPolicy
-from metacache.operations.results import Computed, Source, StoreResult
+from metacache.operations.results import Computed, StoreResult
 from metacache.transports.base import Operation
 
 __all__ = ["Fetcher", "log_covered"]

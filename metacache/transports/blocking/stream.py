@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from metacache.protocol.commands import Command
     from metacache.protocol.expectations import Answer
     from metacache.transports.base import Operation
+    from metacache.transports.observed import Exchanges
 
 __all__ = ["RECEIVE", "Attempt", "Stream"]
 
@@ -74,6 +75,7 @@ class Stream:
     __slots__ = (
         "__weakref__",
         "_dialer",
+        "_exchanges",
         "_node",
         "_poll",
         "_settings",
@@ -94,8 +96,9 @@ class Stream:
     send: Callable[[bytes | memoryview], int]
     recv: Callable[[int], bytes]
 
-    def __init__(self, node: Node, settings: Settings) -> None:
+    def __init__(self, node: Node, settings: Settings, exchanges: Exchanges | None = None) -> None:
         self._node = node
+        self._exchanges = exchanges
         self._settings = settings
         self._dialer = Dialer(node, settings)
         self.counts = SocketCounts()
@@ -165,7 +168,10 @@ class Stream:
         poll = self._poll
         if poll(0) and not self._is_alive():
             self.close(CloseReason.STALE)
-            self._dial(deadline)
+            if self._exchanges is None:
+                self._dial(deadline)
+            else:
+                self._dial_observed(self._exchanges, deadline)
         if monotonic() >= deadline:
             raise deadline_passed()
 
@@ -197,6 +203,15 @@ class Stream:
             self._sock.settimeout(seconds)
             self._timeout = seconds
             self.ready_for = 0.0
+
+    def _dial_observed(self, exchanges: Exchanges, deadline: float) -> None:
+        began = monotonic()
+        try:
+            self._dial(deadline)
+        except BaseException as error:
+            exchanges.dialled(began, monotonic(), error)
+            raise
+        exchanges.dialled(began, monotonic(), None)
 
     def _dial(self, deadline: float) -> None:
         self.dialled_at = monotonic()
@@ -259,6 +274,8 @@ class Stream:
             try:
                 is_fresh = self.dialled_at >= began
                 if isinstance(failure, ConnectionLost) and not is_fresh and (op.is_read or not sent):
+                    if self._exchanges is not None:
+                        self._exchanges.retried(op.verb.name, failure)
                     return self.exchange(op, deadline)
                 failure.maybe_applied = sent and not op.is_read
                 if is_fresh:
