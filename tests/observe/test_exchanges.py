@@ -16,6 +16,7 @@ from metacache import (
     Client,
     Cluster,
     ConnectError,
+    ConnectionLost,
     Dialled,
     MetacacheError,
     Node,
@@ -31,6 +32,7 @@ from metacache import (
 )
 from metacache.testing import Memcached
 from tests.observe.recorder import Recorder
+from tests.scripted import Peer, Script, ScriptedServer, in_turn
 
 KEYS = [f"key{number}" for number in range(100)]
 
@@ -109,18 +111,42 @@ def test_a_dead_node_gives_dials_and_changes_of_state(recorder: Recorder) -> Non
     assert [dial.error for dial in recorder.of(Dialled)] == [ConnectError] * 3
 
 
-def test_a_stale_connection_gives_a_retry(recorder: Recorder) -> None:
-    with Memcached() as server:
+def stale_scripts() -> tuple[Script, Script]:
+    """Return the scripts of a connection that ends after its second request, and of the next one."""
+    miss = lambda peer: peer.request().answer(b"EN")  # noqa: E731
+    return in_turn(miss, Peer.request, Peer.fin), in_turn(miss)
+
+
+def test_a_read_that_meets_a_stale_connection_is_a_retry(recorder: Recorder) -> None:
+    with ScriptedServer(*stale_scripts()) as server:
         with Pool(server.node, observer=recorder) as pool:
             client = Client(pool)
-            client.get("a")
-            server.restart()
-            # The socket is closed, but used less than 10 ms ago in the view of the pool.
-            for stream in pool.lending._checkout.all():
-                stream.used_at = float("inf")
-            client.get("a")
-        assert [retry.verb for retry in recorder.of(Retried)] == ["get"]
-        assert len(recorder.of(Dialled)) == 2
+            assert client.get("a") is None
+            assert client.get("b") is None
+    assert [(retry.verb, retry.error) for retry in recorder.of(Retried)] == [("get", ConnectionLost)]
+    assert len(recorder.of(Dialled)) == 2
+    assert [each.error for each in recorder.exchanges] == [None, None]
+
+
+def test_a_batch_of_reads_that_meets_a_stale_connection_is_a_retry(recorder: Recorder) -> None:
+    with ScriptedServer(*stale_scripts()) as server:
+        with Pool(server.node, observer=recorder) as pool:
+            client = Client(pool)
+            assert client.get("a") is None
+            assert client.get_many(["b"]) == {}
+    assert [(retry.verb, retry.error) for retry in recorder.of(Retried)] == [("get_many", ConnectionLost)]
+
+
+def test_an_asyncio_read_that_meets_a_stale_connection_is_a_retry(recorder: Recorder) -> None:
+    async def main(node: Node) -> None:
+        async with AsyncPool(node, observer=recorder) as pool:
+            client = AsyncClient(pool)
+            assert await client.get("a") is None
+            assert await client.get("b") is None
+
+    with ScriptedServer(*stale_scripts()) as server:
+        asyncio.run(main(server.node))
+    assert [(retry.verb, retry.error) for retry in recorder.of(Retried)] == [("get", ConnectionLost)]
 
 
 def test_keys_of_a_dead_node_are_retried_on_the_next_one(recorder: Recorder) -> None:
