@@ -202,8 +202,9 @@ def test_a_failed_call_reports_the_class_of_its_error(recorder: Recorder) -> Non
 def test_a_timeout_and_a_cancel_are_reported(server: Memcached, recorder: Recorder) -> None:
     server.freeze()
     try:
-        with Pool(server.node, settings=Settings(timeout=0.1), observer=recorder) as pool, pytest.raises(
-            OperationTimeout
+        with (
+            Pool(server.node, settings=Settings(timeout=0.1), observer=recorder) as pool,
+            pytest.raises(OperationTimeout),
         ):
             Client(pool).get("a")
         assert recorder.calls[-1].error is OperationTimeout

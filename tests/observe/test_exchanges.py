@@ -118,22 +118,20 @@ def stale_scripts() -> tuple[Script, Script]:
 
 
 def test_a_read_that_meets_a_stale_connection_is_a_retry(recorder: Recorder) -> None:
-    with ScriptedServer(*stale_scripts()) as server:
-        with Pool(server.node, observer=recorder) as pool:
-            client = Client(pool)
-            assert client.get("a") is None
-            assert client.get("b") is None
+    with ScriptedServer(*stale_scripts()) as server, Pool(server.node, observer=recorder) as pool:
+        client = Client(pool)
+        assert client.get("a") is None
+        assert client.get("b") is None
     assert [(retry.verb, retry.error) for retry in recorder.of(Retried)] == [("get", ConnectionLost)]
     assert len(recorder.of(Dialled)) == 2
     assert [each.error for each in recorder.exchanges] == [None, None]
 
 
 def test_a_batch_of_reads_that_meets_a_stale_connection_is_a_retry(recorder: Recorder) -> None:
-    with ScriptedServer(*stale_scripts()) as server:
-        with Pool(server.node, observer=recorder) as pool:
-            client = Client(pool)
-            assert client.get("a") is None
-            assert client.get_many(["b"]) == {}
+    with ScriptedServer(*stale_scripts()) as server, Pool(server.node, observer=recorder) as pool:
+        client = Client(pool)
+        assert client.get("a") is None
+        assert client.get_many(["b"]) == {}
     assert [(retry.verb, retry.error) for retry in recorder.of(Retried)] == [("get_many", ConnectionLost)]
 
 

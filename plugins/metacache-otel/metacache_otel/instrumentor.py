@@ -9,7 +9,8 @@ from collections.abc import Callable, Collection
 from functools import wraps
 from typing import Any, Final, final
 
-from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
+# Its module begins with "type: ignore", so mypy sees no class in it.
+from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
 from typing_extensions import override
 
 from metacache import AsyncCluster, AsyncConnection, AsyncPool, Called, Cluster, Connection, Exchanged, Observer, Pool
@@ -55,7 +56,7 @@ class _Both:
 
 
 @final
-class MetacacheInstrumentor(BaseInstrumentor):
+class MetacacheInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # as above: its base is Any for mypy
     """Observes all transports that are made after `instrument`, until `uninstrument`.
 
     A transport with an observer of its own keeps that one too. It subclasses BaseInstrumentor, which

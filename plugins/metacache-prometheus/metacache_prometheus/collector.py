@@ -71,7 +71,6 @@ class StatisticsCollector(Collector):
                     discarded.add_metric((*place, cause.value), count)
         return (state, connections, size, waiting, created, discarded)
 
-    @override
     def describe(self) -> Iterable[Metric]:
         """Return nothing: a registry then does not read the clusters when the collector is registered."""
         return ()
