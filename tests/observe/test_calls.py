@@ -97,7 +97,11 @@ def test_a_stored_none_is_a_hit_and_an_undecodable_value_is_neither(server: Memc
 
 def test_get_or_compute_reports_its_source_once(server: Memcached, recorder: Recorder) -> None:
     with connect(f"memcached://{server.node.name}", str, observer=recorder, prefix="compute:") as client:
-        cached = client.cached("number:{number}")(lambda number: str(number))
+
+        @client.cached("number:{number}")
+        def cached(number: int) -> str:
+            return str(number)
+
         client.get_or_compute("a", lambda: "1")
         client.get_or_compute("a", lambda: "1")
         client.get_or_compute_item("a", lambda: "1")
@@ -123,7 +127,7 @@ def test_the_asyncio_client_reports_the_same_calls(server: Memcached, recorder: 
         await asyncio.sleep(0)
         return "1"
 
-    async def many(keys: object) -> dict[str, str]:
+    async def many(_: object) -> dict[str, str]:
         await asyncio.sleep(0)
         return {"a": "1", "b": "2"}
 
@@ -161,10 +165,12 @@ def test_calls_of_many_tasks_and_threads_do_not_mix_their_hits(server: Memcached
         client.set("a", b"1")
         recorder.clear()
         work = [["a"], ["b", "c"], ["a", "b", "c"]]
-        threads = [
-            threading.Thread(target=lambda keys: [client.get_many(keys) for _ in range(100)], args=(keys,))
-            for keys in work
-        ]
+
+        def read(keys: list[str]) -> None:
+            for _ in range(100):
+                client.get_many(keys)
+
+        threads = [threading.Thread(target=read, args=(keys,)) for keys in work]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -250,7 +256,7 @@ def test_an_observer_that_raises_is_logged_once_and_changes_no_result(
     server: Memcached, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Broken:
-        def called(self, event: object, /) -> None:
+        def called(self, _: object, /) -> None:
             raise RuntimeError("called")
 
         exchanged = happened = called

@@ -113,7 +113,10 @@ def test_a_dead_node_gives_dials_and_changes_of_state(recorder: Recorder) -> Non
 
 def stale_scripts() -> tuple[Script, Script]:
     """Return the scripts of a connection that ends after its second request, and of the next one."""
-    miss = lambda peer: peer.request().answer(b"EN")  # noqa: E731
+
+    def miss(peer: Peer) -> None:
+        peer.request().answer(b"EN")
+
     return in_turn(miss, Peer.request, Peer.fin), in_turn(miss)
 
 

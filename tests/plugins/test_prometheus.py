@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 
 import pytest
@@ -24,7 +24,7 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 @contextmanager
-def scraping(registry: CollectorRegistry) -> Iterator[int]:
+def scraping(registry: CollectorRegistry) -> Generator[int]:
     server, thread = start_http_server(0, addr="127.0.0.1", registry=registry)
     try:
         yield server.server_port
