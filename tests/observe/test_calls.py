@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
 from collections.abc import Iterator
 
 import pytest
+from typing_extensions import override
 
 from metacache import (
     AsyncClient,
     AsyncPool,
+    Called,
     Client,
     ClosedError,
     Cluster,
     Connection,
+    Exchanged,
+    InvalidArgumentError,
     InvalidKeyError,
     Node,
     OperationTimeout,
@@ -25,6 +30,7 @@ from metacache import (
     connect_async,
     load_serializer,
 )
+from metacache.observe import Event
 from metacache.testing import Memcached
 from tests.observe.recorder import CALLER, Recorder
 
@@ -275,3 +281,77 @@ def test_a_closed_client_reports_nothing(server: Memcached, recorder: Recorder) 
     with pytest.raises(ClosedError):
         client.get("a")
     assert recorder.calls == []
+
+
+class Interruption(Exception):
+    """What a signal handler raises."""
+
+
+@pytest.mark.parametrize("method", ["called", "exchanged", "happened"])
+def test_the_exception_of_a_signal_handler_in_an_observer_is_the_callers(server: Memcached, method: str) -> None:
+    def interrupt(_: int, __: object) -> None:
+        raise Interruption
+
+    class Signalled(Recorder):
+        armed = True
+
+        def signal(self, name: str) -> None:
+            if name == method and self.armed:
+                self.armed = False
+                signal.raise_signal(signal.SIGUSR1)
+
+        @override
+        def called(self, event: Called, /) -> None:
+            self.signal("called")
+
+        @override
+        def exchanged(self, event: Exchanged, /) -> None:
+            self.signal("exchanged")
+
+        @override
+        def happened(self, event: Event, /) -> None:
+            self.signal("happened")
+
+    previous = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with Pool(server.node, settings=Settings(pool_size=1), observer=Signalled()) as pool:
+            client = Client(pool, prefix="signal:")
+            with pytest.raises(Interruption):
+                client.get("a")
+            client.set("a", b"1")
+            assert client.get("a") == b"1"
+            assert client.get_many(["a"]) == {"a": b"1"}
+            assert pool.statistics.in_use == 0
+    finally:
+        signal.signal(signal.SIGUSR1, previous)
+
+
+def test_a_refused_call_is_not_reported(server: Memcached, recorder: Recorder) -> None:
+    with Pool(server.node, observer=recorder) as pool:
+        client = Client(pool)
+        with pytest.raises(InvalidArgumentError):
+            client.touch("a", -1)  # refused inside a recipe
+        pool.close()
+        with pytest.raises(ClosedError):
+            client.get("a")
+        with pytest.raises(ClosedError):
+            client.get_many(["a"])
+    assert recorder.calls == []
+    assert recorder.exchanges == []
+
+
+def test_a_call_inside_a_call_keeps_the_counts_of_both(server: Memcached, recorder: Recorder) -> None:
+    with Pool(server.node, observer=recorder) as pool:
+        numbers = Client(pool, load_serializer("json", int), prefix="inside:")
+        texts = Client(pool, load_serializer("json", str), prefix="inside:")
+        numbers.set("n", 1)
+
+        def add(_: int | None) -> int:
+            if numbers.get("n") == 1:
+                texts.set("n", "text")  # another writer was first, and the second attempt cannot decode its value
+            return 2
+
+        recorder.clear()
+        numbers.update("n", add)
+    counted = [(call.verb, call.hits, call.misses, call.undecodable) for call in recorder.calls]
+    assert counted == [("get", 1, 0, 0), ("set", 0, 0, 0), ("get", 0, 0, 1), ("update", 0, 0, 1)]
