@@ -30,7 +30,7 @@ V = TypeVar("V")
 
 def _observed_run(run: Run, calls: Calls) -> Run:
     """Return a function like *run* that reports each operation as one call."""
-    called, prefix, end_call = calls.called, calls.prefix, calls.counts.end_call
+    called, prefix, totals = calls.called, calls.prefix, calls.counts.totals
 
     # It repeats `CallInProgress` in one function: each further call costs 500 to 1,000 instructions.
     def observed(op: Operation[R], /, *, deadline: float | None) -> R:
@@ -46,10 +46,18 @@ def _observed_run(run: Run, calls: Calls) -> Run:
         finally:
             seconds = monotonic() - began
             TALLY.reset(token)
-            counted = end_call(tally)
+            hits, misses, stale, undecodable = tally.values()
+            if hits:
+                totals.hits += hits
+            if misses:
+                totals.misses += misses
+            if stale:
+                totals.stale += stale
             if error is None or not issubclass(error, REFUSED):
+                name = op.verb.name
+                fields = (name, prefix, 1, hits, misses, stale, undecodable, None, began, seconds, error)
                 try:
-                    called(new_event(Called, (op.verb.name, prefix, 1, *counted, None, began, seconds, error)))
+                    called(new_event(Called, fields))
                 except Exception as failure:
                     calls.reporter.failed(failure)
 

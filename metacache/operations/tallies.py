@@ -61,9 +61,9 @@ class TallyCounts:
     @override
     def __setattr__(self, name: str, number: Any) -> None:  # Any: object.__setattr__ has it; an int
         tally = TALLY.get()
-        if name in tally:
+        try:
             tally[name] += number
-        else:  # a background refresh, which belongs to no call
+        except KeyError:  # of the look-up: a background refresh belongs to no call
             self.end_call({**new_tally(), name: number})
 
     def add_reads(self, hits: int, misses: int) -> None:
