@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from benchmarks import cluster, concurrency, instructions, stampede, wall
+from benchmarks import cluster, concurrency, instructions, serializers, stampede, wall
 
 SECTIONS: Final[dict[str, Callable[[], None]]] = {
     "instructions": instructions.main,
@@ -15,6 +15,7 @@ SECTIONS: Final[dict[str, Callable[[], None]]] = {
     "cluster": cluster.main,
     "asyncio": concurrency.main,
     "stampede": stampede.main,
+    "serializers": serializers.main,
 }
 
 

@@ -39,7 +39,7 @@ logger = logging.getLogger("metacache.observe")
 
 # Makes an event of a class and a tuple, for the hot path. The ``__new__`` of a NamedTuple is a Python function: a call
 # of it costs 400 instructions more.
-new_event: Final[Callable[[Any, Any], Any]] = tuple.__new__  # Any: the class of an event, its fields, the event
+new_event: Final[Callable[[Any, Any], Any]] = tuple[Any, ...].__new__  # Any: an event's class, its fields, the event
 
 
 @final

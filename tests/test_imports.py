@@ -20,6 +20,7 @@ ROOT: Final = Path(metacache.__file__).parent
 # A room is a package with all its modules, or a single module. A room may import from itself and from the lines below
 # it. Rooms in one line do not import one another. A part of a room may have its own line.
 ORDER: Final[tuple[tuple[str, ...], ...]] = (
+    ("cli",),
     ("",),  # metacache/__init__.py, the public names
     ("connect",),
     ("urls",),
@@ -76,11 +77,13 @@ GUARDED: Final[dict[str, dict[str, str]]] = {
         "transports/resolving.py": "getaddrinfo has no timeout",
     },
     "select": {
+        "cli/metadump.py": "waits for the lines of a dump",
         "cluster/blocking_batch.py": "waits for several nodes",
         "transports/blocking/exchange.py": "waits for one node",
         "transports/blocking/stream.py": "sees whether an idle connection is stale",
     },
     "selectors": {},
+    "rich": {"cli/colours.py": "colours; the library works without it"},
     "asyncio": {
         "client/aio_effects.py": "sleeps between attempts",
         "client/aio_caching.py": "tasks wait and refresh",
@@ -100,6 +103,11 @@ GUARDED: Final[dict[str, dict[str, str]]] = {
     },
     "time": {
         "caching/core.py": "as client/core.py",
+        "cli/keys.py": "the time of a node that does not say its own",
+        "cli/metadump.py": "deadlines; sleeps while the server is busy",
+        "cli/nodes.py": "how long an answer took",
+        "cli/output.py": "how often a progress bar is drawn",
+        "cli/top.py": "sleeps between samples",
         "client/blocking_caching.py": "waits, sleeps",
         "client/aio_caching.py": "deadlines",
         "client/core.py": "an expiry more than 30 days away is sent as a time of day",

@@ -121,10 +121,10 @@ class Asking(Generic[T]):
         heads = [b"mg %b%b%b" % (token, base64, flags) for _, token, base64 in wires.values()]
         return Batch(ASK_MANY, list(wires), [raw for raw, _, _ in wires.values()], heads)
 
-    def ask(self, key: Key, wire: WireKey, flags: bytes) -> Operation[T | Asked[T]]:
+    def ask(self, key: Key, wire: WireKey, flags: bytes, verb: Verb = ASK) -> Operation[T | Asked[T]]:
         """mg key v f c t N… [R…]."""
         raw, token, base64 = wire
-        return operation(ASK, key, raw, b"mg %b%b%b" % (token, base64, flags), None, self.read)
+        return operation(verb, key, raw, b"mg %b%b%b" % (token, base64, flags), None, self.read)
 
     def read(self, reply: Reply) -> T | Asked[T]:
         """Return the value if it is fresh and no flag is set on it; else what the server says of it."""

@@ -1,8 +1,8 @@
 """Keys of cached functions: a template with a field for each parameter, filled without a look at the signature.
 
 Pure. Two calls with different arguments never get the same key. Values are percent-encoded, and between two fields
-stands a character that the encoding never leaves. The exception is a number and its text, as 42 and "42": they are one
-key, like a UUID and its text.
+stands a character that the encoding never leaves. The exceptions are 42 and "42", a UUID and its text, and members of
+one name in two Enum classes of one name: each pair has one key.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class KeyTemplate:
         if isinstance(ignore, str):
             raise InvalidTypeError("ignore is a collection of names, not one str; write (name,)")
         self._function = function
-        self._signature = inspect.signature(function)
+        self._signature = _signature(function)
         parameters = self._signature.parameters
         pieces = _pieces(template)
         _check_names([name for _, name in pieces if name is not None], parameters, ignore)
@@ -99,6 +99,15 @@ class KeyTemplate:
                 parts += (before, _encoded(name, value))
         parts.append(self._after)
         return "".join(parts)
+
+
+def _signature(function: Callable[..., object]) -> inspect.Signature:
+    try:
+        return inspect.signature(function)
+    except ValueError as error:  # some built-in functions and classes have none
+        raise InvalidTypeError(
+            f"a key template needs the parameters of the function: {error}; give key a function"
+        ) from None
 
 
 def _field(before: str, parameter: inspect.Parameter, index: int) -> _Field:

@@ -119,7 +119,7 @@ class AsyncClient(Generic[T]):
         self, transport: AsyncTransport, core: Core[T], *, owns: bool, background: Background | None = None
     ) -> None:
         self._is_view = background is not None
-        self._background = Background() if background is None else background
+        self._background = Background(core.timeout) if background is None else background
         self._transport = transport
         self._core = core
         self._operations = core.operations

@@ -32,6 +32,7 @@ from metacache.protocol.windows import Replies
 from metacache.serializers.builtin import BytesSerializer, IntSerializer, StrSerializer
 from metacache.serializers.frame import Frame
 from metacache.serializers.interfaces import Serializer
+from metacache.settings import Settings
 from metacache.transports.base import Batch
 from metacache.transports.batch_windows import failed_replies
 
@@ -137,6 +138,11 @@ class Core(Generic[T]):
             self.flights,
             label,
         )
+
+    @property
+    def timeout(self) -> float:
+        """The seconds that closing waits for other threads: the client's timeout, or the default of a transport."""
+        return Settings().timeout if self.options.timeout is None else self.options.timeout
 
     def caching(self, background: type[bool] | type[Executor]) -> Caching[T]:
         """Return the asks of `get_or_compute`. *background*: see `Caching`."""

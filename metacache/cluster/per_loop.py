@@ -21,7 +21,7 @@ from typing_extensions import override
 
 from metacache.copying import refuse_copy
 from metacache.errors import ClosedError, InvalidArgumentError
-from metacache.transports.aio.loops import is_running_here, running_loop
+from metacache.transports.aio.loops import is_running_here, run_elsewhere, running_loop
 from metacache.transports.forking import forget_in_children
 
 if TYPE_CHECKING:
@@ -288,33 +288,8 @@ def _run_to_end(awaitable: Awaitable[None]) -> None:
 
 def _close_elsewhere(entry: _LoopCluster) -> asyncio.Future[None] | None:
     """Close *entry*, whose loop is not the running one. Return a future if it closes later, in another thread."""
-    loop = entry.loop
-    if not loop.is_running():
-        entry.drop()
-        return None
-    try:
-        here = get_running_loop()
-    except RuntimeError:  # the running loop is not asyncio's; trio's, for one
-        entry.drop_soon()
-        return None
-    closed: asyncio.Future[None] = here.create_future()
-
-    def set_closed() -> None:
-        if not closed.done():
-            closed.set_result(None)
-
-    def report_closed(_: object) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop that waited was closed
-            here.call_soon_threadsafe(set_closed)
-
-    def close() -> None:
-        tasks.append(loop.create_task(entry.aclose()))
-        tasks[0].add_done_callback(report_closed)
-
-    tasks: list[asyncio.Task[None]] = []  # a loop holds its tasks weakly
-    try:
-        loop.call_soon_threadsafe(close)
-    except RuntimeError:  # it was closed meanwhile
-        entry.drop()
-        set_closed()
-    return closed
+    if entry.loop.is_running():
+        with contextlib.suppress(RuntimeError):  # it was closed meanwhile
+            return run_elsewhere(entry.loop, entry.aclose)
+    entry.drop()
+    return None

@@ -24,7 +24,13 @@ __all__ = ["EXTRAS", "PLUGINS", "Plugin", "SerializerInfo", "TypeRefused", "avai
 
 API_VERSION: Final = 1
 
-EXTRAS: Final = {"msgspec": "msgspec", "msgspec-json": "msgspec", "orjson": "orjson", "attrs": "attrs"}
+EXTRAS: Final = {
+    "msgspec": "msgspec",
+    "msgspec-json": "msgspec",
+    "orjson": "orjson",
+    "attrs": "attrs",
+    "pydantic": "pydantic",
+}
 """The extra of metacache that installs each serializer of metacache's own plugins."""
 
 PLUGINS: Final = PluginGroup("metacache.serializers", "serializer", SerializerNotFound, SerializerConflict, EXTRAS)

@@ -17,7 +17,7 @@ from metacache.serializers.plugins import EXTRAS, PLUGINS, TypeRefused, find_plu
 __all__ = ["suggestion"]
 
 # The order in which serializers are suggested. All others follow, sorted by name.
-_PREFERRED: Final = ("bytes", "str", "int", "msgspec", "orjson", "attrs", "json", "msgspec-json")
+_PREFERRED: Final = ("bytes", "str", "int", "msgspec", "orjson", "attrs", "pydantic", "json", "msgspec-json")
 
 
 def suggestion(type_: Any, *, refused: str | None = None) -> str:  # Any: a type expression
