@@ -7,11 +7,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from benchmarks import cluster, concurrency, instructions, serializers, stampede, wall
+from benchmarks import cluster, concurrency, instructions, large, serializers, stampede, start, wall
 
 SECTIONS: Final[dict[str, Callable[[], None]]] = {
     "instructions": instructions.main,
     "wall": wall.main,
+    "large": large.main,
+    "start": start.main,
     "cluster": cluster.main,
     "asyncio": concurrency.main,
     "stampede": stampede.main,

@@ -22,7 +22,7 @@ ROOT: Final = Path(metacache.__file__).parent
 ORDER: Final[tuple[tuple[str, ...], ...]] = (
     ("cli",),
     ("",),  # metacache/__init__.py, the public names
-    ("connect",),
+    ("connecting", "aio_connecting"),
     ("urls",),
     ("client",),
     ("caching",),
@@ -43,15 +43,15 @@ ORDER: Final[tuple[tuple[str, ...], ...]] = (
     ("serializers", "routing", "protocol"),
     ("settings",),
     ("nodes", "copying", "entry_points"),
-    ("interrupts", "errors"),
+    ("interrupts", "errors", "lazy_names"),
 )
 # Imports up, inside functions: `Cluster.client` makes clients, and `Cluster.from_url` parses a URL.
 LATE: Final = {
-    "cluster/blocking.py": {"metacache.client.blocking", "metacache.connect", "metacache.operations.options"},
-    "cluster/aio.py": {"metacache.client.aio", "metacache.connect", "metacache.operations.options"},
+    "cluster/blocking.py": {"metacache.client.blocking", "metacache.connecting", "metacache.operations.options"},
+    "cluster/aio.py": {"metacache.client.aio", "metacache.aio_connecting", "metacache.operations.options"},
 }
 FREE: Final = {"testing", "__main__"}  # may import everything; only they import one another
-BOTH: Final = {"", "connect"}  # rooms that serve both kinds of client
+BOTH: Final = {"", "discovery"}  # rooms that serve both kinds of client
 
 RANK: Final = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 
@@ -93,6 +93,7 @@ GUARDED: Final[dict[str, dict[str, str]]] = {
         "cluster/opening.py": "finds the nodes once for all who wait",
         "cluster/per_loop.py": "a cluster for each event loop",
         "discovery/aio_watch.py": "asks the source of nodes from time to time",
+        "transports/aio/block_receiver.py": "a protocol of a transport",
         "transports/aio/connection.py": "one connection for the tasks of a loop",
         "transports/aio/dialer.py": "connects",
         "transports/aio/link.py": "sends and receives",

@@ -29,9 +29,9 @@ from metacache.operations.requests import APPEND, DECREMENT, INCREMENT, PREPEND
 from metacache.operations.results import Computed, DeleteResult, Item, Metadata, Outcomes, StoreResult
 from metacache.operations.statistics import ClientStatistics
 from metacache.protocol.keys import K, Key
-from metacache.serializers.builtin import BytesSerializer
 from metacache.serializers.frame import Cause
 from metacache.serializers.interfaces import Serializer
+from metacache.serializers.plain import BytesSerializer
 from metacache.transports.base import CLOSED, Transport
 
 __all__ = ["Client"]

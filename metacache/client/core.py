@@ -29,9 +29,9 @@ from metacache.operations.statistics import ClientStatistics, Counts
 from metacache.operations.tallies import TallyCounts
 from metacache.protocol.keys import Key
 from metacache.protocol.windows import Replies
-from metacache.serializers.builtin import BytesSerializer, IntSerializer, StrSerializer
 from metacache.serializers.frame import Frame
 from metacache.serializers.interfaces import Serializer
+from metacache.serializers.plain import BytesSerializer, IntSerializer, StrSerializer
 from metacache.settings import Settings
 from metacache.transports.base import Batch
 from metacache.transports.batch_windows import failed_replies

@@ -276,7 +276,7 @@ class AsyncCluster:
         InvalidArgumentError that names the invalid part of the URL.
         """
         # A late import of a room above: the public contract has a cluster open itself from a URL, as `connect` does.
-        from metacache.connect import open_async_cluster
+        from metacache.aio_connecting import open_async_cluster
 
         return open_async_cluster(url, settings, observer, on_state_change)
 
@@ -308,14 +308,17 @@ class AsyncCluster:
         """
         # Late imports of rooms above: the public contract has a cluster make clients.
         from metacache.client.aio import AsyncClient
-        from metacache.connect import serializer_for
+        from metacache.serializers.choice import serializer_for
 
         return AsyncClient(self, serializer_for(type_, serializer), **options)
 
     # --- every node --------------------------------------------------------------------------------------------------
 
     async def ping(self) -> dict[Node, bool | MetacacheError]:
-        """Send a no-op to every node; return True or the error, by node. It does not change the state of a node."""
+        """Send a no-op to every node; return True or the error, by node.
+
+        A failed connection counts against its node, as after any operation. An answer does not change a node's state.
+        """
         return await self._each(admin.ping)
 
     async def version(self) -> dict[Node, str | MetacacheError]:

@@ -277,7 +277,7 @@ class Cluster:
         InvalidArgumentError that names the invalid part of the URL.
         """
         # A late import of a room above: the public contract has a cluster open itself from a URL, as `connect` does.
-        from metacache.connect import open_cluster
+        from metacache.connecting import open_cluster
 
         return open_cluster(url, settings, observer, on_state_change)
 
@@ -309,14 +309,17 @@ class Cluster:
         """
         # Late imports of rooms above: the public contract has a cluster make clients.
         from metacache.client.blocking import Client
-        from metacache.connect import serializer_for
+        from metacache.serializers.choice import serializer_for
 
         return Client(self, serializer_for(type_, serializer), **options)
 
     # --- every node --------------------------------------------------------------------------------------------------
 
     def ping(self) -> dict[Node, bool | MetacacheError]:
-        """Send a no-op to every node; return True or the error, by node. It does not change the state of a node."""
+        """Send a no-op to every node; return True or the error, by node.
+
+        A failed connection counts against its node, as after any operation. An answer does not change a node's state.
+        """
         return self._each(admin.ping)
 
     def version(self) -> dict[Node, str | MetacacheError]:
@@ -345,4 +348,7 @@ class Cluster:
     def _each(self, operation: Callable[[], Operation[R]]) -> dict[Node, R | MetacacheError]:
         operation()  # raises for a wrong argument before anything is sent
         self._membership.check_open()
-        return ask_each(self._membership.snapshot.by_node(), operation)
+        answers = ask_each(self._membership.snapshot.by_node(), operation)
+        for node, answer in answers.items():
+            self._membership.connection_failed(node, answer, monotonic())
+        return answers

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Final, Literal, TypedDict, final
@@ -143,6 +142,8 @@ def _hint(name: str, value: object) -> str:
     if name in settings:
         return f"it is a setting: {_setting(name, value)}"
     known = (*ClientOptions.__annotations__, *settings, *_ARGUMENTS)
+    import difflib  # late: only this error needs it
+
     meant = _OTHER_NAMES.get(name) or next(iter(difflib.get_close_matches(name, known, 1)), None)
     if meant in settings:
         return f"did you mean {meant!r}? It is a setting: {_setting(meant, value)}"

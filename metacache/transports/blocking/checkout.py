@@ -258,14 +258,17 @@ class Checkout(Generic[T]):
 
     def take_now(self) -> T | None:
         """Return an idle object, or a new one if there may be one more; else None. Never waits."""
-        with ignoring(IndexError):
-            return self.idle.pop()
+        # The conditions are only quicker than the exceptions: another thread may take the last one in between.
+        if self.idle:
+            with ignoring(IndexError):
+                return self.idle.pop()
         self._forget_lost()
         is_full = len(self._known) >= self._size
         if self.is_closed or (is_full and not self._unconnected) or not self._may_make():
             return None
-        with ignoring(IndexError):
-            return self._unconnected.pop()
+        if self._unconnected:
+            with ignoring(IndexError):
+                return self._unconnected.pop()
         return None if is_full else self._new()
 
     def _new(self) -> T | None:
@@ -335,10 +338,10 @@ class Checkout(Generic[T]):
     def close(self) -> None:
         """Close idle objects now and lent ones when they are put back; waiters get None. Idempotent."""
         idle, self.idle = self.idle, _ClosedStack(self._known)
-        with ignoring(IndexError):
-            while True:
+        with ignoring(IndexError):  # another thread takes the last one
+            while idle:
                 self.idle.append(idle.pop())  # closes it
         with ignoring(IndexError):
-            while True:
+            while self._unconnected:
                 self.idle.append(self._unconnected.pop())
         self._wake_all()
