@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from metacache.client.blocking import Client
     from metacache.cluster.aio import AsyncCluster
     from metacache.cluster.blocking import Cluster
-    from metacache.cluster.health import NodeState
     from metacache.connecting import connect
     from metacache.discovery.sources import NodeSource
     from metacache.errors import (
@@ -40,9 +39,21 @@ if TYPE_CHECKING:
         ValueTooLargeError,
     )
     from metacache.nodes import Node
+    from metacache.observe import (
+        Called,
+        Dialled,
+        Exchanged,
+        NodesChanged,
+        NodeState,
+        Observer,
+        Retried,
+        Source,
+        StateChanged,
+        Waited,
+    )
     from metacache.operations.arguments import DEFAULT, Default, Ttl
     from metacache.operations.options import ClientOptions
-    from metacache.operations.results import Computed, DeleteResult, Item, Metadata, Outcomes, Source, StoreResult
+    from metacache.operations.results import Computed, DeleteResult, Item, Metadata, Outcomes, StoreResult
     from metacache.operations.statistics import ClientStatistics
     from metacache.pool.aio import AsyncPool
     from metacache.pool.blocking import Pool
@@ -70,7 +81,6 @@ else:
         "metacache.client.blocking": "Client",
         "metacache.cluster.aio": "AsyncCluster",
         "metacache.cluster.blocking": "Cluster",
-        "metacache.cluster.health": "NodeState",
         "metacache.aio_connecting": "connect_async",
         "metacache.connecting": "connect",
         "metacache.discovery.sources": "NodeSource",
@@ -82,9 +92,12 @@ else:
             "ServerError TransportError ValueTooLargeError"
         ),
         "metacache.nodes": "Node",
+        "metacache.observe": (
+            "Called Dialled Exchanged NodesChanged NodeState Observer Retried Source StateChanged Waited"
+        ),
         "metacache.operations.arguments": "DEFAULT Default Ttl",
         "metacache.operations.options": "ClientOptions",
-        "metacache.operations.results": "Computed DeleteResult Item Metadata Outcomes Source StoreResult",
+        "metacache.operations.results": "Computed DeleteResult Item Metadata Outcomes StoreResult",
         "metacache.operations.statistics": "ClientStatistics",
         "metacache.pool.aio": "AsyncPool",
         "metacache.pool.blocking": "Pool",
@@ -119,6 +132,7 @@ __all__ = [
     "BatchError",
     "BusyError",
     "Cached",
+    "Called",
     "Client",
     "ClientError",
     "ClientOptions",
@@ -135,6 +149,8 @@ __all__ = [
     "DecodeError",
     "Default",
     "DeleteResult",
+    "Dialled",
+    "Exchanged",
     "InvalidArgumentError",
     "InvalidKeyError",
     "InvalidKeyTypeError",
@@ -147,6 +163,8 @@ __all__ = [
     "NodeDownError",
     "NodeSource",
     "NodeState",
+    "NodesChanged",
+    "Observer",
     "Operation",
     "OperationTimeout",
     "Outcomes",
@@ -156,6 +174,7 @@ __all__ = [
     "ProtocolError",
     "RendezvousRouter",
     "Replies",
+    "Retried",
     "Router",
     "SerializationError",
     "Serializer",
@@ -167,12 +186,14 @@ __all__ = [
     "Settings",
     "Source",
     "Stampede",
+    "StateChanged",
     "StoreResult",
     "Transport",
     "TransportError",
     "Ttl",
     "ValueTooLargeError",
     "Verb",
+    "Waited",
     "Zlib",
     "available_serializers",
     "connect",

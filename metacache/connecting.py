@@ -6,12 +6,15 @@ module differs from that of the function, because importing it would replace the
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TypeVar, overload
 
 from typing_extensions import TypeForm, Unpack
 
 from metacache.client.blocking import Client
 from metacache.cluster.blocking import Cluster
+from metacache.cluster.membership import StateListener
+from metacache.observe import Observer
 from metacache.operations.options import ClientOptions, options_of
 from metacache.serializers.choice import serializer_for
 from metacache.serializers.interfaces import Serializer
@@ -26,7 +29,12 @@ Builtin = TypeVar("Builtin", bytes, str, int)  # the types with a built-in seria
 
 @overload
 def connect(
-    url: str, *, serializer: None = None, settings: Settings | None = None, **options: Unpack[ClientOptions]
+    url: str,
+    *,
+    serializer: None = None,
+    settings: Settings | None = None,
+    on_state_change: StateListener | None = None,
+    **options: Unpack[ClientOptions],
 ) -> Client[bytes]: ...
 @overload
 def connect(
@@ -35,6 +43,7 @@ def connect(
     *,
     serializer: None = None,
     settings: Settings | None = None,
+    on_state_change: StateListener | None = None,
     **options: Unpack[ClientOptions],
 ) -> Client[Builtin]: ...
 @overload
@@ -44,6 +53,7 @@ def connect(
     *,
     serializer: str | Serializer[T],
     settings: Settings | None = None,
+    on_state_change: StateListener | None = None,
     **options: Unpack[ClientOptions],
 ) -> Client[T]: ...
 @overload
@@ -53,6 +63,7 @@ def connect(
     *,
     serializer: str | Serializer[T],
     settings: Settings | None = None,
+    on_state_change: StateListener | None = None,
     **options: Unpack[ClientOptions],
 ) -> Client[T]: ...
 def connect(  # pyright: ignore[reportInconsistentOverload]  # pyright does not solve T for a TypeForm
@@ -61,6 +72,7 @@ def connect(  # pyright: ignore[reportInconsistentOverload]  # pyright does not 
     *,
     serializer: str | Serializer[T] | None = None,
     settings: Settings | None = None,
+    on_state_change: StateListener | None = None,
     **options: Unpack[ClientOptions],
 ) -> Client[T]:
     """Return a `Client` that stores values of *type_* on the servers of *url*. Its first operation opens a connection.
@@ -77,6 +89,8 @@ def connect(  # pyright: ignore[reportInconsistentOverload]  # pyright does not 
         serializer: a Serializer, or the name of an installed one (`available_serializers`). Leave it out for bytes, str
             and int.
         settings: the settings that the URL does not set. The URL has priority.
+        on_state_change: called with (node, state before, state now) after the state of a node has changed. It must not
+            block.
         options: see `ClientOptions`.
 
     The client owns its cluster: call ``close()``, or use the client in a ``with`` statement.
@@ -85,15 +99,20 @@ def connect(  # pyright: ignore[reportInconsistentOverload]  # pyright does not 
     source of nodes, ConnectError and other errors of the source.
     """
     chosen = serializer_for(type_, serializer)
-    options_of(options)  # checks the options before anything is opened
-    return Client(open_cluster(url, settings or Settings()), chosen, owns=True, **options)
+    observer = options_of(options).observer  # checks the options before anything is opened
+    options.pop("observer", None)  # the client has the observer of its transport
+    cluster = open_cluster(url, settings or Settings(), observer, on_state_change)
+    return Client(cluster, chosen, owns=True, **options)
 
 
-def open_cluster(url: str, settings: Settings) -> Cluster:
+def open_cluster(
+    url: str, settings: Settings, observer: Observer | None = None, on_state_change: StateListener | None = None
+) -> Cluster:
     """Return a cluster of the nodes of *url*. With a node source, it follows the source until its close."""
+    make = partial(Cluster, observer=observer, on_state_change=on_state_change)
     place, complete = parse_url(url, settings)
     if not isinstance(place, SourceLocation):
-        return Cluster(place, settings=complete)
+        return make(place, settings=complete)
     # Late: only a client that has a source of nodes loads this, and its thread.
     from metacache.discovery.follower import poll_source, usable_nodes
     from metacache.discovery.plugins import load_node_source
@@ -101,6 +120,6 @@ def open_cluster(url: str, settings: Settings) -> Cluster:
 
     source = load_node_source(place.name)(place.host, place.port, settings=complete)
     first = usable_nodes(source, poll_source(source))
-    cluster = Cluster(first, settings=complete)
+    cluster = make(first, settings=complete)
     cluster.attach(Watch(source, cluster.set_nodes, settings=complete, first=first))
     return cluster

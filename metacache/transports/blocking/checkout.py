@@ -103,11 +103,12 @@ class Waker:
 class Waiter(Generic[T]):
     """One caller in the queue of a checkout, since *began*. A thread in several queues has one *waker* for all."""
 
-    __slots__ = ("__weakref__", "_handed", "_has_left", "began", "waker")
+    __slots__ = ("__weakref__", "_handed", "_has_left", "began", "is_served", "waker")
 
     def __init__(self, waker: Waker) -> None:
         self._handed: list[T] = []
         self._has_left = False
+        self.is_served = False
         self.waker = waker
         self.began = monotonic()
 
@@ -227,7 +228,9 @@ class Checkout(Generic[T]):
     def collect(self, waiter: Waiter[T]) -> T | None:
         """Return the object handed to *waiter*, or an available one if it is its turn; None when there is none."""
         handed = waiter.receive()
-        return self.take_now() if handed is None and self._is_next(waiter) else handed
+        taken = self.take_now() if handed is None and self._is_next(waiter) else handed
+        waiter.is_served = taken is not None
+        return taken
 
     def leave(self, waiter: Waiter[T]) -> None:
         """Leave the queue, and put back an object that was handed over and not collected."""

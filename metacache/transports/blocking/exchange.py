@@ -108,7 +108,7 @@ class StreamExchange:
     """A batch on one stream. It keeps the stream until it is done, and then calls *release* with the outcomes.
 
     The first `advance` dials if necessary, for at most half of the time. Meanwhile the driver cannot advance the parts
-    of the batch on other nodes, which have the other half.
+    of the batch on other nodes, which have the other half. *on_retry* is called before the batch is sent again.
     """
 
     __slots__ = (
@@ -120,6 +120,7 @@ class StreamExchange:
         "_is_prepared",
         "_late",
         "_node",
+        "_on_retry",
         "_release",
         "_replies",
         "_sent",
@@ -140,8 +141,10 @@ class StreamExchange:
         *,
         node: str,
         deadline: float,
+        on_retry: Callable[[MetacacheError], object] | None = None,
     ) -> None:
         self._batch = batch
+        self._on_retry = on_retry
         self._stream = stream
         self._release = release
         self._node = node
@@ -282,6 +285,8 @@ class StreamExchange:
         answered = any(self._replies.headers) or bool(self._replies.errors)
         stale = isinstance(failure, ConnectionLost) and not self._is_fresh and not answered
         if stale and self._batch.is_read and not final:
+            if self._on_retry is not None:
+                self._on_retry(failure)
             failure = self._restart(stream)
         if failure is None:
             return

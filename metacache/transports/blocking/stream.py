@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from metacache.protocol.commands import Command
     from metacache.protocol.expectations import Answer, Expectation
     from metacache.transports.base import Operation
+    from metacache.transports.observed import Exchanges
 
 __all__ = ["RECEIVE", "Attempt", "Stream"]
 
@@ -93,6 +94,7 @@ class Stream:
     __slots__ = (
         "__weakref__",
         "_dialer",
+        "_exchanges",
         "_node",
         "_not_yet",
         "_poll",
@@ -118,8 +120,9 @@ class Stream:
     recv: Callable[[int], bytes]
     _recv_into: Callable[[memoryview], int]
 
-    def __init__(self, node: Node, settings: Settings) -> None:
+    def __init__(self, node: Node, settings: Settings, exchanges: Exchanges | None = None) -> None:
         self._node = node
+        self._exchanges = exchanges
         self._settings = settings
         self._dialer = Dialer(node, settings)
         self._would_block = _would_block(settings)
@@ -192,7 +195,10 @@ class Stream:
         poll = self._poll
         if poll(0) and not self._is_alive():
             self.close(CloseReason.STALE)
-            self._dial(deadline)
+            if self._exchanges is None:
+                self._dial(deadline)
+            else:
+                self._dial_observed(self._exchanges, deadline)
         if monotonic() >= deadline:
             raise deadline_passed()
 
@@ -224,6 +230,15 @@ class Stream:
             self._sock.settimeout(seconds)
             self._timeout = seconds
             self.ready_for = 0.0
+
+    def _dial_observed(self, exchanges: Exchanges, deadline: float) -> None:
+        began = monotonic()
+        try:
+            self._dial(deadline)
+        except BaseException as error:
+            exchanges.dialled(began, monotonic(), error)
+            raise
+        exchanges.dialled(began, monotonic(), None)
 
     def _dial(self, deadline: float) -> None:
         self.dialled_at = monotonic()
@@ -286,6 +301,8 @@ class Stream:
             try:
                 is_fresh = self.dialled_at >= began
                 if isinstance(failure, ConnectionLost) and not is_fresh and (op.is_read or not sent):
+                    if self._exchanges is not None:
+                        self._exchanges.retried(op.verb.name, failure)
                     return self.exchange(op, deadline)
                 failure.maybe_applied = sent and not op.is_read
                 if is_fresh:
