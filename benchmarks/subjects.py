@@ -149,6 +149,11 @@ def set_up_cluster(node: Node, stack: ExitStack) -> Mapping[str, Repeat]:
     return _metacache(stack.enter_context(Cluster([node], settings=Settings(timeout=TIMEOUT))), stack)
 
 
+def set_up_memory(_: Node, stack: ExitStack) -> Mapping[str, Repeat]:
+    """Set up a ``Client[bytes]`` over a private embedded server, as ``connect("memory://")`` does."""
+    return _metacache(stack.enter_context(Cluster.from_url("memory://", settings=Settings(timeout=TIMEOUT))), stack)
+
+
 @final
 class SilentObserver:
     """An observer that does nothing."""
@@ -271,6 +276,8 @@ SUBJECTS: Final = (
     ),
     Subject("metacache, Pool", set_up_pool, above=(CONNECTION, 3_000)),
     Subject("metacache, Cluster", set_up_cluster, {"get": 26_000, "set": 22_000}),
+    # 1.2 times the budget of a Cluster over a socket. Client and server count.
+    Subject("metacache, memory://", set_up_memory, {"get": 31_200}),
     Subject(
         "metacache, Connection, observed",
         set_up_observed,
