@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from typing import Final, final
+from typing import Final, TypeAlias, final
 
 import attrs
 
-__all__ = ["CHUNK_MAX", "Counts", "Store", "StoredItem", "item_size", "slab_class"]
+__all__ = ["CHUNK_MAX", "NO_HIT", "Counts", "Hit", "Store", "StoredItem", "item_size", "slab_class"]
 
 MAX_RELATIVE: Final = 60 * 60 * 24 * 30  # seconds; a larger TTL is a time since 1970
 CHUNK_MAX: Final = 512 * 1024  # bytes; memcached stores a larger item in several chunks
 HEADER: Final = 48 + 8  # bytes of memcached's item header and of the CAS number
+
+Hit: TypeAlias = tuple[bytes | None, bytes, bytes]
+"""A reply to ``mg``: the flags that asked for it, the header up to the digits of the opaque, and the value."""
+
+NO_HIT: Final[Hit] = (None, b"", b"")
 
 
 @final
@@ -24,9 +29,24 @@ class StoredItem:
     """One item. ``expires`` and ``used`` are times; ``expires`` is None for an item without TTL.
 
     ``won``: a reader has got W, so later readers get Z. ``is_binary``: the key came as base64 and is returned as such.
+    ``hit`` is the last reply to a plain get, and NO_HIT once value, CAS number or marks have changed. Only the methods
+    below change these.
     """
 
-    __slots__ = ("cas", "expires", "fetched", "flags", "is_binary", "key", "size", "stale", "used", "value", "won")
+    __slots__ = (
+        "cas",
+        "expires",
+        "fetched",
+        "flags",
+        "hit",
+        "is_binary",
+        "key",
+        "size",
+        "stale",
+        "used",
+        "value",
+        "won",
+    )
 
     def __init__(self, key: bytes, value: bytes, flags: int, expires: float | None, now: float) -> None:
         self.key = key
@@ -36,7 +56,23 @@ class StoredItem:
         self.expires = expires
         self.used = now
         self.cas = 0
+        self.hit = NO_HIT
         self.fetched = self.stale = self.won = self.is_binary = False
+
+    def replace_value(self, value: bytes, cas: int) -> None:
+        """Replace the value by one of the same size."""
+        self.hit = NO_HIT
+        self.value, self.cas = value, cas
+
+    def mark_stale(self, cas: int) -> None:
+        """Mark as stale: the next reader gets W."""
+        self.hit = NO_HIT
+        self.stale, self.won, self.cas = True, False, cas
+
+    def mark_won(self) -> None:
+        """Note that a reader has got W."""
+        self.hit = NO_HIT
+        self.won = True
 
     @property
     def total_size(self) -> int:
