@@ -36,19 +36,19 @@ def plain_gets(store: Store, data: bytes, now: float) -> bytes | None:
     if sum([len(line) for line, _, _, _ in lines]) != len(data):
         return None
     parts: list[bytes] = []
-    found: list[StoredItem] = []
+    found: list[Hit] = []
     for _, key, asked, opaque in lines:
         item = store.items.get(key)
         if item is None and asked in _FORMS:
             parts += (b"EN O", opaque, b"\r\n") if opaque else (b"EN\r\n",)
             continue
-        hit = None if item is None else _hit(item, asked, now)
-        if item is None or hit is None:
+        hit = None if item is None else _hit(store, item, asked, now)
+        if hit is None:
             return None
-        found.append(item)
-        _, header, value = hit
+        header, value, _ = hit
+        found.append(hit)
         parts += (header, opaque, b"\r\n", value, b"\r\n") if opaque else (header[:-2], b"\r\n", value, b"\r\n")
-    for item in found:
+    for _, _, item in found:
         item.fetched = True
         store.bump(item, now)
     store.counts.get_hits += len(found)
@@ -56,17 +56,18 @@ def plain_gets(store: Store, data: bytes, now: float) -> bytes | None:
     return b"".join(parts)
 
 
-def _hit(item: StoredItem, asked: bytes, now: float) -> Hit | None:
+def _hit(store: Store, item: StoredItem, asked: bytes, now: float) -> Hit | None:
     """Return the reply to the flags *asked*, and keep it; None for an item with marks or an expired one."""
     if item.stale or item.won or (item.expires is not None and item.expires <= now):
         return None
-    if item.hit[0] != asked:
+    head = b"mg %b %b" % (item.key, asked)
+    if item.head != head:
         known = _FORMS.get(asked)
         if known is None:
             return None
         form, fields = known
-        item.hit = asked, form % fields(item), item.value
-    return item.hit
+        store.keep_hit(head, (form % fields(item), item.value, item))
+    return store.hits[head]
 
 
 def _forms() -> dict[bytes, tuple[bytes, Callable[[StoredItem], object]]]:
