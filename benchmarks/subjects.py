@@ -276,8 +276,8 @@ SUBJECTS: Final = (
     ),
     Subject("metacache, Pool", set_up_pool, above=(CONNECTION, 3_000)),
     Subject("metacache, Cluster", set_up_cluster, {"get": 26_000, "set": 22_000}),
-    # 1.2 times the budget of a Cluster over a socket. Client and server count.
-    Subject("metacache, memory://", set_up_memory, {"get": 31_200}),
+    # 1.2 times the 22,800 of a Cluster over a socket. Client and server count.
+    Subject("metacache, memory://", set_up_memory, {"get": 27_300}),
     Subject(
         "metacache, Connection, observed",
         set_up_observed,
