@@ -182,6 +182,7 @@ FAULTS: Final = (
         _connections("test_a_server_cannot_be_connected_to"),
         (
             _connections("test_a_server_accepts_and_never_answers"),
+            "tests/faults/test_hosts.py::test_calls_fail_at_their_deadline_while_the_cable_is_cut_and_work_again_later",
             "tests/pool/test_slot_leaks.py::test_failed_dials_leak_no_slot_and_no_descriptor",
             "tests/transports/test_aio_dialing.py::test_addresses_that_all_do_not_answer_fail_within_the_connect_timeout",
             "tests/cluster/test_failures.py::test_a_node_that_is_down_fails_in_microseconds_with_a_clear_error",
