@@ -24,7 +24,7 @@ _numbers: Final = itertools.count(1)
 
 
 def start_server(choice: str) -> PrivateServer:
-    """Start a memcached (*choice* is ``memcached``), an embedded server (``embedded``), or the best there is (``auto``).
+    """Start a memcached (*choice* is ``memcached``), an embedded server (``embedded``), or what there is (``auto``).
 
     Raises MemcachedNotFound if memcached is required and not installed.
     """

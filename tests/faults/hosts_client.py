@@ -1,4 +1,4 @@
-"""The client of `tests.faults.hosts`: reads a method and its arguments from stdin, a line for each call, and answers."""
+"""The client of `tests.faults.hosts`: reads calls from stdin, one in each line, and prints what they did."""
 
 from __future__ import annotations
 

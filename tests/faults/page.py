@@ -23,8 +23,8 @@ Servers, networks and callers fail in these {count} ways, and the test suite pro
 - A write that may have reached the server is never sent twice. Its error has `maybe_applied`.
 - No connection, place in a pool, or task is lost.
 
-Each main test runs six times: for `Client` and for `AsyncClient`, each on a single connection, a pool and a cluster. To
-produce the same faults in the tests of your service, see
+Each main test runs six times: for `Client` and for `AsyncClient`, each on a single connection, a pool and a cluster.
+To produce the same faults in the tests of your service, see
 [Let it fail](../guides/embedded-server.md#let-it-fail).
 """
 
@@ -39,8 +39,8 @@ def _table() -> Iterator[str]:
 def _tests() -> Iterator[str]:
     yield "## The tests"
     yield ""
-    yield "`python -m tests.faults.page` makes this page of the table in `tests/faults/table.py`. The first test of each"
-    yield "number is the main one."
+    yield "`python -m tests.faults.page` makes this page of the table in `tests/faults/table.py`. The first test of"
+    yield "each number is the main one."
     for number, fault in enumerate(FAULTS, 1):
         yield ""
         yield f"**{number}. {fault.what}**"

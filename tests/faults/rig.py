@@ -1,4 +1,4 @@
-"""Helpers for the tests of faults: every kind of client with one interface, and scripts of servers that answer wrongly."""
+"""Helpers for the tests of faults: every kind of client with one interface, and servers that answer wrongly."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from metacache import (
 )
 from metacache.serializers import IntSerializer
 from metacache.testing import Memcached
-from tests.faults.rig import PATIENT, QUICK, every_kind, fails_and_recovers, is_blocking, opened, typed
+from tests.faults.rig import QUICK, every_kind, fails_and_recovers, is_blocking, opened, typed
 from tests.scripted import Asked, Peer, ScriptedServer, answering, in_turn
 from tests.transports.rig import HIT
 

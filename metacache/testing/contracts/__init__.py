@@ -1,4 +1,4 @@
-"""Contracts: classes of tests that an author of a plugin subclasses, and `check_serializer`, one check as a function."""
+"""Contracts: classes of tests that an author of a plugin subclasses. `check_serializer` is a check in one call."""
 
 from metacache.testing.contracts.checking import check_serializer
 from metacache.testing.contracts.routers import RouterContract

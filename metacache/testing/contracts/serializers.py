@@ -74,10 +74,9 @@ class SerializerContract:
         for type_ in self.refused_types:
             try:
                 self.serializer(type_)
-            except TypeError as error:
-                assert str(error), f"the refusal of {type_name(type_)} does not say why"
-            else:
-                raise AssertionError(f"{type_name(type_)} is served")
+            except TypeError:
+                continue
+            raise AssertionError(f"{type_name(type_)} is served")
 
     # --- the ids -----------------------------------------------------------------------------------------------------
 

@@ -176,6 +176,7 @@ class TransportContract(_Checks):
         """Return a new transport for *node*. A wrapper wraps ``Pool(node, settings=settings)``."""
         raise NotImplementedError("override transport(self, node, settings)")
 
+    @override
     def _opened(self, node: Node, settings: Settings) -> AsyncTransport:
         return _InThreads(self.transport(node, settings))
 
@@ -187,6 +188,7 @@ class AsyncTransportContract(_Checks):
         """Return a new transport for *node*. A wrapper wraps ``AsyncPool(node, settings=settings)``."""
         raise NotImplementedError("override transport(self, node, settings)")
 
+    @override
     def _opened(self, node: Node, settings: Settings) -> AsyncTransport:
         return self.transport(node, settings)
 

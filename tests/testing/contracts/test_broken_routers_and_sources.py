@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Final
 
 import pytest
+from typing_extensions import override
 
 from metacache import MetacacheError, Node, RendezvousRouter, Router
 from metacache.discovery import NodeSource
@@ -36,22 +37,26 @@ class Wrapped:
 
 class WithoutTheLast(Wrapped):
     @property
+    @override
     def nodes(self) -> Any:
         return self._inner.nodes[:-1]
 
 
 class WithAList(Wrapped):
     @property
+    @override
     def nodes(self) -> Any:
         return list(self._inner.nodes)
 
 
 class PickingTheSecond(Wrapped):
+    @override
     def pick(self, key: bytes, /) -> Node:
         return self._inner.rank(key, 2)[-1]
 
 
 class Repeating(Wrapped):
+    @override
     def rank(self, key: bytes, n: int, /) -> Any:
         return self._inner.rank(key, 1) * n
 
@@ -59,6 +64,7 @@ class Repeating(Wrapped):
 class Shuffling(Wrapped):
     """Only the first of a rank is fixed."""
 
+    @override
     def rank(self, key: bytes, n: int, /) -> Any:
         first, *rest = self._inner.rank(key, n)
         return (first, *random.sample(rest, len(rest)))
@@ -69,6 +75,7 @@ class Forgetful(Wrapped):
 
     turn = 0
 
+    @override
     def pick(self, key: bytes, /) -> Node:
         self.turn += 1
         return self._inner.nodes[self.turn % len(self._inner.nodes)]
@@ -81,6 +88,7 @@ class ByPosition(Wrapped):
         super().__init__(nodes)
         self._given = list(nodes)
 
+    @override
     def pick(self, key: bytes, /) -> Node:
         return self._given[sum(key) % len(self._given)]
 
@@ -88,11 +96,13 @@ class ByPosition(Wrapped):
 class ByHash(Wrapped):
     """Each process hashes with its own seed."""
 
+    @override
     def pick(self, key: bytes, /) -> Node:
         return self._inner.nodes[hash(key) % len(self._inner.nodes)]
 
 
 class FirstOnly(Wrapped):
+    @override
     def pick(self, key: bytes, /) -> Node:
         return self._inner.nodes[0]
 
@@ -103,12 +113,14 @@ class SplittingWrongly(Wrapped):
 
 
 class HashingRouter(RouterContract):
+    @override
     def router(self, nodes: Sequence[Node]) -> Router:
         return ByHash(nodes)
 
 
 def router_contract(kind: type[Wrapped]) -> RouterContract:
     class Contract(RouterContract):
+        @override
         def router(self, nodes: Sequence[Node]) -> Router:
             return kind(nodes)
 
@@ -151,6 +163,7 @@ def test_a_router_that_promises_less_may_move_more_keys() -> None:
     class Contract(RouterContract):
         moves_few_keys: ClassVar[bool] = False
 
+        @override
         def router(self, nodes: Sequence[Node]) -> Router:
             return ByPosition(nodes)
 
@@ -170,21 +183,25 @@ class Fixed:
 
 
 class OfStrings(Fixed):
+    @override
     def poll(self) -> Any:
         return ["10.0.0.1:11211"]
 
 
 class OfASet(Fixed):
+    @override
     def poll(self) -> Any:
         return set(NODES)
 
 
 class WithOneNameTwice(Fixed):
+    @override
     def poll(self) -> Any:
         return [Node("10.0.0.1", name="a"), Node("10.0.0.2", name="a")]
 
 
 class WithOthers(Fixed):
+    @override
     def poll(self) -> Any:
         return NODES[:1]
 
@@ -192,6 +209,7 @@ class WithOthers(Fixed):
 class Renaming(Fixed):
     polls = 0
 
+    @override
     def poll(self) -> Any:
         self.polls += 1
         return [Node("10.0.0.1", name=f"a{self.polls}")]
@@ -201,6 +219,7 @@ class ReusingItsList(Fixed):
     def __init__(self) -> None:
         self.found: list[Node] = []
 
+    @override
     def poll(self) -> Any:
         self.found.extend(NODES)
         return self.found
@@ -211,6 +230,7 @@ class OfOneThread(Fixed):
         self.local = threading.local()
         self.local.nodes = NODES
 
+    @override
     def poll(self) -> Any:
         return self.local.nodes
 
@@ -221,11 +241,13 @@ class Connecting(Fixed):
 
 
 class Empty(Fixed):
+    @override
     def poll(self) -> Any:
         return []
 
 
 class RaisingKeyError(Fixed):
+    @override
     def poll(self) -> Any:
         raise KeyError("nodes")
 
@@ -233,6 +255,7 @@ class RaisingKeyError(Fixed):
 class RaisingOnce(Fixed):
     polls = 0
 
+    @override
     def poll(self) -> Any:
         self.polls += 1
         if self.polls == 1:
@@ -241,18 +264,22 @@ class RaisingOnce(Fixed):
 
 
 class RaisingOSError(Fixed):
+    @override
     def poll(self) -> Any:
         raise OSError("no nodes")
 
 
 def source_contract(kind: type[Fixed], failing_kind: type[Fixed] = RaisingOSError) -> NodeSourceContract:
     class Contract(NodeSourceContract):
+        @override
         def source(self) -> NodeSource:
             return kind()
 
+        @override
         def expected(self) -> Sequence[Node]:
             return NODES[::-1]
 
+        @override
         def failing(self) -> NodeSource | None:
             return failing_kind()
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import pytest
+from typing_extensions import override
 
 from metacache import Serializer
 from metacache.serializers import fingerprint
@@ -71,16 +73,19 @@ class WithCounter(Numbers):
 
 
 class WithBytearray(Numbers):
+    @override
     def dumps(self, value: Any, /) -> Any:
         return bytearray(super().dumps(value))
 
 
 class Lossy(Numbers):
+    @override
     def loads(self, data: bytes, /) -> Any:
         return super().loads(data)[:2]
 
 
 class WithTuples(Numbers):
+    @override
     def loads(self, data: bytes, /) -> Any:
         return tuple(super().loads(data))
 
@@ -88,11 +93,13 @@ class WithTuples(Numbers):
 class Lax(Numbers):
     """Accepts what it should refuse."""
 
+    @override
     def check(self, value: Any) -> None:
         pass
 
 
 class Coercing(Numbers):
+    @override
     def loads(self, data: bytes, /) -> Any:
         return [int(item) for item in json.loads(data)]
 
@@ -100,11 +107,13 @@ class Coercing(Numbers):
 class Unchecked(Numbers):
     """Returns what the bytes hold; dumps is strict."""
 
+    @override
     def loads(self, data: bytes, /) -> Any:
         return json.loads(data)
 
 
 class WithTime(Numbers):
+    @override
     def dumps(self, value: Any, /) -> bytes:
         return b"%b%b" % (super().dumps(value), b" " * (time.perf_counter_ns() // 100 % 13))
 
@@ -117,6 +126,7 @@ class OnePerObject(Numbers):
         OnePerObject.made += 1
         self.padding = b" " * OnePerObject.made
 
+    @override
     def dumps(self, value: Any, /) -> bytes:
         return super().dumps(value) + self.padding
 
@@ -128,6 +138,7 @@ class WithSharedBuffer(Numbers):
         super().__init__(type_)
         self.buffer: list[bytes] = []
 
+    @override
     def dumps(self, value: Any, /) -> bytes:
         self.check(value)
         self.buffer.clear()
@@ -146,6 +157,7 @@ class Contract(SerializerContract):
     refused_types: ClassVar = ()
     kind: ClassVar[type[Numbers]] = Numbers
 
+    @override
     def serializer(self, type_: Any) -> Serializer[Any]:  # Any: as in the contract
         return self.kind(type_)
 
@@ -220,8 +232,13 @@ def named(case: tuple[SerializerContract, str, str]) -> str:
 def test_the_contract_fails_for_a_broken_serializer(case: tuple[SerializerContract, str, str]) -> None:
     contract, check, message = case
     with pytest.raises(AssertionError, match=message):
-        for _ in range(30):  # a race or a time shows sooner or later
-            getattr(contract, check)()
+        repeat(getattr(contract, check))
+
+
+def repeat(check: Callable[[], object]) -> None:
+    """Run *check* until a race or a time shows."""
+    for _ in range(30):
+        check()
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -238,6 +255,7 @@ def test_damage_covers_each_truncation_and_each_change_of_each_byte() -> None:
     seen: set[bytes] = set()
 
     class Recording(Numbers):
+        @override
         def loads(self, data: bytes, /) -> Any:
             seen.add(data)
             return super().loads(data)

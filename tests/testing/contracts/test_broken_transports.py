@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 import pytest
+from typing_extensions import override
 
 from metacache import (
     AsyncPool,
@@ -43,16 +44,19 @@ class Wrapper:
 
 
 class WithoutDeadline(Wrapper):
+    @override
     def run(self, op: Operation[R], /, *, deadline: float | None = None) -> R:
         return self.inner.run(op)
 
 
 class WithoutBatchDeadline(Wrapper):
+    @override
     def run_batch(self, batch: Batch, /, *, deadline: float) -> Replies:
         return self.inner.run_batch(batch, deadline=math.inf)
 
 
 class RetryingAll(Wrapper):
+    @override
     def run(self, op: Operation[R], /, *, deadline: float | None = None) -> R:
         try:
             return self.inner.run(op, deadline=deadline)
@@ -63,6 +67,7 @@ class RetryingAll(Wrapper):
 class Twice(Wrapper):
     """Sends each operation twice."""
 
+    @override
     def run(self, op: Operation[R], /, *, deadline: float | None = None) -> R:
         self.inner.run(op, deadline=deadline)
         return self.inner.run(op, deadline=deadline)
@@ -71,6 +76,7 @@ class Twice(Wrapper):
 class Certain(Wrapper):
     """Denies that a write may have been applied."""
 
+    @override
     def run(self, op: Operation[R], /, *, deadline: float | None = None) -> R:
         try:
             return self.inner.run(op, deadline=deadline)
@@ -82,6 +88,7 @@ class Certain(Wrapper):
 class Swallowing(Wrapper):
     """Makes a miss of each error."""
 
+    @override
     def run(self, op: Operation[R], /, *, deadline: float | None = None) -> Any:  # Any: R, or None by mistake
         try:
             return self.inner.run(op, deadline=deadline)
@@ -92,6 +99,7 @@ class Swallowing(Wrapper):
 class Translating(Wrapper):
     """Raises errors of its own."""
 
+    @override
     def run(self, op: Operation[R], /, *, deadline: float | None = None) -> R:
         try:
             return self.inner.run(op, deadline=deadline)
@@ -100,6 +108,7 @@ class Translating(Wrapper):
 
 
 class RaisingForAPart(Wrapper):
+    @override
     def run_batch(self, batch: Batch, /, *, deadline: float) -> Replies:
         replies = self.inner.run_batch(batch, deadline=deadline)
         for error in replies.errors.values():
@@ -110,6 +119,7 @@ class RaisingForAPart(Wrapper):
 class FailingAsAWhole(Wrapper):
     """The error of one request becomes that of all."""
 
+    @override
     def run_batch(self, batch: Batch, /, *, deadline: float) -> Replies:
         replies = self.inner.run_batch(batch, deadline=deadline)
         for error in list(replies.errors.values()):
@@ -118,6 +128,7 @@ class FailingAsAWhole(Wrapper):
 
 
 class DroppingErrors(Wrapper):
+    @override
     def run_batch(self, batch: Batch, /, *, deadline: float) -> Replies:
         replies = self.inner.run_batch(batch, deadline=deadline)
         replies.errors.clear()
@@ -125,6 +136,7 @@ class DroppingErrors(Wrapper):
 
 
 class Reversing(Wrapper):
+    @override
     def run_batch(self, batch: Batch, /, *, deadline: float) -> Replies:
         replies = self.inner.run_batch(batch, deadline=deadline)
         replies.values.reverse()
@@ -135,12 +147,14 @@ class Reversing(Wrapper):
 class Cutting(Wrapper):
     """Cuts long values, by another reader."""
 
+    @override
     def run(self, op: Operation[R], /, *, deadline: float | None = None) -> Any:  # Any: as in Swallowing
         found = self.inner.run(op, deadline=deadline)
         return found[:3000] if isinstance(found, bytes) else found
 
 
 class Copying(Wrapper):
+    @override
     def run(self, op: Operation[R], /, *, deadline: float | None = None) -> Any:  # Any: as in Swallowing
         found = self.inner.run(op, deadline=deadline)
         return type(found)() if type(found) is object else found
@@ -149,6 +163,7 @@ class Copying(Wrapper):
 class ReturningPartsOfValues(Wrapper):
     """Returns a part of a value when the connection is lost."""
 
+    @override
     def run(self, op: Operation[R], /, *, deadline: float | None = None) -> Any:  # Any: as in Swallowing
         try:
             return self.inner.run(op, deadline=deadline)
@@ -161,6 +176,7 @@ class Mixing(Wrapper):
 
     last: object = None
 
+    @override
     def run(self, op: Operation[R], /, *, deadline: float | None = None) -> Any:  # Any: as in Swallowing
         self.last = self.inner.run(op, deadline=deadline)
         time.sleep(0.001)
@@ -168,6 +184,7 @@ class Mixing(Wrapper):
 
 
 class Changing(Wrapper):
+    @override
     def run(self, op: Operation[R], /, *, deadline: float | None = None) -> R:
         op.body = None if op.body is None else op.body[::-1]
         return self.inner.run(op, deadline=deadline)
@@ -176,6 +193,7 @@ class Changing(Wrapper):
 class Immortal(Wrapper):
     """Works after its close."""
 
+    @override
     def close(self) -> None:
         pass
 
@@ -183,6 +201,7 @@ class Immortal(Wrapper):
 class ClosedOnce(Wrapper):
     is_closed = False
 
+    @override
     def close(self) -> None:
         assert not self.is_closed, "closed twice"
         self.is_closed = True
@@ -222,6 +241,7 @@ def test_the_contract_fails_for_a_broken_transport(broken: Callable[[Transport],
     class Contract(TransportContract):
         in_process = True
 
+        @override
         def transport(self, node: Node, settings: Settings) -> Transport:
             return broken(Pool(node, settings=settings))
 
@@ -239,6 +259,7 @@ def test_the_contract_holds_for_a_correct_wrapper(check: str) -> None:
     class Contract(TransportContract):
         in_process = True
 
+        @override
         def transport(self, node: Node, settings: Settings) -> Transport:
             return Wrapper(Pool(node, settings=settings))
 
@@ -289,6 +310,7 @@ def test_the_contract_fails_for_a_broken_asyncio_transport(check: str) -> None:
     class Contract(AsyncTransportContract):
         in_process = True
 
+        @override
         def transport(self, node: Node, settings: Settings) -> AsyncTransport:
             pools.append(AsyncPool(node, settings=settings))
             return AsyncWrapper(pools[-1])

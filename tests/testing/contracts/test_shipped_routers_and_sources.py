@@ -19,25 +19,31 @@ NOWHERE = Node("127.0.0.1:1")
 
 
 class TestRendezvousRouter(RouterContract):
+    @override
     def router(self, nodes: Sequence[Node]) -> Router:
         return RendezvousRouter(nodes)
 
 
 class TestStaticSource(NodeSourceContract):
+    @override
     def source(self) -> NodeSource:
         return StaticSource(reversed(NODES))
 
+    @override
     def expected(self) -> Sequence[Node]:
         return NODES
 
 
 class TestDnsSource(NodeSourceContract):
+    @override
     def source(self) -> NodeSource:
         return DnsSource("127.0.0.1", 11211, naming_time=0)
 
+    @override
     def expected(self) -> Sequence[Node]:
         return [Node(TcpAddress("127.0.0.1", 11211, "127.0.0.1"))]
 
+    @override
     def failing(self) -> NodeSource:
         return DnsSource("does-not-exist.invalid", 11211)
 
@@ -65,14 +71,17 @@ class TestElastiCacheSource(NodeSourceContract):
             server.shutdown()
             thread.join()
 
+    @override
     def source(self) -> NodeSource:
         return ElastiCacheSource(self.node, settings=Settings(timeout=5.0))
 
+    @override
     def expected(self) -> Sequence[Node]:
         return [
             Node(TcpAddress(f"10.0.0.{number}", 11211, "127.0.0.1"), name=f"{host}:11211")
             for number, host in ((1, "one.example"), (2, "two.example"))
         ]
 
+    @override
     def failing(self) -> NodeSource:
         return ElastiCacheSource(NOWHERE)

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import attrs
 import msgspec
+from typing_extensions import override
 
 from metacache import Serializer
 from metacache.serializers import BytesSerializer
@@ -130,5 +131,6 @@ class TestAnObjectWithoutPlugin(SerializerContract):
     values: ClassVar = {bytes: [b"", b"text"]}
     refused_values: ClassVar = {bytes: ["text"]}
 
+    @override
     def serializer(self, type_: Any) -> Serializer[Any]:  # Any: as in the contract
         return BytesSerializer()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TypeVar
 
+from typing_extensions import override
+
 from metacache import (
     AsyncCluster,
     AsyncConnection,
@@ -27,31 +29,37 @@ R = TypeVar("R")
 
 
 class TestConnection(TransportContract):
+    @override
     def transport(self, node: Node, settings: Settings) -> Transport:
         return Connection(node, settings=settings)
 
 
 class TestPool(TransportContract):
+    @override
     def transport(self, node: Node, settings: Settings) -> Transport:
         return Pool(node, settings=settings)
 
 
 class TestCluster(TransportContract):
+    @override
     def transport(self, node: Node, settings: Settings) -> Transport:
         return Cluster([node], settings=settings)
 
 
 class TestAsyncConnection(AsyncTransportContract):
+    @override
     def transport(self, node: Node, settings: Settings) -> AsyncTransport:
         return AsyncConnection(node, settings=settings)
 
 
 class TestAsyncPool(AsyncTransportContract):
+    @override
     def transport(self, node: Node, settings: Settings) -> AsyncTransport:
         return AsyncPool(node, settings=settings)
 
 
 class TestAsyncCluster(AsyncTransportContract):
+    @override
     def transport(self, node: Node, settings: Settings) -> AsyncTransport:
         return AsyncCluster([node], settings=settings)
 
@@ -83,6 +91,7 @@ class TestAsyncClusterInProcess(TestAsyncCluster):
 class TestFake(TransportContract):
     in_process = True
 
+    @override
     def transport(self, node: Node, settings: Settings) -> Transport:
         assert isinstance(node.address, MemoryAddress)
         return FakeTransport(node.address.server)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -91,6 +100,7 @@ class TestFake(TransportContract):
 class TestAsyncFake(AsyncTransportContract):
     in_process = True
 
+    @override
     def transport(self, node: Node, settings: Settings) -> AsyncTransport:
         assert isinstance(node.address, MemoryAddress)
         return AsyncFakeTransport(node.address.server)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -118,5 +128,6 @@ class Timing:
 
 
 class TestAWrapper(TransportContract):
+    @override
     def transport(self, node: Node, settings: Settings) -> Transport:
         return Timing(Pool(node, settings=settings))
