@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 if TYPE_CHECKING:
-    from metacache.memory.faults import Faults
-    from metacache.testing import MovableClock, PrivateServer
+    from metacache.testing import Faults, MovableClock, PrivateServer
     from metacache.testing.fixtures import EmbeddedServer
 
 __all__ = [

@@ -20,7 +20,7 @@ def server_named(name: str) -> MemoryServer:
     Without a name, return a new one. Raises InvalidArgumentError if *name* has other characters than letters, digits,
     ``_``, ``.`` and ``-``, or more than 64.
     """
-    if not isinstance(name, str) or (name and not _is_name(name)):
+    if name and not _is_name(name):
         raise InvalidArgumentError("the name in memory://name has at most 64 letters, digits and _ . - characters")
     if not name:
         return MemoryServer()

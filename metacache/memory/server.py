@@ -117,6 +117,11 @@ class MemoryServer:
         session.close()
         return replied if isinstance(replied, bytes) else b"".join(step for step in replied if isinstance(step, bytes))
 
+    def restart(self) -> None:
+        """Remove all items, and count CAS numbers from the beginning, as a restart of memcached does."""
+        with self.lock:
+            self.store.clear()
+
     def choose_path(self) -> None:
         """Note whether a get may take the shortest path: no fault is armed and no delayed flush is due later."""
         self.is_quick = not self.faults.are_armed and not self.store.has_delayed_flush

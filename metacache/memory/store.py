@@ -152,6 +152,11 @@ class Store:
         if old is not None:
             self.used -= old.total_size
 
+    def clear(self) -> None:
+        """Remove all items, and count CAS numbers from the beginning."""
+        self.items.clear()
+        self.used = self._cas = 0
+
     def evict(self) -> None:
         """Remove the least recently used items until the others fit into the memory limit."""
         while self.used > self.memory_limit and self.items:

@@ -4,6 +4,8 @@ with Memcached() as server:
     client = connect(server.url, User, serializer="msgspec")
 """
 
+from metacache.memory.faults import Faults, Trigger
+from metacache.memory.server import MemoryServer
 from metacache.testing.clock import MovableClock
 from metacache.testing.contracts import (
     AsyncTransportContract,
@@ -22,8 +24,10 @@ __all__ = [
     "AsyncTransportContract",
     "FakeServer",
     "FakeTransport",
+    "Faults",
     "Memcached",
     "MemcachedNotFound",
+    "MemoryServer",
     "MovableClock",
     "NodeSourceContract",
     "PrivateServer",
@@ -31,6 +35,7 @@ __all__ = [
     "SerializerContract",
     "ServedMemory",
     "TransportContract",
+    "Trigger",
     "check_serializer",
     "private_server",
 ]

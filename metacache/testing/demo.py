@@ -19,11 +19,11 @@ from typing import Any, Final, Generic, Protocol, TypeVar, final
 
 import attrs
 
+from metacache import connect, connect_async
 from metacache.client.aio import AsyncClient
 from metacache.client.blocking import Client
 from metacache.cluster.aio import AsyncCluster
 from metacache.cluster.blocking import Cluster
-from metacache.connect import connect, connect_async
 from metacache.nodes import Node
 from metacache.operations.results import Item
 from metacache.routing import split
@@ -324,7 +324,9 @@ CLUSTER_COLUMNS: Final = (
 def cluster_of_three() -> Section:
     """Return the table of three memcached: three objects and a batch, each key on the node that owns it."""
     with ExitStack() as stack:
-        servers = {name: stack.enter_context(private_server()) for name in NODES}
+        servers = {name: private_server() for name in NODES}
+        for server in servers.values():
+            stack.callback(server.close)
         nodes = [Node(servers[name].node.address, weight=weight, name=name) for name, weight in NODES.items()]
         cluster = stack.enter_context(Cluster(nodes))
         rows = [*(placed(cluster, sample) for sample in samples()), spread(cluster)]

@@ -188,3 +188,20 @@ def test_a_forked_child_has_the_items_and_a_free_lock() -> None:
         ended.set()
         thread.join()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+async def test_large_values_come_back_whole() -> None:
+    values = {f"k{number}": bytes([number]) * 900_000 for number in range(6)}
+    with connect("memory://large") as client:
+        client.set_many(values)
+        assert client.get("k3") == values["k3"]
+        assert client.get_many(list(values)) == values
+    async with connect_async("memory://large") as tasks:
+        assert await tasks.get("k3") == values["k3"]
+        assert await tasks.get_many(list(values)) == values
+        assert await asyncio.gather(*(tasks.get(key) for key in values)) == list(values.values())
+        server_named("large").faults.on("mg", times=None).split_every(70_000)
+        assert await asyncio.gather(*(tasks.get(key) for key in values)) == list(values.values())
+    with connect("memory://large") as client:
+        assert client.get_many(list(values)) == values
+    server_named("large").faults.clear()

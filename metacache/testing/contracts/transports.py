@@ -14,6 +14,7 @@ from functools import partial
 from typing import ClassVar, Final, TypeAlias, TypeVar, final
 
 import attrs
+from typing_extensions import override
 
 from metacache.client.aio import AsyncClient
 from metacache.errors import ClosedError, MetacacheError, ServerError

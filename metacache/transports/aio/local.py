@@ -34,7 +34,7 @@ class LocalTransport(asyncio.Transport):
     def __init__(self, session: Session, protocol: asyncio.Protocol, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__()
         self._session = session
-        self._protocol = protocol
+        self._protocol: asyncio.Protocol | asyncio.BufferedProtocol = protocol
         self._loop = loop
         self._steps: deque[Step] = deque()
         self._is_scheduled = False
@@ -74,13 +74,41 @@ class LocalTransport(asyncio.Transport):
 
     def _deliver(self, data: bytes) -> None:
         try:
-            self._protocol.data_received(data)
+            protocol = self._protocol
+            if isinstance(protocol, asyncio.Protocol):
+                protocol.data_received(data)
+            else:
+                self._pass_on(memoryview(data))
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:  # as the transport of a socket does: a signal handler's exception, for one
             self._lose(error if isinstance(error, Exception) else None)
             return
         self._schedule()
+
+    def _pass_on(self, data: memoryview) -> None:
+        """Pass *data* to the protocol, which may replace itself by a buffered one, as `asyncio.Transport` allows."""
+        while data and not self._is_closing:
+            protocol = self._protocol
+            if isinstance(protocol, asyncio.Protocol):
+                protocol.data_received(bytes(data))
+                return
+            room = memoryview(protocol.get_buffer(len(data)))
+            count = min(len(room), len(data))
+            room[:count] = data[:count]
+            protocol.buffer_updated(count)
+            data = data[count:]
+
+    @override
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """Pass what arrives from now on to *protocol*."""
+        assert isinstance(protocol, asyncio.Protocol | asyncio.BufferedProtocol)
+        self._protocol = protocol
+
+    @override
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        """Return the protocol."""
+        return self._protocol
 
     def _lose(self, error: Exception | None) -> None:
         if self._is_closing:

@@ -61,6 +61,15 @@ class LocalSocket:
             return step
         return self._wait()
 
+    def recv_into(self, room: memoryview, /) -> int:
+        """Copy the next bytes of the server into *room*; return their number, 0 at the end. Raises as `recv`."""
+        data = self.recv(len(room))
+        count = min(len(data), len(room))
+        room[:count] = data[:count]
+        if count < len(data):
+            self._steps.insert(0, data[count:])
+        return count
+
     def _wait(self) -> bytes:
         while True:
             step = self._steps[0] if self._steps else Ending.SILENCE
