@@ -250,7 +250,7 @@ async def test_a_server_refuses_the_form_of_a_set(kind: str, line: bytes) -> Non
         assert server.accepted == 2
 
 
-TOO_LONG_OR_WRONG: Final = ["", "x" * 251, "é" * 250, "\ud800", b"x" * 251, "a b" * 80]
+TOO_LONG_OR_WRONG: Final[list[str | bytes]] = ["", "x" * 251, "é" * 250, "\ud800", b"x" * 251, "a b" * 80]
 
 
 @every_kind

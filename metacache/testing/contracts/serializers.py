@@ -12,8 +12,8 @@ from unittest import SkipTest
 from metacache.client.blocking import Client
 from metacache.errors import SerializationError
 from metacache.serializers import Serializer, available_serializers, difference, load_serializer
-from metacache.serializers.builtin import is_own_int
 from metacache.serializers.names import type_name
+from metacache.serializers.plain import is_own_int
 from metacache.serializers.plugins import find_plugin
 from metacache.serializers.wire_ids import PRIVATE, RULE, is_wire_id
 from metacache.testing.contracts.processes import in_new_process

@@ -275,14 +275,12 @@ class AsyncWrapper:
 
     def __init__(self, inner: AsyncTransport) -> None:
         self.inner = inner
-        self.last: object = None
 
     async def run(self, op: Operation[R], /, *, deadline: float | None = None) -> Any:  # Any: as in Swallowing
         try:
-            self.last = await self.inner.run(op)
+            return await self.inner.run(op)
         except MetacacheError:
-            self.last = await self.inner.run(op)
-        return self.last
+            return await self.inner.run(op)
 
     async def run_batch(self, batch: Batch, /, *, deadline: float) -> Replies:
         replies = await self.inner.run_batch(batch, deadline=math.inf)

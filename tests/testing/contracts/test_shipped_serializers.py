@@ -6,14 +6,17 @@ import dataclasses
 import datetime
 import decimal
 import enum
-from typing import Any, ClassVar
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, TypeAlias
 from uuid import UUID
 
 import attrs
 import msgspec
+import pydantic
 from typing_extensions import override
 
-from metacache import Serializer
+from metacache import Serializer, available_serializers
 from metacache.serializers import BytesSerializer
 from metacache.testing import SerializerContract
 
@@ -48,17 +51,24 @@ class Price:
     amount: decimal.Decimal
 
 
+Cases: TypeAlias = Mapping[Any, Sequence[object]]  # Any: type expressions
+
+WRONG: Any = b"wrong"  # Any: of no type that a field here has
 PRODUCTS = [Product("tea", 1.5), Product("", -0.0, 7)]
 ORDERS = [Order(1, []), Order(-5, ["a", "ü"], Color.BLUE)]
 PROFILES = [Profile("Ada", datetime.date(1815, 12, 10)), Profile("B", datetime.date(1, 1, 1), ("en", "fr"))]
-WRONG_PRODUCTS = [None, {}, Product(1, 2.0), Order(1, [])]  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-WRONG_ORDERS = [None, 1, Order("1", []), Order(1, [2])]  # type: ignore[arg-type, list-item]  # pyright: ignore[reportArgumentType]
-PLAIN = {
+WRONG_PRODUCTS: list[object] = [None, {}, Product(WRONG, 2.0), Order(1, [])]
+WRONG_ORDERS: list[object] = [None, 1, Order(WRONG, []), Order(1, [WRONG])]
+PLAIN: Cases = {
     list[int]: [[], [1, -(2**40)]],
     dict[str, int]: [{}, {"a": 1, "ü": 2}],
     str | None: [None, "", "text"],
 }
-WRONG_PLAIN = {list[int]: [None, ["1"], [True], (1,)], dict[str, int]: [{1: 1}, {"a": "1"}], str | None: [1, b"a"]}
+WRONG_PLAIN: Cases = {
+    list[int]: [None, ["1"], [True], (1,)],
+    dict[str, int]: [{1: 1}, {"a": "1"}],
+    str | None: [1, b"a"],
+}
 
 
 class TestBytes(SerializerContract):
@@ -122,9 +132,23 @@ class TestOrjson(SerializerContract):
 class TestAttrs(SerializerContract):
     plugin = "attrs"
     values = {Profile: PROFILES, list[Profile]: [[], PROFILES], Price: [Price(decimal.Decimal("1.50"))]}
-    refused_values = {Profile: [None, {}, Profile("a", "b")], list[Profile]: [None, [None], PROFILES[0]]}  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    refused_values = {Profile: [None, {}, Profile("a", WRONG)], list[Profile]: [None, [None], PROFILES[0]]}
     refused_bytes = {Profile: [b"", b"{}", b'{"name":"a","born":1,"languages":[]}'], list[Profile]: [b"[1]", b"{}"]}
     refused_types = [object, list[int]]
+
+
+class Article(pydantic.BaseModel):
+    title: str
+    price: float = 1.5
+    tags: list[str] = []
+
+
+class TestPydantic(SerializerContract):
+    plugin = "pydantic"
+    values = {Article: [Article(title="a"), Article(title="ü", price=-0.0, tags=["x", "y"])]}
+    refused_values = {Article: [None, {}, {"title": "a"}, Article.model_construct(title=1)]}
+    refused_bytes = {Article: [b"", b"{}", b'{"title":1}', b'{"title":"a","more":1}', b"[]"]}
+    refused_types = [threading.Thread, Iterator[int]]
 
 
 class TestAnObjectWithoutPlugin(SerializerContract):
@@ -134,3 +158,9 @@ class TestAnObjectWithoutPlugin(SerializerContract):
     @override
     def serializer(self, type_: Any) -> Serializer[Any]:  # Any: as in the contract
         return BytesSerializer()
+
+
+def test_every_shipped_serializer_has_a_contract() -> None:
+    shipped = {info.name for info in available_serializers() if info.distribution.startswith("metacache")}
+    contracts = {each.plugin for each in SerializerContract.__subclasses__() if each.__module__ == __name__}
+    assert contracts - {""} == shipped
