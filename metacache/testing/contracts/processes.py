@@ -16,9 +16,15 @@ _NOT_IMPORTABLE: Final = 3  # exit status
 _SEEDS: Final = ("1", "2")
 _TIME: Final = 60  # seconds
 _PROGRAM: Final = f"""\
-import pickle, sys
+import importlib.util, pickle, sys
 stdout, sys.stdout = sys.stdout, sys.stderr
-sys.path[:] = pickle.load(sys.stdin.buffer)
+sys.path[:], name, path = pickle.load(sys.stdin.buffer)
+try:
+    importlib.import_module(name)
+except ImportError:  # pytest imports files of tests that are not on sys.path, with --import-mode=importlib
+    spec = importlib.util.spec_from_file_location(name, path)
+    sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules[name])
 try:
     call, arguments = pickle.load(sys.stdin.buffer)
 except (ImportError, AttributeError) as error:
@@ -28,13 +34,15 @@ pickle.dump(call(*arguments), stdout.buffer)
 """
 
 
-def in_new_process(call: Callable[..., object], *arguments: object) -> object:
-    """Return ``call(*arguments)``, called in a new process.
+def in_new_process(call: Callable[..., object], contract: type, *arguments: object) -> object:
+    """Return ``call(contract, *arguments)``, called in a new process, which imports the module of *contract*.
 
-    Raises SkipTest if *call* or *arguments* cannot be imported there, AssertionError if the call fails there.
+    Raises SkipTest if the arguments cannot be imported there, AssertionError if the call fails there.
     """
+    name = contract.__module__
     try:
-        sent = pickle.dumps(sys.path) + pickle.dumps((call, arguments))
+        place = (sys.path, name, getattr(sys.modules[name], "__file__", None))
+        sent = pickle.dumps(place) + pickle.dumps((call, (contract, *arguments)))
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise SkipTest(f"another process cannot import this: {error}") from None
     # A seed that differs from the seed of this process.
