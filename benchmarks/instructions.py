@@ -15,9 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Final
 
-from benchmarks.subjects import OPERATIONS, SUBJECTS, Subject
+from benchmarks.subjects import OPERATIONS, SUBJECTS, Subject, servers_of
+from benchmarks.subjects import subject as subject_called
 from benchmarks.tables import print_table
-from metacache.testing import Memcached
 
 __all__ = ["count", "main"]
 
@@ -44,41 +44,41 @@ def main() -> None:
 
 
 def _offered(subject: Subject) -> list[str]:
-    with Memcached() as server, ExitStack() as stack:
-        return list(subject.setup(server.node, stack))
+    with ExitStack() as stack:
+        return list(subject.setup(servers_of(subject, stack), stack))
 
 
-def count(subject: str, operation: str) -> float:
-    """Return the instructions of *subject* per key of *operation*."""
+def count(name: str, operation: str) -> float:
+    """Return the instructions of the subject called *name* per key of *operation*."""
     keys = OPERATIONS[operation]
     few, many = COUNTS[keys]
-    with Memcached() as server:
-        address = str(server.node)
+    with ExitStack() as stack:
+        addresses = [str(node) for node in servers_of(subject_called(name), stack)]
         # Run once without valgrind to write the .pyc files, which must not count in only one of the two runs.
-        _run((), subject, operation, few, address)
-        spent = _collect(subject, operation, many, address) - _collect(subject, operation, few, address)
+        _run((), name, operation, few, addresses)
+        spent = _collect(name, operation, many, addresses) - _collect(name, operation, few, addresses)
     return spent / (many - few) / keys
 
 
-def _collect(subject: str, operation: str, times: int, address: str) -> int:
-    output = _run(VALGRIND, subject, operation, times, address)
+def _collect(name: str, operation: str, times: int, addresses: list[str]) -> int:
+    output = _run(VALGRIND, name, operation, times, addresses)
     found = COLLECTED.search(output)
     if found is None:
         raise RuntimeError(f"valgrind printed no count: {output[-2000:]}")
     return int(found[1])
 
 
-def _run(before: tuple[str, ...], subject: str, operation: str, times: int, address: str) -> str:
+def _run(before: tuple[str, ...], name: str, operation: str, times: int, addresses: list[str]) -> str:
     """Run the program and return its stderr."""
     done = subprocess.run(
-        [*before, sys.executable, "-m", "benchmarks.counted", subject, operation, str(times), address],
+        [*before, sys.executable, "-m", "benchmarks.counted", name, operation, str(times), *addresses],
         env={**os.environ, "PYTHONHASHSEED": "0"},  # fixes the order of sets, and so the count
         capture_output=True,
         text=True,
         check=False,
     )
     if done.returncode != 0:
-        raise RuntimeError(f"{subject}, {operation}: exit code {done.returncode}: {done.stderr[-2000:]}")
+        raise RuntimeError(f"{name}, {operation}: exit code {done.returncode}: {done.stderr[-2000:]}")
     return done.stderr
 
 

@@ -6,7 +6,7 @@ To add a client, write a set-up function and add a row to SUBJECTS.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from importlib.util import find_spec
@@ -17,6 +17,7 @@ import pymemcache
 
 from metacache import Client, Cluster, Connection, Node, Pool, Settings, Transport
 from metacache.nodes import TcpAddress
+from metacache.testing import Memcached
 
 __all__ = [
     "BATCH",
@@ -30,6 +31,7 @@ __all__ = [
     "host_and_port",
     "repeat_one",
     "repeat_two",
+    "servers_of",
     "subject",
 ]
 
@@ -52,10 +54,10 @@ OPERATIONS: Final[dict[str, int]] = {
 Repeat: TypeAlias = Callable[[int], None]
 """Does one operation the given number of times."""
 
-Setup: TypeAlias = Callable[[Node, ExitStack], Mapping[str, Repeat]]
-"""Connects to the node, stores the values, and returns the operations by name. The stack closes the client.
+Setup: TypeAlias = Callable[[Sequence[Node], ExitStack], Mapping[str, Repeat]]
+"""Connects to the nodes, stores the values, and returns the operations by name. The stack closes the client.
 
-Each client has a node of its own, because clients do not understand one another's flags.
+Each client has nodes of its own, because clients do not understand one another's flags.
 """
 
 VALUES: Final = {f"benchmark:{number}": b"%d" % number * VALUE_SIZE for number in range(BATCH)}
@@ -74,13 +76,14 @@ class Subject:
     """One client: its name, its set-up function, and its budget if it has one.
 
     ``budget``: instructions per key, by operation. ``above``: the name of another subject, and the number of
-    instructions by which an operation may exceed the cost of that subject.
+    instructions by which an operation may exceed the cost of that subject. ``nodes``: how many nodes it needs.
     """
 
     name: str
     setup: Setup
     budget: Mapping[str, int] = attrs.Factory(dict[str, int])
     above: tuple[str, int] | None = None
+    nodes: int = 1
 
 
 # Each client is called from a Python loop, as users do. partial() and map() would add a C call, and only to the clients
@@ -121,19 +124,19 @@ def _four_operations(
     }
 
 
-def set_up_connection(node: Node, stack: ExitStack) -> Mapping[str, Repeat]:
+def set_up_connection(nodes: Sequence[Node], stack: ExitStack) -> Mapping[str, Repeat]:
     """Set up a ``Client[bytes]`` over a Connection."""
-    return _metacache(stack.enter_context(Connection(node, settings=Settings(timeout=TIMEOUT))), stack)
+    return _metacache(stack.enter_context(Connection(nodes[0], settings=Settings(timeout=TIMEOUT))), stack)
 
 
-def set_up_pool(node: Node, stack: ExitStack) -> Mapping[str, Repeat]:
+def set_up_pool(nodes: Sequence[Node], stack: ExitStack) -> Mapping[str, Repeat]:
     """Set up a ``Client[bytes]`` over a Pool."""
-    return _metacache(stack.enter_context(Pool(node, settings=Settings(timeout=TIMEOUT))), stack)
+    return _metacache(stack.enter_context(Pool(nodes[0], settings=Settings(timeout=TIMEOUT))), stack)
 
 
-def set_up_cluster(node: Node, stack: ExitStack) -> Mapping[str, Repeat]:
-    """Set up a ``Client[bytes]`` over a Cluster of one node, as `connect` does."""
-    return _metacache(stack.enter_context(Cluster([node], settings=Settings(timeout=TIMEOUT))), stack)
+def set_up_cluster(nodes: Sequence[Node], stack: ExitStack) -> Mapping[str, Repeat]:
+    """Set up a ``Client[bytes]`` over a Cluster, as `connect` does."""
+    return _metacache(stack.enter_context(Cluster(nodes, settings=Settings(timeout=TIMEOUT))), stack)
 
 
 def _metacache(transport: Transport, stack: ExitStack) -> Mapping[str, Repeat]:
@@ -151,28 +154,28 @@ def _metacache(transport: Transport, stack: ExitStack) -> Mapping[str, Repeat]:
     }
 
 
-def set_up_pymemcache(node: Node, stack: ExitStack) -> Mapping[str, Repeat]:
+def set_up_pymemcache(nodes: Sequence[Node], stack: ExitStack) -> Mapping[str, Repeat]:
     """Set up pymemcache's plain client, which here waits for the reply to a set, as the other clients do."""
-    client = pymemcache.Client(host_and_port(node), no_delay=True, default_noreply=False)
+    client = pymemcache.Client(host_and_port(nodes[0]), no_delay=True, default_noreply=False)
     stack.callback(client.close)
     client.set_many(VALUES)
     return _four_operations(client.get, client.set, client.get_many, client.set_many)
 
 
-def set_up_pylibmc(node: Node, stack: ExitStack) -> Mapping[str, Repeat]:
+def set_up_pylibmc(nodes: Sequence[Node], stack: ExitStack) -> Mapping[str, Repeat]:
     """Set up pylibmc, which wraps libmemcached, a client in C."""
     import pylibmc  # not at the top: it is absent where no wheel exists for this Python
 
-    host, port = host_and_port(node)
+    host, port = host_and_port(nodes[0])
     client = pylibmc.Client([f"{host}:{port}"], behaviors={"tcp_nodelay": True})
     stack.callback(client.disconnect_all)
     client.set_multi(VALUES)
     return _four_operations(client.get, client.set, client.get_multi, client.set_multi)
 
 
-def set_up_socket(node: Node, stack: ExitStack) -> Mapping[str, Repeat]:
+def set_up_socket(nodes: Sequence[Node], stack: ExitStack) -> Mapping[str, Repeat]:
     """Set up the lower bound for a client in Python: one sendall and one recv of prepared bytes."""
-    sock = stack.enter_context(socket.create_connection(host_and_port(node), TIMEOUT))
+    sock = stack.enter_context(socket.create_connection(host_and_port(nodes[0]), TIMEOUT))
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     key = KEY.encode()
     get, set_ = b"mg %b v f O1\r\n" % key, b"ms %b %d F1 O1\r\n%b\r\n" % (key, len(VALUE), VALUE)
@@ -212,6 +215,9 @@ SUBJECTS: Final = (
     ),
     Subject("metacache, Pool", set_up_pool, above=(CONNECTION, 3_000)),
     Subject("metacache, Cluster", set_up_cluster, {"get": 26_000, "set": 22_000}),
+    Subject("metacache, Cluster of 3", set_up_cluster, nodes=3),
+    Subject("metacache, Cluster of 10", set_up_cluster, nodes=10),
+    Subject("metacache, Cluster of 30", set_up_cluster, nodes=30),
     Subject("pymemcache", set_up_pymemcache),
     *([Subject("pylibmc", set_up_pylibmc)] if find_spec("pylibmc") else []),
     Subject("sendall + recv", set_up_socket),
@@ -221,3 +227,8 @@ SUBJECTS: Final = (
 def subject(name: str) -> Subject:
     """Return the subject called *name*."""
     return next(subject for subject in SUBJECTS if subject.name == name)
+
+
+def servers_of(subject: Subject, stack: ExitStack) -> list[Node]:
+    """Start the private servers that *subject* needs, and return their nodes. The stack stops them."""
+    return [stack.enter_context(Memcached()).node for _ in range(subject.nodes)]

@@ -23,7 +23,11 @@ def part_of(batch: Batch, indices: Sequence[int]) -> Batch:
 
 
 def fill_part(whole: Replies, indices: Sequence[int], part: Replies) -> None:
-    """Copy *part*, the replies to the requests at *indices*, into *whole*."""
+    """Copy *part*, the replies to the requests at the ascending *indices*, into *whole*."""
+    if len(indices) == len(whole.headers):
+        whole.headers, whole.values = part.headers, part.values
+        whole.errors |= part.errors
+        return
     for index, header, value in zip(indices, part.headers, part.values, strict=True):
         whole.headers[index] = header
         whole.values[index] = value
