@@ -4,7 +4,8 @@
 # make test-all  pytest on every Python from 3.11 to 3.14 that is found on PATH or in pyenv
 # make coverage  pytest with coverage; fails below 95 % of the lines of metacache/
 # make docs      the documentation, as HTML in docs/_build
-# make bench     instructions and times, side by side with other clients
+# make bench     goals, instructions and times, side by side with other clients
+# make bench-check  fails if an instruction count rose by more than 5 % (5 min on a quiet machine)
 # Each installs what is missing: a virtual environment, memcached and, for bench, valgrind.
 
 PYTHON ?= python3
@@ -27,7 +28,7 @@ apt = $(STEP) --quiet apt "$(1), which is missing (30 s)" \
     sh -c '$(APT) update -qq && $(APT) install -y -qq --no-install-recommends $(1)'
 COVERAGE := --cov=metacache --cov-report= --cov-fail-under=0
 
-.PHONY: demo test test-all check lint types mypy pyright pytest pytest-parallel pytest-alone coverage bench docs clean \
+.PHONY: demo test test-all check lint types mypy pyright pytest pytest-parallel pytest-alone coverage bench bench-check docs clean \
     memcached valgrind python3-venv
 .NOTPARALLEL:
 
@@ -71,6 +72,9 @@ coverage: $(VENV)/.dev memcached
 
 bench: $(VENV)/.dev memcached valgrind
 	$(BIN)/python -m benchmarks
+
+bench-check: $(VENV)/.dev memcached valgrind
+	$(BIN)/python -m benchmarks.check
 
 docs: $(VENV)/.docs
 	@$(STEP) docs "HTML in docs/_build/index.html (20 s)" \

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from benchmarks import cluster, concurrency, instructions, stampede, wall
+from benchmarks import cluster, concurrency, goals, instructions, stampede, wall
 
 SECTIONS: Final[dict[str, Callable[[], None]]] = {
+    "goals": goals.main,
     "instructions": instructions.main,
     "wall": wall.main,
     "cluster": cluster.main,

@@ -19,7 +19,7 @@ from benchmarks.subjects import OPERATIONS, SUBJECTS, Subject, servers_of
 from benchmarks.subjects import subject as subject_called
 from benchmarks.tables import print_table
 
-__all__ = ["count", "main"]
+__all__ = ["count", "main", "require_valgrind"]
 
 # By number of keys per operation: the numbers of operations of the two runs.
 COUNTS: Final = {1: (200, 1200), 100: (10, 60)}
@@ -30,8 +30,7 @@ COLLECTED: Final = re.compile(r"Collected : (\d+)")
 
 def main() -> None:
     """Print the table of all subjects, with the budget where there is one."""
-    if shutil.which("valgrind") is None:
-        sys.exit("benchmarks: valgrind is not on PATH; install it (apt install valgrind)")
+    require_valgrind()
     print(f"Instructions per key, client only (Python {sys.version.split()[0]}, 100-byte values, batches of 100)\n")
     # Half of the processors: each client needs one for its server. A client that waits for a processor would see its
     # connection as idle and check it, which costs instructions.
@@ -41,6 +40,12 @@ def main() -> None:
         counts = {pair: future.result() for pair, future in measured.items()}
     rows = [[subject.name, *(_cell(counts, subject, name) for name in OPERATIONS)] for subject in SUBJECTS]
     print_table(["", *OPERATIONS], rows)
+
+
+def require_valgrind() -> None:
+    """End the program with a message if valgrind is not installed."""
+    if shutil.which("valgrind") is None:
+        sys.exit("benchmarks: valgrind is not on PATH; install it (apt install valgrind)")
 
 
 def _offered(subject: Subject) -> list[str]:

@@ -5,8 +5,9 @@ To add a client, write a set-up function and add a row to SUBJECTS.
 
 from __future__ import annotations
 
+import asyncio
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from importlib.util import find_spec
@@ -15,7 +16,7 @@ from typing import Final, TypeAlias, TypeVar, final
 import attrs
 import pymemcache
 
-from metacache import Client, Cluster, Connection, Node, Pool, Settings, Transport
+from metacache import AsyncClient, AsyncPool, Client, Cluster, Connection, Node, Pool, Settings, Transport
 from metacache.nodes import TcpAddress
 from metacache.testing import Memcached
 
@@ -49,6 +50,7 @@ OPERATIONS: Final[dict[str, int]] = {
     "set_many": BATCH,
     "get_or_compute": 1,
     "cached": 1,
+    "get, 64 tasks": 1,
 }
 
 Repeat: TypeAlias = Callable[[int], None]
@@ -154,6 +156,24 @@ def _metacache(transport: Transport, stack: ExitStack) -> Mapping[str, Repeat]:
     }
 
 
+def set_up_async_pool(nodes: Sequence[Node], stack: ExitStack) -> Mapping[str, Repeat]:
+    """Set up an ``AsyncClient[bytes]`` over an AsyncPool. 64 tasks share the gets."""
+    runner = stack.enter_context(asyncio.Runner())
+    client = AsyncClient(AsyncPool(nodes[0], settings=Settings(timeout=TIMEOUT)), owns=True)
+    stack.callback(lambda: runner.run(client.aclose()))
+    runner.run(client.set_many(VALUES))
+
+    async def read(numbers: Iterator[int]) -> None:
+        for _ in numbers:
+            await client.get(KEY)
+
+    async def read_all(times: int) -> None:
+        numbers = iter(range(times))
+        await asyncio.gather(*(read(numbers) for _ in range(64)))
+
+    return {"get, 64 tasks": lambda times: runner.run(read_all(times))}
+
+
 def set_up_pymemcache(nodes: Sequence[Node], stack: ExitStack) -> Mapping[str, Repeat]:
     """Set up pymemcache's plain client, which here waits for the reply to a set, as the other clients do."""
     client = pymemcache.Client(host_and_port(nodes[0]), no_delay=True, default_noreply=False)
@@ -218,6 +238,7 @@ SUBJECTS: Final = (
     Subject("metacache, Cluster of 3", set_up_cluster, nodes=3),
     Subject("metacache, Cluster of 10", set_up_cluster, nodes=10),
     Subject("metacache, Cluster of 30", set_up_cluster, nodes=30),
+    Subject("metacache, AsyncPool", set_up_async_pool, {"get, 64 tasks": 31_000}),
     Subject("pymemcache", set_up_pymemcache),
     *([Subject("pylibmc", set_up_pylibmc)] if find_spec("pylibmc") else []),
     Subject("sendall + recv", set_up_socket),

@@ -13,7 +13,7 @@ __all__ = ["fill_part", "part_of", "verdict"]
 
 def part_of(batch: Batch, indices: Sequence[int]) -> Batch:
     """Return the requests of *batch* at the ascending *indices*; *batch* itself if these are all indices."""
-    if len(indices) == len(batch):
+    if len(indices) == len(batch.heads):
         return batch
     bodies = None if batch.bodies is None else [batch.bodies[index] for index in indices]
     given = [batch.given[index] for index in indices]

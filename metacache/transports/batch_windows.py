@@ -34,7 +34,7 @@ class Windows:
     def __init__(self, batch: Batch, *, is_tls: bool) -> None:
         self._batch = batch
         self._limit = MAX_TLS_WINDOW if is_tls else MAX_WINDOW
-        self._total = len(batch)
+        self._total = len(batch.heads)
         self._count = MAX_REQUESTS  # in the last window
         self.next = 0
         self.is_done = not self._total

@@ -137,7 +137,7 @@ class StreamExchange:
         self._is_fresh = False
         self._is_prepared = False
         self._late = 0  # bytes that were read after the deadline
-        self._replies = Replies(len(batch))
+        self._replies = Replies(len(batch.heads))
         self._start(stream)
 
     def _start(self, stream: NonBlockingStream) -> None:
