@@ -95,7 +95,7 @@ class ClusterExchange:
         self._nodes = nodes
         self._deadline = deadline
         self._now = now
-        self._replies = Replies(len(batch))
+        self._replies = Replies(len(batch.heads))
         self._running: list[_Part] = []
         self._fresh: list[_Part] = []  # parts that were never advanced
         self._waiting: list[_Part] = []
@@ -113,7 +113,7 @@ class ClusterExchange:
 
     def begin(self) -> None:
         """Start the parts whose nodes have a free connection. Raises ClosedError before anything is sent."""
-        self._assign(range(len(self._batch)))
+        self._assign(range(len(self._batch.heads)))
         self._start_waiting()
 
     def wait(self, seconds: float, /) -> None:
@@ -234,7 +234,7 @@ class ClusterExchange:
         if self._fresh:
             fresh, self._fresh = self._fresh, []
             # Connected ones first: their requests run while the others dial.
-            return sorted(fresh, key=_is_unconnected)
+            return sorted(fresh, key=_is_unconnected) if len(fresh) > 1 else fresh
         return tuple(self._running) if now >= self._deadline else ready
 
     def _watch(self, part: _Part) -> None:
