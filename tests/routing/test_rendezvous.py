@@ -11,6 +11,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from unittest.mock import patch
 
 import pytest
 from attrs.exceptions import FrozenInstanceError
@@ -20,7 +21,7 @@ from xxhash import xxh3_64_intdigest
 
 from metacache import InvalidArgumentError, Node
 from metacache.errors import InvalidKeyError, InvalidKeyTypeError, InvalidTypeError
-from metacache.routing import RendezvousRouter, Router, split
+from metacache.routing import RendezvousRouter, Router, rendezvous, split
 from metacache.routing.rendezvous import cost, winner, winners
 from tests.routing.reference import GOLDEN, KEYS, TOPOLOGIES, nodes, owner
 
@@ -168,6 +169,15 @@ def test_equal_costs_of_different_weights_go_to_the_first_in_order_of_names(firs
 
 # Hashes that are equal but for the bits that do not count, or that differ in the lowest bit that counts.
 NEAR = st.builds(lambda top, low: (top << 12) | low, st.sampled_from([0, 1, 2**51, 2**52 - 1]), st.integers(0, 4095))
+
+
+@given(st.lists(st.one_of(NEAR, HASHES), min_size=2, max_size=40))
+def test_pick_among_equal_weights_follows_the_definition_for_equal_and_near_hashes(hashes: list[int]) -> None:
+    router = RendezvousRouter([Node(f"node-{number:02}") for number in range(len(hashes))])
+    forced = dict(zip(router._seeds, hashes, strict=True))
+    expected = min((cost(h, 1.0), place) for place, h in enumerate(hashes))[1]
+    with patch.object(rendezvous, "xxh3", lambda _, seed: forced[seed]):
+        assert router.pick(b"key") is router.nodes[expected]
 
 
 @given(st.integers(1, 300), st.integers(1, 8), st.data())
