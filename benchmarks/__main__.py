@@ -7,15 +7,30 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from benchmarks import cluster, concurrency, goals, instructions, stampede, wall
+from benchmarks import (
+    cluster,
+    concurrency,
+    django_cache,
+    goals,
+    instructions,
+    large,
+    serializers,
+    stampede,
+    start,
+    wall,
+)
 
 SECTIONS: Final[dict[str, Callable[[], None]]] = {
     "goals": goals.main,
     "instructions": instructions.main,
     "wall": wall.main,
+    "large": large.main,
+    "start": start.main,
     "cluster": cluster.main,
     "asyncio": concurrency.main,
     "stampede": stampede.main,
+    "serializers": serializers.main,
+    "django": django_cache.main,
 }
 
 

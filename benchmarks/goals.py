@@ -13,6 +13,7 @@ from typing import Final
 
 import attrs
 
+from benchmarks import large, start
 from benchmarks.cluster import OURS, THEIRS, time_get_many
 from benchmarks.instructions import count, require_valgrind
 from benchmarks.pairing import Times, take_times
@@ -86,7 +87,9 @@ GOALS: Final = (
     _time("get_many", 1.9),
     _time("set_many", 0.12),
     Goal("time of get_many over 5 nodes by HashClient", 0.17, _by_hash_client),
-    # Goals of large values, of the import and of a dial: add their rows here.
+    *(Goal(f"processor time by pymemcache: {name}", 0.9, partial(large.cpu_ratio, name)) for name in large.READS),
+    Goal("import of connect, ms above a bare interpreter", 60, start.import_milliseconds),
+    Goal("time of dial, get and close by pymemcache", 1.2, start.dial_ratio),
 )
 
 

@@ -20,12 +20,14 @@ from benchmarks.subjects import OPERATIONS, SUBJECTS, Subject, servers_of
 from benchmarks.subjects import subject as subject_called
 from benchmarks.tables import print_table
 
-__all__ = ["count", "main", "require_valgrind"]
+__all__ = ["count", "main", "require_valgrind", "run_counted"]
 
 # By number of keys per operation: the numbers of operations of the two runs.
 COUNTS: Final = {1: (200, 1200), 100: (10, 60)}
 
-VALGRIND: Final = ("valgrind", "--tool=callgrind", "--instr-atstart=no", "--callgrind-out-file=/dev/null")
+VALGRIND: Final = ("valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null")
+SWITCHED: Final = (*VALGRIND, "--instr-atstart=no")  # the program itself switches the counting on
+COUNTED: Final = "benchmarks.counted"
 COLLECTED: Final = re.compile(r"Collected : (\d+)")
 
 
@@ -61,30 +63,35 @@ def count(name: str, operation: str) -> float:
     with ExitStack() as stack:
         addresses = [str(node) for node in servers_of(subject_called(name), stack)]
         # Run once without valgrind to write the .pyc files, which must not count in only one of the two runs.
-        _run((), name, operation, few, addresses)
-        spent = _collect(name, operation, many, addresses) - _collect(name, operation, few, addresses)
-    return spent / (many - few) / keys
+        _run((), COUNTED, name, operation, str(few), *addresses)
+        spent = [_collect(SWITCHED, COUNTED, name, operation, str(times), *addresses) for times in (few, many)]
+    return (spent[1] - spent[0]) / (many - few) / keys
 
 
-def _collect(name: str, operation: str, times: int, addresses: list[str]) -> int:
-    output = _run(VALGRIND, name, operation, times, addresses)
+def run_counted(module: str, *arguments: str) -> int:
+    """Return the instructions of the program *module*, from its start to its end."""
+    return _collect(VALGRIND, module, *arguments)
+
+
+def _collect(before: tuple[str, ...], module: str, *arguments: str) -> int:
+    output = _run(before, module, *arguments)
     found = COLLECTED.search(output)
     if found is None:
         raise RuntimeError(f"valgrind printed no count: {output[-2000:]}")
     return int(found[1])
 
 
-def _run(before: tuple[str, ...], name: str, operation: str, times: int, addresses: list[str]) -> str:
+def _run(before: tuple[str, ...], module: str, *arguments: str) -> str:
     """Run the program and return its stderr."""
     done = subprocess.run(
-        [*before, sys.executable, "-m", "benchmarks.counted", name, operation, str(times), *addresses],
+        [*before, sys.executable, "-m", module, *arguments],
         env={**os.environ, "PYTHONHASHSEED": "0"},  # fixes the order of sets, and so the count
         capture_output=True,
         text=True,
         check=False,
     )
     if done.returncode != 0:
-        raise RuntimeError(f"{name}, {operation}: exit code {done.returncode}: {done.stderr[-2000:]}")
+        raise RuntimeError(f"{' '.join((module, *arguments))}: exit code {done.returncode}: {done.stderr[-2000:]}")
     return done.stderr
 
 

@@ -11,6 +11,7 @@ import itertools
 from typing import Final, final
 
 from metacache.errors import ConnectError, ConnectionLost, MetacacheError
+from metacache.protocol.blocks import Block
 from metacache.protocol.commands import Command
 from metacache.protocol.error_lines import Refusal
 from metacache.protocol.expectations import Answer, ExpectedReply
@@ -68,7 +69,18 @@ class Window:
     A shortcut splits the bytes at CRLF. The parser (`ExpectedReply`) reads each reply that the shortcut cannot read.
     """
 
-    __slots__ = ("_can_split", "_count", "_first", "_last", "closes", "command", "needed", "replies")
+    __slots__ = (
+        "_can_split",
+        "_count",
+        "_first",
+        "_is_after_block",
+        "_last",
+        "_partial",
+        "closes",
+        "command",
+        "needed",
+        "replies",
+    )
 
     def __init__(self, command: Command, count: int, first: Opaque, last: Opaque) -> None:
         self.command = command
@@ -79,26 +91,44 @@ class Window:
         self._first = first
         self._last = last
         self._can_split = True
+        self._partial: ExpectedReply | None = None  # the reply whose large data block is being received
+        self._is_after_block = False  # the last reply had one, so the next one probably has one too: it is not split
+
+    @property
+    def block(self) -> Block | None:
+        """See `Expectation`."""
+        return None if self._partial is None else self._partial.block
+
+    def drop(self) -> None:
+        """See `Expectation`."""
+        self.replies.values = [None] * len(self.replies.values)
+        if self._partial is not None:
+            self._partial.drop()
 
     def parse(self, data: bytes, pos: int, limit: int, /) -> int:
         """Read what has arrived; see `Expectation`."""
         headers = self.replies.headers
+        resumed = reply = self._partial
         while len(headers) < self._count:
             before = len(headers)
-            splits = self._can_split and len(data) - pos <= LONGEST_SPLIT
+            may_split = self._can_split and not self._is_after_block and reply is None
+            splits = may_split and len(data) - pos <= LONGEST_SPLIT
             if splits:
                 pos = self._split(data, pos, limit)
             if len(headers) == before:
                 opaque = self._opaque_at(before)
-                reply = ExpectedReply(self.command, opaque)
+                reply = reply or ExpectedReply(self.command, opaque)
                 pos = reply.parse(data, pos, limit)
                 if reply.answer is None:
+                    self._partial = None if reply.block is None else reply
                     self.needed = reply.needed
                     return pos
                 # The shortcut could not read a reply without opaque, so its value contains a CRLF. The values of a
                 # batch are often similar, so using the shortcut again would cost more than it saves.
                 self._can_split = self._can_split and not (splits and opaque is None)
                 self._take(reply.answer)
+                self._is_after_block = reply is resumed
+                reply = None
         self.needed = 0
         return pos
 

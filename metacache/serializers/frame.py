@@ -15,9 +15,9 @@ from typing import Final, Generic, Literal, TypeAlias, TypeVar, final
 
 from metacache.errors import InvalidArgumentError, InvalidTypeError, SerializationError
 from metacache.interrupts import fails_again
-from metacache.serializers.builtin import BytesSerializer, is_own_int
 from metacache.serializers.compression import check_decompresses, installed_compressor
 from metacache.serializers.interfaces import Compressor, Serializer
+from metacache.serializers.plain import BytesSerializer, is_own_int
 from metacache.serializers.wire_ids import INT, PRIVATE, RULE, is_wire_id
 from metacache.settings import check_whole
 
@@ -75,7 +75,8 @@ class Frame(Generic[T]):
         self.compressor = compressor
         self.dumps = serializer.dumps
         self.loads = serializer.loads
-        self.is_raw = type(serializer) is BytesSerializer
+        kind: type[object] = type(serializer)
+        self.is_raw = kind is BytesSerializer
         self.flags: int = MAGIC | serializer.fingerprint << 12 | serializer.wire_id
         self._find_compressor = find_compressor
         self._reads_plain = reads_plain
