@@ -51,7 +51,7 @@ class _Part:
         self.batch = batch
         self.until = until
         self.waiter: Waiter[Stream] | None = None
-        self.watched = (-1, 0)
+        self.watched: tuple[int, int] = (-1, 0)
 
     def leave(self) -> None:
         """Leave the queue for a connection, if the part is in one."""
