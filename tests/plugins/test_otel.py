@@ -269,4 +269,6 @@ def test_opentelemetry_instrument_finds_the_entry_point(server: Memcached) -> No
 
 def test_a_node_without_a_port_has_only_an_address() -> None:
     assert of_node(Node("unix:/run/memcached.sock")) == {"server.address": "/run/memcached.sock"}
-    assert of_node(Node(MemoryAddress(server_named("otel-attributes")))) == {"server.address": "memory://otel-attributes"}
+    assert of_node(Node(MemoryAddress(server_named("otel-attributes")))) == {
+        "server.address": "memory://otel-attributes"
+    }
