@@ -94,7 +94,7 @@ FAULTS: Final = (
     ),
     Fault(
         "A length is gigantic",
-        "`ProtocolError` before memory is allocated. The limit is `Settings.max_value_size`",
+        "`ProtocolError` before memory is allocated. The limit is `Settings.max_reply_size`",
         _replies("test_a_length_is_gigantic"),
         ("tests/protocol/test_broken_streams.py::test_a_size_above_the_limit_is_refused_before_memory_is_taken",),
     ),
