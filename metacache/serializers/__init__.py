@@ -10,6 +10,7 @@ from metacache.serializers.fingerprints import fingerprint
 from metacache.serializers.forms import Form, resolve
 from metacache.serializers.interfaces import Compressor, Serializer, SerializerPlugin
 from metacache.serializers.round_trips import RoundTrip, difference
+from metacache.serializers.signed import Signed
 
 __all__ = [
     "BytesSerializer",
@@ -21,6 +22,7 @@ __all__ = [
     "Serializer",
     "SerializerInfo",
     "SerializerPlugin",
+    "Signed",
     "StrSerializer",
     "Zlib",
     "available_serializers",
