@@ -32,7 +32,6 @@ from metacache import (
     BatchError,
     Client,
     Cluster,
-    ConnectError,
     Connection,
     MetacacheError,
     Node,
@@ -43,6 +42,7 @@ from metacache import (
 )
 from metacache.serializers import StrSerializer
 from metacache.testing import Memcached
+from metacache.transports.blocking.dialer import Dialer
 from tests.certificates import serving, trusting
 from tests.conftest import start
 from tests.scripted import Peer, Script, ScriptedServer, silent
@@ -260,12 +260,16 @@ async def test_no_text_contains_a_credential(
 
 
 def test_a_failed_send_leaves_no_credential_in_local_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    def failing_send(*_: object) -> int:
-        raise BrokenPipeError
+    dial = Dialer.dial
 
-    monkeypatch.setattr(socket.socket, "send", failing_send)
+    def dial_and_shut(dialer: Dialer, deadline: float) -> socket.socket:
+        sock = dial(dialer, deadline)
+        sock.shutdown(socket.SHUT_WR)
+        return sock
+
+    monkeypatch.setattr(Dialer, "dial", dial_and_shut)
     with serving_often(silent) as node, Connection(node, settings=settings_of()) as connection:
-        with pytest.raises(ConnectError) as caught:
+        with pytest.raises(MetacacheError) as caught:
             Client(connection, StrSerializer()).get("key")
         assert any("_send_all" in text for text in locals_of(caught.value))
         assert [text for text in shown_by(caught.value) if reveals(text)] == []
