@@ -269,10 +269,11 @@ def test_a_failed_send_leaves_no_credential_in_local_variables(monkeypatch: pyte
 
     monkeypatch.setattr(Dialer, "dial", dial_and_shut)
     with serving_often(silent) as node, Connection(node, settings=settings_of()) as connection:
-        with pytest.raises(MetacacheError) as caught:
-            Client(connection, StrSerializer()).get("key")
-        assert any("_send_all" in text for text in locals_of(caught.value))
-        assert [text for text in shown_by(caught.value) if reveals(text)] == []
+        with pytest.raises(BatchError) as caught:
+            Client(connection, StrSerializer()).get_many(["a", "b"])
+        error = caught.value.errors["a"]
+        assert any("_send_all" in text for text in locals_of(error))
+        assert [text for text in shown_by(error) if reveals(text)] == []
 
 
 async def test_an_unclosed_client_warns_without_credentials(memcached: Memcached) -> None:
