@@ -22,7 +22,7 @@ from metacache.operations.policies import MISS, Miss
 from metacache.operations.readers import is_placeholder
 from metacache.operations.requests import CAS, CLIENT_FLAGS, TTL, Operations, check_size, error_context, operation
 from metacache.operations.results import DeleteResult, StoreResult
-from metacache.operations.statistics import Counts
+from metacache.operations.tallies import ReadCounts
 from metacache.protocol import commands
 from metacache.protocol.flags import Commands, encode_flags, numeric_flag
 from metacache.protocol.keys import K, Key, WireKey
@@ -98,7 +98,7 @@ class Asking(Generic[T]):
 
     __slots__ = ("_clock", "_counts", "_loads", "_own", "_reader", "ops")
 
-    def __init__(self, ops: Operations[T], counts: Counts, clock: Callable[[], float]) -> None:
+    def __init__(self, ops: Operations[T], counts: ReadCounts, clock: Callable[[], float]) -> None:
         self.ops = ops
         self._reader = ops.reader
         self._counts = counts

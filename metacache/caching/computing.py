@@ -20,8 +20,9 @@ from metacache.caching.statistics import ComputationCounts
 from metacache.caching.waiting import ASK_AGAIN, COMPUTE, Shared, result_of
 from metacache.errors import BusyError, MetacacheError, ValueTooLargeError
 from metacache.interrupts import is_from_handler, is_injected
+from metacache.observe import Source
 from metacache.operations.policies import MISS
-from metacache.operations.results import Computed, Source, StoreResult
+from metacache.operations.results import Computed, StoreResult
 from metacache.transports.base import Operation
 
 __all__ = ["OVERTIME", "UNCACHED", "Computing", "is_failure", "log_covered", "raised_by_factory"]

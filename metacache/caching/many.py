@@ -20,8 +20,9 @@ from metacache.caching.recipe import Fetcher
 from metacache.caching.waiting import ASK_AGAIN, COMPUTE, Shared, result_of
 from metacache.errors import BatchError, BusyError, InvalidTypeError, MetacacheError, ServerError, ValueTooLargeError
 from metacache.interrupts import is_injected
+from metacache.observe import Source
 from metacache.operations.policies import MISS, READ
-from metacache.operations.results import Computed, Source
+from metacache.operations.results import Computed
 from metacache.protocol.keys import K, WireKey
 from metacache.transports.base import Batch, Verb
 

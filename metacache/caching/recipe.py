@@ -23,8 +23,9 @@ from metacache.caching.statistics import ComputationCounts
 from metacache.caching.waiting import Shared, Waiting
 from metacache.errors import ServerError
 from metacache.interrupts import is_from_handler
+from metacache.observe import Source
 from metacache.operations.policies import MISS, ErrorPolicy
-from metacache.operations.results import Computed, Source
+from metacache.operations.results import Computed
 
 __all__ = ["Fetcher"]
 

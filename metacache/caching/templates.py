@@ -10,7 +10,6 @@ from __future__ import annotations
 import enum
 import inspect
 import string
-import uuid
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, NamedTuple, final
 from urllib.parse import quote, quote_from_bytes
@@ -172,8 +171,6 @@ def _encoded(name: str, value: object) -> str:
         return {None: "%N", True: "%T", False: "%F"}[value]
     if isinstance(value, int):
         return int.__repr__(value)
-    if isinstance(value, uuid.UUID):
-        return str(uuid.UUID(int=value.int))
     if isinstance(value, bytes):
         return f"%B{quote_from_bytes(bytes(value), safe='')}"
     if isinstance(value, str):
@@ -182,6 +179,10 @@ def _encoded(name: str, value: object) -> str:
             return quote(text, safe="")
         except UnicodeEncodeError:
             raise InvalidArgumentError(f"{name} has a lone surrogate, which no key can hold") from None
+    import uuid  # late: it starts slowly, and few templates have one
+
+    if isinstance(value, uuid.UUID):
+        return str(uuid.UUID(int=value.int))
     raise InvalidTypeError(
         f"{name} is a str, int, bool, None, bytes, UUID or Enum in a key template, not {type(value).__name__};"
         " give key a function for other types"

@@ -12,7 +12,8 @@ from typing import Final, Generic, TypeAlias, TypeVar, final
 from metacache.caching.asking import Asked, is_asked
 from metacache.caching.exchanges import Exchanges
 from metacache.caching.flights import Flight, Flights
-from metacache.operations.results import Computed, Source
+from metacache.observe import Source
+from metacache.operations.results import Computed
 from metacache.transports.base import Operation
 
 __all__ = ["ASK_AGAIN", "COMPUTE", "Shared", "Waiting", "result_of"]

@@ -76,7 +76,7 @@ def _lines(stream: Stream, node: Node, timeout: float) -> Iterator[list[bytes]]:
 
 
 def _receive(stream: Stream, poll: select.poll, node: Node, timeout: float) -> bytes:
-    while (data := stream.read()) is None:
+    while (data := stream.read_unparsed()) is None:
         if not poll.poll(timeout * 1000):
             raise OperationTimeout(
                 f"the dump of keys stopped: nothing was received for {timeout:g} seconds",

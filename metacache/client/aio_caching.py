@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, Final, Generic, TypeVar, final
+from typing import Any, Final, Generic, Protocol, TypeVar, final
 
 from metacache.caching.asking import Asked
 from metacache.caching.cached import AsyncCached, key_function, refuse_function
@@ -161,6 +161,34 @@ class AsyncCachingEffects:
         return self._background.start(recipe)
 
 
+class Fetches(Protocol[T]):
+    """Fetches the values of a cached function: the caching of a client, or its observed form."""
+
+    def get(
+        self,
+        key: Key,
+        factory: Callable[[], Awaitable[T]],
+        policy: Stampede,
+        ttl: Ttl | Default,
+        should_cache: Callable[[T], bool] | None,
+        label: str | None = None,
+    ) -> Awaitable[T]:
+        """Run `get_or_compute`."""
+        ...
+
+    def refresh(
+        self,
+        key: Key,
+        factory: Callable[[], Awaitable[T]],
+        policy: Stampede,
+        ttl: Ttl | Default,
+        should_cache: Callable[[T], bool] | None,
+        label: str,
+    ) -> Awaitable[Computed[T]]:
+        """Run `Cached.refresh`."""
+        ...
+
+
 @final
 class AsyncCaching(Generic[T]):
     """`get_or_compute` and its relatives, as an `AsyncClient` offers them.
@@ -217,10 +245,11 @@ class AsyncCaching(Generic[T]):
         policy: Stampede,
         ttl: Ttl | Default,
         should_cache: Callable[[T], bool] | None,
+        label: str | None = None,
     ) -> Computed[T]:
-        """Run `get_or_compute_item`."""
+        """Run `get_or_compute_item`; *label* is what logs call the computation."""
         op = self._asks.ask(key, factory, policy, ttl, should_cache)
-        call = self._asks.call(key, factory, policy, ttl, should_cache, None)
+        call = self._asks.call(key, factory, policy, ttl, should_cache, label)
         try:
             found = await self._run(op, deadline=None)
         except MetacacheError as error:
@@ -242,6 +271,19 @@ class AsyncCaching(Generic[T]):
         call = self._asks.call_many(keys, factory, policy, ttl, should_cache)
         return await ManyFetcher(self._fetcher(), call).fetch()
 
+    async def refresh(
+        self,
+        key: Key,
+        factory: Callable[[], Awaitable[T]],
+        policy: Stampede,
+        ttl: Ttl | Default,
+        should_cache: Callable[[T], bool] | None,
+        label: str,
+    ) -> Computed[T]:
+        """Run `Cached.refresh`; *label* is what logs call the computation."""
+        call = self._asks.call(key, factory, policy, ttl, should_cache, label)
+        return await self._fetcher().refresh(call)
+
     def decorate(
         self,
         function: Callable[..., Awaitable[T]],
@@ -251,18 +293,19 @@ class AsyncCaching(Generic[T]):
         ttl: Ttl | Default,
         should_cache: Callable[[T], bool] | None,
         delete: Callable[[Key], Awaitable[DeleteResult]],
+        fetcher: Fetches[T] | None = None,
     ) -> AsyncCached[..., T]:
-        """Return the cached form of *function*. *delete* deletes a key."""
+        """Return the cached form of *function*. *delete* deletes a key. *fetcher*: fetches the values; None: this."""
+        fetches = self if fetcher is None else fetcher
         refuse_function(function, is_async=True)
         self._asks.check(policy, ttl, should_cache)
         label = f"cached {function_name(function)}"
 
         async def refresh(key: Key, factory: Callable[[], Awaitable[T]]) -> T:
-            call = self._asks.call(key, factory, policy, ttl, should_cache, label)
-            return (await self._fetcher().refresh(call)).value
+            return (await fetches.refresh(key, factory, policy, ttl, should_cache, label)).value
 
         def fetch(key: Key, factory: Callable[[], Awaitable[T]]) -> Awaitable[T]:
-            return self.get(key, factory, policy, ttl, should_cache, label)
+            return fetches.get(key, factory, policy, ttl, should_cache, label)
 
         return AsyncCached(function, key_function(key, function, ignore), fetch, refresh, delete)
 

@@ -26,6 +26,7 @@ from metacache.transports.forking import forget_in_children
 
 if TYPE_CHECKING:
     from metacache.cluster.aio import AsyncCluster
+    from metacache.observe import Reporter
     from metacache.protocol.keys import Key
     from metacache.protocol.windows import Replies
     from metacache.transports.base import Batch, Operation
@@ -45,6 +46,7 @@ class PerLoop:
         make: makes the cluster of one loop, which belongs to the loop that first uses it.
         name: the nodes or the source of nodes, for the repr.
         owner: the client that must close this; for the warning if it does not.
+        observer: the observer of the clusters, for the client.
         timeout: seconds that `aclose` waits for loops that run in other threads.
     """
 
@@ -59,9 +61,19 @@ class PerLoop:
         "_name",
         "_owner",
         "_timeout",
+        "observer",
     )
 
-    def __init__(self, make: Callable[[], AsyncCluster], *, name: str, owner: str, timeout: float) -> None:
+    def __init__(
+        self,
+        make: Callable[[], AsyncCluster],
+        *,
+        name: str,
+        owner: str,
+        timeout: float,
+        observer: Reporter | None = None,
+    ) -> None:
+        self.observer = observer
         self._by_loop: _ByLoop = {}
         self._has_several = False
         self._is_closed = False

@@ -21,8 +21,8 @@ from metacache.protocol.commands import MAX_BODY, Command
 from metacache.protocol.flags import Commands, Token, encode_flags, numeric_flag
 from metacache.protocol.keys import MAX_KEY, Key, KeyEncoder
 from metacache.protocol.replies import Reply
-from metacache.serializers.builtin import BytesSerializer, IntSerializer, StrSerializer
 from metacache.serializers.frame import dumps_error, not_bytes_error
+from metacache.serializers.plain import BytesSerializer, IntSerializer, StrSerializer
 from metacache.transports.base import Operation, Verb
 
 __all__ = ["Operations"]

@@ -7,8 +7,7 @@ its own is that of int, whose wire_id is 2.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from importlib.metadata import EntryPoint
-from typing import Any, Final, cast, final
+from typing import TYPE_CHECKING, Any, Final, cast, final
 
 import attrs
 
@@ -19,6 +18,9 @@ from metacache.serializers.builtin import INT as INT_PLUGIN
 from metacache.serializers.interfaces import Serializer, SerializerPlugin
 from metacache.serializers.names import is_type
 from metacache.serializers.wire_ids import INT, RULE, is_wire_id
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 __all__ = ["EXTRAS", "PLUGINS", "Plugin", "SerializerInfo", "TypeRefused", "available_serializers", "find_plugin"]
 

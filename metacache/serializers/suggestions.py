@@ -6,13 +6,15 @@ A plugin that cannot be used is reported with its reason and does not fail the s
 from __future__ import annotations
 
 from collections.abc import Iterable
-from importlib.metadata import EntryPoint
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from metacache.errors import InvalidTypeError
 from metacache.serializers.fingerprints import fingerprint
 from metacache.serializers.names import is_type
 from metacache.serializers.plugins import EXTRAS, PLUGINS, TypeRefused, find_plugin
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 __all__ = ["suggestion"]
 
