@@ -183,21 +183,24 @@ def fail_blocking(node: Node, settings: Settings) -> Found:
     for transport in (Connection(node, settings=settings), Pool(node, settings=settings), cluster_of(node, settings)):
         client = Client(transport, StrSerializer(), owns=True)
         found += [transport, client]
-        calls: list[Callable[[], object]] = [
-            lambda client=client: client.get("key"),
-            lambda client=client: client.set("key", "value"),
-            lambda client=client: client.get_many(["a", "b"]),
-            lambda client=client: client.set_many({"a": "x", "b": "y"}),
-            lambda client=client: client.get_or_compute("key", lambda: "value"),
-            client.close,
-            lambda client=client: client.get("key"),
-        ]
-        for call in calls:
+        for call in blocking_calls(client):
             try:
                 call()
             except Exception as error:
                 found.append(error)
     return found
+
+
+def blocking_calls(client: Client[str]) -> list[Callable[[], object]]:
+    return [
+        lambda: client.get("key"),
+        lambda: client.set("key", "value"),
+        lambda: client.get_many(["a", "b"]),
+        lambda: client.set_many({"a": "x", "b": "y"}),
+        lambda: client.get_or_compute("key", lambda: "value"),
+        client.close,
+        lambda: client.get("key"),
+    ]
 
 
 def cluster_of(node: Node, settings: Settings) -> Cluster:
@@ -215,16 +218,7 @@ async def fail_waiting(node: Node, settings: Settings) -> Found:
     for transport in transports:
         client = AsyncClient(transport, StrSerializer(), owns=True)
         found += [transport, client]
-        calls: list[Callable[[], Awaitable[object]]] = [
-            lambda client=client: client.get("key"),
-            lambda client=client: client.set("key", "value"),
-            lambda client=client: client.get_many(["a", "b"]),
-            lambda client=client: client.set_many({"a": "x", "b": "y"}),
-            lambda client=client: client.get_or_compute("key", value_of_the_factory),
-            client.aclose,
-            lambda client=client: client.get("key"),
-        ]
-        for call in calls:
+        for call in waiting_calls(client):
             try:
                 await call()
             except Exception as error:
@@ -232,8 +226,19 @@ async def fail_waiting(node: Node, settings: Settings) -> Found:
     return found
 
 
-async def value_of_the_factory() -> str:
-    return "value"
+def waiting_calls(client: AsyncClient[str]) -> list[Callable[[], Awaitable[object]]]:
+    async def value() -> str:
+        return "value"
+
+    return [
+        lambda: client.get("key"),
+        lambda: client.set("key", "value"),
+        lambda: client.get_many(["a", "b"]),
+        lambda: client.set_many({"a": "x", "b": "y"}),
+        lambda: client.get_or_compute("key", value),
+        client.aclose,
+        lambda: client.get("key"),
+    ]
 
 
 @pytest.mark.parametrize("blocking", [True, False])

@@ -83,8 +83,8 @@ def test_no_module_runs_or_imports_code_by_name() -> None:
         name = path.relative_to(ROOT).as_posix()
         allowed, _ = EXCEPTIONS.get(name, (frozenset[str](), ""))
         used = {short(each, allowed) for each in uses(path.read_text())}
-        if used != allowed:
-            found[name] = used ^ allowed  # an exception that is not needed is reported too
+        if different := used ^ allowed:
+            found[name] = different  # an exception that is not needed is reported too
     assert len(SOURCES) > 100
     assert found == {}
 

@@ -132,8 +132,9 @@ def test_a_value_that_is_not_an_order_is_refused(case: Case[Any], value: object)
 def test_an_order_with_a_field_of_another_type_is_refused(case: Case[Any], field: str, value: object) -> None:
     is_dict = isinstance(case.value, dict)
     parts = {name: case.value[name] if is_dict else getattr(case.value, name) for name in ORDER}
-    # A model would refuse the value itself.
+    # The constructor of a model would refuse the value itself. Any: a value of a wrong type.
+    wrong: dict[str, Any] = {**parts, field: value}
     make = case.type_.model_construct if issubclass(case.type_, pydantic.BaseModel) else case.type_
-    order = make(**{**parts, field: value})
+    order = make(**wrong)
     with pytest.raises(SerializationError):
         Client(FakeTransport(), case.serializer).set("k", order)
