@@ -13,7 +13,7 @@ from metacache.copying import refuse_copy
 from metacache.discovery.elasticache_answers import ClusterConfig, newer_config, parse_config
 from metacache.discovery.hosts import tcp_address
 from metacache.errors import ClientError
-from metacache.nodes import Node, UnixAddress
+from metacache.nodes import Node, TcpAddress
 from metacache.protocol import commands
 from metacache.protocol.replies import Reply
 from metacache.settings import Settings
@@ -50,7 +50,8 @@ class ElastiCacheSource:
         self._settings = attrs.evolve(settings, max_reply_size=min(settings.max_reply_size, MAX_REPLY))
         is_verified = settings.tls is not None and settings.tls.check_hostname
         address = endpoint.address
-        self._server_hostname = None if is_verified or isinstance(address, UnixAddress) else address.certificate_name
+        hostname = address.certificate_name if isinstance(address, TcpAddress) else None
+        self._server_hostname = None if is_verified else hostname
         self._last: ClusterConfig | None = None
 
     @override
