@@ -269,6 +269,7 @@ def test_a_failed_send_leaves_no_credential_in_local_variables(monkeypatch: pyte
 
     def dial_and_shut(dialer: Dialer, deadline: float) -> socket.socket:
         sock = dial(dialer, deadline)
+        assert isinstance(sock, socket.socket)
         sock.shutdown(socket.SHUT_WR)
         return sock
 
