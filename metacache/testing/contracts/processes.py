@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import subprocess
@@ -16,7 +17,7 @@ _NOT_IMPORTABLE: Final = 3  # exit status
 _SEEDS: Final = ("1", "2")
 _TIME: Final = 60  # seconds
 _PROGRAM: Final = f"""\
-import importlib.util, pickle, sys
+import importlib.util, json, pickle, sys
 stdout, sys.stdout = sys.stdout, sys.stderr
 sys.path[:], name, path = pickle.load(sys.stdin.buffer)
 try:
@@ -30,12 +31,14 @@ try:
 except (ImportError, AttributeError) as error:
     print(error, file=sys.stderr)
     sys.exit({_NOT_IMPORTABLE})
-pickle.dump(call(*arguments), stdout.buffer)
+json.dump(call(*arguments), stdout)
 """
 
 
 def in_new_process(call: Callable[..., object], contract: type, *arguments: object) -> object:
     """Return ``call(contract, *arguments)``, called in a new process, which imports the module of *contract*.
+
+    The result consists of lists, numbers and str.
 
     Raises SkipTest if the arguments cannot be imported there, AssertionError if the call fails there.
     """
@@ -59,5 +62,5 @@ def in_new_process(call: Callable[..., object], contract: type, *arguments: obje
     if done.returncode == _NOT_IMPORTABLE:
         raise SkipTest(f"another process cannot import this: {errors}")
     assert done.returncode == 0, f"the call failed in another process: {errors}"
-    result: object = pickle.loads(done.stdout)
+    result: object = json.loads(done.stdout)
     return result
