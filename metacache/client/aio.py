@@ -33,6 +33,7 @@ from metacache.serializers.frame import Cause
 from metacache.serializers.interfaces import Serializer
 from metacache.serializers.plain import BytesSerializer
 from metacache.transports.base import ASYNC_CLOSED, AsyncTransport
+from metacache.transports.observed import returns_answers
 
 __all__ = ["AsyncClient"]
 
@@ -130,7 +131,8 @@ class AsyncClient(Generic[T]):
         self._effects: AsyncEffects | ObservedAsyncEffects = effects
         self._caching: AsyncCaching[T] | ObservedAsyncCaching[T] = caching
         if core.calls is not None:
-            self._effects = ObservedAsyncEffects(effects, core.errors, core.calls)
+            has_answers = returns_answers(transport)
+            self._effects = ObservedAsyncEffects(effects, core.errors, core.calls, has_answers=has_answers)
             self._caching = ObservedAsyncCaching(caching, core.calls)
         self._run = self._effects.transport_run
 

@@ -10,16 +10,15 @@ from metacache.caching.cached import Cached
 from metacache.caching.policy import Stampede
 from metacache.client.blocking_caching import BlockingCaching
 from metacache.client.blocking_effects import BlockingEffects, Run
-from metacache.client.calls import REFUSED, Calls
+from metacache.client.calls import Calls
 from metacache.errors import BatchError, MetacacheError
-from metacache.observe import Called, new_event
 from metacache.operations.arguments import Default, Ttl
 from metacache.operations.batches import BatchOperation
 from metacache.operations.policies import ErrorPolicy, Kind
 from metacache.operations.results import Computed, DeleteResult, Outcomes
-from metacache.operations.tallies import TALLY
 from metacache.protocol.keys import K, Key
 from metacache.transports.base import Operation
+from metacache.transports.observed import KEEP_REPLY
 
 __all__ = ["ObservedCaching", "ObservedEffects"]
 
@@ -28,55 +27,52 @@ T = TypeVar("T")
 V = TypeVar("V")
 
 
-def _observed_run(run: Run, calls: Calls) -> Run:
-    """Return a function like *run* that reports each operation as one call."""
-    called, prefix, totals = calls.called, calls.prefix, calls.counts.totals
+def _answered_run(run: Run, calls: Calls) -> Run:
+    """Return a function like *run* that reports each operation as one call. *run* returns answers."""
+    answered = calls.answered
 
-    # It repeats `CallInProgress` in one function: each further call costs 500 to 1,000 instructions.
     def observed(op: Operation[R], /, *, deadline: float | None) -> R:
-        tally = {"hits": 0, "misses": 0, "stale": 0, "undecodable": 0}
-        error = None
-        token = TALLY.set(tally)
+        read = op.read
+        op.read = KEEP_REPLY
         began = monotonic()
         try:
-            return run(op, deadline=deadline)
-        except BaseException as raised:
-            error = type(raised)
+            answer = run(op, deadline=deadline)
+        except BaseException as error:
+            calls.failed(op, error, began)
             raise
-        finally:
-            seconds = monotonic() - began
-            TALLY.reset(token)
-            hits, misses, stale, undecodable = tally.values()
-            if hits:
-                totals.hits += hits
-            if misses:
-                totals.misses += misses
-            if stale:
-                totals.stale += stale
-            if error is None or not issubclass(error, REFUSED):
-                name = op.verb.name
-                fields = (name, prefix, 1, hits, misses, stale, undecodable, None, began, seconds, error)
-                try:
-                    called(new_event(Called, fields))
-                except Exception as failure:
-                    calls.reporter.failed(failure)
+        # `KEEP_REPLY` makes it an answer.
+        return answered(op, read, answer, began)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+    return observed
+
+
+def _tallied_run(run: Run, calls: Calls) -> Run:
+    """Return a function like *run* that reports each operation as one call. A wrapper in *run* needs its result."""
+
+    def observed(op: Operation[R], /, *, deadline: float | None) -> R:
+        with calls.call(op.verb.name):
+            return run(op, deadline=deadline)
 
     return observed
 
 
 @final
 class ObservedEffects:
-    """`BlockingEffects` that report each call. The steps of a recipe are not calls."""
+    """`BlockingEffects` that report each call. The steps of a recipe are not calls.
+
+    ``has_answers``: the transport returns an `Answer` for `KEEP_REPLY`.
+    """
 
     __slots__ = ("_calls", "_errors", "_steps", "transport_run")
 
     transport_run: Run
 
-    def __init__(self, steps: BlockingEffects, errors: ErrorPolicy, calls: Calls) -> None:
+    def __init__(self, steps: BlockingEffects, errors: ErrorPolicy, calls: Calls, *, has_answers: bool) -> None:
         self._steps = steps
         self._errors = errors
         self._calls = calls
-        self.transport_run = _observed_run(steps.transport_run, calls)
+        make = _answered_run if has_answers else _tallied_run
+        self.transport_run = make(steps.transport_run, calls)
 
     async def run(self, op: Operation[R], /) -> R:
         """Run *op* as one step of a recipe."""

@@ -60,16 +60,19 @@ class Precheck(NamedTuple):
 
 @final
 class Reader(Generic[T]):
-    """Reads the values of one client, and counts hits, misses and stale values."""
+    """Reads the values of one client, and counts hits, misses and stale values.
 
-    __slots__ = ("_counts", "_known_lines", "_loads", "_own", "_policy", "frame")
+    ``own`` is the return flag of the values that this client writes, and ``loads`` decodes them.
+    """
+
+    __slots__ = ("_counts", "_known_lines", "_policy", "frame", "loads", "own")
 
     def __init__(self, frame: Frame[T], policy: UndecodablePolicy, counts: ReadCounts) -> None:
         self.frame = frame
         self._policy = policy
         self._counts = counts
-        self._loads = frame.loads
-        self._own = b"f%d" % frame.flags
+        self.loads = frame.loads
+        self.own = b"f%d" % frame.flags
         self._known_lines: set[bytes] = set()
 
     def value(self, reply: Reply) -> T | None:
@@ -82,8 +85,8 @@ class Reader(Generic[T]):
             _, _, flags = tokens  # unpacking costs 180 instructions less than a comparison of len(tokens)
         except ValueError:
             flags = None  # the marks W, X or Z follow
-        if flags == self._own:
-            loads = self._loads
+        if flags == self.own:
+            loads = self.loads
             try:
                 value = loads(data)
             except Exception as error:
@@ -116,14 +119,14 @@ class Reader(Generic[T]):
         """
         if self._known_lines.issuperset(replies.headers):
             # Known lines are lines of values, so no data block is None and all keys are hits.
-            found = map_or_none(self._loads, replies.values)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+            found = map_or_none(self.loads, replies.values)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
             if found is not None:
                 self._counts.add_reads(len(found), 0)
                 return dict(zip(keys, found, strict=True))
         return self._values_one_by_one(keys, replies, errors)
 
     def _values_one_by_one(self, keys: Collection[K], replies: Replies, errors: dict[K, MetacacheError]) -> dict[K, T]:
-        known, loads = self._known_lines, self._loads
+        known, loads = self._known_lines, self.loads
         results: dict[K, T] = {}
         hits = 0
         for key, header, data in zip(keys, replies.headers, replies.values, strict=True):
@@ -153,7 +156,7 @@ class Reader(Generic[T]):
 
     def _value_of_line(self, header: bytes, data: bytes) -> T | Miss:
         tokens = header.split(b" ")
-        if tokens[2:] == [self._own]:
+        if tokens[2:] == [self.own]:
             if len(self._known_lines) >= MAX_KNOWN_LINES:
                 self._known_lines.clear()
             self._known_lines.add(header)

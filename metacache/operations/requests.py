@@ -140,11 +140,11 @@ class Operations(Generic[T]):
         "_is_relative",
         "_options",
         "_plain_prefix",
-        "_read_value",
         "_tails",
         "frame",
         "is_raw",
         "keys",
+        "read_value",
         "reader",
     )
 
@@ -158,7 +158,8 @@ class Operations(Generic[T]):
         self._options = options
         self._clock = clock
         self.keys = KeyEncoder(options.prefix, hash_long=options.long_keys == "hash")
-        self._read_value = reader.value
+        # One bound method, which an observed client recognises.
+        self.read_value = reader.value
         self._tails: list[bytes | None] = [None] * CACHED_TAILS
         self._is_relative = options.default_ttl is None or ttl_seconds(options.default_ttl) <= MAX_RELATIVE
         # None: no set takes the fast path.
@@ -169,7 +170,7 @@ class Operations(Generic[T]):
     def get(self, key: Key, default: D) -> Operation[T | D]:
         """Return ``mg key v f``."""
         raw = self.keys.plain(key)
-        read = self._read_value if default is None else self.reader.value_or(default)
+        read = self.read_value if default is None else self.reader.value_or(default)
         if raw is None:
             # `Reader.value` returns None on a miss; D is None then.
             return self._read(  # pyright: ignore[reportReturnType]

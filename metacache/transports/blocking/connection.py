@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Self, TypeVar, final
+from typing import TYPE_CHECKING, ClassVar, Final, Self, TypeVar, final
 
 from typing_extensions import override
 
@@ -38,6 +38,8 @@ class Connection:
         settings: timeouts, TLS, credentials, limits.
         observer: is called with the events of requests and connections; see `Observer`.
     """
+
+    RETURNS_ANSWERS: ClassVar = True  # see `returns_answers`
 
     __reduce_ex__ = refuse_copy
     __slots__ = ("__dict__", "__weakref__", "_lending", "node", "observer")
