@@ -33,7 +33,6 @@ from metacache.serializers.frame import Cause
 from metacache.serializers.interfaces import Serializer
 from metacache.serializers.plain import BytesSerializer
 from metacache.transports.base import ASYNC_CLOSED, AsyncTransport
-from metacache.transports.observed import returns_answers
 
 __all__ = ["AsyncClient"]
 
@@ -131,8 +130,7 @@ class AsyncClient(Generic[T]):
         self._effects: AsyncEffects | ObservedAsyncEffects = effects
         self._caching: AsyncCaching[T] | ObservedAsyncCaching[T] = caching
         if core.calls is not None:
-            has_answers = returns_answers(transport)
-            self._effects = ObservedAsyncEffects(effects, core.errors, core.calls, has_answers=has_answers)
+            self._effects = ObservedAsyncEffects(transport, effects, core.errors, core.calls)
             self._caching = ObservedAsyncCaching(caching, core.calls)
         self._run = self._effects.transport_run
 

@@ -16,9 +16,10 @@ from metacache.operations.arguments import Default, Ttl
 from metacache.operations.batches import BatchOperation
 from metacache.operations.policies import ErrorPolicy, Kind
 from metacache.operations.results import Computed, DeleteResult, Outcomes
+from metacache.operations.tallies import count_step
 from metacache.protocol.keys import K, Key
-from metacache.transports.base import Operation
-from metacache.transports.observed import KEEP_REPLY
+from metacache.transports.base import AsyncTransport, Operation
+from metacache.transports.observed import KEEP_REPLY, returns_answers
 
 __all__ = ["ObservedAsyncCaching", "ObservedAsyncEffects"]
 
@@ -41,7 +42,8 @@ def _answered_run(run: Run, calls: Calls) -> Run:
             calls.failed(op, error, began)
             raise
         # `KEEP_REPLY` makes it an answer.
-        return answered(op, read, answer, began)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        reply, exchanges, sent, ended = answer  # type: ignore[misc]  # pyright: ignore[reportGeneralTypeIssues]
+        return answered(op, read, reply, exchanges, began, sent, ended)
 
     return observed
 
@@ -58,25 +60,24 @@ def _tallied_run(run: Run, calls: Calls) -> Run:
 
 @final
 class ObservedAsyncEffects:
-    """`AsyncEffects` that report each call. The steps of a recipe are not calls.
-
-    ``has_answers``: the transport returns an `Answer` for `KEEP_REPLY`.
-    """
+    """`AsyncEffects` that report each call. The steps of a recipe are not calls."""
 
     __slots__ = ("_calls", "_errors", "_steps", "transport_run")
 
     transport_run: Run
 
-    def __init__(self, steps: AsyncEffects, errors: ErrorPolicy, calls: Calls, *, has_answers: bool) -> None:
+    def __init__(self, transport: AsyncTransport, steps: AsyncEffects, errors: ErrorPolicy, calls: Calls) -> None:
         self._steps = steps
         self._errors = errors
         self._calls = calls
-        make = _answered_run if has_answers else _tallied_run
+        make = _answered_run if returns_answers(transport) else _tallied_run
         self.transport_run = make(steps.transport_run, calls)
 
     async def run(self, op: Operation[R], /) -> R:
         """Run *op* as one step of a recipe."""
-        return await self._steps.transport_run(op, deadline=None)
+        result = await self._steps.transport_run(op, deadline=None)
+        count_step()
+        return result
 
     async def sleep(self, seconds: float, /) -> None:
         """Wait for that number of seconds."""

@@ -33,7 +33,6 @@ from metacache.serializers.frame import Cause
 from metacache.serializers.interfaces import Serializer
 from metacache.serializers.plain import BytesSerializer
 from metacache.transports.base import CLOSED, Transport
-from metacache.transports.observed import returns_answers
 
 __all__ = ["Client"]
 
@@ -112,8 +111,7 @@ class Client(Generic[T]):
         self._effects: BlockingEffects | ObservedEffects = effects
         self._caching: BlockingCaching[T] | ObservedCaching[T] = caching
         if core.calls is not None:
-            has_answers = returns_answers(transport)
-            self._effects = ObservedEffects(effects, core.errors, core.calls, has_answers=has_answers)
+            self._effects = ObservedEffects(transport, effects, core.errors, core.calls)
             self._caching = ObservedCaching(caching, core.calls)
         self._run = self._effects.transport_run
 

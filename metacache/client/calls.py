@@ -15,7 +15,7 @@ from metacache.operations.tallies import TALLY, Tally, TallyCounts, new_tally
 from metacache.protocol.keys import Key
 from metacache.protocol.replies import Reply
 from metacache.transports.base import Operation
-from metacache.transports.observed import Answer
+from metacache.transports.observed import Exchanges
 
 __all__ = ["REFUSED", "CallInProgress", "Calls", "leave", "prefix_text"]
 
@@ -23,7 +23,7 @@ R = TypeVar("R")
 
 _MISS: Final = b"EN"
 
-# A call that ends with one of these has made no request.
+# A call that ends with one of these before a request was answered was refused, and is not reported.
 REFUSED: Final = (InvalidArgumentError, InvalidKeyError, ClosedError)
 
 
@@ -43,7 +43,7 @@ class Calls:
         operations: makes the operations of the client.
     """
 
-    __slots__ = ("_called", "_loads", "_own", "_read_value", "_totals", "counts", "prefix", "reporter")
+    __slots__ = ("_read_value", "around", "called", "counts", "loads", "own", "prefix", "reporter", "totals")
 
     def __init__(
         self,
@@ -55,66 +55,105 @@ class Calls:
         self.reporter = reporter
         self.counts = counts
         self.prefix = prefix
-        self._called = reporter.observer.called
-        self._totals = counts.totals
+        self.called = reporter.observer.called
+        self.totals = counts.totals
         self._read_value = operations.read_value
-        self._loads = operations.reader.loads
-        self._own = operations.reader.own
+        # The return flag of a plain hit, the length of the reply around its size and its data, and what decodes it.
+        self.own = operations.reader.own
+        self.around = len(b"VA  ") + len(self.own) + 2 * len(b"\r\n")
+        # Any: as above. None: the data is the value.
+        self.loads: Callable[[bytes], Any] | None = None if operations.is_raw else operations.reader.loads
 
     # --- one request -------------------------------------------------------------------------------------------------
 
-    def answered(self, op: Operation[R], read: Callable[[Reply], R], answer: Answer, began: float) -> R:
-        """Read the reply in *answer* to *op* with *read*, report the call, and return the result.
+    def answered(
+        self,
+        op: Operation[R],
+        read: Callable[[Reply], R],
+        reply: Reply,
+        exchanges: Exchanges,
+        began: float,
+        sent: float,
+        ended: float,
+    ) -> R:
+        """Report the exchange and the call of *op*, read *reply* with *read*, and return the result.
 
-        It counts a plain hit, a plain miss and a write itself. `_read_and_count` does all other reads: a tally in the
-        context costs 5,000 instructions.
+        The call began at *began*, its last request at *sent*, and the reply had arrived at *ended*. A plain hit, a
+        plain miss and a write take no tally in the context, which costs 5,000 instructions.
         """
-        reply, exchanges, ended = answer
+        exchanges.answered(op, reply, sent, ended)
+        tokens, data = reply
         verb = op.verb
-        hits = misses = 0
-        if verb is GET:
-            tokens, data = reply
+        if _MISS not in verb.command.codes:
+            return self._read(op, read, reply, exchanges, began, ended)
+        if data is None and read is self._read_value:
+            self.totals.misses += 1
+            self._report(verb.name, 0, 1, began, ended)
+            return None  # type: ignore[return-value]  # `Reader.value` returns None on a miss
+        if verb is not GET or not data or len(tokens) != 3 or tokens[-1] != self.own:
+            return self._read_and_count(op, read, reply, exchanges, began)
+        result: Any = data  # Any: R
+        if self.loads is not None:
             try:
-                _, _, flags = tokens
-            except ValueError:
-                flags = None
-            if flags == self._own and data is not None:
-                loads = self._loads
-                try:
-                    result = loads(data)
-                except BaseException as error:
-                    if isinstance(error, Exception) and fails_again(loads, data, error):
-                        return self._read_and_count(op, read, answer, began)
-                    self.failed(op, error, began)
-                    raise
-                hits = 1
-                self._totals.hits += 1
-                ended = monotonic()
-            elif data is None and read is self._read_value:
-                misses = 1
-                self._totals.misses += 1
-                result = None
-            else:
-                return self._read_and_count(op, read, answer, began)
-        elif _MISS in verb.command.codes:
-            return self._read_and_count(op, read, answer, began)
-        else:
-            try:
-                result = read(reply)
+                result = self.loads(data)
             except BaseException as error:
-                exchanges.unreadable(op, error)
-                self.failed(op, error, began)
-                raise
+                return self.undecoded(op, read, reply, exchanges, began, error)
+            ended = monotonic()
+        self.totals.hits += 1
+        self._report(verb.name, 1, 0, began, ended)
+        return result  # type: ignore[no-any-return]
+
+    def undecoded(
+        self,
+        op: Operation[R],
+        read: Callable[[Reply], R],
+        reply: Reply,
+        exchanges: Exchanges,
+        began: float,
+        error: BaseException,
+    ) -> R:
+        """Read a value again, with a tally: its decoding raised *error*.
+
+        Raises *error* if decoding does not raise it again: it has interrupted the decoding.
+        """
+        loads, (_, data) = self.loads, reply
+        is_failure = loads is not None and data is not None and isinstance(error, Exception)
+        if not is_failure or not fails_again(loads, data, error):
+            exchanges.unreadable(op, error)
+            self.failed(op, error, began)
+            raise error
+        return self._read_and_count(op, read, reply, exchanges, began)
+
+    def _report(self, verb: str, hits: int, misses: int, began: float, ended: float) -> None:
+        fields = (verb, self.prefix, 1, hits, misses, 0, 0, None, began, ended - began, None)
         try:
-            self._called(
-                new_event(Called, (verb.name, self.prefix, 1, hits, misses, 0, 0, None, began, ended - began, None))
-            )
+            self.called(new_event(Called, fields))
         except Exception as failure:
             self.reporter.failed(failure)
+
+    def _read(
+        self,
+        op: Operation[R],
+        read: Callable[[Reply], R],
+        reply: Reply,
+        exchanges: Exchanges,
+        began: float,
+        ended: float,
+    ) -> R:
+        """Read the reply to a request that reads no value, and report the call."""
+        try:
+            result = read(reply)
+        except BaseException as error:
+            exchanges.unreadable(op, error)
+            self.failed(op, error, began)
+            raise
+        self._report(op.verb.name, 0, 0, began, ended)
         return result
 
-    def _read_and_count(self, op: Operation[R], read: Callable[[Reply], R], answer: Answer, began: float) -> R:
-        reply, exchanges, _ = answer
+    def _read_and_count(
+        self, op: Operation[R], read: Callable[[Reply], R], reply: Reply, exchanges: Exchanges, began: float
+    ) -> R:
+        """Read the reply to any request, and report the call with the reads that the reader counts."""
         with CallInProgress(self, op.verb.name, 1, began):
             try:
                 return read(reply)
@@ -139,8 +178,10 @@ class Calls:
     ) -> None:
         """Report a call that ends now."""
         seconds = monotonic() - began
-        hits, misses, stale, undecodable = self.counts.end_call(tally)
-        if error is not None and issubclass(error, REFUSED):
+        hits, misses, stale, undecodable, steps = self.counts.end_call(tally)
+        # A function of the caller may raise one of REFUSED too, after the first requests.
+        is_answered = hits or misses or undecodable or steps
+        if error is not None and issubclass(error, REFUSED) and not is_answered:
             return
         self.reporter.called(
             Called(verb, self.prefix, keys, hits, misses, stale, undecodable, source, began, seconds, error)

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 __all__ = ["KEEP_REPLY", "Answer", "Exchanges", "returns_answers"]
 
-Answer: TypeAlias = "tuple[Reply, Exchanges, float]"
-"""A reply, what reports the exchanges of its node, and the ``time.monotonic()`` time at which it had arrived.
+Answer: TypeAlias = "tuple[Reply, Exchanges, float, float]"
+"""A reply, what reports the exchanges of its node, and the ``time.monotonic()`` times of the request and of the reply.
 
-An observed transport of this package returns it for an operation whose ``read`` is `KEEP_REPLY`. So a client can read
-the reply in the frame in which it reports the call, and both events share a clock reading.
+An observed transport of this package returns it for an operation whose ``read`` is `KEEP_REPLY`, and leaves the event
+of the exchange to its caller. So a client makes both events in one function, and reads the clock less often.
 """
 
 CRLF: Final = 2  # bytes
@@ -50,12 +50,12 @@ def returns_answers(transport: object) -> bool:
 class Exchanges:
     """Reports what happens on the connections to one node."""
 
-    __slots__ = ("_exchanged", "node", "reporter")
+    __slots__ = ("exchanged", "node", "reporter")
 
     def __init__(self, node: Node, reporter: Reporter) -> None:
         self.node = node
         self.reporter = reporter
-        self._exchanged = reporter.observer.exchanged
+        self.exchanged = reporter.observer.exchanged
 
     # --- requests ----------------------------------------------------------------------------------------------------
 
@@ -72,7 +72,7 @@ class Exchanges:
         if hits and data == b"" and is_placeholder(tokens):
             hits = 0
         try:
-            self._exchanged(
+            self.exchanged(
                 new_event(Exchanged, (verb.name, self.node, began, ended - began, sent, received, 1, hits, None))
             )
         except Exception as error:

@@ -31,10 +31,10 @@ async def observed_reply(pending: PendingReply[Reply], op: Operation[R], exchang
         exchanges.failed(op, error, began, monotonic())
         raise
     ended = monotonic()
-    exchanges.answered(op, reply, began, ended)
     read = op.read
     if read is KEEP_REPLY:  # then R is Answer
-        return reply, exchanges, ended  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
+        return reply, exchanges, began, ended  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
+    exchanges.answered(op, reply, began, ended)
     try:
         return read(reply)
     except BaseException as error:

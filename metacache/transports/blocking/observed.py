@@ -60,10 +60,10 @@ def observed_run(run: Run, exchanges: Exchanges) -> Run:
             raise
         ended = monotonic()
         op.read = read
+        if read is KEEP_REPLY:  # then R is Answer
+            return reply, exchanges, began, ended  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
         # `KEEP_REPLY` makes it the reply.
         answered(op, reply, began, ended)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-        if read is KEEP_REPLY:  # then R is Answer
-            return reply, exchanges, ended  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
         try:
             return read(reply)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # as above
         except BaseException as error:
