@@ -37,12 +37,12 @@ def _answered_run(run: Run, calls: Calls) -> Run:
         op.read = KEEP_REPLY
         began = monotonic()
         try:
-            answer = await run(op, deadline=deadline)
+            # `KEEP_REPLY` makes it an answer.
+            answer: Any = await run(op, deadline=deadline)  # Any: R is Answer here
         except BaseException as error:
             calls.failed(op, error, began)
             raise
-        # `KEEP_REPLY` makes it an answer.
-        reply, exchanges, sent, ended = answer  # type: ignore[misc]  # pyright: ignore[reportGeneralTypeIssues]
+        reply, exchanges, sent, ended = answer
         return answered(op, read, reply, exchanges, began, sent, ended)
 
     return observed

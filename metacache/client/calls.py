@@ -117,12 +117,11 @@ class Calls:
         Raises *error* if decoding does not raise it again: it has interrupted the decoding.
         """
         loads, (_, data) = self.loads, reply
-        is_failure = loads is not None and data is not None and isinstance(error, Exception)
-        if not is_failure or not fails_again(loads, data, error):
-            exchanges.unreadable(op, error)
-            self.failed(op, error, began)
-            raise error
-        return self._read_and_count(op, read, reply, exchanges, began)
+        if loads is not None and data is not None and isinstance(error, Exception) and fails_again(loads, data, error):
+            return self._read_and_count(op, read, reply, exchanges, began)
+        exchanges.unreadable(op, error)
+        self.failed(op, error, began)
+        raise error
 
     def _report(self, verb: str, hits: int, misses: int, began: float, ended: float) -> None:
         fields = (verb, self.prefix, 1, hits, misses, 0, 0, None, began, ended - began, None)
