@@ -54,10 +54,12 @@ def _reporting_run(run: Run, known: Exchanges | None, calls: Calls) -> Run:
                 known.failed(op, error, began, monotonic())
             calls.failed(op, error, began)
             raise
-        if known is None:
-            reply, exchanges, sent, ended = answer
+        if known is not None:
+            ended = monotonic()
+            reply = answer
+            exchanges = known
         else:
-            reply, exchanges, ended = answer, known, monotonic()
+            reply, exchanges, sent, ended = answer
         tokens, data = reply
         if not data or op.verb is not GET:
             return answered(op, read, reply, exchanges, began, sent, ended)

@@ -85,7 +85,14 @@ class Calls:
         tokens, data = reply
         verb = op.verb
         if _MISS not in verb.command.codes:
-            return self._read(op, read, reply, exchanges, began, ended)
+            try:
+                written = read(reply)
+            except BaseException as error:
+                exchanges.unreadable(op, error)
+                self.failed(op, error, began)
+                raise
+            self._report(verb.name, 0, 0, began, ended)
+            return written
         if data is None and read is self._read_value:
             self.totals.misses += 1
             self._report(verb.name, 0, 1, began, ended)
@@ -129,25 +136,6 @@ class Calls:
             self.called(new_event(Called, fields))
         except Exception as failure:
             self.reporter.failed(failure)
-
-    def _read(
-        self,
-        op: Operation[R],
-        read: Callable[[Reply], R],
-        reply: Reply,
-        exchanges: Exchanges,
-        began: float,
-        ended: float,
-    ) -> R:
-        """Read the reply to a request that reads no value, and report the call."""
-        try:
-            result = read(reply)
-        except BaseException as error:
-            exchanges.unreadable(op, error)
-            self.failed(op, error, began)
-            raise
-        self._report(op.verb.name, 0, 0, began, ended)
-        return result
 
     def _read_and_count(
         self, op: Operation[R], read: Callable[[Reply], R], reply: Reply, exchanges: Exchanges, began: float

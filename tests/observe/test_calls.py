@@ -365,6 +365,9 @@ def test_a_call_that_the_function_of_the_caller_ends_is_reported(server: Memcach
     def refuse(_: object = None) -> bytes:
         raise InvalidArgumentError("not a cache's error")
 
+    def refuse_many(_: object) -> dict[str, bytes]:
+        raise InvalidArgumentError("not a cache's error")
+
     with Pool(server.node, observer=recorder) as pool:
         client = Client(pool, prefix="ended:")
         with pytest.raises(InvalidArgumentError):
@@ -372,7 +375,7 @@ def test_a_call_that_the_function_of_the_caller_ends_is_reported(server: Memcach
         with pytest.raises(InvalidArgumentError):
             client.get_or_compute("a", refuse)
         with pytest.raises(InvalidArgumentError):
-            client.get_or_compute_many(["a", "b"], refuse)
+            client.get_or_compute_many(["a", "b"], refuse_many)
     found = [(call.verb, call.misses, call.source, call.error) for call in recorder.calls]
     assert found == [
         ("update", 0, None, InvalidArgumentError),

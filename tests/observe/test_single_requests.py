@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import pytest
+from typing_extensions import override
 
 from metacache import (
     AsyncClient,
@@ -112,7 +113,7 @@ def test_each_read_of_an_asyncio_client_counts_what_it_found(
             AsyncCluster([server.node], observer=recorder)
             if kind is AsyncCluster
             else kind(server.node, observer=recorder)
-        )  # type: ignore[arg-type]
+        )
         async with made:
             optional = AsyncClient(made, load_serializer("json", int | None), prefix="single:")
             texts = AsyncClient(made, load_serializer("json", str), prefix="single:")
@@ -271,6 +272,7 @@ def test_a_signal_that_interrupts_the_decoding_is_the_callers_and_ends_the_call(
     server: Memcached, recorder: Recorder
 ) -> None:
     class Signalled(Bytes):
+        @override
         def loads(self, data: bytes, /) -> bytes:
             if not interrupted:
                 interrupted.append(True)
