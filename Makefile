@@ -6,7 +6,8 @@
 # make test-pydantic  the fingerprints of models, on pydantic 2.7, 2.10 and the newest
 # make coverage  pytest with coverage; fails below 95 % of the lines of metacache/
 # make docs      the documentation, as HTML in docs/_build
-# make bench     instructions and times, side by side with other clients
+# make bench     goals, instructions and times, side by side with other clients
+# make bench-check  fails if an instruction count rose by more than 5 % (5 min on a quiet machine)
 # Each installs what is missing: a virtual environment, memcached and, for bench, valgrind.
 
 PYTHON ?= python3
@@ -29,11 +30,11 @@ apt = $(STEP) --quiet apt "$(1), which is missing (30 s)" \
     sh -c '$(APT) update -qq && $(APT) install -y -qq --no-install-recommends $(1)'
 COVERAGE := --cov=metacache --cov-report= --cov-fail-under=0
 
-.PHONY: demo test test-all test-django test-pydantic check lint types mypy pyright pytest pytest-parallel pytest-alone coverage bench docs clean \
-    memcached valgrind python3-venv
+.PHONY: demo test test-all test-django test-pydantic check lint types mypy pyright pytest pytest-parallel pytest-alone coverage bench bench-check docs clean \
+    memcached memcached-if-possible valgrind python3-venv
 .NOTPARALLEL:
 
-demo: $(VENV)/.installed memcached
+demo: $(VENV)/.installed memcached-if-possible
 	@$(STEP) demo "typed objects in private memcached servers (2 s)" $(BIN)/python -m metacache demo
 
 test: $(VENV)/.dev memcached
@@ -80,6 +81,9 @@ coverage: $(VENV)/.dev memcached
 bench: $(VENV)/.dev memcached valgrind
 	$(BIN)/python -m benchmarks
 
+bench-check: $(VENV)/.dev memcached valgrind
+	$(BIN)/python -m benchmarks.check
+
 docs: $(VENV)/.docs
 	@$(STEP) docs "HTML in docs/_build/index.html (20 s)" \
 	    $(BIN)/python -m sphinx -n -W --keep-going -q -b html docs docs/_build
@@ -111,6 +115,11 @@ $(VENV)/.docs: $(PROJECTS) | $(BIN)/python
 
 memcached:
 	@command -v memcached >/dev/null || $(call apt,memcached)
+
+# Without memcached and without apt, the demo uses the embedded server.
+memcached-if-possible:
+	@command -v memcached >/dev/null || ! command -v apt-get >/dev/null || $(call apt,memcached) || \
+	    echo "memcached could not be installed; the demo uses the embedded server"
 
 valgrind:
 	@command -v valgrind >/dev/null || $(call apt,valgrind)

@@ -62,7 +62,7 @@ class Calls:
         self.own = operations.reader.own
         self.around = len(b"VA  ") + len(self.own) + 2 * len(b"\r\n")
         # Any: as above. None: the data is the value.
-        self.loads: Callable[[bytes], Any] | None = None if operations.is_raw else operations.reader.loads
+        self.loads: Callable[[bytes], Any] | None = None if operations.frame.is_raw else operations.reader.loads
 
     # --- one request -------------------------------------------------------------------------------------------------
 

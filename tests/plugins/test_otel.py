@@ -16,6 +16,7 @@ from time import monotonic, time_ns
 import attrs
 import pytest
 from metacache_otel import MetacacheInstrumentor, OtelObserver, observe_pools
+from metacache_otel.attributes import of_node
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader, NumberDataPoint
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -42,7 +43,8 @@ from metacache import (
     Waited,
     connect_async,
 )
-from metacache.nodes import TcpAddress
+from metacache.memory.registry import server_named
+from metacache.nodes import MemoryAddress, TcpAddress
 from metacache.testing import Memcached
 from metacache.transports.counters import CloseReason
 from tests.observe.recorder import Recorder
@@ -355,3 +357,10 @@ def test_an_instrumented_transport_keeps_its_own_observer_and_gets_each_event_on
     assert [exchange.verb for exchange in own.exchanges] == ["get"]
     assert len(telemetry.spans()) == 1
     assert telemetry.total("metacache.reads", metacache__result="miss") == 1
+
+
+def test_a_node_without_a_port_has_only_an_address() -> None:
+    assert of_node(Node("unix:/run/memcached.sock")) == {"server.address": "/run/memcached.sock"}
+    assert of_node(Node(MemoryAddress(server_named("otel-attributes")))) == {
+        "server.address": "memory://otel-attributes"
+    }
