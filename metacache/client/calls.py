@@ -96,7 +96,8 @@ class Calls:
         if data is None and read is self._read_value:
             self.totals.misses += 1
             self._report(verb.name, 0, 1, began, ended)
-            return None  # type: ignore[return-value]  # `Reader.value` returns None on a miss
+            # `Reader.value` returns None on a miss: R includes it.
+            return None  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
         if verb is not GET or not data or len(tokens) != 3 or tokens[-1] != self.own:
             return self._read_and_count(op, read, reply, exchanges, began)
         result: Any = data  # Any: R

@@ -207,7 +207,8 @@ class AsyncConnection:
         began = monotonic()
         pending: PendingReply[Reply] = PendingReply()
         pending.work = op
-        pending.plain = op if op.verb.command.echoes else None  # type: ignore[assignment]  # it has the result of `read`
+        # `KEEP_REPLY` replaces the reader of *op*, so the result is a reply and not R.
+        pending.plain = op if op.verb.command.echoes else None  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
         pending.read = KEEP_REPLY
         self._enqueue(pending, deadline)
         return observed_reply(pending, op, self._exchanges, began)
