@@ -3,6 +3,7 @@
 # make check     lint and types only
 # make test-django  Django's own tests of caches and sessions, on metacache-django
 # make test-all  pytest on every Python from 3.11 to 3.14 that is found on PATH or in pyenv
+# make test-servers  the tests that talk to memcached, with the one on PATH and with that of Debian 13
 # make test-pydantic  the fingerprints of models, on pydantic 2.7, 2.10 and the newest
 # make coverage  pytest with coverage; fails below 95 % of the lines of metacache/
 # make docs      the documentation, as HTML in docs/_build
@@ -44,6 +45,9 @@ test: $(VENV)/.dev memcached
 
 test-all: memcached
 	@scripts/test-all
+
+test-servers: $(VENV)/.dev memcached
+	@PYTHON=$(BIN)/python scripts/test-servers
 
 test-pydantic: $(BIN)/python
 	@$(STEP) test-pydantic "fingerprints on three versions of pydantic (40 s)" env PYTHON=$(BIN)/python scripts/test-pydantic
@@ -89,7 +93,7 @@ docs: $(VENV)/.docs
 	    $(BIN)/python -m sphinx -n -W --keep-going -q -b html docs docs/_build
 
 clean:
-	rm -rf $(VENV) .venvs docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) .venvs .servers docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
 
 # --- what is needed ----------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, final
 
 from typing_extensions import override
 
-from metacache.cluster.parts import fill_part, part_of, verdict
+from metacache.cluster.parts import fill_part, part_of, take, verdict
 from metacache.errors import ClosedError
 from metacache.interrupts import is_own
 from metacache.protocol.windows import Replies
@@ -154,7 +154,7 @@ class ClusterExchange:
         batch = part_of(self._batch, indices)
         for assignment in self._nodes.snapshot.assign(batch.keys):
             part = part_of(batch, assignment.indices)
-            own = indices if part is batch else [indices[index] for index in assignment.indices]
+            own = indices if part is batch else take(indices, assignment.indices)
             if assignment.error is not None:
                 fill_part(self._replies, own, failed_replies(part, assignment.error))
                 continue
