@@ -3,10 +3,12 @@
 # make check     lint and types only
 # make test-django  Django's own tests of caches and sessions, on metacache-django
 # make test-all  pytest on every Python from 3.11 to 3.14 that is found on PATH or in pyenv
+# make test-servers  the tests that talk to memcached, with the one on PATH and with that of Debian 13
 # make test-pydantic  the fingerprints of models, on pydantic 2.7, 2.10 and the newest
 # make coverage  pytest with coverage; fails below 95 % of the lines of metacache/
 # make docs      the documentation, as HTML in docs/_build
-# make bench     instructions and times, side by side with other clients
+# make bench     goals, instructions and times, side by side with other clients
+# make bench-check  fails if an instruction count rose by more than 5 % (5 min on a quiet machine)
 # Each installs what is missing: a virtual environment, memcached and, for bench, valgrind.
 
 PYTHON ?= python3
@@ -29,7 +31,7 @@ apt = $(STEP) --quiet apt "$(1), which is missing (30 s)" \
     sh -c '$(APT) update -qq && $(APT) install -y -qq --no-install-recommends $(1)'
 COVERAGE := --cov=metacache --cov-report= --cov-fail-under=0
 
-.PHONY: demo test test-all test-django test-pydantic check lint types mypy pyright pytest pytest-parallel pytest-alone coverage bench docs clean \
+.PHONY: demo test test-all test-django test-pydantic check lint types mypy pyright pytest pytest-parallel pytest-alone coverage bench bench-check docs clean \
     memcached memcached-if-possible valgrind python3-venv
 .NOTPARALLEL:
 
@@ -43,6 +45,9 @@ test: $(VENV)/.dev memcached
 
 test-all: memcached
 	@scripts/test-all
+
+test-servers: $(VENV)/.dev memcached
+	@PYTHON=$(BIN)/python scripts/test-servers
 
 test-pydantic: $(BIN)/python
 	@$(STEP) test-pydantic "fingerprints on three versions of pydantic (40 s)" env PYTHON=$(BIN)/python scripts/test-pydantic
@@ -80,12 +85,15 @@ coverage: $(VENV)/.dev memcached
 bench: $(VENV)/.dev memcached valgrind
 	$(BIN)/python -m benchmarks
 
+bench-check: $(VENV)/.dev memcached valgrind
+	$(BIN)/python -m benchmarks.check
+
 docs: $(VENV)/.docs
 	@$(STEP) docs "HTML in docs/_build/index.html (20 s)" \
 	    $(BIN)/python -m sphinx -n -W --keep-going -q -b html docs docs/_build
 
 clean:
-	rm -rf $(VENV) .venvs docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) .venvs .servers docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
 
 # --- what is needed ----------------------------------------------------------------------------------------------
 

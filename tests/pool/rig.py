@@ -36,14 +36,14 @@ def begin(
     deadline = monotonic() + PATIENCE if deadline is None else deadline
     if isinstance(transport, Cluster):
         return transport._begin(batch, deadline)
-    lending = transport.lending if isinstance(transport, Pool) else transport._lending
-    return lending.begin(batch, deadline)
+    return transport.lending.begin(batch, deadline)
 
 
 def finish(exchange: Exchange) -> None:
     """Drive *exchange* to its end, so that its connection goes back to the pool."""
     end = monotonic() + PATIENCE
     while not exchange.advance(monotonic()):
+        exchange.wait(PATIENCE)
         assert monotonic() < end
         time.sleep(0)
     exchange.outcomes()

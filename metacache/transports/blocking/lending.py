@@ -135,6 +135,11 @@ class Lending:
     # --- the transport -----------------------------------------------------------------------------------------------
 
     @property
+    def exchanges(self) -> Exchanges | None:
+        """Reports the exchanges; None without an observer."""
+        return self._exchanges
+
+    @property
     def observed_run(self) -> Run:
         """`run`, or with an observer a function that also reports each request. `Pool` and `Connection` call it."""
         return self.run if self._exchanges is None else observed_run(self.run, self._exchanges)
@@ -307,9 +312,16 @@ class Lending:
 
     def try_begin(self, batch: Batch, waiter: Waiter[Stream] | None, deadline: float) -> StreamExchange | None:
         """Start *batch* if a stream is free or was handed to *waiter*; else return None. Raises ClosedError."""
-        if self.is_closed:
-            raise self._closed().locate(operation=batch.verb.name)
-        stream = self._checkout.take_now() if waiter is None else self._checkout.collect(waiter)
+        try:
+            stream = self._idle.pop() if waiter is None else None  # a closed checkout has no idle ones
+        except IndexError as error:
+            if not is_own(error):
+                raise
+            stream = None
+        if stream is None:
+            if self.is_closed:
+                raise self._closed().locate(operation=batch.verb.name)
+            stream = self._checkout.take_now() if waiter is None else self._checkout.collect(waiter)
         return None if stream is None else self._start(stream, batch, deadline)
 
     def join(self, waker: Waker) -> Waiter[Stream]:
