@@ -30,10 +30,10 @@ apt = $(STEP) --quiet apt "$(1), which is missing (30 s)" \
 COVERAGE := --cov=metacache --cov-report= --cov-fail-under=0
 
 .PHONY: demo test test-all test-django test-pydantic check lint types mypy pyright pytest pytest-parallel pytest-alone coverage bench docs clean \
-    memcached valgrind python3-venv
+    memcached memcached-if-possible valgrind python3-venv
 .NOTPARALLEL:
 
-demo: $(VENV)/.installed memcached
+demo: $(VENV)/.installed memcached-if-possible
 	@$(STEP) demo "typed objects in private memcached servers (2 s)" $(BIN)/python -m metacache demo
 
 test: $(VENV)/.dev memcached
@@ -111,6 +111,11 @@ $(VENV)/.docs: $(PROJECTS) | $(BIN)/python
 
 memcached:
 	@command -v memcached >/dev/null || $(call apt,memcached)
+
+# Without memcached and without apt, the demo uses the embedded server.
+memcached-if-possible:
+	@command -v memcached >/dev/null || ! command -v apt-get >/dev/null || $(call apt,memcached) || \
+	    echo "memcached could not be installed; the demo uses the embedded server"
 
 valgrind:
 	@command -v valgrind >/dev/null || $(call apt,valgrind)

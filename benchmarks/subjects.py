@@ -195,6 +195,11 @@ def _asyncio(node: Node, stack: ExitStack, observer: Observer | None) -> Mapping
     return {"get": repeat}
 
 
+def set_up_memory(_: Node, stack: ExitStack) -> Mapping[str, Repeat]:
+    """Set up a ``Client[bytes]`` over a private embedded server, as ``connect("memory://")`` does."""
+    return _metacache(stack.enter_context(Cluster.from_url("memory://", settings=Settings(timeout=TIMEOUT))), stack)
+
+
 def _metacache(transport: Transport, stack: ExitStack) -> Mapping[str, Repeat]:
     client = stack.enter_context(Client(transport))
     client.set_many(VALUES)
@@ -278,6 +283,8 @@ SUBJECTS: Final = (
     ),
     Subject("metacache, asyncio", set_up_asyncio),
     Subject("metacache, asyncio, observed", set_up_observed_asyncio),
+    # 1.2 times the budget of a Cluster over a socket. Client and server count.
+    Subject("metacache, memory://", set_up_memory, {"get": 31_200}),
     Subject("pymemcache", set_up_pymemcache),
     *([Subject("pylibmc", set_up_pylibmc)] if find_spec("pylibmc") else []),
     Subject("sendall + recv", set_up_socket),

@@ -232,10 +232,15 @@ class ClusterExchange:
         if self._fresh:
             fresh, self._fresh = self._fresh, []
             # Connected ones first: their requests run while the others dial.
-            return sorted(fresh, key=_is_unconnected)
+            return [*self._readable(0), *sorted(fresh, key=_is_unconnected)]
         if now >= self._deadline:
             return tuple(self._running)
-        pause = min(PAUSE, self._deadline - now) if self._running and self.fileno() < 0 else 0
+        return self._readable(min(PAUSE, self._deadline - now) if self._running and self.fileno() < 0 else 0)
+
+    def _readable(self, pause: float) -> list[_Part]:
+        """Return the parts whose descriptors are ready within *pause* seconds."""
+        if self._selector is None or not self._watched:
+            return []
         is_epoll = _descriptor(self._selector) >= 0
         found = self._selector.poll(pause if is_epoll else pause * 1000)  # seconds, or milliseconds
         return [self._watched[descriptor] for descriptor, _ in found]
@@ -243,6 +248,9 @@ class ClusterExchange:
     def _watch(self, part: _Part, before: int) -> None:
         # Register it again each time: after another dial the same number may be another socket.
         self._unwatch(before)
+        if part.exchange.fileno() < 0:  # a server in this process: there is no descriptor to wait for
+            self._fresh.append(part)
+            return
         # The values of poll; those of epoll are the same.
         events = select.POLLIN | (select.POLLOUT if part.exchange.wants_write else 0)
         if self._selector is not None:

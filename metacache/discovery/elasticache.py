@@ -12,7 +12,7 @@ from metacache.copying import refuse_copy
 from metacache.discovery.elasticache_answers import ClusterConfig, newer_config, parse_config
 from metacache.discovery.hosts import tcp_address
 from metacache.errors import ClientError
-from metacache.nodes import Node, UnixAddress
+from metacache.nodes import Node, TcpAddress
 from metacache.protocol import commands
 from metacache.protocol.replies import Reply
 from metacache.settings import Settings
@@ -46,7 +46,8 @@ class ElastiCacheSource:
         self._settings = settings
         is_verified = settings.tls is not None and settings.tls.check_hostname
         address = endpoint.address
-        self._server_hostname = None if is_verified or isinstance(address, UnixAddress) else address.certificate_name
+        hostname = address.certificate_name if isinstance(address, TcpAddress) else None
+        self._server_hostname = None if is_verified else hostname
         self._last: ClusterConfig | None = None
 
     @override

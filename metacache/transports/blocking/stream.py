@@ -23,6 +23,7 @@ from metacache.protocol.error_lines import Refusal, refusal
 from metacache.protocol.replies import NO_OPAQUE, Opaque, Reply
 from metacache.settings import Settings
 from metacache.transports.blocking.dialer import Dialer
+from metacache.transports.blocking.local import LocalSocket
 from metacache.transports.counters import CloseReason, IdleTimes, SocketCounts
 from metacache.transports.timeouts import (
     MAX_LATE,
@@ -60,6 +61,15 @@ def _would_block(settings: Settings) -> tuple[type[OSError], ...]:
 def _undialled(_: int) -> bool:
     """Stand in for ``poll`` while there is no socket: the stream must be dialled."""
     return True
+
+
+def _poll_of(sock: socket.socket | LocalSocket) -> Callable[[int], object]:
+    """Return a function that says whether *sock* is readable while no reply is expected."""
+    if isinstance(sock, LocalSocket):
+        return sock.poll
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLIN)
+    return poll.poll
 
 
 class Attempt(NamedTuple):
@@ -118,7 +128,7 @@ class Stream:
         self._would_block = _would_block(settings)
         self._not_yet: tuple[type[OSError], ...] = (*self._would_block, TimeoutError)
         self.counts = SocketCounts()
-        self._sock: socket.socket | None = None
+        self._sock: socket.socket | LocalSocket | None = None
         self._poll = _undialled
         self.dialled_at = 0.0
         self._timeout = -1.0
@@ -235,10 +245,9 @@ class Stream:
         deadline = min(deadline, self.dialled_at + self._settings.connect_timeout)
         sock = self._dialer.dial(deadline)
         self.counts.dialled += 1
-        poll = select.poll()
-        poll.register(sock.fileno(), select.POLLIN)
+        poll = _poll_of(sock)
         self._begin_protocol(getrandbits(16))
-        self._sock, self.send, self.recv, self._poll = sock, sock.send, sock.recv, poll.poll
+        self._sock, self.send, self.recv, self._poll = sock, sock.send, sock.recv, poll
         self._recv_into, self._receive_size = sock.recv_into, RECEIVE
         self._timeout = -1.0
         try:
