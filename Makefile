@@ -7,6 +7,8 @@
 # make coverage  pytest with coverage; fails below 95 % of the lines of metacache/
 # make docs      the documentation, as HTML in docs/_build
 # make bench     instructions and times, side by side with other clients
+# make storm     random faults under load, 10,000,000 operations; OPERATIONS=… MINUTES=… SEED=… limit and repeat it
+# make fuzz      random bytes for everything that reads bytes of others, for MINUTES=20
 # Each installs what is missing: a virtual environment, memcached and, for bench, valgrind.
 
 PYTHON ?= python3
@@ -29,7 +31,7 @@ apt = $(STEP) --quiet apt "$(1), which is missing (30 s)" \
     sh -c '$(APT) update -qq && $(APT) install -y -qq --no-install-recommends $(1)'
 COVERAGE := --cov=metacache --cov-report= --cov-fail-under=0
 
-.PHONY: demo test test-all test-django test-pydantic check lint types mypy pyright pytest pytest-parallel pytest-alone coverage bench docs clean \
+.PHONY: demo test test-all test-django test-pydantic check lint types mypy pyright pytest pytest-parallel pytest-alone coverage bench storm fuzz docs clean \
     memcached memcached-if-possible valgrind python3-venv
 .NOTPARALLEL:
 
@@ -80,12 +82,19 @@ coverage: $(VENV)/.dev memcached
 bench: $(VENV)/.dev memcached valgrind
 	$(BIN)/python -m benchmarks
 
+storm: $(VENV)/.dev memcached
+	@$(STEP) storm "random faults under load (a few hours; MINUTES=20 ends it earlier)" $(BIN)/python -m storms \
+	    $(if $(OPERATIONS),--operations $(OPERATIONS)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
+
+fuzz: $(VENV)/.dev
+	@$(STEP) fuzz "random bytes, by atheris ($(or $(MINUTES),20) min)" $(BIN)/python -m fuzzing --minutes $(or $(MINUTES),20)
+
 docs: $(VENV)/.docs
 	@$(STEP) docs "HTML in docs/_build/index.html (20 s)" \
 	    $(BIN)/python -m sphinx -n -W --keep-going -q -b html docs docs/_build
 
 clean:
-	rm -rf $(VENV) .venvs docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) .venvs docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis .fuzz .coverage
 
 # --- what is needed ----------------------------------------------------------------------------------------------
 

@@ -1,0 +1,100 @@
+"""Signals whose handler raises, at random moments, exceptions of five classes: each comes out of the call unchanged."""
+
+from __future__ import annotations
+
+import random
+import signal
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Final, final
+
+from metacache import MetacacheError
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
+
+__all__ = ["RAISED", "Interruptions"]
+
+
+class Interrupt(BaseException):
+    """As KeyboardInterrupt."""
+
+
+class LateSignal(TimeoutError):
+    """As the handler of an alarm."""
+
+
+class SystemSignal(OSError):
+    """As an error of a system call, without errno."""
+
+
+class OrdinarySignal(Exception):
+    """An exception of an application."""
+
+
+class OwnSignal(MetacacheError):
+    """An exception that looks like one of metacache."""
+
+
+RAISED: Final = (Interrupt, LateSignal, SystemSignal, OrdinarySignal, OwnSignal)
+
+
+@final
+class Interruptions:
+    """Interrupts the main thread in `round`.
+
+    Attributes:
+        count: exceptions that came out.
+        dropped: exceptions that Python dropped, because the handler ran in a finalizer or a callback of a weak reference.
+        faults: descriptions of exceptions that were replaced or swallowed.
+    """
+
+    def __init__(self, chance: random.Random) -> None:
+        self._chance = chance
+        self._raised: BaseException | None = None
+        self.count = 0
+        self.dropped = 0
+        self.faults: list[str] = []
+
+    @contextmanager
+    def installed(self) -> Generator[None]:
+        """Install the handler of SIGALRM while the block runs."""
+        before, hook = signal.signal(signal.SIGALRM, self._handle), sys.unraisablehook
+        sys.unraisablehook = self._drop
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+            signal.signal(signal.SIGALRM, before)
+            sys.unraisablehook = hook
+
+    def _handle(self, _: int, __: FrameType | None) -> None:
+        self._raised = self._chance.choice(RAISED)("a signal")
+        raise self._raised
+
+    def _drop(self, found: UnraisableHookArgs) -> None:
+        if found.exc_value is self._raised:
+            self.dropped += 1
+        self._raised = None
+
+    def round(self, step: Callable[[], BaseException | None]) -> None:
+        """Run *step* again and again, until a signal interrupts it. *step* returns the error that it expects."""
+        self._raised = None
+        try:
+            # Again after a second, in case Python drops the first exception.
+            signal.setitimer(signal.ITIMER_REAL, self._chance.uniform(0.00001, 0.005), 1.0)
+            while True:
+                error = step()
+                raised = self._raised
+                if raised is not None and error is not None:
+                    self.faults.append(f"a {type(raised).__name__} of a signal came out as {error!r}")
+                    self._raised = None
+        except BaseException as caught:
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+            if not isinstance(caught, RAISED):
+                raise
+            self.count += 1
+            if self._raised is not None and caught is not self._raised:
+                self.faults.append(f"a {type(self._raised).__name__} of a signal came out as {caught!r}")
