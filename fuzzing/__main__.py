@@ -77,7 +77,7 @@ def fuzz(targets: Sequence[str], seconds: float) -> list[Result]:
     print(f"{len(targets)} targets, {each} s each, {JOBS} at a time", flush=True)
     with ThreadPoolExecutor(JOBS) as workers:
         results: list[Result] = []
-        for result in workers.map(lambda name: run(name, each), targets):
+        for result in workers.map(run, targets, [each] * len(targets)):
             print(f"  {result.target}: {result.runs:,} inputs, {result.fault or 'no fault'}", flush=True)
             results.append(result)
     return results

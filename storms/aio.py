@@ -60,13 +60,17 @@ async def _storm(
     progress, meter = Progress(name, limits, tallies, say), LagMeter()
     loop = asyncio.get_running_loop()
     async with AsyncCluster([server.node for server in servers], settings=SETTINGS) as cluster:
-
         cluster.client(int)  # its late import must be over before a fork: a child would wait for it forever
 
         def set_nodes(nodes: list[Node]) -> None:
             loop.call_soon_threadsafe(cluster.set_nodes, nodes)
 
-        chaos = Chaos(servers, random.Random(f"{seed} chaos"), set_nodes, lambda: _in_child([server.node for server in servers], seed))
+        chaos = Chaos(
+            servers,
+            random.Random(f"{seed} chaos"),
+            set_nodes,
+            lambda: _in_child([server.node for server in servers], seed),
+        )
         measuring = asyncio.create_task(meter.measure())
         chaos.start()
         progress.start()

@@ -110,7 +110,7 @@ def forked(work: Callable[[], object]) -> str:
     pid = os.fork()
     if not pid:
         code = 1
-        faulthandler.dump_traceback_later(CHILD / 2, exit=True)  # a child that hangs shows where
+        faulthandler.register(signal.SIGUSR1)  # a child that hangs shows where
         try:
             work()
             code = 0
@@ -125,6 +125,8 @@ def forked(work: Callable[[], object]) -> str:
             code = os.waitstatus_to_exitcode(status)
             return f"a forked child exited with {code}" if code else ""
         time.sleep(0.005)
+    os.kill(pid, signal.SIGUSR1)
+    time.sleep(1.0)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     return f"a forked child did not end within {CHILD} s"

@@ -12,8 +12,8 @@ __all__ = ["table"]
 def table(results: Sequence[Result]) -> str:
     """Return *results* as a table, with the faults and the events below it."""
     lines = [
-        f"{'storm':<10}{'seconds':>8}{'operations':>13}{'foreign':>9}{'over':>7}{'late':>6}{'worst ms':>10}{'lag ms':>8}"
-        f"{'sockets':>9}{'slots':>7}{'tasks':>7}{'leases':>8}{'memory':>9}{'faults':>8}"
+        f"{'storm':<10}{'seconds':>8}{'operations':>13}{'foreign':>9}{'over':>7}{'late':>6}{'worst ms':>10}"
+        f"{'lag ms':>8}{'sockets':>9}{'slots':>7}{'tasks':>7}{'leases':>8}{'memory':>9}{'faults':>8}"
     ]
     for each in results:
         tally = each.tally

@@ -47,7 +47,7 @@ class Interruptions:
 
     Attributes:
         count: exceptions that came out.
-        dropped: exceptions that Python dropped, because the handler ran in a finalizer or a callback of a weak reference.
+        dropped: exceptions that Python dropped: the handler ran in a finalizer, or in a callback of a weak reference.
         faults: descriptions of exceptions that were replaced or swallowed.
     """
 

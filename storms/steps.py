@@ -1,5 +1,8 @@
 """The steps of the workers: one random call each, with the check of its result. One text for both clients."""
 
+# The clients are Any, and pyright calls the types of what they return unknown.
+# pyright: reportUnknownLambdaType=false, reportUnknownMemberType=false, reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 import random
@@ -39,31 +42,48 @@ class Step(NamedTuple):
 
 def next_step(chance: random.Random, writer: int, number: int) -> Step:
     """Return the next random step of *writer*."""
-    first = chance.randrange(KEYS)
-    return _STEPS[chance.randrange(len(_STEPS))](first, writer, number, chance)
+    draw = _Draw(chance.randrange(KEYS), writer, number, chance)
+    return chance.choice(_STEPS)(draw)
 
 
-def _key(number: int) -> str:
-    return f"key:{number % KEYS}"
+class _Draw(NamedTuple):
+    """The random choices of one step."""
+
+    first: int
+    writer: int
+    number: int
+    chance: random.Random
+
+    @property
+    def key(self) -> str:
+        return f"key:{self.first}"
+
+    @property
+    def keys(self) -> list[str]:
+        return [f"key:{(self.first + each) % KEYS}" for each in range(BATCH)]
+
+    def value(self, key: str) -> bytes:
+        """Return a canary for *key*."""
+        return canary(key, self.writer, self.number, self.chance)
 
 
 def _anything(_: object) -> None:
     """Accept every result."""
 
 
-def _get(first: int, writer: int, number: int, chance: random.Random) -> Step:
-    key = _key(first)
+def _get(draw: _Draw) -> Step:
+    key = draw.key
     return Step("get", 1, lambda clients: clients.values.get(key), lambda value: check_canary(key, value))
 
 
-def _set(first: int, writer: int, number: int, chance: random.Random) -> Step:
-    key = _key(first)
-    value = canary(key, writer, number, chance)
+def _set(draw: _Draw) -> Step:
+    key = draw.key
+    value = draw.value(key)
     return Step("set", 1, lambda clients: clients.values.set(key, value, ttl=TTL), _anything)
 
 
-def _get_many(first: int, writer: int, number: int, chance: random.Random) -> Step:
-    keys = [_key(first + each) for each in range(BATCH)]
+def _get_many(draw: _Draw) -> Step:
+    keys = draw.keys
     return Step("get_many", BATCH, lambda clients: clients.values.get_many(keys), _check_all)
 
 
@@ -72,14 +92,14 @@ def _check_all(found: Mapping[str, bytes]) -> None:
         check_canary(key, value)
 
 
-def _set_many(first: int, writer: int, number: int, chance: random.Random) -> Step:
-    keys = [_key(first + each) for each in range(BATCH)]
-    values = {key: canary(key, writer, number, chance) for key in keys}
+def _set_many(draw: _Draw) -> Step:
+    keys = draw.keys
+    values = {key: draw.value(key) for key in keys}
     return Step("set_many", BATCH, lambda clients: clients.values.set_many(values, ttl=TTL), _anything)
 
 
-def _get_item(first: int, writer: int, number: int, chance: random.Random) -> Step:
-    key = _key(first)
+def _get_item(draw: _Draw) -> Step:
+    key = draw.key
 
     def check(item: Item[bytes] | None) -> None:
         if item is not None:
@@ -88,8 +108,8 @@ def _get_item(first: int, writer: int, number: int, chance: random.Random) -> St
     return Step("get_item", 1, lambda clients: clients.values.get_item(key), check)
 
 
-def _get_and_touch(first: int, writer: int, number: int, chance: random.Random) -> Step:
-    key = _key(first)
+def _get_and_touch(draw: _Draw) -> Step:
+    key = draw.key
     return Step(
         "get_and_touch",
         1,
@@ -98,19 +118,19 @@ def _get_and_touch(first: int, writer: int, number: int, chance: random.Random) 
     )
 
 
-def _delete(first: int, writer: int, number: int, chance: random.Random) -> Step:
-    key = _key(first)
+def _delete(draw: _Draw) -> Step:
+    key = draw.key
     return Step("delete", 1, lambda clients: clients.values.delete(key), _anything)
 
 
-def _add(first: int, writer: int, number: int, chance: random.Random) -> Step:
-    key = _key(first)
-    value = canary(key, writer, number, chance)
+def _add(draw: _Draw) -> Step:
+    key = draw.key
+    value = draw.value(key)
     return Step("add", 1, lambda clients: clients.values.add(key, value, ttl=TTL), _anything)
 
 
-def _increment(first: int, writer: int, number: int, chance: random.Random) -> Step:
-    key = f"count:{first}"
+def _increment(draw: _Draw) -> Step:
+    key = f"count:{draw.first}"
 
     def check(count: int | None) -> None:
         if count is not None and not 1_000_000 <= count < 1_000_000_000:
@@ -119,9 +139,9 @@ def _increment(first: int, writer: int, number: int, chance: random.Random) -> S
     return Step("increment", 1, lambda clients: clients.counters.increment(key, 1, initial=1_000_000), check)
 
 
-def _get_or_compute(first: int, writer: int, number: int, chance: random.Random) -> Step:
-    key = f"made:{first % 200}"
-    value = canary(key, writer, number, chance)
+def _get_or_compute(draw: _Draw) -> Step:
+    key = f"made:{draw.first % 200}"
+    value = draw.value(key)
 
     def call(clients: Clients) -> Any:  # Any: as in `Step`
         return clients.values.get_or_compute_item(key, clients.factory(lambda: value), ttl=5, policy=POLICY)
