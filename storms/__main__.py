@@ -72,7 +72,8 @@ def run(names: Sequence[str], operations: int, seconds: float, seed: int) -> lis
         logging.getLogger(logger).setLevel(logging.CRITICAL)
     # A signal or a cancel may come before the first step of a coroutine.
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-    all_operations, all_seconds = (sum(STORMS[name][part] for name in names) for part in (1, 2))
+    all_operations = sum(part for _, part, _ in map(STORMS.__getitem__, names))
+    all_seconds = sum(time for _, _, time in map(STORMS.__getitem__, names))
     print(f"seed {seed}; storms: {', '.join(names)}", flush=True)
     results: list[Result] = []
     for name in names:

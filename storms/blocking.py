@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -108,14 +108,18 @@ def _work(cluster: Cluster, tally: Tally, progress: Progress, meter: LagMeter, s
         raise
 
 
+def _unchanged(make: Callable[[], bytes]) -> Callable[[], bytes]:
+    return make
+
+
 class _Worker:
     """Runs random steps."""
 
     def __init__(self, cluster: Cluster, tally: Tally, meter: LagMeter, chance: random.Random, number: int) -> None:
         values, counters = cluster.client(), cluster.client(int)
-        self._usual = Clients(values, counters, SETTINGS.timeout, lambda make: make)
+        self._usual = Clients(values, counters, SETTINGS.timeout, _unchanged)
         self._hasty = Clients(
-            values.with_options(timeout=HASTY), counters.with_options(timeout=HASTY), HASTY, lambda make: make
+            values.with_options(timeout=HASTY), counters.with_options(timeout=HASTY), HASTY, _unchanged
         )
         self._tally = tally
         self._meter = meter
@@ -130,6 +134,7 @@ class _Worker:
         step = next_step(self._chance, self._number, self._steps)
         clients = self._hasty if self._chance.random() < 0.03 else self._usual
         error: BaseException | None = None
+        result: Any = None  # Any: as in `Step`
         began = monotonic()
         try:
             result = step.call(clients)

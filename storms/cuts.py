@@ -11,6 +11,9 @@ After an acknowledgement the effect is there. After an error without ``maybe_app
 may be there, once.
 """
 
+# The clients are Any, and pyright calls the types of what they return unknown.
+# pyright: reportUnknownLambdaType=false, reportUnknownMemberType=false
+
 from __future__ import annotations
 
 import asyncio
