@@ -3,10 +3,12 @@
 # make check     lint and types only
 # make test-django  Django's own tests of caches and sessions, on metacache-django
 # make test-all  pytest on every Python from 3.11 to 3.14 that is found on PATH or in pyenv
+# make test-servers  the tests that talk to memcached, with the one on PATH and with that of Debian 13
 # make test-pydantic  the fingerprints of models, on pydantic 2.7, 2.10 and the newest
 # make coverage  pytest with coverage; fails below 95 % of the lines of metacache/
 # make docs      the documentation, as HTML in docs/_build
-# make bench     instructions and times, side by side with other clients
+# make bench     goals, instructions and times, side by side with other clients
+# make bench-check  fails if an instruction count rose by more than 5 % (5 min on a quiet machine)
 # make storm     random faults under load, 10,000,000 operations; OPERATIONS=… MINUTES=… SEED=… limit and repeat it
 # make fuzz      random bytes for everything that reads bytes of others, for MINUTES=20
 # Each installs what is missing: a virtual environment, memcached and, for bench, valgrind.
@@ -31,7 +33,7 @@ apt = $(STEP) --quiet apt "$(1), which is missing (30 s)" \
     sh -c '$(APT) update -qq && $(APT) install -y -qq --no-install-recommends $(1)'
 COVERAGE := --cov=metacache --cov-report= --cov-fail-under=0
 
-.PHONY: demo test test-all test-django test-pydantic check lint types mypy pyright pytest pytest-parallel pytest-alone coverage bench storm fuzz docs clean \
+.PHONY: demo test test-all test-django test-pydantic check lint types mypy pyright pytest pytest-parallel pytest-alone coverage bench bench-check storm fuzz docs clean \
     memcached memcached-if-possible valgrind python3-venv
 .NOTPARALLEL:
 
@@ -45,6 +47,9 @@ test: $(VENV)/.dev memcached
 
 test-all: memcached
 	@scripts/test-all
+
+test-servers: $(VENV)/.dev memcached
+	@PYTHON=$(BIN)/python scripts/test-servers
 
 test-pydantic: $(BIN)/python
 	@$(STEP) test-pydantic "fingerprints on three versions of pydantic (40 s)" env PYTHON=$(BIN)/python scripts/test-pydantic
@@ -82,6 +87,9 @@ coverage: $(VENV)/.dev memcached
 bench: $(VENV)/.dev memcached valgrind
 	$(BIN)/python -m benchmarks
 
+bench-check: $(VENV)/.dev memcached valgrind
+	$(BIN)/python -m benchmarks.check
+
 storm: $(VENV)/.dev memcached
 	@$(STEP) storm "random faults under load (a few hours; MINUTES=20 ends it earlier)" $(BIN)/python -m storms \
 	    $(if $(OPERATIONS),--operations $(OPERATIONS)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
@@ -94,7 +102,7 @@ docs: $(VENV)/.docs
 	    $(BIN)/python -m sphinx -n -W --keep-going -q -b html docs docs/_build
 
 clean:
-	rm -rf $(VENV) .venvs docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis .fuzz .coverage
+	rm -rf $(VENV) .venvs .servers docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis .fuzz .coverage
 
 # --- what is needed ----------------------------------------------------------------------------------------------
 

@@ -33,7 +33,7 @@ async def _serve_until_signal(session: Session, listener: Listener) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ended.set)
     await listener.start()
-    session.output.text(f"metacache serves {listener.url} from memory; end it with Ctrl-C\n")
+    session.output.text(f"listening on {listener.url}; Ctrl-C ends the server\n")
     session.output.flush()
     await ended.wait()
     await listener.aclose()

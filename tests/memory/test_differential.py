@@ -111,6 +111,8 @@ class Pair:
                 pieces += [found[1], b"%d" % (known.setdefault(number, len(known) + 1) if number else 0)]
             elif clock:
                 number = int(clock[2])
+                if clock[1] == b"exp=" and number != -1 and side == 0 and self.release >= (1, 6, 24):
+                    number = -number  # before 1.6.24, `me` shows the seconds to live as a negative number
                 pieces += [clock[1], float("inf") if number >= 2**31 else float(number)]
             else:
                 pieces.append(word)

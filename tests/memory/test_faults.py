@@ -209,7 +209,7 @@ def test_serve_listens_and_ends_cleanly_on_a_signal(
     )
     try:
         assert process.stdout is not None
-        words = process.stdout.readline().split()
+        words = process.stdout.readline().replace(";", "").split()
         url = next(word for word in words if word.startswith(scheme))
         with connect(url, int) as numbers:
             numbers.set("n", 41)

@@ -265,11 +265,11 @@ class Stream:
                 del failure  # else the exception and this frame refer to each other, and keep the stream
 
     def _authenticate(self, deadline: float) -> None:
-        username, password = self._settings.username, self._settings.password
-        if username is None or password is None:
+        request = commands.authentication(self._settings.username, self._settings.password)
+        if request is None:
             return
-        request = commands.authenticate(username, password)
-        self._send_all((frame(request.head, None, request.body),), deadline)
+        # A memoryview: some error reporters print the local variables of frames, and bytes would show the credentials.
+        self._send_all((memoryview(frame(request.head, None, request.body)),), deadline)
         answer = self._receive_answer(request.command, None, None, deadline)
         if isinstance(answer, Refusal):
             raise answer.error
