@@ -21,7 +21,7 @@ class Cursor:
         """Whether all bytes are used."""
         return self._at >= len(self._data)
 
-    def bytes(self, count: int) -> bytes:
+    def take(self, count: int) -> bytes:
         """Return the next *count* bytes, or those that are left."""
         taken = self._data[self._at : self._at + count]
         self._at += count
@@ -29,11 +29,11 @@ class Cursor:
 
     def rest(self) -> bytes:
         """Return all bytes that are left."""
-        return self.bytes(len(self._data))
+        return self.take(len(self._data))
 
     def number(self, size: int = 1) -> int:
         """Return an unsigned number of *size* bytes."""
-        return int.from_bytes(self.bytes(size), "little")
+        return int.from_bytes(self.take(size), "little")
 
     def choice(self, options: Sequence[T]) -> T:
         """Return one of *options*."""
@@ -42,7 +42,7 @@ class Cursor:
     def piece(self) -> bytes:
         """Return a piece whose length is in the next byte; 255: the next two bytes."""
         length = self.number()
-        return self.bytes(self.number(2) if length == 255 else length)
+        return self.take(self.number(2) if length == 255 else length)
 
     def text(self) -> str:
         """Return a piece as text, which may have lone surrogates."""

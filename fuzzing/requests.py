@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 from hashlib import sha256
-from typing import Final, NoReturn, TypeAlias, TypeVar, final
+from typing import Final, Literal, NoReturn, TypeAlias, TypeVar, final
 
 from fuzzing.cursor import Cursor
 from fuzzing.strict import LONGEST_KEY, Sent, parse
@@ -58,7 +58,7 @@ class Arguments:
         self.number = -number if cursor.number() & 1 else number
         self.ttl = timedelta(microseconds=number) if cursor.number() & 1 and number < 2**60 else self.number
         self.value = cursor.rest()
-        hashing = "hash" if self.long_keys else "error"
+        hashing: Literal["hash", "error"] = "hash" if self.long_keys else "error"
         self.client = Client(Recorder(), prefix=self.prefix, long_keys=hashing)
         self.counters = Client(Recorder(), load_serializer("int", int), prefix=self.prefix, long_keys=hashing)
 

@@ -66,8 +66,10 @@ def _storm(
         for number in range(THREADS)
     ]
     meter.start()
-    for thread in (*threads, chaos, progress):
+    for thread in threads:
         thread.start()
+    chaos.start()
+    progress.start()
     with interruptions.installed():
         worker = _Worker(cluster, tallies[THREADS], meter, random.Random(f"{seed} main"), THREADS)
         while not progress.is_over:

@@ -117,7 +117,7 @@ class Progress:
             if seconds - spoken >= EVERY:
                 spoken = seconds
                 self._say(self._line(done, seconds))
-            self.is_over = self.is_over or done >= self._limits.operations or seconds >= self._limits.seconds
+            self.is_over |= done >= self._limits.operations or seconds >= self._limits.seconds
 
     def _line(self, done: int, seconds: float) -> str:
         total = merged(self._tallies)

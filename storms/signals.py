@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Final, final
 
@@ -53,7 +55,7 @@ class Interruptions:
 
     def __init__(self, chance: random.Random) -> None:
         self._chance = chance
-        self._raised: BaseException | None = None
+        self._last: list[BaseException] = []  # a list: the handler changes it behind the back of type checkers
         self.count = 0
         self.dropped = 0
         self.faults: list[str] = []
@@ -71,30 +73,40 @@ class Interruptions:
             sys.unraisablehook = hook
 
     def _handle(self, _: int, __: FrameType | None) -> None:
-        self._raised = self._chance.choice(RAISED)("a signal")
-        raise self._raised
+        raised = self._chance.choice(RAISED)("a signal")
+        self._last[:] = [raised]
+        raise raised
 
     def _drop(self, found: UnraisableHookArgs) -> None:
-        if found.exc_value is self._raised:
-            self.dropped += 1
-        self._raised = None
+        self.dropped += found.exc_value in self._last
+        self._last.clear()
 
     def round(self, step: Callable[[], BaseException | None]) -> None:
         """Run *step* again and again, until a signal interrupts it. *step* returns the error that it expects."""
-        self._raised = None
+        self._last.clear()
         try:
             # Again after a second, in case Python drops the first exception.
             signal.setitimer(signal.ITIMER_REAL, self._chance.uniform(0.00001, 0.005), 1.0)
             while True:
                 error = step()
-                raised = self._raised
-                if raised is not None and error is not None:
-                    self.faults.append(f"a {type(raised).__name__} of a signal came out as {error!r}")
-                    self._raised = None
+                if error is not None:
+                    self._note(error)
         except BaseException as caught:
             signal.setitimer(signal.ITIMER_REAL, 0.0)
             if not isinstance(caught, RAISED):
                 raise
             self.count += 1
-            if self._raised is not None and caught is not self._raised:
-                self.faults.append(f"a {type(self._raised).__name__} of a signal came out as {caught!r}")
+            self._note(caught)
+
+    def _note(self, error: BaseException) -> None:
+        """Note a fault if a signal's exception did not come out, but *error* did."""
+        for raised in self._last.copy():
+            if raised is not error:
+                self.faults.append(f"a {type(raised).__name__} of a signal came out as {error!r}{_path(raised)}")
+        self._last.clear()
+
+
+def _path(raised: BaseException) -> str:
+    """Return the places that *raised* passed, up to the one that caught it."""
+    places = traceback.extract_tb(raised.__traceback__)
+    return "; it passed " + " > ".join(f"{Path(place.filename).name}:{place.lineno}" for place in places)

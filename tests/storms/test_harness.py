@@ -75,7 +75,7 @@ def test_a_lease_that_stayed_behind_is_seen(shared_memcached: Memcached) -> None
         assert leases(shared_memcached, [key, other, "harness:none"]) == [key]
         connection.sendall(b"md %b\r\n" % key.encode())
         connection.recv(1000)
-    assert before >= 2
+    assert before >= 1
 
 
 def test_the_proxy_cuts_and_counts_the_requests(memcached: Memcached) -> None:
