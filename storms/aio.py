@@ -22,7 +22,7 @@ from storms.canary import ForeignValue, canary
 from storms.chaos import Chaos
 from storms.lag import LagMeter
 from storms.measures import Limits, Progress, Result, collected, descriptors
-from storms.raw import leases, open_connections
+from storms.raw import leaked_connections, leases, open_connections
 from storms.signals import RAISED
 from storms.steps import Clients, Step, next_step
 from storms.tally import Tally, merged
@@ -48,8 +48,7 @@ def run(name: str, new_loop: NewLoop, limits: Limits, seed: int, say: Callable[[
         with asyncio.Runner(loop_factory=new_loop) as runner:
             result = runner.run(_storm(name, servers, limits, seed, say))
         collected()
-        open_now = [open_connections(server) for server in servers]
-        at_servers = sum(now - then for now, then in zip(open_now, alone, strict=True))
+        at_servers = leaked_connections(servers, alone)
     return attrs.evolve(result, sockets=max(at_servers, descriptors() - before))
 
 

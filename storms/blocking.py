@@ -20,7 +20,7 @@ from storms.canary import ForeignValue, canary
 from storms.chaos import Chaos
 from storms.lag import LagMeter
 from storms.measures import Limits, Progress, Result, collected, descriptors
-from storms.raw import leases, open_connections
+from storms.raw import leaked_connections, leases, open_connections
 from storms.signals import RAISED, Interruptions
 from storms.steps import Clients, next_step
 from storms.tally import Tally, merged
@@ -48,8 +48,7 @@ def run(limits: Limits, seed: int, say: Callable[[str], object]) -> Result:
         result = _storm(cluster, servers, limits, seed, say)
         cluster.close()
         collected()
-        open_now = [open_connections(server) for server in servers]
-        at_servers = sum(now - then for now, then in zip(open_now, alone, strict=True))
+        at_servers = leaked_connections(servers, alone)
     return attrs.evolve(result, sockets=max(at_servers, descriptors() - before))
 
 

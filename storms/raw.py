@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Sequence
+from time import monotonic, sleep
+from typing import Final
 
 from metacache.testing import Memcached
 
-__all__ = ["leases", "open_connections"]
+__all__ = ["leaked_connections", "leases", "open_connections"]
+
+PATIENCE: Final = 10.0  # seconds in which a busy server notices that a connection was closed
 
 _is_lease = re.compile(rb"VA 0 (?=.*\bf0\b)(?=.*\b[WZ]\b)").match
 
@@ -30,6 +34,16 @@ def open_connections(server: Memcached) -> int:
     found = re.search(rb"STAT curr_connections (\d+)", _ask(server, b"stats\r\n", b"END\r\n"))
     assert found is not None
     return int(found[1])
+
+
+def leaked_connections(servers: Sequence[Memcached], alone: Sequence[int]) -> int:
+    """Return how many more connections *servers* have than *alone*, before the storm. A real leak does not go away."""
+    end = monotonic() + PATIENCE
+    while True:
+        leaked = sum(map(open_connections, servers)) - sum(alone)
+        if leaked <= 0 or monotonic() > end:
+            return leaked
+        sleep(0.05)
 
 
 def leases(server: Memcached, keys: Sequence[str]) -> list[str]:
