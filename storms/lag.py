@@ -14,8 +14,8 @@ from typing import Final, final
 
 __all__ = ["LagMeter"]
 
-# Seconds between two times to wake. A call that waits for the interpreter many times is late by the sum of its waits; the
-# meter misses the part of it in which the sleeper is not due, so this part is small.
+# Seconds between two times to wake. A call that waits for the interpreter many times is late by the sum of its waits.
+# The meter misses the time in which the sleeper is not due, so this time is short.
 INTERVAL: Final = 0.001
 KEPT: Final = 20_000  # late wakes
 
