@@ -9,6 +9,8 @@
 # make docs      the documentation, as HTML in docs/_build
 # make bench     goals, instructions and times, side by side with other clients
 # make bench-check  fails if an instruction count rose by more than 5 % (5 min on a quiet machine)
+# make storm     random faults under load, 10,000,000 operations; OPERATIONS=… MINUTES=… SEED=… limit and repeat it
+# make fuzz      random bytes for everything that reads bytes of others, for MINUTES=20
 # Each installs what is missing: a virtual environment, memcached and, for bench, valgrind.
 
 PYTHON ?= python3
@@ -31,7 +33,7 @@ apt = $(STEP) --quiet apt "$(1), which is missing (30 s)" \
     sh -c '$(APT) update -qq && $(APT) install -y -qq --no-install-recommends $(1)'
 COVERAGE := --cov=metacache --cov-report= --cov-fail-under=0
 
-.PHONY: demo test test-all test-django test-pydantic check lint types mypy pyright pytest pytest-parallel pytest-alone coverage bench bench-check docs clean \
+.PHONY: demo test test-all test-django test-pydantic check lint types mypy pyright pytest pytest-parallel pytest-alone coverage bench bench-check storm fuzz docs clean \
     memcached memcached-if-possible valgrind python3-venv
 .NOTPARALLEL:
 
@@ -88,12 +90,19 @@ bench: $(VENV)/.dev memcached valgrind
 bench-check: $(VENV)/.dev memcached valgrind
 	$(BIN)/python -m benchmarks.check
 
+storm: $(VENV)/.dev memcached
+	@$(STEP) storm "random faults under load (a few hours; MINUTES=20 ends it earlier)" $(BIN)/python -m storms \
+	    $(if $(OPERATIONS),--operations $(OPERATIONS)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
+
+fuzz: $(VENV)/.dev
+	@$(STEP) fuzz "random bytes, by atheris ($(or $(MINUTES),20) min)" $(BIN)/python -m fuzzing --minutes $(or $(MINUTES),20)
+
 docs: $(VENV)/.docs
 	@$(STEP) docs "HTML in docs/_build/index.html (20 s)" \
 	    $(BIN)/python -m sphinx -n -W --keep-going -q -b html docs docs/_build
 
 clean:
-	rm -rf $(VENV) .venvs .servers docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) .venvs .servers docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis .fuzz .coverage
 
 # --- what is needed ----------------------------------------------------------------------------------------------
 

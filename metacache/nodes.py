@@ -109,7 +109,9 @@ def parse_address(text: str | Address) -> Address:
         return attrs.evolve(_tcp(str(text)), server_hostname=_check_hostname(text.server_hostname))
     if not isinstance(text, str):
         raise InvalidTypeError(f"an address is a str like 'cache-1:11211', not {type(text).__name__}")
-    return _unix(text.removeprefix("unix:")) if text.startswith("unix:") else _tcp(text)
+    path = text.removeprefix("unix:")
+    # A host may be called "unix", and its text with the port is "unix:11211".
+    return _tcp(text) if path == text or path.isdecimal() else _unix(path)
 
 
 def _tcp(text: str) -> TcpAddress:

@@ -151,3 +151,10 @@ def test_an_error_names_an_unknown_interface() -> None:
     hint = r"'fe80::1%nope' .*; is there such a network interface"
     with connect("memcached://[fe80::1%25nope]", timeout=5.0) as client, pytest.raises(ConnectError, match=hint):
         client.get("key")
+
+
+def test_a_host_called_unix_is_no_path() -> None:
+    node = Node("unix")
+    assert node.name == "unix:11211"
+    assert Node(str(node)) == node
+    assert isinstance(Node("unix:/run/m.sock").address, UnixAddress)

@@ -133,7 +133,7 @@ def test_codes_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) ->
         (Text(96, 0), Text(96, 1)),
         (StrSerializer(), BytesSerializer()),
     ],
-    ids=repr,
+    ids=["wire ids", "fingerprints", "a fingerprint of 0", "classes"],
 )
 def test_a_value_of_another_inner_type_is_refused_by_its_flags_and_by_its_code(
     one: Serializer[Any],  # Any: of any type
