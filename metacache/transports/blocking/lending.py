@@ -159,7 +159,9 @@ class Lending:
                 next_opaque = stream.next_opaque
                 opaque = next_opaque() if command.echoes else NO_OPAQUE
                 body = op.body
-                if body is None:
+                if stream.exchange_plain is not None:
+                    wire = b""
+                elif body is None:
                     wire = op.head + opaque[0]
                 elif len(body) <= LARGE:
                     wire = b"".join((op.head, opaque[0], body, b"\r\n"))
@@ -168,8 +170,18 @@ class Lending:
                 # 5. Send them with one call, and parse the reply if one more call returns the whole of it.
                 reply = data = None
                 sent = 0
+                exchange = stream.exchange_plain
                 try:
-                    if wire:
+                    if exchange is not None:
+                        try:
+                            reply = exchange(op.head, body, opaque, command.whole, command.has_value, now + seconds)
+                        finally:
+                            sent = stream.accelerated.sent
+                        if reply is None:
+                            data = stream.accelerated.data
+                            if data is not None:
+                                reply = whole_reply(data, opaque[0], command, self._max_reply)
+                    elif wire:
                         send, recv = stream.send, stream.recv
                         sent = send(wire)
                         if sent == len(wire):

@@ -79,8 +79,10 @@ class Stream:
         "_settings",
         "_sock",
         "_timeout",
+        "accelerated",
         "counts",
         "dialled_at",
+        "exchange_plain",
         "next_opaque",
         "protocol",
         "ready_for",
@@ -101,6 +103,7 @@ class Stream:
         self.counts = SocketCounts()
         self._sock: socket.socket | None = None
         self._poll = _undialled
+        self.exchange_plain = self.accelerated = None
         self.dialled_at = 0.0
         self._timeout = -1.0
         self.ready_for = 0.0
@@ -208,6 +211,11 @@ class Stream:
         self._begin_protocol()
         self._sock, self.send, self.recv, self._poll = sock, sock.send, sock.recv, poll.poll
         self._timeout = -1.0
+        from metacache_speed import Exchange
+        from metacache.protocol.replies import known_headers
+        if not self.is_tls:
+            self.accelerated = Exchange(sock.fileno(), self._settings.max_reply_size, known_headers)
+            self.exchange_plain = self.accelerated.run
         try:
             self._authenticate(deadline)
         except BaseException as error:

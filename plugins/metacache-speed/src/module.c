@@ -1,0 +1,35 @@
+#include "speed.h"
+
+static int
+add(PyObject *module, const char *name, PyObject *type)
+{
+    if (type == NULL) {
+        return -1;
+    }
+    int status = PyModule_AddObjectRef(module, name, type);
+    Py_DECREF(type);
+    return status;
+}
+
+static int
+add_all(PyObject *module)
+{
+    return add(module, "Exchange", make_exchange_type(module)) || add(module, "Builder", make_builder_type(module));
+}
+
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, add_all},
+    {0, NULL},
+};
+
+static PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "_speed",
+    .m_slots = slots,
+};
+
+PyMODINIT_FUNC
+PyInit__speed(void)
+{
+    return PyModuleDef_Init(&definition);
+}
