@@ -14,7 +14,10 @@ add(PyObject *module, const char *name, PyObject *type)
 static int
 add_all(PyObject *module)
 {
-    return add(module, "Exchange", make_exchange_type(module)) || add(module, "Builder", make_builder_type(module));
+    int failed = add(module, "Exchange", make_exchange_type(module)) < 0 ||
+                 add(module, "Builder", make_builder_type(module)) < 0 ||
+                 add(module, "Owners", make_owners_type(module)) < 0;
+    return failed ? -1 : 0;
 }
 
 static PyModuleDef_Slot slots[] = {

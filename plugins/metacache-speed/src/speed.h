@@ -4,4 +4,5 @@
 #include <Python.h>
 PyObject *make_exchange_type(PyObject *module);
 PyObject *make_builder_type(PyObject *module);
+PyObject *make_owners_type(PyObject *module);
 #endif
