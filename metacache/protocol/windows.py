@@ -116,6 +116,9 @@ class Window:
 
         Without this shortcut, a get_many costs 3.6 times as much, and a set_many 3 times.
         """
+        left = self._count - 1 - len(self.replies.headers)
+        from metacache_speed import read_window
+        return read_window(data, pos, left, limit, self.command.whole, known_sizes, value_header, self.replies.headers, self.replies.values)
         lines = data[pos:].split(b"\r\n")
         complete = len(lines) - 1  # the bytes behind the last CRLF are not a line yet
         left = self._count - 1 - len(self.replies.headers)

@@ -9,8 +9,7 @@
 #include <string.h>
 #include <structmember.h>
 
-#define MAX_KEY 250 /* bytes on the wire */
-#define SLOTS 6     /* verb, given, key, head, body, read */
+#define SLOTS 6 /* verb, given, key, head, body, read */
 
 static const char *const slot_names[SLOTS] = {"verb", "given", "key", "head", "body", "read"};
 
@@ -28,36 +27,6 @@ typedef struct {
     PyObject *end;    /* bytes: the flags of a get; list: the tails of a set by size */
     PyObject *dumps;  /* a set: turns a value into bytes; None: a value of type bytes is its own body */
 } Builder;
-
-/* Return the bytes of a plain key, whose size is set, or NULL without an exception. Borrowed from *key*. */
-static const char *
-plain_key(PyObject *key, Py_ssize_t *size)
-{
-    const char *bytes;
-    if (PyUnicode_CheckExact(key)) {
-        bytes = PyUnicode_AsUTF8AndSize(key, size);
-        if (bytes == NULL) {
-            PyErr_Clear(); /* a lone surrogate: the Python code refuses it */
-            return NULL;
-        }
-    }
-    else if (PyBytes_CheckExact(key)) {
-        bytes = PyBytes_AsString(key);
-        *size = PyBytes_Size(key);
-    }
-    else {
-        return NULL;
-    }
-    if (*size == 0 || *size > MAX_KEY) {
-        return NULL;
-    }
-    for (Py_ssize_t index = 0; index < *size; index++) {
-        if (bytes[index] <= ' ' || bytes[index] >= 0x7f) { /* signed: bytes above 0x7f are negative */
-            return NULL;
-        }
-    }
-    return bytes;
-}
 
 static PyObject *
 new_operation(Builder *self, PyObject *given, PyObject *key, PyObject *head, PyObject *body)
@@ -120,7 +89,7 @@ body_of(Builder *self, PyObject *value)
     if (PyBytes_CheckExact(value) && self->dumps == Py_None) {
         return Py_NewRef(value);
     }
-    return self->dumps == Py_None ? Py_NewRef(Py_None) : PyObject_CallOneArg(self->dumps, value);
+    return self->dumps == Py_None ? Py_NewRef(Py_None) : PyObject_CallFunctionObjArgs(self->dumps, value, NULL);
 }
 
 /* set(key, value) -> operation or None */

@@ -25,9 +25,17 @@ static PyModuleDef_Slot slots[] = {
     {0, NULL},
 };
 
+static PyMethodDef functions[] = {
+    {"get_heads", get_heads, METH_VARARGS, NULL},
+    {"set_heads", set_heads, METH_VARARGS, NULL},
+    {"read_window", read_window, METH_VARARGS, NULL},
+    {NULL},
+};
+
 static PyModuleDef definition = {
     PyModuleDef_HEAD_INIT,
     .m_name = "_speed",
+    .m_methods = functions,
     .m_slots = slots,
 };
 
