@@ -1,7 +1,9 @@
 # make demo      starts private memcached servers, stores and reads typed objects, prints them
 # make test      the whole check: lint, mypy, pyright, then pytest against a real memcached
 # make check     lint and types only
+# make test-django  Django's own tests of caches and sessions, on metacache-django
 # make test-all  pytest on every Python from 3.11 to 3.14 that is found on PATH or in pyenv
+# make test-pydantic  the fingerprints of models, on pydantic 2.7, 2.10 and the newest
 # make coverage  pytest with coverage; fails below 95 % of the lines of metacache/
 # make docs      the documentation, as HTML in docs/_build
 # make bench     instructions and times, side by side with other clients
@@ -27,7 +29,7 @@ apt = $(STEP) --quiet apt "$(1), which is missing (30 s)" \
     sh -c '$(APT) update -qq && $(APT) install -y -qq --no-install-recommends $(1)'
 COVERAGE := --cov=metacache --cov-report= --cov-fail-under=0
 
-.PHONY: demo test test-all check lint types mypy pyright pytest pytest-parallel pytest-alone coverage bench docs clean \
+.PHONY: demo test test-all test-django test-pydantic check lint types mypy pyright pytest pytest-parallel pytest-alone coverage bench docs clean \
     memcached valgrind python3-venv
 .NOTPARALLEL:
 
@@ -41,6 +43,12 @@ test: $(VENV)/.dev memcached
 
 test-all: memcached
 	@scripts/test-all
+
+test-pydantic: $(BIN)/python
+	@$(STEP) test-pydantic "fingerprints on three versions of pydantic (40 s)" env PYTHON=$(BIN)/python scripts/test-pydantic
+
+test-django: $(BIN)/python memcached
+	@$(STEP) test-django "Django's own tests, on two versions of Django (3 min)" scripts/test-django $(BIN)/python
 
 check: lint types
 

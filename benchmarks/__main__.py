@@ -7,14 +7,18 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from benchmarks import cluster, concurrency, instructions, stampede, wall
+from benchmarks import cluster, concurrency, django_cache, instructions, large, serializers, stampede, start, wall
 
 SECTIONS: Final[dict[str, Callable[[], None]]] = {
     "instructions": instructions.main,
     "wall": wall.main,
+    "large": large.main,
+    "start": start.main,
     "cluster": cluster.main,
     "asyncio": concurrency.main,
     "stampede": stampede.main,
+    "serializers": serializers.main,
+    "django": django_cache.main,
 }
 
 

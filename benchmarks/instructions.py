@@ -19,7 +19,7 @@ from benchmarks.subjects import OPERATIONS, SUBJECTS, Subject
 from benchmarks.tables import print_table
 from metacache.testing import Memcached
 
-__all__ = ["count", "main"]
+__all__ = ["count", "main", "run_counted"]
 
 # By number of keys per operation: the numbers of operations of the two runs.
 COUNTS: Final = {1: (200, 1200), 100: (10, 60)}
@@ -55,30 +55,35 @@ def count(subject: str, operation: str) -> float:
     with Memcached() as server:
         address = str(server.node)
         # Run once without valgrind to write the .pyc files, which must not count in only one of the two runs.
-        _run((), subject, operation, few, address)
+        _run((), "benchmarks.counted", subject, operation, str(few), address)
         spent = _collect(subject, operation, many, address) - _collect(subject, operation, few, address)
     return spent / (many - few) / keys
 
 
 def _collect(subject: str, operation: str, times: int, address: str) -> int:
-    output = _run(VALGRIND, subject, operation, times, address)
+    return run_counted("benchmarks.counted", subject, operation, str(times), address)
+
+
+def run_counted(module: str, *arguments: str) -> int:
+    """Return the instructions of the program *module*, from its start to its end."""
+    output = _run(VALGRIND, module, *arguments)
     found = COLLECTED.search(output)
     if found is None:
         raise RuntimeError(f"valgrind printed no count: {output[-2000:]}")
     return int(found[1])
 
 
-def _run(before: tuple[str, ...], subject: str, operation: str, times: int, address: str) -> str:
+def _run(before: tuple[str, ...], module: str, *arguments: str) -> str:
     """Run the program and return its stderr."""
     done = subprocess.run(
-        [*before, sys.executable, "-m", "benchmarks.counted", subject, operation, str(times), address],
+        [*before, sys.executable, "-m", module, *arguments],
         env={**os.environ, "PYTHONHASHSEED": "0"},  # fixes the order of sets, and so the count
         capture_output=True,
         text=True,
         check=False,
     )
     if done.returncode != 0:
-        raise RuntimeError(f"{subject}, {operation}: exit code {done.returncode}: {done.stderr[-2000:]}")
+        raise RuntimeError(f"{' '.join((module, *arguments))}: exit code {done.returncode}: {done.stderr[-2000:]}")
     return done.stderr
 
 

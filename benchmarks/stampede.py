@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Final, TypeAlias
 
 from benchmarks.tables import print_table
-from metacache import AsyncClient, AsyncPool, Client, Pool, Settings
+from metacache import AsyncClient, AsyncPool, Client, Pool, Settings, Source, Stampede
 from metacache.testing import Memcached
 
 __all__ = ["main"]
@@ -28,6 +28,9 @@ WAITERS: Final = 8
 PROCESSES: Final = 16
 THREADS: Final = 8
 SECONDS: Final = 4.0
+REFRESHED_TTL: Final = 3  # seconds
+REFRESHED_SECONDS: Final = 10.0
+SHOWN: Final = (Source.HIT, Source.COMPUTED, Source.WAITED)
 SETTINGS: Final = Settings(timeout=10.0, pool_size=64)
 
 Read: TypeAlias = Callable[[Client[bytes], Callable[[], bytes]], object]
@@ -35,7 +38,7 @@ Read: TypeAlias = Callable[[Client[bytes], Callable[[], bytes]], object]
 
 
 def main() -> None:
-    """Print both tables."""
+    """Print all tables."""
     with Memcached() as server:
         print(f"Factory of {FACTORY:g} s: milliseconds from its end until a waiter has the value, {ROUNDS} rounds\n")
         rows = [
@@ -48,6 +51,17 @@ def main() -> None:
         print_table(
             ["", "runs of the factory", "at the same time"],
             [["get_or_compute", *_runs(server, _computing)], ["get and set", *_runs(server, _getting_and_setting)]],
+        )
+        print(
+            f"\nThe same with ttl {REFRESHED_TTL}, {REFRESHED_SECONDS:g} s: each thread's calls after its first one\n"
+        )
+        print_table(
+            [
+                "refresh_ahead",
+                *(f"{source.value}: calls" for source in SHOWN),
+                *(f"{each.value}: longest ms" for each in SHOWN),
+            ],
+            [[f"{ahead:g}", *_refreshed(server, ahead)] for ahead in (0.0, 0.1, 0.4)],
         )
 
 
@@ -192,3 +206,48 @@ def _process(server: Memcached, path: Path, read: Read) -> None:
             time.sleep(0.02)
 
     _join([threading.Thread(target=thread) for _ in range(THREADS)])
+
+
+# --- refresh ahead ----------------------------------------------------------------------------------------------------
+
+
+def _refreshed(server: Memcached, ahead: float) -> list[str]:
+    """Return the number of calls and the longest call by source, while values are refreshed *ahead* of their end."""
+    with TemporaryDirectory() as directory:
+        path = Path(directory, "calls")
+        path.touch()
+        for child in [_forked(partial(_refreshing_process, server, path, ahead)) for _ in range(PROCESSES)]:
+            os.waitpid(child, 0)
+        calls = [line.split() for line in path.read_text().splitlines()]
+    times = {source: [float(seconds) for name, seconds in calls if name == source.value] for source in SHOWN}
+    assert sum(map(len, times.values())) == len(calls), "a call had another source"
+    return [
+        *(str(len(each)) for each in times.values()),
+        *(f"{max(each, default=0.0) * 1000:.1f}" for each in times.values()),
+    ]
+
+
+def _refreshing_process(server: Memcached, path: Path, ahead: float) -> None:
+    client = Client(Pool(server.node, settings=SETTINGS))
+    end = time.monotonic() + REFRESHED_SECONDS
+    policy = Stampede(refresh_ahead=ahead)
+    lines: list[str] = []
+
+    def make() -> bytes:
+        time.sleep(FACTORY)
+        return b"value"
+
+    def call() -> None:
+        began = time.monotonic()
+        found = client.get_or_compute_item(f"ahead:{ahead}", make, ttl=REFRESHED_TTL, policy=policy)
+        lines.append(f"{found.source.value} {time.monotonic() - began}\n")
+
+    def thread() -> None:
+        client.get_or_compute(f"ahead:{ahead}", make, ttl=REFRESHED_TTL, policy=policy)  # the cold start
+        while time.monotonic() < end:
+            call()
+            time.sleep(0.02)
+
+    _join([threading.Thread(target=thread) for _ in range(THREADS)])
+    with path.open("ab", buffering=0) as file:
+        file.write("".join(lines).encode())

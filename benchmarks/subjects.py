@@ -1,10 +1,11 @@
-"""The blocking clients that are measured. Each does the same operations on one memcached, as far as it has them.
+"""The clients that are measured. Each does the same operations on one memcached, as far as it has them.
 
 To add a client, write a set-up function and add a row to SUBJECTS.
 """
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -15,7 +16,19 @@ from typing import Final, TypeAlias, TypeVar, final
 import attrs
 import pymemcache
 
-from metacache import Client, Cluster, Connection, Node, Pool, Settings, Transport
+from metacache import (
+    Called,
+    Client,
+    Cluster,
+    Connection,
+    Exchanged,
+    Node,
+    Observer,
+    Pool,
+    Settings,
+    Transport,
+    connect_async,
+)
 from metacache.nodes import TcpAddress
 
 __all__ = [
@@ -136,6 +149,52 @@ def set_up_cluster(node: Node, stack: ExitStack) -> Mapping[str, Repeat]:
     return _metacache(stack.enter_context(Cluster([node], settings=Settings(timeout=TIMEOUT))), stack)
 
 
+@final
+class SilentObserver:
+    """An observer that does nothing."""
+
+    def called(self, event: Called, /) -> None:
+        """Do nothing."""
+
+    def exchanged(self, event: Exchanged, /) -> None:
+        """Do nothing."""
+
+    def happened(self, event: object, /) -> None:
+        """Do nothing."""
+
+
+def set_up_observed(node: Node, stack: ExitStack) -> Mapping[str, Repeat]:
+    """Set up a ``Client[bytes]`` over a Connection, with an observer that does nothing."""
+    settings = Settings(timeout=TIMEOUT)
+    return _metacache(stack.enter_context(Connection(node, settings=settings, observer=SilentObserver())), stack)
+
+
+def set_up_asyncio(node: Node, stack: ExitStack) -> Mapping[str, Repeat]:
+    """Set up an ``AsyncClient[bytes]`` of `connect_async`. One task awaits each get."""
+    return _asyncio(node, stack, None)
+
+
+def set_up_observed_asyncio(node: Node, stack: ExitStack) -> Mapping[str, Repeat]:
+    """Set up an ``AsyncClient[bytes]`` of `connect_async`, with an observer that does nothing."""
+    return _asyncio(node, stack, SilentObserver())
+
+
+def _asyncio(node: Node, stack: ExitStack, observer: Observer | None) -> Mapping[str, Repeat]:
+    runner = stack.enter_context(asyncio.Runner())
+    client = connect_async(f"memcached://{node}", settings=Settings(timeout=TIMEOUT), observer=observer)
+    stack.callback(lambda: runner.run(client.aclose()))
+    runner.run(client.set(KEY, VALUE))
+
+    async def get(times: int) -> None:
+        for _ in range(times):
+            await client.get(KEY)
+
+    def repeat(times: int) -> None:
+        runner.run(get(times))
+
+    return {"get": repeat}
+
+
 def _metacache(transport: Transport, stack: ExitStack) -> Mapping[str, Repeat]:
     client = stack.enter_context(Client(transport))
     client.set_many(VALUES)
@@ -212,6 +271,13 @@ SUBJECTS: Final = (
     ),
     Subject("metacache, Pool", set_up_pool, above=(CONNECTION, 3_000)),
     Subject("metacache, Cluster", set_up_cluster, {"get": 26_000, "set": 22_000}),
+    Subject(
+        "metacache, Connection, observed",
+        set_up_observed,
+        {"get": 25_000},
+    ),
+    Subject("metacache, asyncio", set_up_asyncio),
+    Subject("metacache, asyncio, observed", set_up_observed_asyncio),
     Subject("pymemcache", set_up_pymemcache),
     *([Subject("pylibmc", set_up_pylibmc)] if find_spec("pylibmc") else []),
     Subject("sendall + recv", set_up_socket),

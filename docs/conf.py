@@ -54,6 +54,8 @@ nitpick_ignore_regex = [
         "py:.*",
         r"(asyncio|builtins|collections|concurrent|datetime|enum|pathlib|ssl|types|typing\w*)\..*",
     ),
+    # `settings` imports SSLContext for type checkers only, so Sphinx shows the annotations of `Settings` unresolved.
+    ("py:class", r"OnNodeDown|SSLContext"),
     # Type variables. Sphinx takes them for classes.
     ("py:class", r"~?(metacache\.[a-z_.]+\._?)?(B|Builtin|D|E|K|P|Q|R|S|T|V)"),
     # A public name is `metacache.X`. Below a module there are only private ones, which some signatures mention.

@@ -6,18 +6,17 @@ CACHE_URL=memcached://localhost:11211 uvicorn examples.fastapi_service:app
 import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, HTTPException, Request
+from pydantic import BaseModel
 
 from metacache import AsyncClient, connect_async
 
 CACHE_URL = os.environ.get("CACHE_URL", "memcached://localhost:11211")
 
 
-@dataclass
-class User:
+class User(BaseModel):
     """A user, as the database, the cache and the JSON of the service have it."""
 
     name: str
@@ -28,7 +27,7 @@ class Database:
     """Stands for your database. It counts its reads, so that you see the effect of the cache."""
 
     def __init__(self) -> None:
-        self.users = {"ada": User("Ada", 36)}
+        self.users = {"ada": User(name="Ada", age=36)}
         self.reads = 0
 
     async def load(self, user_id: str) -> User | None:
@@ -47,7 +46,7 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
     async with connect_async(
         CACHE_URL,
         User,
-        serializer="msgspec",
+        serializer="pydantic",
         prefix="user:",
         default_ttl=300,
         timeout=0.25,
@@ -79,13 +78,14 @@ app = FastAPI(lifespan=lifespan)
 @app.get("/users/{user_id}")
 async def read_user(user_id: str, cache: Cache, database: Storage) -> User:
     """Return a user from the cache, else from the database."""
-    user = await cache.get(user_id)
-    if user is None:
+
+    async def load() -> User:
         user = await database.load(user_id)
         if user is None:
             raise HTTPException(404, "no such user")
-        await cache.set(user_id, user)
-    return user
+        return user
+
+    return await cache.get_or_compute(user_id, load)
 
 
 @app.put("/users/{user_id}")

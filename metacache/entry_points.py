@@ -10,14 +10,15 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
-from importlib import metadata
-from importlib.metadata import Distribution, EntryPoint
-from typing import TypeVar, final
+from typing import TYPE_CHECKING, TypeVar, final
 
 import attrs
 
 from metacache.errors import InvalidTypeError, MetacacheError
 from metacache.interrupts import fails_again, is_own
+
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution, EntryPoint
 
 __all__ = ["PluginGroup", "distribution_of"]
 
@@ -83,7 +84,7 @@ class PluginGroup:
         try:
             loaded: object = entry_point.load()
         except Exception as error:
-            if not fails_again(EntryPoint.load, entry_point, error):
+            if not fails_again(type(entry_point).load, entry_point, error):
                 raise
             what = f"{self.kind} {entry_point.name!r} cannot be imported from {entry_point.value}"
             raise self.error(f"{what}: {error}") from error
@@ -92,6 +93,8 @@ class PluginGroup:
 
 @lru_cache(maxsize=8)
 def _installed(group: str, _: object) -> tuple[EntryPoint, ...]:
+    from importlib import metadata  # late: it takes 20 ms, and a client of bytes, str or int needs no plugin
+
     return tuple(sorted(metadata.entry_points(group=group), key=lambda entry_point: entry_point.name))
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from ssl import SSLContext  # only the type: this module opens no connection
-from typing import Final, Literal, TypeAlias, final, get_args
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final, get_args
 
 import attrs
 
 from metacache.errors import InvalidArgumentError, InvalidTypeError
 from metacache.nodes import has_surrogate
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 __all__ = [
     "LONGEST_WAIT",
@@ -101,7 +103,11 @@ _optional_keepalive: attrs._ValidatorType[int | None] = attrs.validators.optiona
 
 
 def _context(_: Settings, field: attrs.Attribute[SSLContext | None], value: object) -> None:
-    if value is not None and not isinstance(value, SSLContext):
+    if value is None:
+        return
+    from ssl import SSLContext  # late: settings without TLS do not load it
+
+    if not isinstance(value, SSLContext):
         raise _wrong_type(field.name, "an ssl.SSLContext", value)
 
 

@@ -11,14 +11,12 @@ A memcacheds URL loads the certificates of the system. For an invalid URL with a
 from __future__ import annotations
 
 import re
-import ssl
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias, final, get_args
 from urllib.parse import unquote
 
 import attrs
 
-from metacache.discovery import load_node_source
 from metacache.errors import InvalidArgumentError, InvalidTypeError
 from metacache.nodes import Node, UnixAddress, has_surrogate
 from metacache.operations.options import ClientOptions
@@ -101,6 +99,8 @@ def parse_url(url: str, settings: Settings) -> tuple[Location, Settings]:
     place = _location(kind, match["where"], path)
     fields, weights = _query(query, may_quote=path == "/" or match["user"] is not None)
     if base == "memcacheds" and settings.tls is None:
+        import ssl  # late: a client without TLS does not load it
+
         changes["tls"] = ssl.create_default_context()
     return _with_weights(place, weights), attrs.evolve(settings, **fields, **changes)
 
@@ -156,6 +156,8 @@ def _location(kind: str, where: str, path: str) -> Location:
     if kind == "unix":
         return (_unix(where, path),)
     if kind and (not where or path not in ("", "/")):
+        from metacache.discovery.plugins import load_node_source  # late: only a URL with a source needs it
+
         load_node_source(kind)  # report a missing source first
     if path not in ("", "/"):
         raise InvalidArgumentError("the URL's path must be empty or /; in a password write / as %2F")

@@ -20,8 +20,9 @@ ROOT: Final = Path(metacache.__file__).parent
 # A room is a package with all its modules, or a single module. A room may import from itself and from the lines below
 # it. Rooms in one line do not import one another. A part of a room may have its own line.
 ORDER: Final[tuple[tuple[str, ...], ...]] = (
+    ("cli",),
     ("",),  # metacache/__init__.py, the public names
-    ("connect",),
+    ("connecting", "aio_connecting"),
     ("urls",),
     ("client",),
     ("caching",),
@@ -38,18 +39,19 @@ ORDER: Final[tuple[tuple[str, ...], ...]] = (
     ("pool",),
     ("transports.blocking", "transports.aio"),
     ("transports",),
+    ("observe",),
     ("serializers", "routing", "protocol"),
     ("settings",),
     ("nodes", "copying", "entry_points"),
-    ("interrupts", "errors"),
+    ("interrupts", "errors", "lazy_names"),
 )
 # Imports up, inside functions: `Cluster.client` makes clients, and `Cluster.from_url` parses a URL.
 LATE: Final = {
-    "cluster/blocking.py": {"metacache.client.blocking", "metacache.connect", "metacache.operations.options"},
-    "cluster/aio.py": {"metacache.client.aio", "metacache.connect", "metacache.operations.options"},
+    "cluster/blocking.py": {"metacache.client.blocking", "metacache.connecting", "metacache.operations.options"},
+    "cluster/aio.py": {"metacache.client.aio", "metacache.aio_connecting", "metacache.operations.options"},
 }
 FREE: Final = {"testing", "__main__"}  # may import everything; only they import one another
-BOTH: Final = {"", "connect"}  # rooms that serve both kinds of client
+BOTH: Final = {"", "discovery"}  # rooms that serve both kinds of client
 
 RANK: Final = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 
@@ -75,11 +77,13 @@ GUARDED: Final[dict[str, dict[str, str]]] = {
         "transports/resolving.py": "getaddrinfo has no timeout",
     },
     "select": {
+        "cli/metadump.py": "waits for the lines of a dump",
         "cluster/blocking_batch.py": "waits for several nodes",
         "transports/blocking/exchange.py": "waits for one node",
         "transports/blocking/stream.py": "sees whether an idle connection is stale",
     },
     "selectors": {},
+    "rich": {"cli/colours.py": "colours; the library works without it"},
     "asyncio": {
         "client/aio_effects.py": "sleeps between attempts",
         "client/aio_caching.py": "tasks wait and refresh",
@@ -89,6 +93,7 @@ GUARDED: Final[dict[str, dict[str, str]]] = {
         "cluster/opening.py": "finds the nodes once for all who wait",
         "cluster/per_loop.py": "a cluster for each event loop",
         "discovery/aio_watch.py": "asks the source of nodes from time to time",
+        "transports/aio/block_receiver.py": "a protocol of a transport",
         "transports/aio/connection.py": "one connection for the tasks of a loop",
         "transports/aio/dialer.py": "connects",
         "transports/aio/link.py": "sends and receives",
@@ -99,10 +104,18 @@ GUARDED: Final[dict[str, dict[str, str]]] = {
     },
     "time": {
         "caching/core.py": "as client/core.py",
+        "cli/keys.py": "the time of a node that does not say its own",
+        "cli/metadump.py": "deadlines; sleeps while the server is busy",
+        "cli/nodes.py": "how long an answer took",
+        "cli/output.py": "how often a progress bar is drawn",
+        "cli/top.py": "sleeps between samples",
         "client/blocking_caching.py": "waits, sleeps",
         "client/aio_caching.py": "deadlines",
         "client/core.py": "an expiry more than 30 days away is sent as a time of day",
         "client/blocking_effects.py": "deadlines; sleeps between attempts",
+        "client/calls.py": "how long a call took",
+        "client/blocking_observed.py": "how long a call took",
+        "client/aio_observed.py": "how long a call took",
         "client/aio_effects.py": "deadlines",
         "cluster/blocking.py": "deadlines, probes",
         "cluster/blocking_batch.py": "deadlines",
@@ -120,6 +133,8 @@ GUARDED: Final[dict[str, dict[str, str]]] = {
         "transports/blocking/exchange.py": "deadlines",
         "transports/blocking/stream.py": "deadlines",
         "transports/aio/connection.py": "deadlines",
+        "transports/aio/observed.py": "how long a request took",
+        "transports/blocking/observed.py": "how long a request took",
         "transports/aio/dialer.py": "deadlines",
         "transports/aio/link.py": "when a reply arrived",
         "transports/aio/opening.py": "deadlines",

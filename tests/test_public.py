@@ -68,6 +68,7 @@ def test_help_of_connect_shows_real_types(function: Callable[..., object]) -> No
 def test_importing_metacache_imports_no_plugin() -> None:
     program = "import sys, metacache; print([name for name in sys.modules if name.split('.')[0] in sys.argv[1:]])"
     plugins = ["msgspec", "orjson", "metacache_msgspec", "metacache_orjson", "metacache_attrs"]
+    plugins += ["pydantic", "metacache_pydantic"]
     ran = subprocess.run([sys.executable, "-c", program, *plugins], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
 

@@ -22,7 +22,7 @@ from metacache.operations.policies import MISS, Miss
 from metacache.operations.readers import is_placeholder
 from metacache.operations.requests import CAS, CLIENT_FLAGS, TTL, Operations, check_size, error_context, operation
 from metacache.operations.results import DeleteResult, StoreResult
-from metacache.operations.statistics import Counts
+from metacache.operations.tallies import ReadCounts
 from metacache.protocol import commands
 from metacache.protocol.flags import Commands, encode_flags, numeric_flag
 from metacache.protocol.keys import K, Key, WireKey
@@ -98,7 +98,7 @@ class Asking(Generic[T]):
 
     __slots__ = ("_clock", "_counts", "_loads", "_own", "_reader", "ops")
 
-    def __init__(self, ops: Operations[T], counts: Counts, clock: Callable[[], float]) -> None:
+    def __init__(self, ops: Operations[T], counts: ReadCounts, clock: Callable[[], float]) -> None:
         self.ops = ops
         self._reader = ops.reader
         self._counts = counts
@@ -121,10 +121,10 @@ class Asking(Generic[T]):
         heads = [b"mg %b%b%b" % (token, base64, flags) for _, token, base64 in wires.values()]
         return Batch(ASK_MANY, list(wires), [raw for raw, _, _ in wires.values()], heads)
 
-    def ask(self, key: Key, wire: WireKey, flags: bytes) -> Operation[T | Asked[T]]:
+    def ask(self, key: Key, wire: WireKey, flags: bytes, verb: Verb = ASK) -> Operation[T | Asked[T]]:
         """mg key v f c t N… [R…]."""
         raw, token, base64 = wire
-        return operation(ASK, key, raw, b"mg %b%b%b" % (token, base64, flags), None, self.read)
+        return operation(verb, key, raw, b"mg %b%b%b" % (token, base64, flags), None, self.read)
 
     def read(self, reply: Reply) -> T | Asked[T]:
         """Return the value if it is fresh and no flag is set on it; else what the server says of it."""

@@ -49,10 +49,10 @@ def refuse_function(function: object, *, is_async: bool) -> None:
     if kind in (staticmethod, classmethod) or not callable(function):
         hint = "; write @staticmethod or @classmethod above cached" if kind in (staticmethod, classmethod) else ""
         raise InvalidTypeError(f"cached decorates a function, not {kind.__name__}{hint}")
-    target = inspect.unwrap(function)
-    if inspect.isgeneratorfunction(target) or inspect.isasyncgenfunction(target):
+    targets = (inspect.unwrap(function), inspect.getattr_static(function, "__call__"))  # the latter of an object
+    if any(inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each) for each in targets):
         raise InvalidTypeError("cached cannot decorate a generator: reading its values consumes them")
-    if inspect.iscoroutinefunction(target) and not is_async:
+    if not is_async and any(map(inspect.iscoroutinefunction, targets)):
         raise InvalidTypeError("cached of a Client cannot decorate an async function; use an AsyncClient")
 
 

@@ -16,7 +16,7 @@ from metacache.errors import InvalidArgumentError, InvalidTypeError
 from metacache.operations.arguments import Default, Ttl, distinct_keys
 from metacache.operations.options import Options
 from metacache.operations.requests import Operations, error_context
-from metacache.operations.statistics import Counts
+from metacache.operations.tallies import ReadCounts
 from metacache.protocol.keys import MAX_KEY, K, Key, WireKey
 from metacache.transports.base import Operation
 
@@ -49,7 +49,7 @@ class Caching(Generic[T]):
         self,
         ops: Operations[T],
         options: Options,
-        counts: Counts,
+        counts: ReadCounts,
         computations: ComputationCounts,
         background: type[bool] | type[Executor],
     ) -> None:

@@ -7,8 +7,8 @@ exception came where, and its waiters ask the cache again.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
-from functools import partial
 from typing import Generic, TypeAlias, TypeVar, final
 from weakref import WeakKeyDictionary, ref
 
@@ -56,16 +56,29 @@ class Flight(Generic[V]):
 
 
 @final
+class _FlightRef(ref[Flight[V]]):
+    """A weak reference to a flight, which knows the key."""
+
+    __slots__ = ("key",)
+
+    key: FlightKey
+
+
+@final
 class Flights(Generic[V]):
     """The flights of one client in one process and, for tasks, of one event loop."""
 
-    __slots__ = ("__weakref__", "_known")
+    __slots__ = ("__weakref__", "_ended", "_known")
 
     def __init__(self) -> None:
-        # Threads share it without a lock: each step is one call of a dict whose keys compare in C.
-        self._known: dict[FlightKey, ref[Flight[V]]] = {}
+        # Threads share both without a lock: each step is one call of a C method.
+        self._known: dict[FlightKey, _FlightRef[V]] = {}
+        # References to flights that have ended. Their callback is a C method: Python ignores an exception that a signal
+        # handler raises in a callback.
+        self._ended: deque[object] = deque()
 
     def __len__(self) -> int:
+        self._forget_ended()
         return len(self._known)
 
     def find(self, key: FlightKey) -> Flight[V] | None:
@@ -76,8 +89,10 @@ class Flights(Generic[V]):
 
     def start(self, key: FlightKey) -> tuple[Flight[V], bool]:
         """Return the flight of *key*, and whether the caller is its owner, which holds and finishes it."""
+        self._forget_ended()
         made: Flight[V] = Flight()
-        own = ref(made, partial(self._forget, key))
+        own = _FlightRef(made, self._ended.append)
+        own.key = key
         while True:
             known = self._known.setdefault(key, own)
             if known is own:
@@ -87,8 +102,17 @@ class Flights(Generic[V]):
                 return flight, False
             self._forget(key, known)
 
-    def _forget(self, key: FlightKey, known: ref[Flight[V]]) -> None:
-        if self._known.get(key) is known:
+    def _forget_ended(self) -> None:
+        while self._ended:
+            try:
+                ended = self._ended.pop()
+            except IndexError:
+                return  # another thread was faster
+            # A signal may have interrupted `start` before it set the key.
+            self._forget(getattr(ended, "key", None), ended)
+
+    def _forget(self, key: FlightKey | None, known: object) -> None:
+        if key is not None and self._known.get(key) is known:
             self._known.pop(key, None)
 
 

@@ -11,25 +11,18 @@ from collections.abc import Mapping
 from typing import Final, Generic, TypeAlias, TypeVar, final
 
 from metacache.caching.asking import ASK_MANY, REMOVE_MANY, SHORTEN_MANY, STORE_MANY, Asked, is_asked, read_cas
+from metacache.caching.computing import OVERTIME, UNCACHED, is_failure, log_covered, raised_by_factory
 from metacache.caching.context import begin_computing, end_computing
 from metacache.caching.effects import CallMany
 from metacache.caching.flights import Flight
 from metacache.caching.leases import log_kept, shorter_life
-from metacache.caching.recipe import (
-    ASK_AGAIN,
-    COMPUTE,
-    FIRST_LOOK,
-    GROWTH,
-    LAST_LOOK,
-    OVERTIME,
-    UNCACHED,
-    Fetcher,
-    log_covered,
-)
+from metacache.caching.recipe import Fetcher
+from metacache.caching.waiting import ASK_AGAIN, COMPUTE, Shared, result_of
 from metacache.errors import BatchError, BusyError, InvalidTypeError, MetacacheError, ServerError, ValueTooLargeError
-from metacache.interrupts import is_from_handler, is_injected
+from metacache.interrupts import is_injected
+from metacache.observe import Source
 from metacache.operations.policies import MISS, READ
-from metacache.operations.results import Computed, Source
+from metacache.operations.results import Computed
 from metacache.protocol.keys import K, WireKey
 from metacache.transports.base import Batch, Verb
 
@@ -42,7 +35,7 @@ STORED: Final = b"HD"
 Part: TypeAlias = tuple[bytes, bytes, bytes]
 """Routing key, request line and data block of a store."""
 
-_Flights: TypeAlias = dict[K, Flight[Computed[T] | Asked[T]]]
+_Flights: TypeAlias = dict[K, Flight[Shared[T]]]
 
 
 @final
@@ -79,14 +72,15 @@ class _Round(Generic[K, T]):
 class ManyFetcher(Generic[K, T]):
     """Runs one `get_or_compute_many` of a client, whose `get_or_compute` *fetcher* runs."""
 
-    __slots__ = ("_asking", "_call", "_counts", "_effects", "_ends", "_errors", "_fetcher", "_flights")
+    __slots__ = ("_asking", "_call", "_counts", "_effects", "_ends", "_errors", "_exchanges", "_flights", "_waiting")
 
     def __init__(self, fetcher: Fetcher[T], call: CallMany[K, T]) -> None:
-        self._fetcher = fetcher
-        self._asking = fetcher.asking
+        self._exchanges = fetcher.exchanges
+        self._asking = fetcher.exchanges.asking
+        self._effects = fetcher.exchanges.effects
+        self._errors = fetcher.exchanges.errors
+        self._waiting = fetcher.waiting
         self._counts = fetcher.counts
-        self._effects = fetcher.effects
-        self._errors = fetcher.errors
         self._flights = fetcher.flights
         self._call = call
         # When the old values whose lives were shortened were to expire.
@@ -97,31 +91,36 @@ class ManyFetcher(Generic[K, T]):
         call = self._call
         results: dict[K, T] = {}
         pending = dict(call.wires)
-        until, pause = math.inf, FIRST_LOOK
+        until = math.inf
         while pending:
             seen = await self._ask(pending)
-            results.update(seen.found)
-            await self._end_if_unsound(seen, results)
-            lost = await self._shorten(seen.won)
-            won = {key: each for key, each in seen.won.items() if key not in lost}
-            results.update(await self._compute(won, dict.fromkeys(seen.failed), UNCACHED))
-            await self._remove(seen.undecodable)
-            pending = {key: call.wires[key] for key in (*seen.undecodable, *lost, *seen.busy)}
-            if seen.undecodable or lost or not pending:
+            pending = await self._settle(seen, pending, results)
+            if not pending or pending.keys() != seen.busy.keys():
                 continue
-            now = self._effects.now()
-            until = min(until, now + call.plan.wait)
-            if now >= until:
+            until = min(until, self._effects.now() + call.plan.wait)
+            if self._effects.now() >= until:
                 results.update(await self._overtime(seen.busy))
                 break
-            joined = await self._wait(seen.busy, min(pause, until - now))
-            results.update(joined)
-            pending = {key: wire for key, wire in pending.items() if key not in joined}
-            pause = min(GROWTH * pause, LAST_LOOK)
+            seen = await self._wait(seen.busy, until)
+            pending = await self._settle(seen, pending, results)
         for alias, key in call.aliases.items():
             if key in results:
                 results[alias] = results[key]
         return results
+
+    async def _settle(self, seen: _Round[K, T], pending: Mapping[K, WireKey], results: dict[K, T]) -> dict[K, WireKey]:
+        """Add the values of *seen* to *results*, and compute those that this caller is to compute.
+
+        Return which of *pending* are to be asked for again, or waited for.
+        """
+        results.update(seen.found)
+        await self._end_if_unsound(seen, results)
+        lost = await self._shorten(seen.won)
+        won = {key: each for key, each in seen.won.items() if key not in lost}
+        results.update(await self._compute(won, dict.fromkeys(seen.failed), UNCACHED))
+        await self._remove(seen.undecodable)
+        done = seen.found.keys() | won.keys() | seen.failed.keys()
+        return {key: wire for key, wire in pending.items() if key not in done}
 
     # --- asking ------------------------------------------------------------------------------------------------------
 
@@ -203,7 +202,10 @@ class ManyFetcher(Generic[K, T]):
             met = {key: started[key][0] for key in guards if key not in keys}
             for flight in met.values():
                 await self._effects.wait(flight, ASK_AGAIN)
-            results.update(self._joined(met))
+            joined = self._joined(met)
+            for _ in joined:
+                self._counts.count(Source.WAITED)
+            results.update(joined)
             won, others = {}, {key: others[key] for key in met if key not in results}
         return results
 
@@ -229,9 +231,16 @@ class ManyFetcher(Generic[K, T]):
         except GeneratorExit:
             raise  # a closed coroutine may await nothing
         except BaseException as error:
-            return await self._after_failure(won, keys, flights, error)
-        await self._remove({key: each for key, each in won.items() if key not in parts})
-        stored = await self._store(parts, won, made, began)
+            return await self._after_failure(won, keys, flights, raised_by_factory(error))
+        seconds = self._effects.now() - began
+        try:
+            await self._remove({key: each for key, each in won.items() if key not in parts})
+            stored = await self._store(parts, won, made, seconds)
+        except (GeneratorExit, BatchError):
+            raise  # a closed coroutine may await nothing; before a BatchError the leases were given back
+        except BaseException:
+            await self._give_back(won)  # a cancellation, for one, perhaps before the stores were sent
+            raise
         for key, value in made.items():
             source = Source.COMPUTED if key in stored else Source.UNSTORED
             self._counts.count(source)
@@ -261,7 +270,7 @@ class ManyFetcher(Generic[K, T]):
             try:
                 parts[key] = self._asking.store_parts(key, call.wires[key], made[key], life, each.cas)
             except ValueTooLargeError as error:
-                if not self._fetcher.forgives_too_large(error):
+                if not self._exchanges.forgives_too_large(error):
                     raise
         return parts
 
@@ -270,9 +279,9 @@ class ManyFetcher(Generic[K, T]):
         parts: Mapping[K, Part],
         won: Mapping[K, Asked[T]],
         made: Mapping[K, T],
-        began: float,
+        seconds: float,
     ) -> frozenset[K]:
-        """Send the stores *parts*; return which keys were stored."""
+        """Send the stores *parts*, which were computed in *seconds*; return which keys were stored."""
         if not parts:
             return frozenset()
         keys = list(parts)
@@ -286,23 +295,22 @@ class ManyFetcher(Generic[K, T]):
                 raise BatchError(results=made, errors=errors, operation=STORE_MANY.name)
         stored = [key for key, header in zip(keys, replies.headers, strict=True) if header[:2] == STORED]
         if len(stored) + len(errors) < len(keys):
-            self._counts.note_refused(self._call.label, self._effects.now() - began, self._call.plan.lease)
+            self._counts.note_refused(self._call.label, seconds, self._call.plan.lease)
         return frozenset(stored)
 
     async def _after_failure(
         self, won: Mapping[K, Asked[T]], keys: list[K], flights: _Flights[K, T], error: BaseException
     ) -> dict[K, T]:
         """Give all leases back after *error*; then raise it, or return the old values if they cover all of *keys*."""
-        is_failure = isinstance(error, Exception) and not is_from_handler(error)
         try:
             await self._give_back(won)
         finally:
-            if isinstance(error, Exception) and is_failure:
+            if is_failure(error):
                 self._counts.count_failure(error)
                 for flight in flights.values():
                     flight.finish(failure=error)
         old = {key: each.value for key, each in won.items() if each.value is not MISS}
-        if not is_failure or len(old) < len(keys) or not isinstance(error, self._call.plan.policy.stale_on):
+        if not is_failure(error) or len(old) < len(keys) or not isinstance(error, self._call.plan.policy.stale_on):
             raise error
         log_covered(self._call.label, error)
         for _ in old:
@@ -342,26 +350,30 @@ class ManyFetcher(Generic[K, T]):
 
     # --- waiting -----------------------------------------------------------------------------------------------------
 
-    async def _wait(self, busy: Mapping[K, Asked[T]], seconds: float) -> dict[K, T]:
-        """Wait a little; return the values that callers of this process have computed."""
-        flights = {key: self._flights.find((self._call.wires[key][0], busy[key].cas, COMPUTE)) for key in busy}
-        own = {key: flight for key, flight in flights.items() if flight is not None}
-        if len(own) < len(busy):
-            await self._effects.sleep(random.uniform(seconds / 2, seconds))
-        elif own:
-            await self._effects.wait(next(iter(own.values())), max(seconds, min(ASK_AGAIN, self._call.plan.wait)))
-        return self._joined(own)
+    async def _wait(self, busy: Mapping[K, Asked[T]], until: float) -> _Round[K, T]:
+        """Wait for the first of *busy*, as `get_or_compute` does; return what is known then of these keys."""
+        (key, found), *others = busy.items()
+        flights = {
+            other: flight
+            for other, each in others
+            if (flight := self._flights.find((self._call.wires[other][0], each.cas, COMPUTE))) is not None
+        }
+        ask = self._asking.ask(key, self._call.wires[key], self._call.flags, ASK_MANY)
+        # The value of another key may be absent soon, so after ASK_AGAIN all are asked for.
+        met = await self._waiting.wait(ask, found, min(until, self._effects.now() + ASK_AGAIN))
+        seen: _Round[K, T] = _Round()
+        if isinstance(met, Computed):
+            seen.found = {key: met.value, **self._joined(flights)}
+        elif met is not None:
+            seen.add(key, met[0])
+        for _ in seen.found:
+            self._counts.count(Source.WAITED)
+        return seen
 
-    def _joined(self, flights: Mapping[K, Flight[Computed[T] | Asked[T]]]) -> dict[K, T]:
+    def _joined(self, flights: _Flights[K, T]) -> dict[K, T]:
         """Return the values of the *flights* that have one; raise the failure of one that failed."""
-        joined: dict[K, T] = {}
-        for key, flight in flights.items():
-            if flight.failure is not None:
-                raise flight.failure
-            if isinstance(flight.result, Computed):
-                self._counts.count(Source.WAITED)
-                joined[key] = flight.result.value
-        return joined
+        met = {key: result_of(flight) for key, flight in flights.items()}
+        return {key: each.value for key, each in met.items() if isinstance(each, Computed)}
 
     async def _overtime(self, busy: Mapping[K, Asked[T]]) -> dict[K, T]:
         """Raise BusyError, or compute although other callers have the leases."""

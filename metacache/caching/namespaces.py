@@ -7,7 +7,7 @@ not a counter. The server may evict a counter, and one that starts again would m
 
 from __future__ import annotations
 
-import secrets
+import os
 from base64 import urlsafe_b64encode
 from typing import Final, TypeVar
 
@@ -17,7 +17,7 @@ from metacache.operations.options import Options
 from metacache.operations.recipes import Effects
 from metacache.operations.requests import Operations
 from metacache.protocol.keys import Key
-from metacache.serializers.builtin import BytesSerializer
+from metacache.serializers.plain import BytesSerializer
 
 __all__ = ["TOKENS", "clear_namespace", "namespace_prefix", "token_options"]
 
@@ -43,20 +43,20 @@ async def namespace_prefix(effects: Effects, tokens: Operations[bytes], prefix: 
         token = await effects.run(tokens.get(key, None))
         if token is not None and len(token) == TOKEN:
             return _prefix(prefix, token)
-        made = secrets.token_bytes(TOKEN)
+        made = os.urandom(TOKEN)
         # What is no token is replaced; an absent one is added, so that all callers agree on one.
         store = tokens.add(key, made, DEFAULT) if token is None else tokens.set(key, made, DEFAULT)
         if await effects.run(store):
             return _prefix(prefix, made)
     # Something undecodable is stored there, which a get shows as a miss: replace it.
-    made = secrets.token_bytes(TOKEN)
+    made = os.urandom(TOKEN)
     await effects.run(tokens.set(key, made, DEFAULT))
     return _prefix(prefix, made)
 
 
 async def clear_namespace(effects: Effects, tokens: Operations[bytes], name: str) -> None:
     """Store another token for the namespace *name*."""
-    await effects.run(tokens.set(_key(name), secrets.token_bytes(TOKEN), DEFAULT))
+    await effects.run(tokens.set(_key(name), os.urandom(TOKEN), DEFAULT))
 
 
 def _key(name: str) -> str:

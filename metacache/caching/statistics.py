@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import final
 
-from metacache.operations.results import Source
+from metacache.observe import Source
 from metacache.operations.statistics import count_one
 
 __all__ = ["ComputationCounts"]

@@ -1,8 +1,8 @@
 """Keys of cached functions: a template with a field for each parameter, filled without a look at the signature.
 
 Pure. Two calls with different arguments never get the same key. Values are percent-encoded, and between two fields
-stands a character that the encoding never leaves. The exception is a number and its text, as 42 and "42": they are one
-key, like a UUID and its text.
+stands a character that the encoding never leaves. The exceptions are 42 and "42", a UUID and its text, and members of
+one name in two Enum classes of one name: each pair has one key.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import enum
 import inspect
 import string
-import uuid
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, NamedTuple, final
 from urllib.parse import quote, quote_from_bytes
@@ -53,7 +52,7 @@ class KeyTemplate:
         if isinstance(ignore, str):
             raise InvalidTypeError("ignore is a collection of names, not one str; write (name,)")
         self._function = function
-        self._signature = inspect.signature(function)
+        self._signature = _signature(function)
         parameters = self._signature.parameters
         pieces = _pieces(template)
         _check_names([name for _, name in pieces if name is not None], parameters, ignore)
@@ -99,6 +98,15 @@ class KeyTemplate:
                 parts += (before, _encoded(name, value))
         parts.append(self._after)
         return "".join(parts)
+
+
+def _signature(function: Callable[..., object]) -> inspect.Signature:
+    try:
+        return inspect.signature(function)
+    except ValueError as error:  # some built-in functions and classes have none
+        raise InvalidTypeError(
+            f"a key template needs the parameters of the function: {error}; give key a function"
+        ) from None
 
 
 def _field(before: str, parameter: inspect.Parameter, index: int) -> _Field:
@@ -163,8 +171,6 @@ def _encoded(name: str, value: object) -> str:
         return {None: "%N", True: "%T", False: "%F"}[value]
     if isinstance(value, int):
         return int.__repr__(value)
-    if isinstance(value, uuid.UUID):
-        return str(uuid.UUID(int=value.int))
     if isinstance(value, bytes):
         return f"%B{quote_from_bytes(bytes(value), safe='')}"
     if isinstance(value, str):
@@ -173,6 +179,10 @@ def _encoded(name: str, value: object) -> str:
             return quote(text, safe="")
         except UnicodeEncodeError:
             raise InvalidArgumentError(f"{name} has a lone surrogate, which no key can hold") from None
+    import uuid  # late: it starts slowly, and few templates have one
+
+    if isinstance(value, uuid.UUID):
+        return str(uuid.UUID(int=value.int))
     raise InvalidTypeError(
         f"{name} is a str, int, bool, None, bytes, UUID or Enum in a key template, not {type(value).__name__};"
         " give key a function for other types"

@@ -17,7 +17,8 @@ from metacache.caching.cached import AsyncCached
 from metacache.caching.policy import STAMPEDE, Stampede
 from metacache.client.aio_caching import AsyncCaching, Background
 from metacache.client.aio_effects import AsyncEffects
-from metacache.client.core import Core, check_transport
+from metacache.client.aio_observed import ObservedAsyncCaching, ObservedAsyncEffects
+from metacache.client.core import Core, check_transport, observed_options
 from metacache.copying import refuse_copy
 from metacache.errors import MetacacheError
 from metacache.operations import recipes
@@ -28,9 +29,9 @@ from metacache.operations.requests import APPEND, DECREMENT, INCREMENT, PREPEND
 from metacache.operations.results import Computed, DeleteResult, Item, Metadata, Outcomes, StoreResult
 from metacache.operations.statistics import ClientStatistics
 from metacache.protocol.keys import K, Key
-from metacache.serializers.builtin import BytesSerializer
 from metacache.serializers.frame import Cause
 from metacache.serializers.interfaces import Serializer
+from metacache.serializers.plain import BytesSerializer
 from metacache.transports.base import ASYNC_CLOSED, AsyncTransport
 
 __all__ = ["AsyncClient"]
@@ -110,7 +111,7 @@ class AsyncClient(Generic[T]):
         # pyright takes the T of a bare class for unknown.
         self._set_up(
             transport,
-            Core.of(chosen, options_of(options)),  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+            Core.of(chosen, observed_options(options_of(options), transport)),  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
             owns=owns,
         )
 
@@ -118,13 +119,19 @@ class AsyncClient(Generic[T]):
         self, transport: AsyncTransport, core: Core[T], *, owns: bool, background: Background | None = None
     ) -> None:
         self._is_view = background is not None
-        self._background = Background() if background is None else background
+        self._background = Background(core.timeout) if background is None else background
         self._transport = transport
         self._core = core
         self._operations = core.operations
         self._owns = owns
-        self._effects = AsyncEffects(transport, core.options.timeout, core.errors)
-        self._caching = AsyncCaching(core, transport, self._effects, self._background)
+        effects = AsyncEffects(transport, core.options.timeout, core.errors)
+        caching = AsyncCaching(core, transport, effects, self._background)
+        # Chosen once, so that a client without an observer does nothing more.
+        self._effects: AsyncEffects | ObservedAsyncEffects = effects
+        self._caching: AsyncCaching[T] | ObservedAsyncCaching[T] = caching
+        if core.calls is not None:
+            self._effects = ObservedAsyncEffects(effects, core.errors, core.calls)
+            self._caching = ObservedAsyncCaching(caching, core.calls)
         self._run = self._effects.transport_run
 
     def with_options(self, **changes: Unpack[ViewOptions]) -> AsyncClient[T]:
@@ -133,16 +140,19 @@ class AsyncClient(Generic[T]):
         A view shares the transport and the counters. It is cheap, and closing it does not close the transport. Raises
         InvalidArgumentError for an invalid option.
         """
+        return self._view(self._core.view(**changes))
+
+    def _view(self, core: Core[T]) -> AsyncClient[T]:
         view = object.__new__(type(self))
-        view._set_up(self._transport, self._core.view(**changes), owns=False, background=self._background)
+        view._set_up(self._transport, core, owns=False, background=self._background)
         return view
 
     async def aclose(self) -> None:
         """Close the client, and its transport if the client owns it. Later operations raise ClosedError. Idempotent."""
         transport, self._transport = self._transport, ASYNC_CLOSED
-        self._effects = AsyncEffects(ASYNC_CLOSED, None, self._core.errors)
+        self._effects = effects = AsyncEffects(ASYNC_CLOSED, None, self._core.errors)
         self._run = ASYNC_CLOSED.run
-        self._caching.close(self._effects)
+        self._caching.close(effects)
         if not self._is_view:
             await self._background.aclose()
         if self._owns:
@@ -227,7 +237,7 @@ class AsyncClient(Generic[T]):
         ``maybe_applied`` of an error says whether the TTL may have been set.
         """
         recipe = recipes.get_and_touch(self._effects, self._operations, key, ttl)
-        return await self._effects.run_recipe(recipe, fallback=None)
+        return await self._effects.run_recipe("get_and_touch", recipe, fallback=None)
 
     async def touch(self, key: Key, ttl: Ttl) -> bool:
         """Set the TTL of the item to *ttl*, in seconds or a timedelta; return whether the item exists.
@@ -235,7 +245,8 @@ class AsyncClient(Generic[T]):
         Consumes the win flag of a stale item. Returns False for a lease placeholder, and deletes it as `get_and_touch`
         does. Errors are as in `get_and_touch`.
         """
-        return await self._effects.run_recipe(recipes.touch(self._effects, self._operations, key, ttl), fallback=False)
+        recipe = recipes.touch(self._effects, self._operations, key, ttl)
+        return await self._effects.run_recipe("touch", recipe, fallback=False)
 
     async def exists(self, key: Key) -> bool:
         """Return whether there is an item whose client flags this client can read. No value is transferred.
@@ -326,7 +337,7 @@ class AsyncClient(Generic[T]):
         Raises InvalidArgumentError unless the client has the built-in serializer of bytes or str and no compressor.
         """
         recipe = recipes.extend(self._effects, self._operations, APPEND, key, value)
-        return await self._effects.run_recipe(recipe, fallback=StoreResult.FAILED)
+        return await self._effects.run_recipe(APPEND.name, recipe, fallback=StoreResult.FAILED)
 
     @overload
     async def prepend(self: AsyncClient[bytes], key: Key, value: bytes) -> StoreResult: ...
@@ -335,7 +346,7 @@ class AsyncClient(Generic[T]):
     async def prepend(self: AsyncClient[B], key: Key, value: B) -> StoreResult:
         """Prepend *value* to the stored value. Results and errors are as in `append`."""
         recipe = recipes.extend(self._effects, self._operations, PREPEND, key, value)
-        return await self._effects.run_recipe(recipe, fallback=StoreResult.FAILED)
+        return await self._effects.run_recipe(PREPEND.name, recipe, fallback=StoreResult.FAILED)
 
     async def delete(self, key: Key, *, cas: int | None = None) -> DeleteResult:
         """Delete the item, with *cas* only if its CAS is unchanged; return DELETED, NOT_FOUND or EXISTS."""
@@ -377,7 +388,7 @@ class AsyncClient(Generic[T]):
         update ends before the store, the item keeps its value, but the read has consumed the win flag of a stale item.
         """
         recipe = recipes.update(self._effects, self._operations, key, fn, ttl, attempts)
-        return await self._effects.run_recipe_or_raise(recipe)
+        return await self._effects.run_recipe_or_raise("update", recipe)
 
     # --- arithmetic --------------------------------------------------------------------------------------------------
 
@@ -416,7 +427,7 @@ class AsyncClient(Generic[T]):
         from 0 to 2**64-1. With ``on_error="ignore"`` a failure returns *initial*, also if only the `touch` failed.
         """
         recipe = recipes.arithmetic(self._effects, self._operations, INCREMENT, key, delta, initial, initial_ttl, ttl)
-        return await self._effects.run_recipe(recipe, fallback=initial)
+        return await self._effects.run_recipe(INCREMENT.name, recipe, fallback=initial)
 
     @overload
     async def decrement(
@@ -444,7 +455,7 @@ class AsyncClient(Generic[T]):
         The difference is at least 0. Arguments and errors are as in `increment`.
         """
         recipe = recipes.arithmetic(self._effects, self._operations, DECREMENT, key, delta, initial, initial_ttl, ttl)
-        return await self._effects.run_recipe(recipe, fallback=initial)
+        return await self._effects.run_recipe(DECREMENT.name, recipe, fallback=initial)
 
     # --- computing ---------------------------------------------------------------------------------------------------
 
@@ -548,7 +559,7 @@ class AsyncClient(Generic[T]):
         for each unit of work, such as a request. All clients of the same prefix share the namespaces. Failures raise,
         with any ``on_error``.
         """
-        return self.with_options(prefix=await self._caching.namespace_prefix(name))
+        return self._view(self._core.namespace_view(await self._caching.namespace_prefix(name)))
 
     async def clear_namespace(self, name: str) -> None:
         """Make all values of the namespace *name* unreachable; one exchange. Failures raise, with any ``on_error``."""

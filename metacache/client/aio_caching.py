@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, Generic, TypeVar, final
+from typing import Any, Final, Generic, Protocol, TypeVar, final
 
 from metacache.caching.asking import Asked
 from metacache.caching.cached import AsyncCached, key_function, refuse_function
@@ -25,8 +26,9 @@ from metacache.operations.requests import Operations
 from metacache.operations.results import Computed, DeleteResult
 from metacache.protocol.keys import K, Key
 from metacache.protocol.windows import Replies
-from metacache.transports.aio.loops import running_loop
+from metacache.transports.aio.loops import is_running_here, run_elsewhere, running_loop
 from metacache.transports.base import ASYNC_CLOSED, AsyncTransport, Batch, Operation
+from metacache.transports.forking import forget_in_children
 
 __all__ = ["AsyncCaching", "AsyncCachingEffects", "Background"]
 
@@ -36,39 +38,81 @@ T = TypeVar("T")
 
 @final
 class Background:
-    """The tasks that refresh values beside their callers, of a client and its views."""
+    """The tasks that refresh values beside their callers, of a client and its views.
 
-    __slots__ = ("_is_closed", "_tasks")
+    Args:
+        timeout: seconds that `aclose` waits for tasks of loops that run in other threads.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("__weakref__", "_is_closed", "_tasks", "_timeout")
+
+    def __init__(self, timeout: float) -> None:
+        # Loops in several threads share it. Each step is one call of a C method.
         self._tasks: set[asyncio.Task[object]] = set()
         self._is_closed = False
+        self._timeout = timeout
+        forget_in_children(self)
 
     def __len__(self) -> int:
         return len(self._tasks)
 
     def start(self, recipe: Recipe) -> bool:
         """Run *recipe* in a task; return False when the client was closed."""
-        if self._is_closed:
-            return False
         task = asyncio.get_running_loop().create_task(recipe())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        if self._is_closed:  # checked after the task is in the set: `aclose` in another thread may have missed it
+            task.cancel()  # it has not begun
+            return False
         return True
 
+    def reset_after_fork(self) -> None:
+        """In a forked child: forget the tasks, which run in the parent."""
+        _kept_in_children.append(self._tasks)
+        self._tasks = set()
+
     async def aclose(self) -> None:
-        """Cancel the tasks of the running loop, and wait until they have given their leases back."""
+        """Cancel the tasks, and wait until they have given their leases back.
+
+        A loop that runs in another thread cancels its tasks itself; this method waits for that for *timeout* seconds at
+        most. The tasks of a loop that does not run end when it runs again.
+        """
         self._is_closed = True
-        if not self._tasks:
-            return  # also where no event loop of asyncio runs
-        loop = asyncio.get_running_loop()
-        # A task that is cancelled before its first step gives nothing back: let all begin.
-        await asyncio.sleep(0)
-        tasks = [task for task in tuple(self._tasks) if task.get_loop() is loop]
+        by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Task[object]]] = {}
+        for task in tuple(self._tasks):
+            by_loop.setdefault(task.get_loop(), []).append(task)
+        here = [tasks for loop, tasks in by_loop.items() if is_running_here(loop)]
+        elsewhere = [_cancel_elsewhere(loop, tasks) for loop, tasks in by_loop.items() if not is_running_here(loop)]
+        for tasks in here:
+            await _cancel(tasks)
+        waits = [wait for wait in elsewhere if wait is not None]
+        if waits:
+            await asyncio.wait(waits, timeout=self._timeout)
+
+
+# The tasks that forked children inherited. They are kept, because a task that is freed before its end logs an error.
+_kept_in_children: Final[list[object]] = []
+
+
+async def _cancel(tasks: list[asyncio.Task[object]]) -> None:
+    """Cancel *tasks* of the running loop, and wait until they have ended."""
+    # A task that is cancelled before its first step gives nothing back: let all begin.
+    await asyncio.sleep(0)
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+
+def _cancel_elsewhere(
+    loop: asyncio.AbstractEventLoop, tasks: list[asyncio.Task[object]]
+) -> asyncio.Future[None] | None:
+    """Cancel *tasks* of *loop*, which does not run here. Return a future if they end in another thread."""
+    with contextlib.suppress(RuntimeError):  # the loop is closed
+        if loop.is_running():
+            return run_elsewhere(loop, lambda: _cancel(tasks))
         for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+            loop.call_soon_threadsafe(task.cancel)
+    return None
 
 
 @final
@@ -115,6 +159,34 @@ class AsyncCachingEffects:
     def spawn(self, recipe: Recipe, _: Plan, /) -> bool:
         """Run *recipe* in a task of the client; return False when the client was closed."""
         return self._background.start(recipe)
+
+
+class Fetches(Protocol[T]):
+    """Fetches the values of a cached function: the caching of a client, or its observed form."""
+
+    def get(
+        self,
+        key: Key,
+        factory: Callable[[], Awaitable[T]],
+        policy: Stampede,
+        ttl: Ttl | Default,
+        should_cache: Callable[[T], bool] | None,
+        label: str | None = None,
+    ) -> Awaitable[T]:
+        """Run `get_or_compute`."""
+        ...
+
+    def refresh(
+        self,
+        key: Key,
+        factory: Callable[[], Awaitable[T]],
+        policy: Stampede,
+        ttl: Ttl | Default,
+        should_cache: Callable[[T], bool] | None,
+        label: str,
+    ) -> Awaitable[Computed[T]]:
+        """Run `Cached.refresh`."""
+        ...
 
 
 @final
@@ -173,10 +245,11 @@ class AsyncCaching(Generic[T]):
         policy: Stampede,
         ttl: Ttl | Default,
         should_cache: Callable[[T], bool] | None,
+        label: str | None = None,
     ) -> Computed[T]:
-        """Run `get_or_compute_item`."""
+        """Run `get_or_compute_item`; *label* is what logs call the computation."""
         op = self._asks.ask(key, factory, policy, ttl, should_cache)
-        call = self._asks.call(key, factory, policy, ttl, should_cache, None)
+        call = self._asks.call(key, factory, policy, ttl, should_cache, label)
         try:
             found = await self._run(op, deadline=None)
         except MetacacheError as error:
@@ -198,6 +271,19 @@ class AsyncCaching(Generic[T]):
         call = self._asks.call_many(keys, factory, policy, ttl, should_cache)
         return await ManyFetcher(self._fetcher(), call).fetch()
 
+    async def refresh(
+        self,
+        key: Key,
+        factory: Callable[[], Awaitable[T]],
+        policy: Stampede,
+        ttl: Ttl | Default,
+        should_cache: Callable[[T], bool] | None,
+        label: str,
+    ) -> Computed[T]:
+        """Run `Cached.refresh`; *label* is what logs call the computation."""
+        call = self._asks.call(key, factory, policy, ttl, should_cache, label)
+        return await self._fetcher().refresh(call)
+
     def decorate(
         self,
         function: Callable[..., Awaitable[T]],
@@ -207,18 +293,19 @@ class AsyncCaching(Generic[T]):
         ttl: Ttl | Default,
         should_cache: Callable[[T], bool] | None,
         delete: Callable[[Key], Awaitable[DeleteResult]],
+        fetcher: Fetches[T] | None = None,
     ) -> AsyncCached[..., T]:
-        """Return the cached form of *function*. *delete* deletes a key."""
+        """Return the cached form of *function*. *delete* deletes a key. *fetcher*: fetches the values; None: this."""
+        fetches = self if fetcher is None else fetcher
         refuse_function(function, is_async=True)
         self._asks.check(policy, ttl, should_cache)
         label = f"cached {function_name(function)}"
 
         async def refresh(key: Key, factory: Callable[[], Awaitable[T]]) -> T:
-            call = self._asks.call(key, factory, policy, ttl, should_cache, label)
-            return (await self._fetcher().refresh(call)).value
+            return (await fetches.refresh(key, factory, policy, ttl, should_cache, label)).value
 
         def fetch(key: Key, factory: Callable[[], Awaitable[T]]) -> Awaitable[T]:
-            return self.get(key, factory, policy, ttl, should_cache, label)
+            return fetches.get(key, factory, policy, ttl, should_cache, label)
 
         return AsyncCached(function, key_function(key, function, ignore), fetch, refresh, delete)
 

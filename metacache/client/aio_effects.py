@@ -93,8 +93,11 @@ class AsyncEffects:
             return replies_after(error, batch)
 
     # Any: the event loop defines the values that a coroutine yields and receives.
-    async def run_recipe(self, recipe: Coroutine[Any, Any, R], *, fallback: R) -> R:
-        """Run a recipe that writes; return *fallback* if the policy suppresses its error."""
+    async def run_recipe(self, _: str, recipe: Coroutine[Any, Any, R], *, fallback: R) -> R:
+        """Run a recipe that writes; return *fallback* if the policy suppresses its error.
+
+        The first argument is the name of the method, which only an observed client uses.
+        """
         try:
             return await recipe
         except MetacacheError as error:
@@ -102,8 +105,8 @@ class AsyncEffects:
                 return fallback
             raise
 
-    async def run_recipe_or_raise(self, recipe: Coroutine[Any, Any, R]) -> R:  # Any: as above
-        """Run a recipe; count its error and raise it, whatever the policy is."""
+    async def run_recipe_or_raise(self, _: str, recipe: Coroutine[Any, Any, R]) -> R:  # Any: as above
+        """Run a recipe; count its error and raise it, whatever the policy is. The first argument is as above."""
         try:
             return await recipe
         except MetacacheError as error:

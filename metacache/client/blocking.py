@@ -17,7 +17,8 @@ from metacache.caching.cached import Cached
 from metacache.caching.policy import STAMPEDE, Stampede
 from metacache.client.blocking_caching import BlockingCaching
 from metacache.client.blocking_effects import BlockingEffects
-from metacache.client.core import Core, check_transport
+from metacache.client.blocking_observed import ObservedCaching, ObservedEffects
+from metacache.client.core import Core, check_transport, observed_options
 from metacache.copying import refuse_copy
 from metacache.errors import MetacacheError
 from metacache.operations import recipes
@@ -28,9 +29,9 @@ from metacache.operations.requests import APPEND, DECREMENT, INCREMENT, PREPEND
 from metacache.operations.results import Computed, DeleteResult, Item, Metadata, Outcomes, StoreResult
 from metacache.operations.statistics import ClientStatistics
 from metacache.protocol.keys import K, Key
-from metacache.serializers.builtin import BytesSerializer
 from metacache.serializers.frame import Cause
 from metacache.serializers.interfaces import Serializer
+from metacache.serializers.plain import BytesSerializer
 from metacache.transports.base import CLOSED, Transport
 
 __all__ = ["Client"]
@@ -95,7 +96,7 @@ class Client(Generic[T]):
         # pyright takes the T of a bare class for unknown.
         self._set_up(
             transport,
-            Core.of(chosen, options_of(options)),  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+            Core.of(chosen, observed_options(options_of(options), transport)),  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
             owns=owns,
         )
 
@@ -104,8 +105,14 @@ class Client(Generic[T]):
         self._core = core
         self._operations = core.operations
         self._owns = owns
-        self._effects = BlockingEffects(transport, core.options.timeout, core.errors)
-        self._caching = BlockingCaching(core, transport, self._effects)
+        effects = BlockingEffects(transport, core.options.timeout, core.errors)
+        caching = BlockingCaching(core, transport, effects)
+        # Chosen once, so that a client without an observer does nothing more.
+        self._effects: BlockingEffects | ObservedEffects = effects
+        self._caching: BlockingCaching[T] | ObservedCaching[T] = caching
+        if core.calls is not None:
+            self._effects = ObservedEffects(effects, core.errors, core.calls)
+            self._caching = ObservedCaching(caching, core.calls)
         self._run = self._effects.transport_run
 
     def with_options(self, **changes: Unpack[ViewOptions]) -> Client[T]:
@@ -114,16 +121,19 @@ class Client(Generic[T]):
         A view shares the transport and the counters. It is cheap, and closing it does not close the transport. Raises
         InvalidArgumentError for an invalid option.
         """
+        return self._view(self._core.view(**changes))
+
+    def _view(self, core: Core[T]) -> Client[T]:
         view = object.__new__(type(self))
-        view._set_up(self._transport, self._core.view(**changes), owns=False)
+        view._set_up(self._transport, core, owns=False)
         return view
 
     def close(self) -> None:
         """Close the client, and its transport if the client owns it. Later operations raise ClosedError. Idempotent."""
         transport, self._transport = self._transport, CLOSED
-        self._effects = BlockingEffects(CLOSED, None, self._core.errors)
+        self._effects = effects = BlockingEffects(CLOSED, None, self._core.errors)
         self._run = CLOSED.run
-        self._caching.close(self._effects)
+        self._caching.close(effects)
         if self._owns:
             transport.close()
 
@@ -207,7 +217,7 @@ class Client(Generic[T]):
         ``maybe_applied`` of an error says whether the TTL may have been set.
         """
         recipe = recipes.get_and_touch(self._effects, self._operations, key, ttl)
-        return self._effects.run_recipe(recipe, fallback=None)
+        return self._effects.run_recipe("get_and_touch", recipe, fallback=None)
 
     def touch(self, key: Key, ttl: Ttl) -> bool:
         """Set the TTL of the item to *ttl*, in seconds or a timedelta; return whether the item exists.
@@ -215,7 +225,8 @@ class Client(Generic[T]):
         Consumes the win flag of a stale item. Returns False for a lease placeholder, and deletes it as `get_and_touch`
         does. Errors are as in `get_and_touch`.
         """
-        return self._effects.run_recipe(recipes.touch(self._effects, self._operations, key, ttl), fallback=False)
+        recipe = recipes.touch(self._effects, self._operations, key, ttl)
+        return self._effects.run_recipe("touch", recipe, fallback=False)
 
     def exists(self, key: Key) -> bool:
         """Return whether there is an item whose client flags this client can read. No value is transferred.
@@ -305,7 +316,7 @@ class Client(Generic[T]):
         Raises InvalidArgumentError unless the client has the built-in serializer of bytes or str and no compressor.
         """
         recipe = recipes.extend(self._effects, self._operations, APPEND, key, value)
-        return self._effects.run_recipe(recipe, fallback=StoreResult.FAILED)
+        return self._effects.run_recipe(APPEND.name, recipe, fallback=StoreResult.FAILED)
 
     @overload
     def prepend(self: Client[bytes], key: Key, value: bytes) -> StoreResult: ...
@@ -314,7 +325,7 @@ class Client(Generic[T]):
     def prepend(self: Client[B], key: Key, value: B) -> StoreResult:
         """Prepend *value* to the stored value. Results and errors are as in `append`."""
         recipe = recipes.extend(self._effects, self._operations, PREPEND, key, value)
-        return self._effects.run_recipe(recipe, fallback=StoreResult.FAILED)
+        return self._effects.run_recipe(PREPEND.name, recipe, fallback=StoreResult.FAILED)
 
     def delete(self, key: Key, *, cas: int | None = None) -> DeleteResult:
         """Delete the item, with *cas* only if its CAS is unchanged; return DELETED, NOT_FOUND or EXISTS."""
@@ -354,7 +365,7 @@ class Client(Generic[T]):
         update ends before the store, the item keeps its value, but the read has consumed the win flag of a stale item.
         """
         recipe = recipes.update(self._effects, self._operations, key, fn, ttl, attempts)
-        return self._effects.run_recipe_or_raise(recipe)
+        return self._effects.run_recipe_or_raise("update", recipe)
 
     # --- arithmetic --------------------------------------------------------------------------------------------------
 
@@ -391,7 +402,7 @@ class Client(Generic[T]):
         from 0 to 2**64-1. With ``on_error="ignore"`` a failure returns *initial*, also if only the `touch` failed.
         """
         recipe = recipes.arithmetic(self._effects, self._operations, INCREMENT, key, delta, initial, initial_ttl, ttl)
-        return self._effects.run_recipe(recipe, fallback=initial)
+        return self._effects.run_recipe(INCREMENT.name, recipe, fallback=initial)
 
     @overload
     def decrement(
@@ -417,7 +428,7 @@ class Client(Generic[T]):
         The difference is at least 0. Arguments and errors are as in `increment`.
         """
         recipe = recipes.arithmetic(self._effects, self._operations, DECREMENT, key, delta, initial, initial_ttl, ttl)
-        return self._effects.run_recipe(recipe, fallback=initial)
+        return self._effects.run_recipe(DECREMENT.name, recipe, fallback=initial)
 
     # --- computing ---------------------------------------------------------------------------------------------------
 
@@ -521,7 +532,7 @@ class Client(Generic[T]):
         for each unit of work, such as a request. All clients of the same prefix share the namespaces. Failures raise,
         with any ``on_error``.
         """
-        return self.with_options(prefix=self._caching.namespace_prefix(name))
+        return self._view(self._core.namespace_view(self._caching.namespace_prefix(name)))
 
     def clear_namespace(self, name: str) -> None:
         """Make all values of the namespace *name* unreachable; one exchange. Failures raise, with any ``on_error``."""

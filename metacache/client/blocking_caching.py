@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextvars import copy_context
-from typing import Any, Generic, TypeVar, final
+from typing import Any, Generic, Protocol, TypeVar, final
 
 from metacache.caching.asking import Asked
 from metacache.caching.cached import Cached, key_function, refuse_function
@@ -89,6 +89,34 @@ class BlockingCachingEffects:
         return True
 
 
+class Fetches(Protocol[T]):
+    """Fetches the values of a cached function: the caching of a client, or its observed form."""
+
+    def get(
+        self,
+        key: Key,
+        factory: Callable[[], T],
+        policy: Stampede,
+        ttl: Ttl | Default,
+        should_cache: Callable[[T], bool] | None,
+        label: str | None = None,
+    ) -> T:
+        """Run `get_or_compute`."""
+        ...
+
+    def refresh(
+        self,
+        key: Key,
+        factory: Callable[[], T],
+        policy: Stampede,
+        ttl: Ttl | Default,
+        should_cache: Callable[[T], bool] | None,
+        label: str,
+    ) -> Computed[T]:
+        """Run `Cached.refresh`."""
+        ...
+
+
 @final
 class BlockingCaching(Generic[T]):
     """`get_or_compute` and its relatives, as a `Client` offers them.
@@ -143,10 +171,11 @@ class BlockingCaching(Generic[T]):
         policy: Stampede,
         ttl: Ttl | Default,
         should_cache: Callable[[T], bool] | None,
+        label: str | None = None,
     ) -> Computed[T]:
-        """Run `get_or_compute_item`."""
+        """Run `get_or_compute_item`; *label* is what logs call the computation."""
         op = self._asks.ask(key, factory, policy, ttl, should_cache)
-        call = self._asks.call(key, factory, policy, ttl, should_cache, None)
+        call = self._asks.call(key, factory, policy, ttl, should_cache, label)
         try:
             found = self._run(op, deadline=None)
         except MetacacheError as error:
@@ -168,6 +197,19 @@ class BlockingCaching(Generic[T]):
         call = self._asks.call_many(keys, factory, policy, ttl, should_cache)
         return drive(ManyFetcher(self._fetcher(), call).fetch())
 
+    def refresh(
+        self,
+        key: Key,
+        factory: Callable[[], T],
+        policy: Stampede,
+        ttl: Ttl | Default,
+        should_cache: Callable[[T], bool] | None,
+        label: str,
+    ) -> Computed[T]:
+        """Run `Cached.refresh`; *label* is what logs call the computation."""
+        call = self._asks.call(key, factory, policy, ttl, should_cache, label)
+        return drive(self._fetcher().refresh(call))
+
     def decorate(
         self,
         function: Callable[..., T],
@@ -177,18 +219,19 @@ class BlockingCaching(Generic[T]):
         ttl: Ttl | Default,
         should_cache: Callable[[T], bool] | None,
         delete: Callable[[Key], DeleteResult],
+        fetcher: Fetches[T] | None = None,
     ) -> Cached[..., T]:
-        """Return the cached form of *function*. *delete* deletes a key."""
+        """Return the cached form of *function*. *delete* deletes a key. *fetcher*: fetches the values; None: this."""
+        fetches = self if fetcher is None else fetcher
         refuse_function(function, is_async=False)
         self._asks.check(policy, ttl, should_cache)
         label = f"cached {function_name(function)}"
 
         def refresh(key: Key, factory: Callable[[], T]) -> T:
-            call = self._asks.call(key, factory, policy, ttl, should_cache, label)
-            return (drive(self._fetcher().refresh(call))).value
+            return (fetches.refresh(key, factory, policy, ttl, should_cache, label)).value
 
         def fetch(key: Key, factory: Callable[[], T]) -> T:
-            return self.get(key, factory, policy, ttl, should_cache, label)
+            return fetches.get(key, factory, policy, ttl, should_cache, label)
 
         return Cached(function, key_function(key, function, ignore), fetch, refresh, delete)
 

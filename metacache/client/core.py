@@ -16,6 +16,7 @@ from metacache.caching.asking import Asked
 from metacache.caching.core import Caching
 from metacache.caching.flights import AllFlights
 from metacache.caching.statistics import ComputationCounts
+from metacache.client.calls import Calls, prefix_text
 from metacache.errors import ClosedError, InvalidArgumentError, InvalidTypeError, MetacacheError, ValueTooLargeError
 from metacache.interrupts import is_injected
 from metacache.operations.batches import Batches
@@ -25,14 +26,17 @@ from metacache.operations.readers import Reader
 from metacache.operations.requests import Operations
 from metacache.operations.results import Computed
 from metacache.operations.statistics import ClientStatistics, Counts
+from metacache.operations.tallies import TallyCounts
+from metacache.protocol.keys import Key
 from metacache.protocol.windows import Replies
-from metacache.serializers.builtin import BytesSerializer, IntSerializer, StrSerializer
 from metacache.serializers.frame import Frame
 from metacache.serializers.interfaces import Serializer
+from metacache.serializers.plain import BytesSerializer, IntSerializer, StrSerializer
+from metacache.settings import Settings
 from metacache.transports.base import Batch
 from metacache.transports.batch_windows import failed_replies
 
-__all__ = ["Core", "check_transport", "replies_after"]
+__all__ = ["Core", "check_transport", "observed_options", "replies_after"]
 
 T = TypeVar("T")
 
@@ -44,7 +48,10 @@ class Core(Generic[T]):
     __slots__ = (
         "_counts",
         "_frame",
+        "_label",
+        "_reads",
         "batches",
+        "calls",
         "computations",
         "errors",
         "flights",
@@ -60,9 +67,12 @@ class Core(Generic[T]):
         undecodable: UndecodablePolicy,
         errors: ErrorPolicy,
         counts: Counts,
+        reads: TallyCounts | None,
         computations: ComputationCounts,
         flights: AllFlights[Computed[T] | Asked[T]],
+        label: str | None = None,
     ) -> None:
+        self._reads = reads
         self.computations = computations
         self.flights = flights
         self._frame = frame
@@ -70,8 +80,13 @@ class Core(Generic[T]):
         self.options = options
         self.undecodable = undecodable
         self.errors = errors
-        self.operations = Operations(Reader(frame, undecodable, counts), options, time.time)
+        self.operations = Operations(Reader(frame, undecodable, reads or counts), options, time.time)
         self.batches = Batches(self.operations)
+        self._label = label
+        self.calls: Calls | None = None
+        if reads is not None and options.observer is not None:
+            self._label = prefix_text(options.prefix) if label is None else label
+            self.calls = Calls(options.observer, reads, self._label)
 
     @classmethod
     def of(cls, serializer: Serializer[T], options: Options) -> Core[T]:
@@ -84,17 +99,23 @@ class Core(Generic[T]):
         # or digits.
         reads_plain = isinstance(serializer, BytesSerializer | StrSerializer | IntSerializer)
         frame = Frame(serializer, compressor=options.compressor, reads_plain=reads_plain)
-        undecodable = UndecodablePolicy(strict=options.on_undecodable == "raise")
         counts = Counts()
+        reads = None if options.observer is None else TallyCounts(counts)
+        undecodable = UndecodablePolicy(strict=options.on_undecodable == "raise", reads=reads)
         return cls(
             frame,
             options,
             undecodable,
             ErrorPolicy(options.on_error, counts, {}),
             counts,
+            reads,
             ComputationCounts(),
             AllFlights(),
         )
+
+    def namespace_view(self, prefix: Key) -> Core[T]:
+        """Return a core for the keys of a namespace: they begin with *prefix*. Events keep the prefix of this core."""
+        return self._with(attrs.evolve(self.options, prefix=prefix), self._label)
 
     def view(self, **changes: Unpack[ViewOptions]) -> Core[T]:
         """Return a core with some options changed. Raises InvalidTypeError for an option that a view cannot change."""
@@ -103,20 +124,29 @@ class Core(Generic[T]):
         if fixed:
             changed = f"with_options changes {', '.join(ViewOptions.__annotations__)}, not {', '.join(sorted(fixed))}"
             raise InvalidTypeError(f"{changed}; make another client for that")
-        options = attrs.evolve(self.options, **changes)
+        return self._with(attrs.evolve(self.options, **changes), None if "prefix" in changes else self._label)
+
+    def _with(self, options: Options, label: str | None) -> Core[T]:
         return Core(
             self._frame,
             options,
             self.undecodable,
             self.errors.view(options.on_error),
             self._counts,
+            self._reads,
             self.computations,
             self.flights,
+            label,
         )
+
+    @property
+    def timeout(self) -> float:
+        """The seconds that closing waits for other threads: the client's timeout, or the default of a transport."""
+        return Settings().timeout if self.options.timeout is None else self.options.timeout
 
     def caching(self, background: type[bool] | type[Executor]) -> Caching[T]:
         """Return the asks of `get_or_compute`. *background*: see `Caching`."""
-        return Caching(self.operations, self.options, self._counts, self.computations, background)
+        return Caching(self.operations, self.options, self._reads or self._counts, self.computations, background)
 
     @property
     def statistics(self) -> ClientStatistics:
@@ -147,6 +177,12 @@ _CLIENTS: Final = {
     "Client": ("close", "a Connection, a Pool or a Cluster", "connect"),
     "AsyncClient": ("aclose", "an AsyncConnection, an AsyncPool or an AsyncCluster", "connect_async"),
 }
+
+
+def observed_options(options: Options, transport: object) -> Options:
+    """Return *options* with the observer of *transport* if they have none. A wrapper of a user may have no observer."""
+    observer = getattr(transport, "observer", None)
+    return options if options.observer is not None or observer is None else attrs.evolve(options, observer=observer)
 
 
 def check_transport(transport: object, client: str) -> None:

@@ -20,7 +20,6 @@ from typing_extensions import TypeForm, Unpack, override
 from metacache.cluster import admin, serving
 from metacache.cluster.aio_admin import ask_each
 from metacache.cluster.aio_batch import run_parts
-from metacache.cluster.health import NodeState
 from metacache.cluster.membership import Membership, StateListener
 from metacache.cluster.opening import Find, Opening
 from metacache.cluster.snapshot import Member
@@ -28,6 +27,7 @@ from metacache.copying import refuse_copy
 from metacache.errors import ClosedError, InvalidArgumentError, MetacacheError
 from metacache.interrupts import is_own
 from metacache.nodes import Node
+from metacache.observe import NodeState, Observer, reporter_of
 from metacache.pool.aio import AsyncPool
 from metacache.protocol.windows import Replies
 from metacache.routing import RendezvousRouter, Router
@@ -86,6 +86,7 @@ class AsyncCluster:
         nodes: the nodes (names must differ), or a `Find`. The cluster calls a `Find` when it is first used.
         settings: of every pool and connection, and ``on_node_down``.
         router: makes a Router of the nodes.
+        observer: is called with the events of the cluster and its pools; see `Observer`.
         on_state_change: called with (node, state before, state now). It must not block.
 
     ``membership`` is for `PerLoop`, which sends an operation directly to a pool if no decision is needed.
@@ -94,7 +95,7 @@ class AsyncCluster:
     """
 
     __reduce_ex__ = refuse_copy
-    __slots__ = ("__weakref__", "_attached", "_draining", "_opening", "_settings", "membership")
+    __slots__ = ("__weakref__", "_attached", "_draining", "_opening", "_settings", "membership", "observer")
 
     def __init__(
         self,
@@ -102,14 +103,21 @@ class AsyncCluster:
         *,
         settings: Settings = DEFAULTS,
         router: Callable[[Sequence[Node]], Router] = RendezvousRouter,
+        observer: Observer | None = None,
         on_state_change: StateListener | None = None,
     ) -> None:
         check_settings(settings)
+        # The pools, and the clients of this cluster, have the same observer.
+        self.observer = reporter_of(observer)
         self._settings = settings
         self._attached: list[_Closeable] = []
         self._draining: dict[AsyncPool, asyncio.Task[None]] = {}
         self.membership: Membership[AsyncPool] = Membership(
-            router, keys_move=settings.on_node_down == "next", guard=nullcontext(), listener=on_state_change
+            router,
+            keys_move=settings.on_node_down == "next",
+            guard=nullcontext(),
+            listener=on_state_change,
+            reporter=self.observer,
         )
         self._opening = Opening(partial(nodes, self), self._found) if callable(nodes) else None
         if not callable(nodes):
@@ -122,7 +130,7 @@ class AsyncCluster:
 
     def _pool_of(self, node: Node) -> AsyncPool:
         # Many requests share a connection. When it fails, it reports one failure for all of them.
-        return AsyncPool(node, settings=self._settings, on_failure=partial(self._failed, node))
+        return AsyncPool(node, settings=self._settings, observer=self.observer, on_failure=partial(self._failed, node))
 
     def _failed(self, node: Node, error: MetacacheError) -> None:
         self.membership.connection_failed(node, error, monotonic())
@@ -254,16 +262,23 @@ class AsyncCluster:
     # --- clients -----------------------------------------------------------------------------------------------------
 
     @classmethod
-    def from_url(cls, url: str, *, settings: Settings = DEFAULTS) -> AsyncCluster:
+    def from_url(
+        cls,
+        url: str,
+        *,
+        settings: Settings = DEFAULTS,
+        observer: Observer | None = None,
+        on_state_change: StateListener | None = None,
+    ) -> AsyncCluster:
         """Return a cluster of the nodes of *url*. `connect` describes the forms of a URL.
 
-        *settings*: the settings that the URL does not set. Raises InvalidArgumentError that names the invalid part of
-        the URL.
+        *settings*: the settings that the URL does not set. *observer*, *on_state_change*: see the class. Raises
+        InvalidArgumentError that names the invalid part of the URL.
         """
         # A late import of a room above: the public contract has a cluster open itself from a URL, as `connect` does.
-        from metacache.connect import open_async_cluster
+        from metacache.aio_connecting import open_async_cluster
 
-        return open_async_cluster(url, settings)
+        return open_async_cluster(url, settings, observer, on_state_change)
 
     @overload
     def client(self, *, serializer: None = None, **options: Unpack[ClientOptions]) -> AsyncClient[bytes]: ...
@@ -293,14 +308,17 @@ class AsyncCluster:
         """
         # Late imports of rooms above: the public contract has a cluster make clients.
         from metacache.client.aio import AsyncClient
-        from metacache.connect import serializer_for
+        from metacache.serializers.choice import serializer_for
 
         return AsyncClient(self, serializer_for(type_, serializer), **options)
 
     # --- every node --------------------------------------------------------------------------------------------------
 
     async def ping(self) -> dict[Node, bool | MetacacheError]:
-        """Send a no-op to every node; return True or the error, by node. It does not change the state of a node."""
+        """Send a no-op to every node; return True or the error, by node.
+
+        A failed connection counts against its node, as after any operation. An answer does not change a node's state.
+        """
         return await self._each(admin.ping)
 
     async def version(self) -> dict[Node, str | MetacacheError]:

@@ -39,7 +39,10 @@ async def run_parts(batch: Batch, nodes: Membership[AsyncPool], deadline: float)
     for assignment, replies in zip(assignments, answered, strict=True):
         fill_part(whole, assignment.indices, replies)
         if replies.errors:
-            unsent += [assignment.indices[at] for at in nodes.snapshot.unsent(assignment.member, replies.errors)]
+            again = nodes.snapshot.unsent(assignment.member, replies.errors)
+            unsent += [assignment.indices[at] for at in again]
+            if again:
+                nodes.note_retry(assignment.member.node, batch.verb.name, replies.errors[again[0]])
     if unsent:
         unsent.sort()  # they come from several nodes
         for index in unsent:

@@ -18,13 +18,14 @@ from typing_extensions import TypeForm, Unpack, override
 from metacache.cluster import admin, serving
 from metacache.cluster.blocking_admin import ask_each
 from metacache.cluster.blocking_batch import ClusterExchange
-from metacache.cluster.health import NodeState, is_node_failure
+from metacache.cluster.health import is_node_failure
 from metacache.cluster.membership import Membership, StateListener
 from metacache.cluster.snapshot import Member
 from metacache.copying import refuse_copy
 from metacache.errors import ClosedError, MetacacheError, TransportError
 from metacache.interrupts import clear_frames, is_own
 from metacache.nodes import Node
+from metacache.observe import NodeState, Observer, reporter_of
 from metacache.pool.blocking import Pool
 from metacache.protocol.windows import Replies
 from metacache.routing import RendezvousRouter, Router
@@ -92,6 +93,7 @@ class Cluster:
         nodes: the nodes; names must differ.
         settings: of every pool and connection, and ``on_node_down``.
         router: makes a Router of the nodes.
+        observer: is called with the events of the cluster and its pools; see `Observer`.
         on_state_change: called with (node, state before, state now), in the thread that noticed the change. It must
             not block.
 
@@ -99,7 +101,7 @@ class Cluster:
     """
 
     __reduce_ex__ = refuse_copy
-    __slots__ = ("__weakref__", "_attached", "_effects", "_make_pool", "_membership", "_settings")
+    __slots__ = ("__weakref__", "_attached", "_effects", "_make_pool", "_membership", "_settings", "observer")
 
     def __init__(
         self,
@@ -107,11 +109,14 @@ class Cluster:
         *,
         settings: Settings = DEFAULTS,
         router: Callable[[Sequence[Node]], Router] = RendezvousRouter,
+        observer: Observer | None = None,
         on_state_change: StateListener | None = None,
     ) -> None:
         check_settings(settings)
+        # The pools, and the clients of this cluster, have the same observer.
+        self.observer = reporter_of(observer)
         self._settings = settings
-        self._make_pool = partial(Pool, settings=settings)
+        self._make_pool = partial(Pool, settings=settings, observer=self.observer)
         self._attached: list[_Closeable] = []
         self._membership: Membership[Pool] = Membership(
             router,
@@ -119,6 +124,7 @@ class Cluster:
             # Re-entrant: a signal handler that uses the cluster would wait forever for the thread that it interrupted.
             guard=threading.RLock(),
             listener=on_state_change,
+            reporter=self.observer,
         )
         self._effects = _Effects(self._membership)
         self._membership.set_nodes(nodes, self._make_pool)
@@ -148,7 +154,7 @@ class Cluster:
             if not is_own(error):
                 raise
             self._effects.count(member, error)
-            if not serving.may_run_again(self._membership, member, error):
+            if not serving.may_run_again(self._membership, member, op.verb.name, error):
                 raise
         except BaseException as error:
             clear_frames(error)
@@ -257,16 +263,23 @@ class Cluster:
     # --- clients -----------------------------------------------------------------------------------------------------
 
     @classmethod
-    def from_url(cls, url: str, *, settings: Settings = DEFAULTS) -> Cluster:
+    def from_url(
+        cls,
+        url: str,
+        *,
+        settings: Settings = DEFAULTS,
+        observer: Observer | None = None,
+        on_state_change: StateListener | None = None,
+    ) -> Cluster:
         """Return a cluster of the nodes of *url*. `connect` describes the forms of a URL.
 
-        *settings*: the settings that the URL does not set. Raises InvalidArgumentError that names the invalid part of
-        the URL.
+        *settings*: the settings that the URL does not set. *observer*, *on_state_change*: see the class. Raises
+        InvalidArgumentError that names the invalid part of the URL.
         """
         # A late import of a room above: the public contract has a cluster open itself from a URL, as `connect` does.
-        from metacache.connect import open_cluster
+        from metacache.connecting import open_cluster
 
-        return open_cluster(url, settings)
+        return open_cluster(url, settings, observer, on_state_change)
 
     @overload
     def client(self, *, serializer: None = None, **options: Unpack[ClientOptions]) -> Client[bytes]: ...
@@ -296,14 +309,17 @@ class Cluster:
         """
         # Late imports of rooms above: the public contract has a cluster make clients.
         from metacache.client.blocking import Client
-        from metacache.connect import serializer_for
+        from metacache.serializers.choice import serializer_for
 
         return Client(self, serializer_for(type_, serializer), **options)
 
     # --- every node --------------------------------------------------------------------------------------------------
 
     def ping(self) -> dict[Node, bool | MetacacheError]:
-        """Send a no-op to every node; return True or the error, by node. It does not change the state of a node."""
+        """Send a no-op to every node; return True or the error, by node.
+
+        A failed connection counts against its node, as after any operation. An answer does not change a node's state.
+        """
         return self._each(admin.ping)
 
     def version(self) -> dict[Node, str | MetacacheError]:
@@ -332,4 +348,7 @@ class Cluster:
     def _each(self, operation: Callable[[], Operation[R]]) -> dict[Node, R | MetacacheError]:
         operation()  # raises for a wrong argument before anything is sent
         self._membership.check_open()
-        return ask_each(self._membership.snapshot.by_node(), operation)
+        answers = ask_each(self._membership.snapshot.by_node(), operation)
+        for node, answer in answers.items():
+            self._membership.connection_failed(node, answer, monotonic())
+        return answers

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 from metacache.errors import MetacacheError
@@ -29,6 +28,8 @@ def ask_each(
             return member.pool.run(operation())
         except MetacacheError as error:
             return error
+
+    from concurrent.futures import ThreadPoolExecutor  # late: it starts slowly
 
     with ThreadPoolExecutor(len(members), "metacache-admin") as threads:
         return dict(zip(members, threads.map(ask, members.values()), strict=True))

@@ -215,6 +215,7 @@ class ClusterExchange:
             self._nodes.succeeded(part.member)
         fill_part(self._replies, part.indices, replies)
         if found is False and (unsent := self._nodes.snapshot.unsent(part.member, replies.errors)):
+            self._nodes.note_retry(part.member.node, self._batch.verb.name, next(iter(replies.errors.values())))
             self._move([part.indices[at] for at in unsent])
 
     def _move(self, indices: Sequence[int]) -> None:

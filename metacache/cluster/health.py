@@ -10,15 +10,15 @@ The caller passes the time in seconds, and a random number from 0 to 1 (*chance*
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping, Sequence
 from typing import Final, final
 
 import attrs
 
 from metacache.errors import ConnectError, ConnectionLost, OperationTimeout
+from metacache.observe import NodeState
 
-__all__ = ["HEALTHY", "Health", "NodeState", "is_node_failure", "moved_off"]
+__all__ = ["HEALTHY", "Health", "is_node_failure", "moved_off"]
 
 FAILURES: Final = 3  # in a row; then the node is down
 FIRST_PAUSE: Final = 0.5  # seconds until the first probe
@@ -26,19 +26,6 @@ LONGEST_PAUSE: Final = 30.0
 # A random part makes a pause up to this share shorter or longer, so that many clients do not probe at the same moment.
 JITTER: Final = 0.2
 _FAILURES: Final = (ConnectError, ConnectionLost, OperationTimeout)
-
-
-@final
-class NodeState(enum.Enum):
-    """The state of a node, from the view of this client."""
-
-    UP = "up"
-    SUSPECT = "suspect"
-    """It failed, but not often enough in a row to be down. Operations go to it as before."""
-    DOWN = "down"
-    """It failed three times in a row. Operations fail immediately, or go to the next-ranked node."""
-    PROBING = "probing"
-    """It is down, and one caller is checking whether it answers."""
 
 
 @final

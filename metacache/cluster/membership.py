@@ -15,11 +15,12 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar, final
 
 from typing_extensions import override
 
-from metacache.cluster.health import Health, NodeState, is_node_failure
+from metacache.cluster.health import Health, is_node_failure
 from metacache.cluster.snapshot import Member, Snapshot
 from metacache.errors import ClosedError
 from metacache.interrupts import is_from_handler
 from metacache.nodes import Node, nodes_of
+from metacache.observe import NodesChanged, NodeState, Reporter, Retried, StateChanged
 from metacache.protocol.keys import Key
 from metacache.routing import Router
 
@@ -45,9 +46,10 @@ class Membership(Generic[P]):
         keys_move: the keys of a node that is down go to the next-ranked node.
         guard: admits one writer at a time, and a signal handler that interrupts this writer.
         listener: called after a node's state has changed, without the guard.
+        reporter: reports changes of states and nodes, and second attempts; None: nothing is reported.
     """
 
-    __slots__ = ("_listener", "_make_router", "guard", "is_closed", "snapshot")
+    __slots__ = ("_listener", "_make_router", "_reporter", "guard", "is_closed", "snapshot")
 
     def __init__(
         self,
@@ -56,9 +58,11 @@ class Membership(Generic[P]):
         keys_move: bool,
         guard: AbstractContextManager[Any],  # Any: what entering it returns is not used
         listener: StateListener | None,
+        reporter: Reporter | None = None,
     ) -> None:
         self._make_router = make_router
         self._listener = listener
+        self._reporter = reporter
         self.guard = guard
         self.is_closed = False
         self.snapshot: Snapshot[P] = Snapshot[P].empty(keys_move=keys_move)
@@ -75,15 +79,20 @@ class Membership(Generic[P]):
         Nodes of the same name and address keep their pool and their health. Raises ClosedError. Raises
         InvalidArgumentError, and changes nothing, if there are no nodes or two have the same name.
         """
-        chosen = nodes_of(nodes)
+        before, after = self._replace(nodes_of(nodes), make_pool)
+        if self._reporter is not None and before.members and before.router.nodes != after.router.nodes:
+            self._reporter.happened(NodesChanged(tuple(before.router.nodes), tuple(after.router.nodes)))
+        return before.pools_missing_in(after)
+
+    def _replace(self, nodes: Sequence[Node], make_pool: Callable[[Node], P]) -> tuple[Snapshot[P], Snapshot[P]]:
         with self.guard:
             while not self.is_closed:
                 before = self.snapshot
-                after = before.with_nodes(self._make_router(chosen), make_pool)
+                after = before.with_nodes(self._make_router(nodes), make_pool)
                 # As in `_change`. A signal handler may also have closed the cluster.
                 if self.snapshot is before and not self.is_closed:
                     self.snapshot = after
-                    return before.pools_missing_in(after)
+                    return before, after
         raise ClosedError("the cluster was closed", operation="set_nodes")
 
     def close(self) -> None:
@@ -100,6 +109,11 @@ class Membership(Generic[P]):
         """Return the state of each node."""
         snapshot = self.snapshot
         return {node: snapshot.healths[node.name].state for node in snapshot.router.nodes}
+
+    def note_retry(self, node: Node, verb: str, error: BaseException) -> None:
+        """Report that a request of *verb*, which ended with *error* on *node*, is sent to another node."""
+        if self._reporter is not None:
+            self._reporter.happened(Retried(verb, node, type(error)))
 
     # --- health ------------------------------------------------------------------------------------------------------
 
@@ -164,6 +178,8 @@ class Membership(Generic[P]):
     def _report(self, node: Node, before: NodeState, after: NodeState) -> None:
         level = logging.WARNING if after is NodeState.DOWN and before is NodeState.SUSPECT else logging.INFO
         logger.log(level, "node %s is %s (was %s)", node.name, after.value, before.value)
+        if self._reporter is not None:
+            self._reporter.happened(StateChanged(node, before, after))
         if self._listener is None:
             return
         try:

@@ -21,11 +21,12 @@ from typing_extensions import override
 
 from metacache.copying import refuse_copy
 from metacache.errors import ClosedError, InvalidArgumentError
-from metacache.transports.aio.loops import is_running_here, running_loop
+from metacache.transports.aio.loops import is_running_here, run_elsewhere, running_loop
 from metacache.transports.forking import forget_in_children
 
 if TYPE_CHECKING:
     from metacache.cluster.aio import AsyncCluster
+    from metacache.observe import Reporter
     from metacache.protocol.keys import Key
     from metacache.protocol.windows import Replies
     from metacache.transports.base import Batch, Operation
@@ -45,6 +46,7 @@ class PerLoop:
         make: makes the cluster of one loop, which belongs to the loop that first uses it.
         name: the nodes or the source of nodes, for the repr.
         owner: the client that must close this; for the warning if it does not.
+        observer: the observer of the clusters, for the client.
         timeout: seconds that `aclose` waits for loops that run in other threads.
     """
 
@@ -59,9 +61,19 @@ class PerLoop:
         "_name",
         "_owner",
         "_timeout",
+        "observer",
     )
 
-    def __init__(self, make: Callable[[], AsyncCluster], *, name: str, owner: str, timeout: float) -> None:
+    def __init__(
+        self,
+        make: Callable[[], AsyncCluster],
+        *,
+        name: str,
+        owner: str,
+        timeout: float,
+        observer: Reporter | None = None,
+    ) -> None:
+        self.observer = observer
         self._by_loop: _ByLoop = {}
         self._has_several = False
         self._is_closed = False
@@ -276,33 +288,8 @@ def _run_to_end(awaitable: Awaitable[None]) -> None:
 
 def _close_elsewhere(entry: _LoopCluster) -> asyncio.Future[None] | None:
     """Close *entry*, whose loop is not the running one. Return a future if it closes later, in another thread."""
-    loop = entry.loop
-    if not loop.is_running():
-        entry.drop()
-        return None
-    try:
-        here = get_running_loop()
-    except RuntimeError:  # the running loop is not asyncio's; trio's, for one
-        entry.drop_soon()
-        return None
-    closed: asyncio.Future[None] = here.create_future()
-
-    def set_closed() -> None:
-        if not closed.done():
-            closed.set_result(None)
-
-    def report_closed(_: object) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop that waited was closed
-            here.call_soon_threadsafe(set_closed)
-
-    def close() -> None:
-        tasks.append(loop.create_task(entry.aclose()))
-        tasks[0].add_done_callback(report_closed)
-
-    tasks: list[asyncio.Task[None]] = []  # a loop holds its tasks weakly
-    try:
-        loop.call_soon_threadsafe(close)
-    except RuntimeError:  # it was closed meanwhile
-        entry.drop()
-        set_closed()
-    return closed
+    if entry.loop.is_running():
+        with contextlib.suppress(RuntimeError):  # it was closed meanwhile
+            return run_elsewhere(entry.loop, entry.aclose)
+    entry.drop()
+    return None

@@ -50,21 +50,26 @@ async def run(nodes: Membership[P], effects: Effects[P], op: Operation[R], deadl
                 nodes.succeeded(member)  # an error line is a reply too
             raise
         except MetacacheError as error:
-            if not is_own(error) or not may_run_again(nodes, member, error):
+            if not is_own(error) or not may_run_again(nodes, member, op.verb.name, error):
                 raise
         else:
             nodes.succeeded(member)
             return result
 
 
-def may_run_again(nodes: Membership[P], member: Member[P], error: MetacacheError) -> bool:
+def may_run_again(nodes: Membership[P], member: Member[P], verb: str, error: MetacacheError) -> bool:
     """Return whether an operation that failed on *member* was certainly not sent, and another node serves its key now.
 
-    Call it after the failure *error* is counted. A ClosedError of a node that left the set comes from its closed pool.
+    If so, report the second attempt of *verb*. Call it after the failure *error* is counted. A ClosedError of a node
+    that left the set comes from its closed pool.
     """
     if isinstance(error, ClosedError):
-        return not (error.maybe_applied or nodes.is_closed or nodes.snapshot.has(member))
-    return isinstance(error, ConnectError) and nodes.snapshot.is_moved(member)
+        is_possible = not (error.maybe_applied or nodes.is_closed or nodes.snapshot.has(member))
+    else:
+        is_possible = isinstance(error, ConnectError) and nodes.snapshot.is_moved(member)
+    if is_possible:
+        nodes.note_retry(member.node, verb, error)
+    return is_possible
 
 
 async def _server(nodes: Membership[P], effects: Effects[P], op: Operation[R], deadline: float) -> Member[P]:

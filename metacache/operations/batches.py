@@ -114,12 +114,6 @@ class Batches(Generic[T]):
             ttl_flag = self._ops.ttl_flag(ttl)
         items = dict(items)  # a copy: another thread may change the caller's mapping meanwhile
         keys = list(items)
-        from metacache_speed import set_heads
-        bodies = self._dump(items)
-        found = set_heads(keys, self._ops.keys._prefix, b"ms ", bodies, lambda size: self._tail(size, ttl, ttl_flag))
-        if found is not None:
-            raws, heads = found
-            return BatchOperation(Batch(SET_MANY, keys, raws, heads, bodies), items, read_stores, {})
         raws = self._ops.keys.plain_many(keys) if keys else []
         if raws is None or self._ops.frame.compressor is not None:
             return self._set_one_by_one(items, ttl_flag)
@@ -162,11 +156,6 @@ class Batches(Generic[T]):
     ) -> BatchOperation[K, V]:
         with error_context(verb):
             given = distinct_keys(keys)
-        from metacache_speed import get_heads
-        found = get_heads(given, self._ops.keys._prefix, start, flags)
-        if found is not None:
-            raws, heads = found
-            return BatchOperation(Batch(verb, given, raws, heads), given, read, {})
         raws = self._ops.keys.plain_many(given) if given else []
         if raws is None:
             return self._of_unusual_keys(verb, start, flags, given, read)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Final, Literal, TypedDict, final
@@ -10,6 +9,7 @@ from typing import Any, Final, Literal, TypedDict, final
 import attrs
 
 from metacache.errors import InvalidArgumentError, InvalidTypeError
+from metacache.observe import Observer, Reporter, reporter_of
 from metacache.operations.arguments import Ttl, exptime
 from metacache.protocol.keys import Key
 from metacache.serializers.interfaces import Compressor
@@ -35,6 +35,7 @@ class ClientOptions(TypedDict, total=False):
         long_keys: "error": a key that is too long for the protocol raises InvalidKeyError; "hash": its SHA-256 is sent.
         compressor: compresses values; None: values are not compressed.
         timeout: seconds for a whole operation, at most 1,000,000; None: the timeout of the transport.
+        observer: is called with the events of the client; see `Observer`. None: the observer of the transport, if any.
     """
 
     prefix: Key
@@ -44,6 +45,7 @@ class ClientOptions(TypedDict, total=False):
     long_keys: Literal["error", "hash"]
     compressor: Compressor | None
     timeout: float | None
+    observer: Observer | None
 
 
 class ViewOptions(TypedDict, total=False):
@@ -89,6 +91,7 @@ class Options:
     long_keys: str = attrs.field(default="error", validator=_one_of("error", "hash"))
     compressor: Compressor | None = None
     timeout: float | None = attrs.field(default=None, validator=_timeout)
+    observer: Reporter | None = attrs.field(default=None, converter=reporter_of)
 
 
 def options_of(given: Mapping[str, Any]) -> Options:  # Any: values of every type; Options checks them
@@ -118,7 +121,7 @@ _OTHER_NAMES: Final = {
 _ARGUMENTS: Final = {
     "serializer": "it is an argument of connect, connect_async and Cluster.client; Client takes a Serializer",
     "settings": "it is an argument of connect, connect_async, Cluster, Pool and Connection",
-    "on_state_change": "it is an argument of Cluster",
+    "on_state_change": "it is an argument of connect, connect_async and Cluster",
     "router": "it is an argument of Cluster",
     "owns": "it is an argument of Client",
 }
@@ -139,6 +142,8 @@ def _hint(name: str, value: object) -> str:
     if name in settings:
         return f"it is a setting: {_setting(name, value)}"
     known = (*ClientOptions.__annotations__, *settings, *_ARGUMENTS)
+    import difflib  # late: only this error needs it
+
     meant = _OTHER_NAMES.get(name) or next(iter(difflib.get_close_matches(name, known, 1)), None)
     if meant in settings:
         return f"did you mean {meant!r}? It is a setting: {_setting(meant, value)}"

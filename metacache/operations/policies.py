@@ -23,6 +23,7 @@ from metacache.errors import (
 )
 from metacache.interrupts import is_injected
 from metacache.operations.statistics import Counts, count_one
+from metacache.operations.tallies import TallyCounts
 from metacache.serializers.frame import Cause, Undecodable
 
 __all__ = ["MISS", "READ", "WRITE", "ErrorPolicy", "Kind", "Miss", "UndecodablePolicy"]
@@ -54,10 +55,11 @@ _REASONS: Final[dict[Cause, str]] = {
 class UndecodablePolicy:
     """Counts undecodable values by cause and logs each (wire_id, fingerprint) once. A strict policy raises an error."""
 
-    __slots__ = ("_counts", "_logged", "_strict")
+    __slots__ = ("_counts", "_logged", "_reads", "_strict")
 
-    def __init__(self, *, strict: bool) -> None:
+    def __init__(self, *, strict: bool, reads: TallyCounts | None = None) -> None:
         self._strict = strict
+        self._reads = reads  # of an observed client
         self._counts: dict[Cause, int] = dict.fromkeys(get_args(Cause), 0)
         self._logged: set[tuple[int, int]] = set()
 
@@ -69,6 +71,8 @@ class UndecodablePolicy:
     def record(self, found: Undecodable) -> Miss:
         """Count and log *found*; return MISS. A strict policy raises DecodeError instead."""
         count_one(self._counts, found.cause)
+        if self._reads is not None:
+            self._reads.undecodable += 1
         writer = (found.wire_id, found.fingerprint)
         if writer not in self._logged:
             self._logged.add(writer)  # no other thread runs between the test and this line

@@ -13,7 +13,7 @@ from metacache.errors import MetacacheError, ProtocolError, ServerError
 from metacache.interrupts import fails_again, is_own, map_or_none
 from metacache.operations.policies import MISS, Miss, UndecodablePolicy
 from metacache.operations.results import Item
-from metacache.operations.statistics import Counts
+from metacache.operations.tallies import ReadCounts
 from metacache.protocol.keys import K
 from metacache.protocol.replies import Reply, find_flag, return_flags
 from metacache.protocol.windows import Replies
@@ -64,7 +64,7 @@ class Reader(Generic[T]):
 
     __slots__ = ("_counts", "_known_lines", "_loads", "_own", "_policy", "frame")
 
-    def __init__(self, frame: Frame[T], policy: UndecodablePolicy, counts: Counts) -> None:
+    def __init__(self, frame: Frame[T], policy: UndecodablePolicy, counts: ReadCounts) -> None:
         self.frame = frame
         self._policy = policy
         self._counts = counts

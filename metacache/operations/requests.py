@@ -21,8 +21,8 @@ from metacache.protocol.commands import MAX_BODY, Command
 from metacache.protocol.flags import Commands, Token, encode_flags, numeric_flag
 from metacache.protocol.keys import MAX_KEY, Key, KeyEncoder
 from metacache.protocol.replies import Reply
-from metacache.serializers.builtin import BytesSerializer, IntSerializer, StrSerializer
 from metacache.serializers.frame import dumps_error, not_bytes_error
+from metacache.serializers.plain import BytesSerializer, IntSerializer, StrSerializer
 from metacache.transports.base import Operation, Verb
 
 __all__ = ["Operations"]
@@ -142,8 +142,6 @@ class Operations(Generic[T]):
         "_plain_prefix",
         "_read_value",
         "_tails",
-        "_build_get",
-        "_build_set",
         "frame",
         "is_raw",
         "keys",
@@ -162,12 +160,6 @@ class Operations(Generic[T]):
         self.keys = KeyEncoder(options.prefix, hash_long=options.long_keys == "hash")
         self._read_value = reader.value
         self._tails: list[bytes | None] = [None] * CACHED_TAILS
-        from metacache_speed import Builder
-        p = self.keys._prefix
-        import re
-        plain = re.fullmatch(rb"[!-~]*", p)
-        self._build_get = Builder(Operation, GET, p, b"mg ", VALUE_FLAGS, self._read_value, None).get
-        self._build_set = Builder(Operation, SET, p, b"ms ", self._tails, read_store, None if self.is_raw else self._dumps).set
         self._is_relative = options.default_ttl is None or ttl_seconds(options.default_ttl) <= MAX_RELATIVE
         # None: no set takes the fast path.
         self._plain_prefix = self.keys.text if self._is_relative and frame.compressor is None else None
@@ -176,10 +168,6 @@ class Operations(Generic[T]):
 
     def get(self, key: Key, default: D) -> Operation[T | D]:
         """Return ``mg key v f``."""
-        if default is None:
-            op = self._build_get(key)
-            if op is not None:
-                return op
         raw = self.keys.plain(key)
         read = self._read_value if default is None else self.reader.value_or(default)
         if raw is None:
@@ -244,10 +232,6 @@ class Operations(Generic[T]):
     def set(self, key: Key, value: T, ttl: Ttl | Default) -> Operation[StoreResult]:
         """Return ``ms key size F… [T…]``."""
         # Repeats the rule of KeyEncoder.plain: a call would cost 3.5 % of a set. A test compares both.
-        if ttl is DEFAULT:
-            op = self._build_set(key, value)
-            if op is not None:
-                return op
         text = self._plain_prefix
         if text is None or ttl is not DEFAULT or type(key) is not str or not key.isprintable() or " " in key:
             return self._store(SET, key, value, ttl)

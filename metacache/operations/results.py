@@ -9,6 +9,7 @@ import attrs
 from typing_extensions import override
 
 from metacache.errors import MetacacheError
+from metacache.observe import Source
 from metacache.protocol.keys import K
 
 __all__ = ["Computed", "DeleteResult", "Item", "Metadata", "Outcomes", "Source", "StoreResult"]
@@ -112,23 +113,6 @@ class Outcomes(Generic[K, T]):
     @override
     def __str__(self) -> str:
         return f"{len(self.results)} results, {len(self.errors)} errors"
-
-
-@final
-class Source(enum.Enum):
-    """Where the value of a `get_or_compute` came from."""
-
-    HIT = "hit"
-    """It was in the cache, and fresh."""
-    STALE = "stale"
-    """It was in the cache and is expired or invalidated; another caller computes it, or the factory failed."""
-    COMPUTED = "computed"
-    """This call computed it and stored it."""
-    UNSTORED = "unstored"
-    """This call computed it and did not store it, because `should_cache` was false, the key was changed or deleted
-    meanwhile, the lease was over, or the cache failed and ``on_error`` suppresses that."""
-    WAITED = "waited"
-    """Another caller computed it while this call waited."""
 
 
 @final

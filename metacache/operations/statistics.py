@@ -13,7 +13,7 @@ from typing import TypeVar, final
 
 import attrs
 
-from metacache.operations.results import Source
+from metacache.observe import Source
 
 __all__ = ["ClientStatistics", "Counts", "count_one"]
 

@@ -17,6 +17,7 @@ from typing_extensions import override
 from metacache.copying import refuse_copy
 from metacache.errors import ClosedError, ConnectError, InvalidTypeError, MetacacheError
 from metacache.nodes import Node
+from metacache.observe import Observer, reporter_of
 from metacache.pool.statistics import PoolStatistics
 from metacache.protocol.keys import Key
 from metacache.settings import Settings, check_settings
@@ -61,6 +62,7 @@ class AsyncPool:
     Args:
         node: the server.
         settings: sizes, limits, timeouts, TLS, credentials.
+        observer: is called with the events of requests and connections; see `Observer`.
         on_failure: called once for each failed dial and each connection that broke.
 
     Raises InvalidTypeError for wrong arguments.
@@ -81,16 +83,24 @@ class AsyncPool:
         "_review_at",
         "_settings",
         "node",
+        "observer",
     )
 
     def __init__(
-        self, node: Node, *, settings: Settings = DEFAULTS, on_failure: Callable[[MetacacheError], object] = _ignore
+        self,
+        node: Node,
+        *,
+        settings: Settings = DEFAULTS,
+        observer: Observer | None = None,
+        on_failure: Callable[[MetacacheError], object] = _ignore,
     ) -> None:
         if not isinstance(node, Node):
             raise InvalidTypeError(f"a pool takes a Node, not {type(node).__name__}")
         check_settings(settings)
         self.node = node
-        self._make = partial(AsyncConnection, node, settings=settings, on_failure=on_failure)
+        # A client of this transport has the same observer.
+        self.observer = reporter_of(observer)
+        self._make = partial(AsyncConnection, node, settings=settings, observer=self.observer, on_failure=on_failure)
         self._settings = settings
         # A single connection takes every request, so its limit must never make `run` choose again.
         self._max_pipeline = settings.max_pipeline if settings.pool_size > 1 else settings.max_in_flight

@@ -1,13 +1,13 @@
 """The protocol state of one connection: turns requests into bytes, and received bytes into answers, in order.
 
-It keeps the queue of expected replies, the buffer of incomplete replies and the opaques. It opens no socket and reads
+It keeps the queue of expected replies, the incomplete reply and the opaques. It opens no socket and reads
 no clock. Its owner guards it: one request or batch at a time (blocking), or one event loop (asyncio).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import cycle
+from itertools import chain, cycle
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 from typing_extensions import override
@@ -20,6 +20,7 @@ from metacache.protocol.replies import OPAQUES, Opaque, known_headers, value_hea
 from metacache.protocol.windows import LONGEST_SPLIT, Window
 
 if TYPE_CHECKING:
+    from metacache.protocol.blocks import Block
     from metacache.protocol.expectations import Answer, Expectation
 
 __all__ = ["LARGE", "ProtocolConnection", "answer_of", "frame", "pieces"]
@@ -42,7 +43,8 @@ class ProtocolConnection:
             on a socket that it inherited).
 
     ``has_heard`` is True once bytes were received. ``must_close`` is True when the position in the stream is uncertain,
-    or when bytes arrived without a request. ``failure`` is the ProtocolError for all requests that still wait.
+    or when bytes arrived without a request. ``block`` is the large data block that is being received, None if there is
+    none. ``failure`` is the ProtocolError for all requests that still wait.
     ``next_opaque`` returns the next opaque, for a caller that frames a request itself and reads its reply with
     `whole_reply`.
     """
@@ -54,6 +56,7 @@ class ProtocolConnection:
         "_limit",
         "_needed",
         "_split_limit",
+        "block",
         "failure",
         "has_heard",
         "must_close",
@@ -64,11 +67,12 @@ class ProtocolConnection:
         self._limit = max_reply_size
         self._split_limit = min(max_reply_size, LONGEST_SPLIT)
         start = first_opaque % len(OPAQUES)
-        self.next_opaque = cycle(OPAQUES[start:] + OPAQUES[:start]).__next__
+        self.next_opaque = chain(OPAQUES[start:], cycle(OPAQUES)).__next__
         self._expected: list[Expectation | _Plain] = []
         self._held: list[bytes] = []
         self._held_size = 0
         self._needed = 0
+        self.block: Block | None = None
         self.failure: ProtocolError | None = None
         self.has_heard = False
         self.must_close = False
@@ -176,7 +180,12 @@ class ProtocolConnection:
         before a failure are valid.
         """
         self.has_heard = True
-        if self._held:
+        block = self.block
+        if block is not None:
+            data = _pour(data, block)
+            if block.left:
+                return []
+        elif self._held:
             self._held.append(data)
             self._held_size += len(data)
             if self._held_size < self._needed:
@@ -184,6 +193,28 @@ class ProtocolConnection:
             data = b"".join(self._held)
             self._held.clear()
             self._held_size = 0
+        return self._finish(data, before)
+
+    @property
+    def room(self) -> memoryview | None:
+        """Where to receive the next bytes, while a large data block arrives; else None: pass them to `receive`."""
+        return None if self.block is None else self.block.room
+
+    def fill(self, count: int) -> list[Expectation]:
+        """Count *count* bytes as received into `room`; return what `receive` returns. They are not copied again."""
+        block = self.block
+        assert block is not None, "there was room"
+        block.advance(count)
+        return [] if block.left else self._finish(b"", 0)
+
+    def drop(self) -> None:
+        """Keep no value of the reply whose ``block`` is being received, because its caller has given it up."""
+        first = self._expected[0]
+        assert not isinstance(first, tuple), "the parser has begun to read it"
+        first.drop()
+        self.block = first.block
+
+    def _finish(self, data: bytes, before: int) -> list[Expectation]:
         finished: list[Expectation] = []
         try:
             self._parse(data, finished, before)
@@ -196,7 +227,7 @@ class ProtocolConnection:
         """Move the replies that *data* completes from the queue to *finished*; keep the bytes after them."""
         expected = self._expected
         pos = 0
-        while pos < len(data):
+        while pos < len(data) or self.block is not None:
             if not expected:
                 self.must_close = True  # the replies before the surplus are valid
                 if not finished and not before:
@@ -206,8 +237,10 @@ class ProtocolConnection:
             if isinstance(first, tuple):
                 command, opaque = first
                 first = expected[0] = ExpectedReply(command, opaque[1])
+            self.block = None
             pos = first.parse(data, pos, self._limit)
             if first.needed:
+                self.block = first.block
                 self._hold(data[pos:], first.needed)
                 return
             del expected[0]
@@ -217,9 +250,23 @@ class ProtocolConnection:
                 return
 
     def _hold(self, rest: bytes, needed: int) -> None:
+        if not rest:
+            return
         self._held.append(rest)
         self._held_size = len(rest)
         self._needed = needed
+
+
+def _pour(data: bytes, block: Block) -> bytes:
+    """Copy *data* into *block* until the block is complete; return the bytes that are left."""
+    view = memoryview(data)
+    while view and block.left:
+        room = block.room
+        taken = min(len(room), len(view))
+        room[:taken] = view[:taken]
+        block.advance(taken)
+        view = view[taken:]
+    return data[len(data) - len(view) :]
 
 
 def _surplus(data: bytes) -> ProtocolError:

@@ -143,15 +143,16 @@ def _unknown_command(command: Command) -> Refusal:
 # The first bytes of other servers, sent before a request or after one that they do not understand. No memcached reply
 # begins with them.
 _OTHER_SERVERS: Final = (
-    (re.compile(rb"[\x14-\x17]\x03"), "TLS"),
-    (re.compile(rb"HTTP/|<!DOCTYPE|<html|<\?xml", re.IGNORECASE), "HTTP"),
-    (re.compile(rb"SSH-"), "SSH"),
-    (re.compile(rb"-[A-Z]{2,} |\+(?:OK|PONG)"), "Redis"),
-    (re.compile(rb"[1-5][0-9]{2}[ -]"), "SMTP or FTP"),
-    (re.compile(rb"\* (?:OK|BYE|BAD|PREAUTH)"), "IMAP"),
-    (re.compile(rb"RFB [0-9]"), "VNC"),
-    (re.compile(rb"AMQP"), "AMQP"),
+    (rb"[\x14-\x17]\x03", "TLS"),
+    (rb"(?i:HTTP/|<!DOCTYPE|<html|<\?xml)", "HTTP"),
+    (rb"SSH-", "SSH"),
+    (rb"-[A-Z]{2,} |\+(?:OK|PONG)", "Redis"),
+    (rb"[1-5][0-9]{2}[ -]", "SMTP or FTP"),
+    (rb"\* (?:OK|BYE|BAD|PREAUTH)", "IMAP"),
+    (rb"RFB [0-9]", "VNC"),
+    (rb"AMQP", "AMQP"),
 )
+LONGEST_START: Final = 64  # bytes that are compared with these patterns
 
 
 def server_hint(data: bytes, pos: int = 0) -> str | None:
@@ -159,7 +160,8 @@ def server_hint(data: bytes, pos: int = 0) -> str | None:
 
     The bytes may be part of a value, so the question quotes none of them.
     """
-    name = next((name for pattern, name in _OTHER_SERVERS if pattern.match(data, pos)), None)
+    start = data[pos : pos + LONGEST_START]
+    name = next((name for pattern, name in _OTHER_SERVERS if re.match(pattern, start)), None)
     if name is None:
         return None
     if name == "TLS":

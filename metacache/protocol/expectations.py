@@ -12,6 +12,7 @@ from base64 import b64decode, b64encode
 from typing import Final, Protocol, TypeAlias, final
 
 from metacache.errors import ProtocolError
+from metacache.protocol.blocks import LARGE_BLOCK, Block, DroppedBlock, ReceivedBlock
 from metacache.protocol.commands import Command
 from metacache.protocol.error_lines import Refusal, refusal, server_hint, unexpected_line
 from metacache.protocol.replies import MAX_HEADER, Reply, find_flag, parse_size
@@ -37,8 +38,17 @@ class Expectation(Protocol):
         ...
 
     @property
+    def block(self) -> Block | None:
+        """The large data block that is being received; None if there is none. `parse` is called when it is complete."""
+        ...
+
+    @property
     def closes(self) -> bool:
         """True when it is finished and the connection must close because of its answer."""
+        ...
+
+    def drop(self) -> None:
+        """Keep no value of a large data block from now on, because the caller has given the request up."""
         ...
 
     def parse(self, data: bytes, pos: int, limit: int, /) -> int:
@@ -61,13 +71,16 @@ class ExpectedReply:
     ``answer`` is None until the reply is complete.
     """
 
-    __slots__ = ("_head", "_lines", "_size", "answer", "closes", "command", "needed", "opaque")
+    __slots__ = ("_head", "_lines", "_size", "_tokens", "answer", "block", "closes", "command", "needed", "opaque")
+
+    _tokens: list[bytes]  # of the header line before ``block``
 
     def __init__(self, command: Command, opaque: bytes | None, head: bytes = b"") -> None:
         self.command = command
         self.opaque = opaque
         self.answer: Answer | None = None
         self.needed = 1
+        self.block: Block | None = None
         self.closes = False
         self._head = head
         self._lines: list[bytes] = []
@@ -75,6 +88,8 @@ class ExpectedReply:
 
     def parse(self, data: bytes, pos: int, limit: int, /) -> int:
         """Read what has arrived; see `Expectation`."""
+        if self.block is not None:
+            return self._end_block(self.block, pos)
         while True:
             end = _line_end(data, pos)
             if end < 0:
@@ -119,14 +134,26 @@ class ExpectedReply:
         behind = stop + len(closing)
         if len(data) < behind:
             self.needed = behind - pos
-            return pos
+            if size < LARGE_BLOCK:
+                return pos
+            self._tokens = tokens
+            self.block = ReceivedBlock(behind - start, memoryview(data)[start:])
+            return len(data)
         if data[stop:behind] != closing:
-            what = "CRLF" if closing == b"\r\n" else "END"
-            raise ProtocolError(
-                f"the data block of {tokens[0].decode()} is not followed by {what}, so its size is wrong; "
-                "the connection is closed"
-            )
+            raise _wrong_size(tokens[0])
         return self._finish((tokens, data[start:stop]), behind)
+
+    def _end_block(self, block: Block, pos: int) -> int:
+        self.block = None
+        value = block.end(_DATA_BLOCKS[self._tokens[0]][1])
+        if value is None:
+            raise _wrong_size(self._tokens[0])
+        return self._finish((self._tokens, value), pos)
+
+    def drop(self) -> None:
+        """See `Expectation`."""
+        if isinstance(self.block, ReceivedBlock) and self.block.left > LARGE_BLOCK:
+            self.block = DroppedBlock(self.block.left)
 
     def _keep(self, line: bytes, limit: int) -> None:
         self._lines.append(line)
@@ -136,6 +163,14 @@ class ExpectedReply:
                 f"the reply to {self.command.name} is longer than {limit} bytes (Settings.max_reply_size); "
                 "the connection is closed"
             )
+
+
+def _wrong_size(code: bytes) -> ProtocolError:
+    """Return the error for a data block of *code* that does not end where its header line says."""
+    what = "CRLF" if code == b"VA" else "END"
+    return ProtocolError(
+        f"the data block of {code.decode()} is not followed by {what}, so its size is wrong; the connection is closed"
+    )
 
 
 def _line_end(data: bytes, pos: int) -> int:

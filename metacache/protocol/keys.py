@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from collections.abc import Sequence
-from hashlib import sha256
 from typing import Final, TypeAlias, TypeVar, final
 
 from metacache.errors import InvalidArgumentError, InvalidKeyError, InvalidKeyTypeError, InvalidTypeError
@@ -111,6 +110,8 @@ class KeyEncoder:
         unsafe = _unsafe(raw) is not None
         limit = MAX_BASE64_KEY if unsafe else MAX_KEY
         if self._hash_long and (len(raw) > limit or raw.startswith(HASH_MARK)):
+            from hashlib import sha256  # late: it starts slowly, and few clients hash keys
+
             return raw, b64encode(HASH_MARK + sha256(raw).digest()), b" b"
         if len(raw) > limit:
             why = " (a key with a space or control byte is sent as base64)" if unsafe else ""

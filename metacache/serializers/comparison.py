@@ -5,11 +5,12 @@ One rule for all formats says when two values are the same. Their classes are th
     None, bool, int, str, bytes, ...  equal
     float, complex                    equal bits: 0.0 is not -0.0; NaN is the same as NaN
     Decimal                           equal sign, digits and exponent; a signaling NaN is refused
-    datetime, time                    equal fields and zone; `_time_key` lists the zones that are refused
+    datetime, time                    equal fields and offset; `_time_key` lists the zones that are refused
     Enum                              the same member
     list, tuple, deque, OrderedDict   part by part, in order
     dict, set, frozenset              part by part, in any order
     attrs class, dataclass, Struct    field by field
+    pydantic model                    field by field, private attributes and `model_fields_set` too
 
 The one exception to the rule on classes: an int is the same as the float decoded for it, if the type says float there
 and the float holds the int exactly. `layouts` says how each class is taken apart.
@@ -31,6 +32,7 @@ from typing import Final, TypeAlias, final
 from metacache.serializers.forms import RECORDS, Form, walk
 from metacache.serializers.layouts import EVERY, NONE, Layout, layout_of
 from metacache.serializers.mismatches import Mismatch, Value, float_holds
+from metacache.serializers.models import is_fixed_zone
 
 __all__ = ["Comparer", "ComparisonKey"]
 
@@ -52,6 +54,8 @@ def _time_key(value: Value) -> object:
         raise Mismatch(f"fold=1 cannot be stored; {advice}")
     if zone is None:
         return value
+    if is_fixed_zone(zone):  # every read by pydantic returns this class
+        return value.replace(tzinfo=None), value.utcoffset()
     if type(zone) is not datetime.timezone:
         raise Mismatch(f"expected a datetime.timezone as tzinfo, got {type(zone).__name__}; {advice}")
     offset = zone.utcoffset(None)
@@ -171,7 +175,8 @@ class Comparer:
                 raise
 
     def _layout(self, class_: type) -> Layout:
-        return self._layouts.setdefault(class_, layout_of(class_))
+        layout = self._layouts.get(class_)
+        return self._layouts.setdefault(class_, layout_of(class_)) if layout is None else layout
 
     def _key(self, value: Value) -> object:
         """Return a hashable key. Values that are the same have equal keys."""

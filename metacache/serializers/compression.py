@@ -8,8 +8,7 @@ from __future__ import annotations
 import functools
 import logging
 import zlib
-from importlib.metadata import EntryPoint
-from typing import Final, cast, final
+from typing import TYPE_CHECKING, Final, cast, final
 
 import attrs
 
@@ -18,6 +17,9 @@ from metacache.errors import SerializationError, ValueTooLargeError
 from metacache.interrupts import fails_again, is_own
 from metacache.serializers.interfaces import Compressor
 from metacache.settings import between
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 __all__ = ["ZLIB", "Zlib", "check_decompresses", "installed_compressor"]
 

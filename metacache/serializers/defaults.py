@@ -6,8 +6,10 @@ its public name, and all other factories share one text.
 
 from __future__ import annotations
 
+import collections
 import datetime
 import decimal
+import pathlib
 import typing
 import uuid
 from collections.abc import Callable
@@ -16,6 +18,7 @@ from typing import Any, Final
 
 from metacache.serializers.graphs import quoted
 from metacache.serializers.literals import literal_text, time_text
+from metacache.serializers.models import secret_value, url_kind
 from metacache.serializers.names import library_name
 from metacache.serializers.records import Factory, record_of
 
@@ -41,6 +44,14 @@ def _text(value: object) -> str:
     kind = library_name(class_)
     if kind == "msgspec.UnsetType":
         return "unset"
+    if isinstance(value, pathlib.PurePath):
+        return f"path:{literal_text(str(value))}"
+    url = url_kind(class_)
+    if url is not None:
+        return f"{url[0]}:{literal_text(str(value))}"
+    secret = secret_value(value)
+    if secret is not None:
+        return f"secret:{_text(secret)}"
     record = record_of(class_)
     if record is None:
         return literal_text(value)
@@ -70,4 +81,6 @@ _TEXTS: Final[dict[type, Callable[[_Value], str]]] = {
     set: _unordered_text,
     frozenset: _unordered_text,
     dict: lambda value: _unordered_text(value.items()),
+    collections.OrderedDict: lambda value: _sequence_text(value.items()),
+    collections.deque: lambda value: f"{_text(value.maxlen)}{_sequence_text(value)}",
 }

@@ -23,6 +23,7 @@ import attrs
 import typing_extensions
 
 from metacache.serializers.graphs import UnknownShape
+from metacache.serializers.models import fields_of, is_model
 from metacache.serializers.records import hints_of, original_bases, required_keys
 
 __all__ = ["RECORDS", "UNPACKED", "Form", "Type", "resolve", "walk"]
@@ -76,7 +77,7 @@ _CONTAINERS: Final[Mapping[Type, type]] = {
     **{class_: class_ for class_ in (list, set, frozenset, collections.deque, dict, collections.OrderedDict)},
     **_ABSTRACT,
 }
-RECORDS: Final = frozenset(("typeddict", "namedtuple", "struct", "attrs", "dataclass"))
+RECORDS: Final = frozenset(("typeddict", "namedtuple", "struct", "attrs", "dataclass", "model"))
 """The kinds of forms with fields."""
 
 _UNIONS: Final = (typing.Union, types.UnionType)
@@ -254,7 +255,8 @@ class _Resolver:
         form = self._known[key] = Form(kind, class_.__name__ + shown, dict if kind == "typeddict" else class_)
         scopes = self._scopes(class_, arguments, form)
         try:
-            hints = hints_of(class_, scopes)
+            # The fields of a model have types without type variables.
+            hints = {} if kind == "model" else hints_of(class_, scopes)
         except UnknownShape as error:
             form.kind, form.reason = "unknown", f"it contains {error}"
             return form
@@ -305,7 +307,9 @@ def _parameters(class_: Type) -> tuple[Type, ...]:
 
 
 def _declared_type(class_: Type, name: str) -> Type:
-    """Return the type that ``attr.ib(type=int)`` gives a field without an annotation, or None."""
+    """Return the type of a field of a model, or that ``attr.ib(type=int)`` gives to a field without an annotation."""
+    if is_model(class_):
+        return fields_of(class_)[name].annotation
     fields: Iterable[Any] = getattr(class_, "__attrs_attrs__", ())  # Any: attrs itself types its attributes so
     return next((field.type for field in fields if field.name == name), None)
 
@@ -326,6 +330,8 @@ def _field_names(kind: str, class_: Type, hints: Iterable[str]) -> tuple[str, ..
     if kind == "struct":
         fields: tuple[str, ...] = class_.__struct_fields__
         return fields
+    if kind == "model":
+        return tuple(fields_of(class_))
     found: Iterable[Any] = attrs.fields(class_) if kind == "attrs" else dataclasses.fields(class_)  # Any: as above
     return tuple(field.name for field in found)
 
@@ -339,5 +345,6 @@ _RECORDS: Final[tuple[tuple[str, Callable[[Type], bool]], ...]] = (
     ("namedtuple", lambda type_: _is_class_with(type_, "_fields") and issubclass(type_, tuple)),
     ("struct", lambda type_: _is_class_with(type_, "__struct_fields__")),
     ("attrs", lambda type_: _is_class_with(type_, "__attrs_attrs__")),
+    ("model", is_model),
     ("dataclass", lambda type_: _is_class_with(type_, "__dataclass_fields__")),
 )

@@ -15,9 +15,9 @@ from typing import Final, Generic, Literal, TypeAlias, TypeVar, final
 
 from metacache.errors import InvalidArgumentError, InvalidTypeError, SerializationError
 from metacache.interrupts import fails_again
-from metacache.serializers.builtin import is_own_int
 from metacache.serializers.compression import check_decompresses, installed_compressor
 from metacache.serializers.interfaces import Compressor, Serializer
+from metacache.serializers.plain import is_own_int
 from metacache.serializers.wire_ids import INT, PRIVATE, RULE, is_wire_id
 from metacache.settings import check_whole
 

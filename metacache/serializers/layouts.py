@@ -17,8 +17,10 @@ from typing import Any, Final, TypeAlias, final
 
 import attrs
 
+from metacache.interrupts import fails_again
 from metacache.serializers.forms import Form, resolve
 from metacache.serializers.mismatches import Mismatch, Value
+from metacache.serializers.models import config_of, fields_of, is_model, private_names
 
 __all__ = ["EVERY", "NONE", "Layout", "layout_of"]
 
@@ -159,7 +161,12 @@ def layout_of(class_: type, form: Form | None = None) -> Layout:
     layout = partial(Layout, show=_field_step, floats=floats, is_record=not getattr(class_, "__parameters__", ()))
     if issubclass(class_, tuple):
         return layout(lambda value: tuple[Value, ...].__getitem__(value, slice(None)), steps=names)
+    if is_model(class_):
+        private = private_names(class_)
+        return layout(_model_reader(names, private), steps=(*names, *private, *_MODEL_STEPS))
     parts = _fields_reader(class_, names)
+    if dataclasses.is_dataclass(class_) and config_of(class_).get("extra") == "allow":
+        return layout(lambda value: (*parts(value), _extra(value, names)), steps=(*names, "extra"))
     if not contents:
         return layout(parts, steps=names)
     return layout(lambda value: (*parts(value), contents[0](value)), steps=(*names, "contents"))
@@ -184,6 +191,8 @@ def _field_names(class_: Any) -> tuple[str, ...] | None:  # Any: a class with th
         return struct_fields
     if attrs.has(class_):
         return tuple(field.name for field in attrs.fields(class_))
+    if is_model(class_):
+        return tuple(fields_of(class_))
     if dataclasses.is_dataclass(class_):
         return tuple(field.name for field in dataclasses.fields(class_))
     fields: tuple[str, ...] | None = getattr(class_, "_fields", None) if issubclass(class_, tuple) else None
@@ -208,6 +217,31 @@ def _fields_reader(class_: Any, names: tuple[str, ...]) -> _Parts:  # Any: as ab
     return lambda value: tuple([getattr(value, name, _Unset.UNSET) for name in names])
 
 
+def _extra(value: Value, names: tuple[str, ...]) -> Value:
+    """Return the attributes that pydantic added to a dataclass for unknown keys."""
+    attributes: dict[str, Value] = value.__dict__
+    return {name: part for name, part in attributes.items() if name not in names and not name.startswith("__")}
+
+
+_MODEL_STEPS: Final = ("model_extra", "model_fields_set")
+
+
+def _model_reader(names: tuple[str, ...], private: tuple[str, ...]) -> _Parts:
+    """Return the reader of a model: its fields, its private attributes, its extra fields and its set names."""
+
+    def read(value: Value) -> Sequence[Value]:
+        fields: dict[str, Value] = value.__dict__
+        hidden: dict[str, Value] = value.__pydantic_private__ or {}
+        found = [fields.get(name, _Unset.UNSET) for name in names]
+        if private:
+            found.extend(hidden.get(name, _Unset.UNSET) for name in private)
+        found.append(value.__pydantic_extra__)
+        found.append(sorted(value.__pydantic_fields_set__))
+        return found
+
+    return read
+
+
 def _float_fields(form: Form) -> Container[object]:
     """Return the fields of a class whose type contains a float. A type that is not resolved counts as one."""
     if form.kind == "unknown":
@@ -222,14 +256,23 @@ def _contains_float(form: Form) -> bool:
         each = ahead.pop()
         if each.kind in ("float", "unknown"):
             return True
-        if each.kind not in ("struct", "attrs", "dataclass", "namedtuple"):  # a record has a layout of its own
+        if each.kind not in ("struct", "attrs", "dataclass", "model", "namedtuple"):  # a record has a layout of its own
             ahead.extend(part for part in each.parts if id(part) not in seen)
             seen.update(map(id, each.parts))
     return False
 
 
 def _pickle_parts(value: Value) -> Sequence[Value]:
-    """Return what pickle would store for *value*, for a class of no known kind."""
-    reduced = value.__reduce_ex__(2)
+    """Return what pickle would store for *value*, for a class of no known kind. Raises Mismatch if there is none."""
+    try:
+        reduced = _reduced(value)
+    except TypeError as error:
+        if not fails_again(_reduced, value, error):
+            raise
+        raise Mismatch(f"a {type(value).__name__} cannot be compared") from None
     parts = (reduced,) if isinstance(reduced, str) else reduced
     return [list(part) if isinstance(part, Iterator) else part for part in parts]
+
+
+def _reduced(value: Value) -> Value:
+    return value.__reduce_ex__(2)

@@ -10,7 +10,8 @@ import decimal
 import enum
 import itertools
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from typing import Any, Final
 
@@ -60,10 +61,15 @@ def zone_text(zone: _Value) -> str:
 
 # --- constraints ---------------------------------------------------------------------------------------------------
 
-# The names of constraints in msgspec.Meta and annotated_types. Other metadata does not change the bytes, so it does not
-# count.
-_CONSTRAINTS: Final = ("gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length", "pattern", "tz")
-_LIBRARIES: Final = frozenset(("msgspec", "annotated_types"))
+# The names of constraints in msgspec.Meta, annotated_types and pydantic. Other metadata does not change the bytes, so
+# it does not count.
+_CONSTRAINTS: Final = (
+    ("gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length", "pattern", "tz")
+    + ("max_digits", "decimal_places", "allow_inf_nan", "strip_whitespace", "to_lower", "to_upper")
+)  # fmt: skip
+_LIBRARIES: Final = frozenset(("msgspec", "annotated_types", "pydantic"))
+# In the classes of these libraries None means that a constraint was not given.
+_WITH_NONE: Final = frozenset(("msgspec", "pydantic"))
 _GROUP: Final = "__is_annotated_types_grouped_metadata__"
 _ABSENT: Final = object()
 
@@ -75,12 +81,53 @@ def constraints(meta: _Value) -> Iterator[str]:
             yield from constraints(part)
         return
     libraries = _libraries(meta)
-    # msgspec.Meta has every attribute, and None means that the constraint was not given.
-    absent = None if "msgspec" in libraries else _ABSENT
+    if "pydantic" in libraries:
+        yield from _PYDANTIC.get(type(meta).__name__, _no_texts)(meta)
+    absent = None if libraries & _WITH_NONE else _ABSENT
     for name in _CONSTRAINTS if libraries else ():
         limit = getattr(meta, name, absent)
         if limit is not absent:
             yield f"{name}={zone_text(limit) if name == 'tz' else _limit_text(limit)}"
+
+
+def _no_texts(_: _Value) -> Iterator[str]:
+    return iter(())
+
+
+def _field_texts(info: _Value) -> Iterator[str]:
+    for name in ("alias", "validation_alias", "serialization_alias"):
+        alias = getattr(info, name)
+        if alias is not None:
+            yield f"{name}={_alias_text(alias)}"
+    for meta in info.metadata:
+        yield from constraints(meta)
+
+
+def _alias_text(alias: _Value) -> str:
+    """Return the text of an alias of pydantic: a str, an AliasPath or AliasChoices."""
+    if isinstance(alias, str | int):
+        return literal_text(alias)
+    parts = alias.path if hasattr(alias, "path") else alias.choices
+    return f"{'path' if hasattr(alias, 'path') else 'choices'}({','.join(map(_alias_text, parts))})"
+
+
+def _url_texts(limits: _Value) -> Iterator[str]:
+    if limits.allowed_schemes is not None:
+        yield f"allowed_schemes=({','.join(map(literal_text, limits.allowed_schemes))})"
+
+
+def _encoder_texts(encoding: _Value) -> Iterator[str]:
+    yield f"encoded={quoted(encoding.encoder.__name__)}"
+
+
+# The classes of pydantic that change the bytes, or have more than the attributes in _CONSTRAINTS.
+_PYDANTIC: Final[Mapping[str, Callable[[_Value], Iterator[str]]]] = {
+    "FieldInfo": _field_texts,
+    "Json": lambda _: iter(("json",)),
+    "EncodedBytes": _encoder_texts,
+    "EncodedStr": _encoder_texts,
+    "UrlConstraints": _url_texts,
+}
 
 
 def _is_group(meta: object) -> bool:
@@ -103,4 +150,11 @@ def _limit_text(limit: object) -> str:
         return f"date:{limit.isoformat()}"
     if isinstance(limit, datetime.timedelta):
         return f"timedelta:{limit // datetime.timedelta(microseconds=1)}"
+    if isinstance(limit, re.Pattern):
+        return _pattern_text(limit)
     return literal_text(limit)
+
+
+def _pattern_text(pattern: _Value) -> str:
+    flags = pattern.flags & ~re.UNICODE  # every pattern of text has this flag
+    return literal_text(pattern.pattern) + (f" flags:{flags:d}" if flags else "")

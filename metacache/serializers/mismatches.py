@@ -278,4 +278,5 @@ _BUILDERS: Final[dict[str, Callable[[_FinderBuilder, Form], Finder]]] = {
     "struct": _record,
     "attrs": _record,
     "dataclass": _record,
+    "model": _record,
 }

@@ -7,8 +7,7 @@ its own is that of int, whose wire_id is 2.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from importlib.metadata import EntryPoint
-from typing import Any, Final, cast, final
+from typing import TYPE_CHECKING, Any, Final, cast, final
 
 import attrs
 
@@ -20,11 +19,20 @@ from metacache.serializers.interfaces import Serializer, SerializerPlugin
 from metacache.serializers.names import is_type
 from metacache.serializers.wire_ids import INT, RULE, is_wire_id
 
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
 __all__ = ["EXTRAS", "PLUGINS", "Plugin", "SerializerInfo", "TypeRefused", "available_serializers", "find_plugin"]
 
 API_VERSION: Final = 1
 
-EXTRAS: Final = {"msgspec": "msgspec", "msgspec-json": "msgspec", "orjson": "orjson", "attrs": "attrs"}
+EXTRAS: Final = {
+    "msgspec": "msgspec",
+    "msgspec-json": "msgspec",
+    "orjson": "orjson",
+    "attrs": "attrs",
+    "pydantic": "pydantic",
+}
 """The extra of metacache that installs each serializer of metacache's own plugins."""
 
 PLUGINS: Final = PluginGroup("metacache.serializers", "serializer", SerializerNotFound, SerializerConflict, EXTRAS)

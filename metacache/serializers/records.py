@@ -1,9 +1,10 @@
 """Read the fields of a class: their order, their names in the bytes, and the defaults that a reader may fill in.
 
-Handles TypedDict, NamedTuple, msgspec.Struct, attrs classes and dataclasses.
+Handles TypedDict, NamedTuple, msgspec.Struct, attrs classes, dataclasses, and the models of pydantic.
 
 If the bytes may lack a field, its default counts for the fingerprint, because the reader fills in its own default. That
-is so in a Struct with ``omit_defaults``, for a default of UNSET, and for ``init=False``, which converters leave out.
+is so in a Struct with ``omit_defaults``, for a default of UNSET, for ``init=False``, which converters leave out, and in
+a model, because the bytes of a model lack the fields that were not set.
 The bytes always have all other fields, so their defaults do not count.
 """
 
@@ -19,6 +20,7 @@ import typing_extensions
 
 from metacache.serializers.graphs import quoted, unknown
 from metacache.serializers.literals import literal_text
+from metacache.serializers.models import config_labels, field_labels, field_types, fields_of, is_model, is_root_model
 
 __all__ = ["NO_DEFAULT", "Factory", "Field", "Record", "hints_of", "original_bases", "record_of", "required_keys"]
 
@@ -79,7 +81,8 @@ def record_of(class_: _Class) -> Record | None:
 def _typed_dict(class_: _Class) -> Record:
     required = required_keys(class_)
     names = _evaluated(class_)
-    return Record("typeddict", tuple(Field(name, quoted(name) + ("" if name in required else "?")) for name in names))
+    fields = (Field(name, quoted(name) + ("" if name in required else "?")) for name in names)
+    return Record("typeddict", tuple(fields), config_labels(class_))
 
 
 def required_keys(class_: _Class) -> frozenset[str]:
@@ -165,7 +168,10 @@ def _attrs_default(default: Any) -> object:  # Any: a value of any class, NOTHIN
 
 
 def _dataclass(class_: _Class) -> Record:
-    return Record("record", tuple(map(_dataclass_field, dataclasses.fields(class_))))
+    fields = tuple(map(_dataclass_field, dataclasses.fields(class_)))
+    infos = fields_of(class_)  # empty, except for a dataclass of pydantic
+    labelled = (attrs.evolve(field, label=field.label + field_labels(infos.get(field.name))) for field in fields)
+    return Record("record", tuple(labelled) if infos else fields, config_labels(class_))
 
 
 def _dataclass_field(field: dataclasses.Field[Any]) -> Field:  # Any: a field of any type
@@ -180,11 +186,28 @@ def _field(name: str, is_given: bool, default: object, type_: object = Any) -> F
     return Field(name, f"{name}!", default, type_)
 
 
+# --- pydantic ------------------------------------------------------------------------------------------------------
+
+
+def _model(class_: _Class) -> Record:
+    fields = tuple(_model_field(name, info) for name, info in fields_of(class_).items())
+    return Record("rootmodel" if is_root_model(class_) else "model", fields, config_labels(class_))
+
+
+def _model_field(name: str, info: Any) -> Field:  # Any: a pydantic FieldInfo
+    label = quoted(name) + field_labels(info)
+    if info.is_required():
+        return Field(name, label)
+    default = info.default if info.default_factory is None else Factory(info.default_factory)
+    return Field(name, f"{label}?", default)
+
+
 _RECORDS: Final[tuple[tuple[Callable[[_Class], bool], Callable[[_Class], Record]], ...]] = (
     (typing_extensions.is_typeddict, _typed_dict),
     (_is_named_tuple, _named_tuple),
     (_is_struct, _struct),
     (attrs.has, _attrs),
+    (is_model, _model),
     (dataclasses.is_dataclass, _dataclass),
 )
 
@@ -204,6 +227,8 @@ def hints_of(class_: _Class, owners: Iterable[_Class]) -> dict[str, tuple[_Class
 
     *owners* are *class_* and its original bases, *class_* first. Raises UnknownShape if a type cannot be resolved.
     """
+    if is_model(class_):
+        return field_types(class_)
     if not typing_extensions.is_typeddict(class_):
         owners = [owner for owner in reversed(class_.__mro__) if _annotated_here(owner)]
         return {name: (owner, hint) for owner in owners for name, hint in _own_hints(owner)}

@@ -133,7 +133,11 @@ class RefusalExplainer:
         """Return the mismatch of the innermost part that cannot be stored; None if each part alone can be stored."""
         if not depth:
             raise RecursionError
-        for step, part in self._comparer.parts(value):
+        try:
+            parts = self._comparer.parts(value)
+        except Mismatch as unreadable:
+            return unreadable
+        for step, part in parts:
             found = self._innermost_problem(part, depth - 1)
             if found is not None:
                 return found.within(step)

@@ -22,6 +22,7 @@ import typing_extensions
 from metacache.serializers.defaults import default_text
 from metacache.serializers.graphs import ALIAS, Graph, Shape, UnknownShape, make_union, quoted, reference, unknown
 from metacache.serializers.literals import constraints, literal_text
+from metacache.serializers.models import generic_parts, is_model, url_kind
 from metacache.serializers.names import class_name, is_standard, library_name, type_name
 from metacache.serializers.records import NO_DEFAULT, Field, Record, hints_of, original_bases, record_of
 
@@ -142,6 +143,8 @@ class _Walk:
             return Shape("vartuple", parts=(_ANY,))
         if _is_alias(type_):
             return self._of_alias(type_, None)
+        if is_model(type_):
+            return self._of_model(type_, scope)
         if isinstance(type_, type):
             return self._of_class(type_, None)
         if isinstance(type_, _VARIABLES):
@@ -256,6 +259,10 @@ class _Walk:
         kind = library_name(class_)
         if kind is not None:
             return Shape(kind, parts=arguments or ())
+        url = url_kind(class_)
+        if url is not None:
+            name, labels = url
+            return Shape("constrained", labels, (Shape(name),)) if labels else Shape(name)
         if is_standard(class_):
             raise UnknownShape(f"class {type_name(class_)} of the standard library, which metacache does not support")
         if issubclass(class_, enum.Enum):
@@ -264,6 +271,13 @@ class _Walk:
         if record is None:
             return Shape("class", (quoted(class_name(class_)),), arguments or ())
         return self._defined((class_, arguments), lambda this: self._record_shape(class_, record, arguments, this))
+
+    def _of_model(self, class_: _Type, scope: _Scope) -> Shape:
+        """Return the shape of a model. A generic one within itself stands for itself with its own type arguments."""
+        origin, arguments = generic_parts(class_)
+        if origin is class_ and not scope.keys() >= set(arguments):
+            arguments = ()
+        return self._of_class(origin, self._parts(arguments, scope) if arguments else None)
 
     def _record_shape(self, class_: _Type, record: Record, arguments: tuple[Shape, ...] | None, this: Shape) -> Shape:
         scopes = self._scopes_of_bases(class_, arguments, this)
@@ -284,11 +298,11 @@ class _Walk:
         pending = [class_]
         for owner in pending:  # the list grows during the loop
             for base in original_bases(owner):
-                origin: _Type = typing.get_origin(base)
-                origin = base if origin is None else origin
+                origin, arguments = generic_parts(base)
                 if origin in scopes or not isinstance(origin, type):
                     continue
-                given = self._parts(typing.get_args(base), scopes[owner]) if typing.get_args(base) else None
+                is_bare = origin is base
+                given = self._parts(arguments, scopes[owner]) if arguments and not is_bare else None
                 scopes[origin] = self._scope(_parameters(origin), given) | {typing.Self: this}
                 pending.append(origin)
         return scopes

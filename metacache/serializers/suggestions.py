@@ -6,18 +6,20 @@ A plugin that cannot be used is reported with its reason and does not fail the s
 from __future__ import annotations
 
 from collections.abc import Iterable
-from importlib.metadata import EntryPoint
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from metacache.errors import InvalidTypeError
 from metacache.serializers.fingerprints import fingerprint
 from metacache.serializers.names import is_type
 from metacache.serializers.plugins import EXTRAS, PLUGINS, TypeRefused, find_plugin
 
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
 __all__ = ["suggestion"]
 
 # The order in which serializers are suggested. All others follow, sorted by name.
-_PREFERRED: Final = ("bytes", "str", "int", "msgspec", "orjson", "attrs", "json", "msgspec-json")
+_PREFERRED: Final = ("bytes", "str", "int", "msgspec", "orjson", "attrs", "pydantic", "json", "msgspec-json")
 
 
 def suggestion(type_: Any, *, refused: str | None = None) -> str:  # Any: a type expression

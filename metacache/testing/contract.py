@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import TypeVar
 
 from metacache.serializers import difference
-from metacache.serializers.builtin import is_own_int
 from metacache.serializers.interfaces import Serializer
+from metacache.serializers.plain import is_own_int
 from metacache.serializers.wire_ids import PRIVATE, RULE, is_wire_id
 
 __all__ = ["check_serializer"]

@@ -19,11 +19,11 @@ from typing import Any, Final, Generic, Protocol, TypeVar, final
 
 import attrs
 
+from metacache import connect, connect_async
 from metacache.client.aio import AsyncClient
 from metacache.client.blocking import Client
 from metacache.cluster.aio import AsyncCluster
 from metacache.cluster.blocking import Cluster
-from metacache.connect import connect, connect_async
 from metacache.nodes import Node
 from metacache.operations.results import Item
 from metacache.routing import split

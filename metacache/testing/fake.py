@@ -11,7 +11,7 @@ import math
 import re
 import time
 from base64 import b64decode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeVar, final
 
 import attrs
@@ -20,7 +20,7 @@ from typing_extensions import override
 from metacache.errors import ClosedError, MetacacheError
 from metacache.protocol.connection import ProtocolConnection
 from metacache.protocol.error_lines import Refusal
-from metacache.protocol.expectations import Answer
+from metacache.protocol.expectations import Answer, Expectation
 from metacache.protocol.windows import Replies
 from metacache.transports.base import Batch, Operation
 from metacache.transports.blocking.exchange import StreamExchange, drive_exchange
@@ -305,9 +305,9 @@ class _FakeStream:
         self._arrived += self._server.answer(bytes(data))
         return len(data)
 
-    def read(self) -> bytes | None:
+    def read(self) -> tuple[int, Sequence[Expectation]] | None:
         arrived, self._arrived = self._arrived, b""
-        return arrived or None
+        return (len(arrived), self.protocol.receive(arrived)) if arrived else None
 
     def failed(self, error: BaseException, /) -> MetacacheError | None:
         return error if isinstance(error, MetacacheError) else None

@@ -8,7 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from metacache.connect import connect, connect_async
+from metacache import connect, connect_async
 from metacache.testing.memcached import Memcached
 
 __all__ = ["TASKS", "THREADS", "VALUE", "tasks_ask", "threads_ask"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import weakref
-from typing import final
+from typing import Final, final
 
 import attrs
 
@@ -36,6 +36,9 @@ class IdleTimes:
     used: float
 
 
+_NONE: Final[dict[CloseReason, int]] = dict.fromkeys(CloseReason, 0)
+
+
 @final
 class SocketCounts:
     """How many connections were dialled and discarded. Only the user of the connection counts, so it needs no lock."""
@@ -44,7 +47,7 @@ class SocketCounts:
 
     def __init__(self) -> None:
         self.dialled = 0
-        self.discarded: dict[CloseReason, int] = dict.fromkeys(CloseReason, 0)
+        self.discarded = _NONE.copy()
 
     def add(self, other: SocketCounts) -> None:
         """Add the counts of *other* to these."""

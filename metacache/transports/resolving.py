@@ -8,9 +8,9 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket
-import ssl
 import threading
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from time import monotonic
 from typing import Any, Final, TypeAlias, final
 
@@ -232,6 +232,7 @@ def _socket_error() -> OSError | None:
     return None
 
 
+@lru_cache(maxsize=256)
 def _literal(host: str, port: int) -> Target | None:
     """Return the address if *host* is one; None when it is a name or has a zone.
 
@@ -251,10 +252,17 @@ def _addresses(host: str, port: int) -> Sequence[Target]:
 
 
 def _reason_of(error: OSError) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate was not accepted: {error.verify_message}"
-    if isinstance(error, ssl.SSLError):
-        return f"the TLS handshake failed ({error.reason or 'no reason given'}); does this port speak TLS?"
+    if type(error).__module__ == "ssl":
+        return _tls_reason_of(error)
     if isinstance(error, TimeoutError):
         return "no answer within the time to connect"
     return _ADVICE.get(error.errno or 0) or str(error.strerror or error)
+
+
+def _tls_reason_of(error: OSError) -> str:
+    import ssl  # late: a client without TLS does not load it
+
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate was not accepted: {error.verify_message}"
+    reason = error.reason if isinstance(error, ssl.SSLError) else None
+    return f"the TLS handshake failed ({reason or 'no reason given'}); does this port speak TLS?"

@@ -92,30 +92,41 @@ class _TaskGate:
 
 
 Hook: TypeAlias = Callable[[int, str], object]
-"""Called before each operation with its number, from 0, and its head or the name of its batch."""
+"""Called before or after each operation with its number, from 0, and its head or the name of its batch."""
 
 
 @final
 class _Hooked:
-    """A transport that calls a hook before it forwards."""
+    """A transport that calls a hook before it forwards, and one after the reply."""
 
     def __init__(self, inner: Transport) -> None:
         self.inner = inner
         self.hook: Hook | None = None
+        self.after: Hook | None = None
         self.count = 0
 
-    def before(self, head: str) -> None:
+    def before(self, head: str) -> int:
         number, self.count = self.count, self.count + 1
         if self.hook is not None:
             self.hook(number, head)
+        return number
+
+    def end(self, number: int, head: str) -> None:
+        if self.after is not None:
+            self.after(number, head)
 
     def run(self, op: Operation[R], /, *, deadline: float | None = None) -> R:
-        self.before(op.head.decode(errors="replace"))
-        return self.inner.run(op, deadline=deadline)
+        head = op.head.decode(errors="replace")
+        number = self.before(head)
+        result = self.inner.run(op, deadline=deadline)
+        self.end(number, head)
+        return result
 
     def run_batch(self, batch: Batch, /, *, deadline: float) -> Replies:
-        self.before(batch.verb.name)
-        return self.inner.run_batch(batch, deadline=deadline)
+        number = self.before(batch.verb.name)
+        replies = self.inner.run_batch(batch, deadline=deadline)
+        self.end(number, batch.verb.name)
+        return replies
 
     def close(self) -> None:
         self.inner.close()
@@ -126,20 +137,31 @@ class _AsyncHooked:
     def __init__(self, inner: AsyncTransport) -> None:
         self.inner = inner
         self.hook: Hook | None = None
+        self.after: Hook | None = None
         self.count = 0
 
-    def before(self, head: str) -> None:
+    def before(self, head: str) -> int:
         number, self.count = self.count, self.count + 1
         if self.hook is not None:
             self.hook(number, head)
+        return number
+
+    def end(self, number: int, head: str) -> None:
+        if self.after is not None:
+            self.after(number, head)
 
     async def run(self, op: Operation[R], /, *, deadline: float | None = None) -> R:
-        self.before(op.head.decode(errors="replace"))
-        return await self.inner.run(op, deadline=deadline)
+        head = op.head.decode(errors="replace")
+        number = self.before(head)
+        result = await self.inner.run(op, deadline=deadline)
+        self.end(number, head)
+        return result
 
     async def run_batch(self, batch: Batch, /, *, deadline: float) -> Replies:
-        self.before(batch.verb.name)
-        return await self.inner.run_batch(batch, deadline=deadline)
+        number = self.before(batch.verb.name)
+        replies = await self.inner.run_batch(batch, deadline=deadline)
+        self.end(number, batch.verb.name)
+        return replies
 
     async def aclose(self) -> None:
         await self.inner.aclose()

@@ -8,6 +8,7 @@ import inspect
 import itertools
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
 from typing import Any, Final
 
 import pytest
@@ -210,7 +211,41 @@ async def async_generator(a: int) -> AsyncIterator[str]:
     yield str(a)
 
 
-@pytest.mark.parametrize("function", [generator, async_generator])
+class Making:
+    """An object that is called, and whose call is a generator."""
+
+    def __call__(self, a: int) -> Iterator[str]:
+        yield str(a)
+
+
+class Awaiting:
+    """An object whose call is a coroutine."""
+
+    async def __call__(self, a: int) -> bytes:
+        return b"%d" % a
+
+
+class Answering:
+    """An object whose call returns a value."""
+
+    def __call__(self, a: int) -> bytes:
+        return b"%d" % a
+
+
+def times(a: int, b: int) -> bytes:
+    return b"%d" % (a * b)
+
+
+async def test_objects_that_are_called_are_cached() -> None:
+    transport = FakeTransport()
+    assert Client(transport).cached("o:{a}")(Answering())(5) == b"5"
+    assert Client(transport).get("o:5") == b"5"
+    asyncio_client = AsyncClient(AsyncFakeTransport())
+    assert await asyncio_client.cached("o:{a}")(Awaiting())(5) == b"5"
+    assert Client(transport).cached("p:{b}")(partial(times, 3)).key_for(7) == "p:7"
+
+
+@pytest.mark.parametrize("function", [generator, async_generator, Making(), partial(generator)])
 def test_a_generator_is_refused(function: Callable[..., Any]) -> None:  # Any: a wrong function
     for client in (Client(FakeTransport()), AsyncClient(AsyncFakeTransport())):
         decorate: Any = client.cached("{a}")  # Any: the type checkers refuse it too
@@ -225,6 +260,8 @@ def test_other_things_are_refused() -> None:
         (staticmethod(generator), "not staticmethod; write @staticmethod"),
         (classmethod(two), "not classmethod; write"),
         (5, "decorates a function"),
+        (Awaiting(), "AsyncClient"),
+        (dict, "give key a function"),
     ]
     for wrong, message in wrongs:
         with pytest.raises(InvalidTypeError, match=message):

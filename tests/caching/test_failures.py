@@ -12,6 +12,7 @@ import pytest
 from metacache import (
     AsyncClient,
     BatchError,
+    Client,
     ClosedError,
     SerializationError,
     ServerError,
@@ -23,7 +24,7 @@ from metacache import (
 )
 from metacache.operations import requests
 from metacache.serializers import IntSerializer, StrSerializer
-from metacache.testing import FakeServer, Memcached
+from metacache.testing import FakeServer, FakeTransport, Memcached
 from tests.caching.rig import Rig
 from tests.conftest import start
 
@@ -282,6 +283,61 @@ async def test_a_factory_slower_than_its_lease_is_not_stored_and_logged_once(
     assert len(logged) == 1
     assert logged[0].levelno == logging.WARNING
     assert "make" in logged[0].message or "factory" in logged[0].message
+
+
+def stop(*_: object) -> Any:  # Any: a factory of any client
+    raise StopIteration(5)
+
+
+async def test_the_class_of_a_failure_is_that_of_the_factory(kind: str) -> None:
+    """A coroutine turns a StopIteration into a RuntimeError; counts and ``stale_on`` go by what the factory raised."""
+    rig = Rig(kind, FakeServer())
+    client = rig.texts()
+    rig.wire(b"mg busy N30 v\r\n")
+    for call in (
+        client.get_or_compute("k", stop),
+        client.get_or_compute("busy", stop, policy=Stampede(wait=0)),
+        client.get_or_compute_many(["k"], stop),
+    ):
+        with pytest.raises(RuntimeError) as caught:
+            await call
+        assert isinstance(caught.value.__cause__, StopIteration)
+        assert rig.remaining("k")[0] is None
+    assert client.statistics.factory_failures == {"StopIteration": 3}
+    await client.set("k", "old", ttl=100)
+    await client.invalidate("k", stale_for=100)
+    assert await client.get_or_compute("k", stop, policy=Stampede(stale_on=(StopIteration,))) == "old"
+
+
+def test_a_blocking_client_raises_the_stop_iteration_of_a_factory() -> None:
+    client = Client(FakeTransport())
+    for call in (client.get_or_compute, client.get_or_compute_item):
+        with pytest.raises(StopIteration) as caught:
+            call("k", stop)
+        assert caught.value.value == 5
+
+
+async def test_a_refresh_ahead_that_outlasts_the_old_value_is_not_stored(kind: str) -> None:
+    """When the old value expires, another caller computes; the older result does not replace the newer one."""
+    now = [1_700_000_000.0]
+    rig = Rig(kind, FakeServer(lambda: now[0]))
+    client = rig.texts()
+    policy = Stampede(refresh_ahead=0.4, jitter=0.0, wait=0)
+    await client.set("k", "old", ttl=10)
+    now[0] += 7
+
+    async def slow() -> str:
+        found = await client.get_or_compute_item("k", counted(rig, [], "other"), ttl=10, policy=policy)
+        assert (found.value, found.source) == ("old", Source.HIT)
+        now[0] += 4  # the old value has expired; the lease of 10 seconds has not ended
+        found = await client.get_or_compute_item("k", counted(rig, [], "newer"), ttl=10, policy=policy)
+        assert (found.value, found.source) == ("newer", Source.COMPUTED)
+        return "older"
+
+    # A client of its own: in one client the factory of a key cannot ask for the key.
+    found = await rig.texts().get_or_compute_item("k", rig.factory(slow), ttl=10, policy=policy)
+    assert (found.value, found.source) == ("older", Source.UNSTORED)
+    assert rig.remaining("k")[0] == b"newer"
 
 
 async def test_an_old_value_that_covers_a_failure_is_logged(

@@ -1,9 +1,9 @@
 """No interleaving of readers and writers stores an older value over a newer one, or brings a deleted value back.
 
 The source of truth is a version. A writer raises it, and then sets the new version in the cache, deletes the key, marks
-it stale, or restarts the server. A factory reads the version when it begins and returns it when it ends. So a call may
-return a version that is older than the current one, but none older than the one at the beginning of the call, unless
-the policy allows old values.
+it stale, lets the server evict it, or restarts the server. A factory reads the version when it begins and returns it
+when it ends. So a call may return a version that is older than the current one, but none older than the one at the
+beginning of the call, unless the policy allows old values.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ import asyncio
 import itertools
 import random
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import pytest
 
-from metacache import AsyncClient, Stampede
+from metacache import AsyncClient, Source, Stampede, TransportError
 from metacache.serializers import IntSerializer
 from metacache.testing import FakeServer, Memcached
 from metacache.transports.base import AsyncTransport, Batch, Operation
 from tests.caching.rig import Rig
+from tests.conftest import start
 
 SEEDS: Final = 300
 POLICY: Final = Stampede(lease=5, jitter=0.0, wait=30)
@@ -30,9 +31,11 @@ WRITES: Final = ("set", "delete", "invalidate", "evict")
 class World:
     """The source of truth, and what its readers and writers do."""
 
-    def __init__(self, rig: Rig, key: str, chance: random.Random) -> None:
+    def __init__(
+        self, rig: Rig, key: str, chance: random.Random, *, on_error: Literal["raise", "miss"] = "raise"
+    ) -> None:
         self.rig = rig
-        self.client = rig.make(IntSerializer())
+        self.client = rig.make(IntSerializer(), on_error=on_error)
         self.key = key
         self.chance = chance
         self.version = 1
@@ -102,21 +105,105 @@ async def test_seeded_interleavings_of_readers_and_one_writer(rig: Rig, key: str
         await world.check_the_end()
 
 
-async def test_a_server_that_restarts_during_the_computation(kind: str, memcached: Memcached) -> None:
-    """The server counts CAS from 1 again, so a store is refused because the key is gone."""
+# --- restarts ---------------------------------------------------------------------------------------------------------
+
+# A server that restarts is empty, and counts CAS from 1 again. A store of a computation that began before is refused if
+# the item that is there by then has another CAS. That is certain only if the two runs of the server have no CAS in
+# common. So the worlds that restart their server use PADDING numbers first, more than they use afterwards.
+PADDING: Final = 1000
+RESTARTS: Final = 25
+
+
+async def restart(world: World, server: Memcached) -> None:
+    world.version += 1
+    if world.rig.is_blocking:
+        server.restart()
+    else:
+        await asyncio.to_thread(server.restart)
+    world.floor = world.fresh_floor = world.version
+
+
+async def write_until_done(world: World) -> None:
+    """Write, again while the server is gone."""
+    while True:
+        try:
+            return await world.write()
+        except TransportError:
+            await world.rig.sleep(0.002)
+
+
+@pytest.mark.parametrize("first", range(0, RESTARTS, 25))
+async def test_seeded_interleavings_with_a_server_that_restarts(kind: str, memcached: Memcached, first: int) -> None:
     rig = Rig(kind, memcached.node)
+    for seed in range(first, first + 25):
+        chance = random.Random(seed)
+        world = World(rig, f"k:{seed}", chance, on_error="miss")
+        restarts_at = chance.randrange(3)
+        rig.wire(b"ms padding 0 q\r\n\r\n" * PADDING)
+
+        async def writer(world: World = world, restarts_at: int = restarts_at) -> None:
+            for number in range(3):
+                await world.pause()
+                await (restart(world, memcached) if number == restarts_at else write_until_done(world))
+
+        async def reader(world: World = world) -> None:
+            for _ in range(4):
+                await world.read()
+
+        found = await rig.together([writer, *[reader] * chance.randint(2, 5)])
+        for each in found:
+            assert not isinstance(each, BaseException), f"seed {seed}: {each!r}"
+        await world.check_the_end()
+    await rig.aclose()
+
+
+@pytest.mark.parametrize("server", ["memcached", "fake"])
+@pytest.mark.parametrize("after", ["nothing", "another CAS", "the same CAS"])
+async def test_a_server_that_restarts_during_the_computation(
+    kind: str, memcached: Memcached, server: str, after: str
+) -> None:
+    """The older value is not stored, unless the item that is there after the restart has the same CAS by chance."""
+    fake = FakeServer()
+    rig = Rig(kind, memcached.node if server == "memcached" else fake)
     client = rig.make(IntSerializer(), on_error="miss")
-    version = [1]
+    rig.wire(b"ms padding 0 q\r\n\r\n" * 3)  # the placeholder of the computation has CAS 4
 
     async def make() -> int:
-        read = version[0]
-        memcached.restart()
-        version[0] = 2
-        return read
+        if server == "memcached":
+            memcached.restart()
+        else:
+            fake._items.clear()
+            fake._cas = 0
+        await rig.sleep(0.05)  # until the client has noticed that its connection is gone
+        if after != "nothing":
+            rig.wire(b"ms padding 0 q\r\n\r\n" * (3 if after == "the same CAS" else 2) + b"ms k 1 F2952790018\r\n2\r\n")
+        return 1
 
-    assert await client.get_or_compute("k", rig.factory(make), policy=POLICY) == 1
-    assert rig.remaining("k")[0] is None
+    found = await client.get_or_compute_item("k", rig.factory(make), policy=POLICY)
+    assert found.value == 1
+    stored = {"nothing": None, "another CAS": b"2", "the same CAS": b"1"}[after]  # the last one is the limit
+    assert rig.remaining("k")[0] == stored
+    assert found.source is (Source.COMPUTED if stored == b"1" else Source.UNSTORED)
     await rig.aclose()
+
+
+async def test_an_item_that_the_server_evicts_during_the_computation(kind: str) -> None:
+    with start("-m", "2") as server:
+        rig = Rig(kind, server.node)
+        numbers = itertools.count()
+
+        async def make() -> int:
+            # The server evicts the item used longest ago; the new ones are of its size.
+            while not rig.wire(b"me k\r\n").startswith(b"EN"):
+                rig.wire(b"".join(b"ms fill%d 1 q\r\nx\r\n" % number for number in itertools.islice(numbers, 5000)))
+                assert next(numbers) < 1_000_000, "the server evicts nothing"
+            return 1
+
+        found = await rig.make(IntSerializer()).get_or_compute_item("k", rig.factory(make), policy=Stampede(lease=60))
+        assert (found.value, found.source) == (1, Source.UNSTORED)
+        assert rig.remaining("k")[0] is None
+        assert b"STAT evictions 0" not in rig.wire(b"stats\r\n")
+        await rig.aclose()
 
 
 # --- exhaustive -------------------------------------------------------------------------------------------------------

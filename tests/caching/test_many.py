@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from metacache import BatchError, BusyError, DecodeError, InvalidTypeError, Source, Stampede
+from metacache import BatchError, BusyError, DecodeError, InvalidTypeError, ServerError, Source, Stampede
 from tests.caching.rig import Rig
+from tests.caching.test_single_flight import settled, until_waiting
 
 
 class Absent(LookupError):
@@ -253,3 +255,77 @@ async def test_early_recomputation_of_many_keys(both: Rig, key: str) -> None:
     policy = Stampede(refresh_ahead=timedelta(seconds=40), jitter=0.0)
     found = await client.get_or_compute_many(keys, recorder(both, calls), ttl=100, policy=policy)
     assert found == {keys[0]: "new a", keys[1]: "new b"}
+
+
+@pytest.mark.alone
+async def test_one_caller_of_a_process_looks_for_all(rig: Rig, key: str) -> None:
+    """Calls for many keys and calls for one key share the looking."""
+    texts, keys = rig.texts(), keys_of(key, "abc")
+    for each in keys:
+        rig.wire(f"mg {each} N30 v\r\n".encode())
+    began = rig.transport.count
+    calls = [rig.start(lambda: texts.get_or_compute_many(keys, rig.many_factory(never_many))) for _ in range(20)]
+    single = [rig.start(lambda: texts.get_or_compute(keys[0], rig.factory(never))) for _ in range(10)]
+    await until_waiting(texts, keys[0], 29)
+    await asyncio.sleep(0.3)
+    asked = rig.transport.count - began - 30
+    assert asked < 40  # with 30 lookers it would be hundreds
+    for each in keys:
+        rig.wire(f"ms {each} 5 F2952790032\r\nother\r\n".encode())
+    assert await asyncio.gather(*calls) == [dict.fromkeys(keys, "other")] * 20
+    assert await asyncio.gather(*single) == ["other"] * 10
+    assert await settled(texts) == 0
+
+
+async def never_many(_: object) -> Mapping[str, str]:
+    raise AssertionError("the factory of this test must not run")
+
+
+async def test_a_key_whose_winner_gives_up_is_computed_while_another_is_waited_for(both: Rig, key: str) -> None:
+    """The call waits for the first busy key; after a second it asks for all, and wins the other."""
+    a, b = keys = keys_of(key, "ab")
+    calls: list[list[str]] = []
+    for each in keys:
+        both.wire(f"mg {each} N30 v\r\n".encode())
+
+    async def make(found: Sequence[str]) -> Mapping[str, str]:
+        calls.append(list(found))
+        both.wire(f"ms {a} 5 F2952790032\r\nother\r\n".encode())
+        return dict.fromkeys(found, "new")
+
+    policy = Stampede(wait=8)
+    call = both.start(lambda: both.texts().get_or_compute_many(keys, both.many_factory(make), policy=policy))
+    await asyncio.sleep(0.05)
+    both.wire(f"md {b}\r\n".encode())
+    assert await call == {a: "other", b: "new"}
+    assert calls == [[b]]
+
+
+async def test_a_looker_that_wins_computes(both: Rig, key: str) -> None:
+    """The lease of another caller ends while this one looks."""
+    a, b = keys = keys_of(key, "ab")
+    calls: list[list[str]] = []
+    both.wire(f"mg {a} N30 v\r\n".encode())
+    both.transport.hook = lambda number, _: both.wire(f"md {a}\r\n".encode()) if number == 4 else None
+    began = time.monotonic()
+    assert await both.texts().get_or_compute_many(keys, recorder(both, calls)) == {a: "new a", b: "new b"}
+    assert time.monotonic() - began < 5  # a win that is lost blocks the key for a lease
+    assert calls == [[b], [a]]
+    assert [both.remaining(each)[:2] for each in keys] == [(b"new a", ""), (b"new b", "")]
+
+
+async def test_a_cache_that_fails_while_a_call_waits(both: Rig, key: str) -> None:
+    a, b = keys = keys_of(key, "ab")
+    calls: list[list[str]] = []
+    both.wire(f"mg {a} N30 v\r\n".encode())
+
+    def hook(number: int, head: str) -> None:
+        if number >= 3 and not head.startswith("md"):
+            raise ServerError("the server is out of order")
+
+    both.transport.hook = hook
+    found = await both.texts(on_error="miss").get_or_compute_many(keys, recorder(both, calls))
+    assert found == {a: "new a", b: "new b"}
+    assert calls == [[b], [a]]
+    with pytest.raises(BatchError):
+        await both.texts().get_or_compute_many(keys, recorder(both, calls))

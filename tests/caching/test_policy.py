@@ -11,6 +11,7 @@ import pytest
 
 from metacache import Client, InvalidArgumentError, InvalidTypeError, Stampede
 from metacache.caching.policy import Plan
+from metacache.client.blocking_caching import BlockingCaching
 from metacache.testing import FakeServer, FakeTransport
 from tests.caching.rig import Rig
 
@@ -163,6 +164,7 @@ def test_many_policies_and_ttls_are_not_kept_for_ever() -> None:
     client = Client(FakeTransport())
     for number in range(1, 2000):
         client.get_or_compute("k", lambda: b"v", ttl=number, policy=Stampede())
+    assert isinstance(client._caching, BlockingCaching)
     assert len(client._caching._asks._plans) <= 256
 
 

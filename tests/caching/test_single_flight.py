@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 import os
 import signal
 import threading
@@ -178,6 +179,37 @@ async def test_a_cancelled_winner_leaves_the_computation_to_another_waiter(key: 
     assert await asyncio.gather(*others) == ["second"] * 5
     assert ran == ["first", "second"]
     assert await settled(texts) == 0
+
+
+async def test_a_winner_that_times_out_leaves_the_computation_to_another_waiter(key: str) -> None:
+    rig = Rig("asyncio", FakeServer())
+    texts, ran = rig.texts(), list[str]()
+
+    async def first() -> str:
+        ran.append("first")
+        await asyncio.sleep(60)
+        return "first"
+
+    async def second() -> str:
+        ran.append("second")
+        return "second"
+
+    async def limited() -> str:
+        async with asyncio.timeout(0.1):
+            return await texts.get_or_compute(key, first)
+
+    winner = rig.start(limited)
+    await until_running(ran)
+    others = [rig.start(lambda: texts.get_or_compute(key, second)) for _ in range(5)]
+    began = time.monotonic()
+    with pytest.raises(TimeoutError):
+        await winner
+    del winner  # its exception keeps the frames of the call, and these the flight
+    assert await asyncio.gather(*others) == ["second"] * 5
+    assert time.monotonic() - began < 5  # not after the lease
+    assert ran == ["first", "second"]
+    assert await settled(texts) == 0
+    assert len(asyncio.all_tasks()) == 1
 
 
 async def until_running(ran: list[str]) -> None:
@@ -355,6 +387,21 @@ def test_a_flight_ends_with_its_owner() -> None:
     del flight
     assert len(flights) == 0
     assert flights.start((b"k", 1, "compute"))[1]
+
+
+def test_no_python_code_runs_when_a_flight_is_freed() -> None:
+    """Python ignores what a signal handler raises in the callback of a weak reference. So that is a C method."""
+    flights: Flights[str] = Flights()
+    flight, _ = flights.start((b"k", 1, "compute"))
+    (known,) = flights._known.values()
+    assert inspect.isbuiltin(known.__callback__)
+    del flight
+    assert known() is None
+    assert flights.find((b"k", 1, "compute")) is None
+    other, is_owner = flights.start((b"other", 1, "compute"))  # forgets the ended one
+    assert is_owner
+    assert list(flights._known) == [(b"other", 1, "compute")]
+    del other
 
 
 def test_a_listener_is_called_when_the_flight_has_ended_before() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from metacache import Client, Cluster, MetacacheError, Node, Settings
-from metacache.cluster.health import NodeState
+from metacache.observe import NodeState
 from metacache.testing import Memcached
 from tests.conftest import start
 from tests.pool.rig import until

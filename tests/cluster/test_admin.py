@@ -19,11 +19,13 @@ from metacache import (
     InvalidTypeError,
     MetacacheError,
     Node,
+    NodeState,
     ProtocolError,
     Settings,
 )
 from metacache.testing import Memcached
 from tests.cluster.rig import NOWHERE
+from tests.conftest import start
 from tests.scripted import Peer, ScriptedServer
 
 BOTH: Final = pytest.mark.parametrize("blocking", [True, False])
@@ -126,6 +128,18 @@ async def test_every_argument_of_stats_gives_a_result_or_a_clear_error(memcached
             assert words in str(refused), (argument, refused)
             assert await asked.first("ping") is True, argument
         assert asked.dials == 1, "one connection served all of it"
+
+
+@pytest.mark.parametrize("blocking", [True, False], ids=["blocking", "asyncio"])
+async def test_a_ping_of_a_dead_node_counts_against_it(*, blocking: bool) -> None:
+    with start() as server, start() as dead:
+        nodes = [server.node, dead.node]
+        dead.close()
+        async with Asked(nodes, ONE, blocking=blocking) as asked:
+            answers = await asked.all("ping")
+            assert answers[server.node] is True
+            assert isinstance(answers[nodes[1]], ConnectError)
+            assert asked.cluster.states == {server.node: NodeState.UP, nodes[1]: NodeState.SUSPECT}
 
 
 def store(server: Memcached, items: Mapping[str, bytes]) -> None:

@@ -22,7 +22,7 @@ from metacache import (
     Settings,
     StoreResult,
 )
-from metacache.cluster.health import NodeState
+from metacache.observe import NodeState
 from metacache.operations.batches import GET_MANY
 from metacache.transports.base import Batch
 from tests.cluster.rig import (

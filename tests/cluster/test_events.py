@@ -26,7 +26,7 @@ from metacache import (
     PoolTimeout,
     Settings,
 )
-from metacache.cluster.health import NodeState
+from metacache.observe import NodeState
 from metacache.testing import Memcached
 from tests.cluster.rig import NOWHERE, PATIENT, failure_of, state_of
 from tests.pool.rig import Call, begin, finish, until

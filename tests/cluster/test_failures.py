@@ -22,7 +22,7 @@ from metacache import (
     Settings,
     ValueTooLargeError,
 )
-from metacache.cluster.health import NodeState
+from metacache.observe import NodeState
 from metacache.testing import Memcached
 from tests.cluster.rig import (
     NOWHERE,

@@ -11,9 +11,10 @@ import attrs
 import pytest
 
 from metacache import Client, ClosedError, Cluster, ConnectError, Node, NodeDownError, RendezvousRouter
-from metacache.cluster.health import HEALTHY, Health, NodeState
+from metacache.cluster.health import HEALTHY, Health
 from metacache.cluster.membership import Membership
 from metacache.cluster.snapshot import Member
+from metacache.observe import NodeState
 from metacache.testing import Memcached
 from tests.cluster.rig import NOWHERE, PATIENT, failure_of, keys_of, nodes_of, servers, state_of
 from tests.pool.test_handlers import meddled

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metacache.cluster.health import HEALTHY, Health, NodeState, moved_off
+from metacache.cluster.health import HEALTHY, Health, moved_off
+from metacache.observe import NodeState
 
 NOW: Final = 1000.0
 EVEN: Final = 0.5  # a chance that neither shortens nor lengthens a pause

@@ -22,9 +22,9 @@ from metacache import (
     Settings,
     connect,
 )
-from metacache.cluster.health import NodeState
 from metacache.discovery import StaticSource
 from metacache.discovery.follower import poll_source, usable_nodes
+from metacache.observe import NodeState
 from metacache.testing import Memcached
 from tests.conftest import start
 

@@ -9,7 +9,7 @@ from typing import Final
 import pytest
 
 from metacache import BatchError, Client, Cluster, MetacacheError, Node, NodeDownError, Settings
-from metacache.cluster.health import NodeState
+from metacache.observe import NodeState
 from metacache.settings import OnNodeDown
 from tests.cluster.rig import failure_of, freeze, key_of, keys_of, nodes_of, servers, state_of
 from tests.pool.rig import Call, until

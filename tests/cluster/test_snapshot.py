@@ -8,8 +8,9 @@ import attrs
 import pytest
 
 from metacache import ConnectError, InvalidArgumentError, Node, NodeDownError, OperationTimeout, RendezvousRouter
-from metacache.cluster.health import HEALTHY, Health, NodeState
+from metacache.cluster.health import HEALTHY, Health
 from metacache.cluster.snapshot import Snapshot
+from metacache.observe import NodeState
 
 DOWN: Final = Health(NodeState.DOWN, 3, 0.5, 100.0, 99.5)
 SUSPECT: Final = Health(NodeState.SUSPECT, 2)

@@ -21,7 +21,7 @@ from metacache import (
     PoolTimeout,
     Settings,
 )
-from metacache.cluster.health import NodeState
+from metacache.observe import NodeState
 from metacache.operations.batches import GET_MANY
 from metacache.transports.base import Batch
 from metacache.transports.blocking.exchange import Exchange

@@ -233,7 +233,7 @@ def test_a_command_that_a_page_names_exists(page: Page) -> None:
     for command in commands(page):
         if match := re.match(r"make ([a-z]\S*)", command):
             assert match[1] in TARGETS, command
-        if match := re.match(r"(?:\S*/)?python3? -m metacache ([a-z]\S*)", command):
+        if match := re.match(r"(?:\S*/)?(?:python3? -m )?metacache ([a-z]\S*)", command):
             assert match[1] in COMMANDS, command
 
 

@@ -160,7 +160,7 @@ def test_the_values_that_a_format_can_hold_are_those_of_the_table() -> None:
     page = GUIDES["choose-a-serializer"]
     header = next(line for line in page.text.splitlines() if line.startswith("| value |"))
     serializers = names_in(header.replace("-", "_"))
-    assert len(serializers) == 5
+    assert len(serializers) == 6
     table = page.table("value")
     for row, value in (("NaN and infinities", float("inf")), ("ints beyond 64 bits", 2**70)):
         for name, said in zip(serializers, table[row], strict=True):
@@ -238,7 +238,7 @@ def outcome(call: Callable[[Client[int]], object], on_error: str, missed: object
 
 def test_the_sections_of_the_benchmarks_that_are_named_exist() -> None:
     named = re.findall(r"-m benchmarks (\w+)", GUIDES["speed"].text)
-    assert set(named) == {"instructions", "wall", "cluster", "asyncio"}
+    assert set(named) == {"instructions", "wall", "large", "start", "cluster", "asyncio", "django"}
     program = (ROOT / "benchmarks" / "__main__.py").read_text()
     assert all(f'"{name}":' in program for name in named)
 

@@ -31,6 +31,7 @@ from metacache import (
     testing,
 )
 from metacache.__main__ import COMMANDS
+from metacache.cli.statuses import Status
 from metacache.operations.options import Options, ViewOptions
 from metacache.testing import FakeTransport
 from tests.docs.pages import PAGES, ROOT, Page
@@ -244,4 +245,15 @@ def test_every_log_line_is_logged_through_a_logger_of_the_table() -> None:
 
 def test_the_table_of_commands_has_every_command() -> None:
     table = page("reference/command-line").table("command")
-    assert {bare(row) for row in table} == {f"python -m metacache {name}" for name in (*COMMANDS, "--help")}
+    assert {bare(row) for row in table} == {f"metacache {name}" for name in (*COMMANDS, "--help")}
+
+
+def test_the_table_of_commands_has_every_argument() -> None:
+    text = page("reference/command-line").text
+    names = {argument.names[0] for command in COMMANDS.values() for argument in command.arguments}
+    assert [name for name in {*names, "--url", "--json"} if name.startswith("--") and f"`{name}" not in text] == []
+
+
+def test_the_table_of_exit_statuses_has_every_status() -> None:
+    table = page("reference/command-line").table("status")
+    assert {int(bare(row)) for row in table} == {status.value for status in Status}

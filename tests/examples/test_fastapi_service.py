@@ -25,7 +25,7 @@ def database() -> Iterator[fastapi_service.Database]:
 @pytest.fixture
 def service(database: fastapi_service.Database) -> TestClient:
     """The service on a fake memcached; nothing opens a connection."""
-    cache = AsyncClient(AsyncFakeTransport(), load_serializer("msgspec", User), prefix="user:")
+    cache = AsyncClient(AsyncFakeTransport(), load_serializer("pydantic", User), prefix="user:")
     app.dependency_overrides[get_cache] = lambda: cache
     assert database.reads == 0
     return TestClient(app)
@@ -45,7 +45,7 @@ def test_a_written_user_is_read_from_the_cache(service: TestClient, database: fa
     assert service.put("/users/ada", json={"name": "Ada", "age": 37}).status_code == 200
     assert service.get("/users/ada").json() == {"name": "Ada", "age": 37}
     assert database.reads == 1
-    assert database.users["ada"] == User("Ada", 37)
+    assert database.users["ada"] == User(name="Ada", age=37)
 
 
 def test_a_user_that_does_not_exist_is_a_404(service: TestClient) -> None:
@@ -69,5 +69,5 @@ def test_the_service_works_without_its_cache(
     with TestClient(app) as service:
         assert service.get("/users/ada").json() == {"name": "Ada", "age": 36}
         assert service.get("/users/ada").json() == {"name": "Ada", "age": 36}
-        assert service.get("/cache").json() == {"hits": 0, "misses": 0, "errors": 4}
+        assert service.get("/cache").json() == {"hits": 0, "misses": 0, "errors": 2}
     assert database.reads == 2

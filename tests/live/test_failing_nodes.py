@@ -24,7 +24,7 @@ from metacache import (
     OperationTimeout,
     ProtocolError,
 )
-from metacache.cluster.health import NodeState
+from metacache.observe import NodeState
 from metacache.testing import Memcached
 from tests.cluster.rig import failure_of, key_of, keys_of
 from tests.live.rig import PATIENT, ForeignValue, check, descriptors, mixed, until, value_of

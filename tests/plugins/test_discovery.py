@@ -46,13 +46,20 @@ def test_listing_names_distribution_and_version_and_imports_nothing(directory: P
     assert SerializerInfo("bang", "explosive", "2.1", "explosive:P") in listed
     assert "explosive" not in sys.modules
     assert [info.name for info in listed] == sorted(info.name for info in listed)
-    assert {"attrs", "bytes", "int", "json", "msgspec", "msgspec-json", "orjson", "str"} <= {
+    assert {"attrs", "bytes", "int", "json", "msgspec", "msgspec-json", "orjson", "pydantic", "str"} <= {
         info.name for info in listed
     }
 
 
 @pytest.mark.parametrize(
-    ("name", "extra"), [("msgspec", "msgspec"), ("msgspec-json", "msgspec"), ("orjson", "orjson"), ("attrs", "attrs")]
+    ("name", "extra"),
+    [
+        ("msgspec", "msgspec"),
+        ("msgspec-json", "msgspec"),
+        ("orjson", "orjson"),
+        ("attrs", "attrs"),
+        ("pydantic", "pydantic"),
+    ],
 )
 def test_the_error_for_a_known_missing_plugin_has_the_install_command(
     name: str, extra: str, monkeypatch: pytest.MonkeyPatch

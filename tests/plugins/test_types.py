@@ -8,7 +8,9 @@ import attrs
 import metacache_attrs
 import metacache_msgspec
 import metacache_orjson
+import metacache_pydantic
 import msgspec
+import pydantic
 
 from metacache import Client, Serializer, SerializerPlugin, load_serializer
 from metacache.testing import FakeTransport
@@ -24,15 +26,24 @@ class Account(msgspec.Struct):
     name: str
 
 
+class Person(pydantic.BaseModel):
+    name: str
+
+
+class Company(pydantic.BaseModel):
+    title: str
+
+
 def test_every_plugin_satisfies_the_protocol_without_inheriting() -> None:
     plugins: list[SerializerPlugin] = [
         metacache_attrs.PLUGIN,
         metacache_orjson.PLUGIN,
         metacache_msgspec.MSGPACK,
         metacache_msgspec.JSON,
+        metacache_pydantic.PLUGIN,
         metacache_plist.PLUGIN,
     ]
-    assert [plugin.wire_id for plugin in plugins] == [144, 112, 64, 80, 224]
+    assert [plugin.wire_id for plugin in plugins] == [144, 112, 64, 80, 176, 224]
     assert {plugin.api_version for plugin in plugins} == {1}
     assert_type(plugins[0].build(User), Serializer[User])
     assert_type(plugins[0].build(User | None), Serializer[User | None])
@@ -45,6 +56,8 @@ def test_the_type_is_inferred_through_load_serializer() -> None:
     assert_type(load_serializer("orjson", dict[str, User | int]), Serializer[dict[str, User | int]])
     assert_type(load_serializer("msgspec", Account | None), Serializer[Account | None])
     assert_type(load_serializer("msgspec-json", tuple[Account, ...]), Serializer[tuple[Account, ...]])
+    assert_type(load_serializer("pydantic", Person), Serializer[Person])
+    assert_type(load_serializer("pydantic", Person | Company), Serializer[Person | Company])
 
 
 def test_the_type_is_inferred_through_the_plugin() -> None:
@@ -52,6 +65,7 @@ def test_the_type_is_inferred_through_the_plugin() -> None:
     assert_type(metacache_orjson.PLUGIN.build(list[User]), Serializer[list[User]])
     assert_type(metacache_msgspec.MSGPACK.build(Account), Serializer[Account])
     assert_type(metacache_msgspec.JSON.build(Account | None), Serializer[Account | None])
+    assert_type(metacache_pydantic.PLUGIN.build(Person | Company), Serializer[Person | Company])
     assert_type(metacache_plist.PLUGIN.build(dict[str, int]), Serializer[dict[str, int]])
 
 

@@ -1,4 +1,4 @@
-"""One type in the four forms that serializers accept, a value of each, and payloads of other types."""
+"""One type in the five forms that serializers accept, a value of each, and payloads of other types."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar, final
 
 import attrs
 import msgspec
+import pydantic
 from typing_extensions import TypedDict
 
 from metacache import Serializer, load_serializer
@@ -85,6 +86,22 @@ class OrderAttrs:
     tags: list[str]
     counts: dict[str, int]
     lines: list[LineAttrs]
+
+
+class LineModel(pydantic.BaseModel):
+    sku: str
+    quantity: int
+
+
+class OrderModel(pydantic.BaseModel):
+    number: int
+    total: float
+    customer: str
+    paid: bool
+    note: str | None
+    tags: list[str]
+    counts: dict[str, int]
+    lines: list[LineModel]
 
 
 LINE: Final[dict[str, Json]] = {"sku": "a-1", "quantity": 2}
@@ -204,4 +221,11 @@ CASES: Final[Mapping[str, Case[Any]]] = {
     "orjson": _json_case("orjson", OrderData),
     "orjson of a TypedDict": _json_case("orjson", OrderDict),
     "attrs": _json_case("attrs", OrderAttrs),
+    "pydantic": Case(
+        OrderModel,
+        load_serializer("pydantic", OrderModel),
+        OrderModel.model_validate(ORDER),
+        json_bytes,
+        msgspec.msgpack.encode,
+    ),
 }

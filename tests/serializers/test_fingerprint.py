@@ -22,7 +22,7 @@ import typing_extensions
 from typing_extensions import TypedDict
 
 from metacache import interrupts
-from metacache.serializers import defaults, fingerprint, graphs, literals, names, records, shapes
+from metacache.serializers import defaults, fingerprint, graphs, literals, models, names, records, shapes
 from tests.serializers import golden_types
 from tests.serializers.golden_types import TYPES
 
@@ -114,7 +114,7 @@ def pure_packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
         source = Path(attrs.__file__).parent.parent / package
         shutil.copytree(source, directory / package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(str(typing_extensions.__file__), directory)
-    modules = [defaults, graphs, interrupts, literals, names, records, shapes, golden_types]
+    modules = [defaults, graphs, interrupts, literals, models, names, records, shapes, golden_types]
     for name, file in ((module.__name__, str(module.__file__)) for module in modules):
         target = directory.joinpath(*name.split(".")).with_suffix(".py")
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -187,7 +187,7 @@ RAW: Final = (ord("r"), ord("a"))  # the conversions !r and !a of an f-string
 
 def test_texts_never_depend_on_repr() -> None:
     """The repr of a value differs between versions of Python and of the libraries."""
-    for module in (defaults, graphs, literals, records, shapes):
+    for module in (defaults, graphs, literals, models, records, shapes):
         assert module.__file__
         for node in ast.walk(ast.parse(Path(module.__file__).read_text())):
             assert not (isinstance(node, ast.Name) and node.id in ("repr", "ascii")), module.__name__

@@ -173,7 +173,7 @@ def check(serializer: Serializer[Any], value: Any) -> None:
     assert refusal[:1] in ("", "$")
 
 
-@pytest.mark.parametrize("name", SERIALIZERS)
+@pytest.mark.parametrize("name", [*SERIALIZERS, "pydantic"])
 @settings(max_examples=300, deadline=None)
 @given(case=types_and_values())
 def test_a_value_comes_back_the_same_or_the_error_names_its_part(name: str, case: tuple[Any, Any]) -> None:
@@ -193,7 +193,7 @@ PLAIN: Final = st.recursive(
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", SERIALIZERS)
+@pytest.mark.parametrize("name", [*SERIALIZERS, "pydantic"])
 @settings(deadline=None)
 @given(value=PLAIN)
 def test_a_value_of_type_any_comes_back_the_same_or_the_error_names_its_part(name: str, value: Any) -> None:

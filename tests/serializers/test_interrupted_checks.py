@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import uuid
 from typing import Any, Final
 
+import pydantic
 import pytest
 
 from metacache import InvalidTypeError, SerializationError, Serializer, load_serializer
@@ -18,7 +20,22 @@ R: Final[Any] = records
 PLUGIN_CODE: Final = (
     *("_Msgspec.", "_Orjson.", "_Attrs.", "_probe", "_same_kinds", "_signature", "record_codec.", "_list.", "_union."),
     *("_member_for", "_tagged.", "_mapping.", "exact_codec.", "check_class", "StrictConverter.", "Computed."),
+    *("_Pydantic.", "Codec.", "_uninterrupted", "_cause", "_unordered", "Even."),
 )
+
+
+class Even(pydantic.BaseModel):
+    """A model whose validator is code of the user, and whose default is a new one at each read."""
+
+    size: int = 2
+    id: uuid.UUID = pydantic.Field(default_factory=uuid.uuid4)
+
+    @pydantic.field_validator("size")
+    @classmethod
+    def check_even(cls, size: int) -> int:
+        if size % 2:
+            raise ValueError("odd")
+        return size
 
 
 class SoftTimeLimitExceeded(Exception):
@@ -35,6 +52,7 @@ VALUES: Final[dict[str, tuple[Any, Any, Any]]] = {
     "msgspec-json": (dict[str, list[float | None]], {"a": [1, None]}, {"a": [float("nan")]}),
     "orjson": (list[R.Boxed[int] | R.Boxed[str]], [R.Boxed(1), R.Boxed("a")], [R.Boxed(1.5)]),
     "attrs": (list[R.Positive], [R.Positive(1)], [R.Positive(1), R.Leaf(1, 2)]),
+    "pydantic": (list[Even], [Even()], [Even.model_construct(size=3)]),
 }
 
 

@@ -35,6 +35,7 @@ OURS: Final = {
     "msgspec-json": 80,
     "orjson": 112,
     "attrs": 144,
+    "pydantic": 176,
 }
 
 

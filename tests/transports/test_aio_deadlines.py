@@ -19,7 +19,7 @@ from metacache import (
     PoolTimeout,
     Settings,
 )
-from metacache.cluster.health import NodeState
+from metacache.observe import NodeState
 from metacache.testing import Memcached
 from tests.scripted import Asked, Peer, ScriptedServer, answering, in_turn, silent
 from tests.transports.aio_rig import HIT, PATIENT, SHORT, client_of, nothing_left, settled, until

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, final
 
 import pytest
@@ -11,6 +11,7 @@ import pytest
 from metacache import Batch, ConnectError, ConnectionLost, MetacacheError, OperationTimeout
 from metacache.protocol import commands
 from metacache.protocol.connection import ProtocolConnection
+from metacache.protocol.expectations import Expectation
 from metacache.transports.base import Verb
 from metacache.transports.blocking.exchange import StreamExchange
 from metacache.transports.counters import CloseReason
@@ -45,7 +46,7 @@ class Broken:
         self._at("write")
         return len(data)
 
-    def read(self) -> bytes | None:
+    def read(self) -> tuple[int, Sequence[Expectation]] | None:
         self._at("read")
         return None
 

@@ -20,17 +20,20 @@ from metacache.copying import refuse_copy
 from metacache.errors import ClosedError, ConnectError, ConnectionLost, MetacacheError, ProtocolError, TransportError
 from metacache.interrupts import is_from_handler
 from metacache.nodes import Node, check_node
+from metacache.observe import Observer, reporter_of
 from metacache.protocol.windows import Replies
 from metacache.settings import Settings, check_settings
 from metacache.transports.aio.batch import RunningBatch
 from metacache.transports.aio.deadlines import Deadlines
 from metacache.transports.aio.link import Link
 from metacache.transports.aio.loops import is_running_here, running_loop
+from metacache.transports.aio.observed import ObservedWaits, observed_hooks, observed_run, observed_run_batch
 from metacache.transports.aio.opening import CLOSED_IMMEDIATELY, LinkOpener
-from metacache.transports.aio.pending import AnyPending, PendingReply, RequestQueue, fail_pending
+from metacache.transports.aio.pending import AnyPending, PendingReply, RequestQueue, fail_pending, verb_of
 from metacache.transports.base import Operation
-from metacache.transports.counters import CloseReason, IdleTimes, SocketCounts
+from metacache.transports.counters import CloseReason, IdleTimes, SocketCounts, WaitCounts
 from metacache.transports.limits import check_bodies, too_large
+from metacache.transports.observed import Exchanges
 from metacache.transports.timeouts import deadline_passed
 
 if TYPE_CHECKING:
@@ -67,6 +70,7 @@ class AsyncConnection:
     Args:
         node: the server.
         settings: timeouts, TLS, credentials, limits.
+        observer: is called with the events of requests and connections; see `Observer`.
         on_failure: called once for each failed dial and each broken connection, even if many requests fail.
 
     ``in_flight`` is the number of requests that are written and have no reply; ``counts`` counts its sockets.
@@ -77,8 +81,10 @@ class AsyncConnection:
 
     __reduce_ex__ = refuse_copy
     __slots__ = (
+        "__dict__",
         "__weakref__",
         "_closed",
+        "_exchanges",
         "_flushing",
         "_last_link",
         "_link",
@@ -94,16 +100,25 @@ class AsyncConnection:
         "failed_at",
         "in_flight",
         "node",
+        "observer",
         "on_dial_failed",
         "waits",
     )
 
     def __init__(
-        self, node: Node, *, settings: Settings = DEFAULTS, on_failure: Callable[[MetacacheError], object] = _ignore
+        self,
+        node: Node,
+        *,
+        settings: Settings = DEFAULTS,
+        observer: Observer | None = None,
+        on_failure: Callable[[MetacacheError], object] = _ignore,
     ) -> None:
         check_node(node)
         check_settings(settings)
         self.node = node
+        # A client of this transport has the same observer.
+        self.observer = reporter_of(observer)
+        self._exchanges = None if self.observer is None else Exchanges(node, self.observer)
         self.counts = SocketCounts()
         self.in_flight = 0
         self.failed_at = -math.inf
@@ -113,16 +128,25 @@ class AsyncConnection:
         self._max_body = settings.max_value_size
         self._on_failure = on_failure
         self._queue = RequestQueue(node)
+        if self._exchanges is not None:
+            self._queue.waits = ObservedWaits(WaitCounts(), self._exchanges)
         self.waits = self._queue.waits
         make = partial(Link, settings, self._answered, self._on_room, self._lost)
-        hooks = (self._opened, self._dial_failed, self._flush_soon)
-        self._opener = LinkOpener(self._queue, settings, self.counts, make, *hooks)
+        opened: Callable[[Link], None] = self._opened
+        failed: Callable[[MetacacheError, float], None] = self._dial_failed
+        if self._exchanges is not None:
+            opened, failed = observed_hooks(opened, failed, self._exchanges)
+        self._opener = LinkOpener(self._queue, settings, self.counts, make, opened, failed, self._flush_soon)
         self._link: Link | None = None
         self._last_link: Link | None = None
         self._flushing = False
         self._next_check = -math.inf
         self._timer = Deadlines(self._queue, settings.timeout, lambda: self._link, self._after_check).timer
         self._closed = False
+        if self._exchanges is not None:
+            # Replace the methods below.
+            self.run = observed_run(self.run, self._exchanges)  # type: ignore[method-assign]  # the same signature
+            self.run_batch = observed_run_batch(self.run_batch, self._exchanges)  # type: ignore[method-assign]
 
     @override
     def __repr__(self) -> str:
@@ -370,7 +394,10 @@ class AsyncConnection:
         is_local = isinstance(error, TransportError) and error.is_local
         # Clear ``in_flight`` only after its requests have failed: if a signal interrupts this, the timer finds them.
         if isinstance(error, ConnectionLost):
-            self._queue.requeue_stale_reads(link.in_flight, link.dialled_at)
+            again = self._queue.requeue_stale_reads(link.in_flight, link.dialled_at)
+            if self._exchanges is not None:
+                for pending in again:
+                    self._exchanges.retried(verb_of(pending.work), error)
         self._queue.fail(link.in_flight, error, sent=not isinstance(error, ConnectError))
         link.in_flight.clear()
         self.counts.discarded[CloseReason.BROKEN if is_node_failure else CloseReason.STALE] += 1

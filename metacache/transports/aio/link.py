@@ -12,23 +12,26 @@ import math
 from collections.abc import Callable, Sequence
 from random import getrandbits
 from time import monotonic
-from typing import Final, cast, final
+from typing import Final, TypeVar, cast, final
 
 from typing_extensions import override
 
 from metacache.errors import ConnectionLost, MetacacheError
 from metacache.interrupts import is_own
-from metacache.protocol.connection import ProtocolConnection
+from metacache.protocol.connection import ProtocolConnection, answer_of
 from metacache.protocol.expectations import Answer, Expectation
 from metacache.protocol.windows import closing_error
 from metacache.settings import Settings
 from metacache.transports.aio.batch import fail_missing
+from metacache.transports.aio.block_receiver import BlockReceiver
 from metacache.transports.aio.pending import AnyPending, BatchWindow, Work, throw, weight_of
 from metacache.transports.aio.write_buffer import WriteBuffer, packs
 from metacache.transports.batch_windows import build_window
 from metacache.transports.timeouts import add_tls_hint, interrupted
 
 __all__ = ["Link"]
+
+A = TypeVar("A")
 
 # Limits of one call of `write`. With them, the first of many small requests leave while others are still being made.
 MAX_REQUESTS: Final = 256
@@ -58,6 +61,7 @@ class Link(asyncio.Protocol):
 
     __slots__ = (
         "_has_received",
+        "_has_receiver",
         "_is_uncertain",
         "_large",
         "_loop",
@@ -99,6 +103,7 @@ class Link(asyncio.Protocol):
         self.is_lost = False
         self.has_sent = False
         self._has_received = False
+        self._has_receiver = False  # the transport calls a BlockReceiver instead of this link
         self._unwritten = 0
         self._large: WriteBuffer[AnyPending] = WriteBuffer()
         self.in_flight: list[AnyPending] = []
@@ -262,6 +267,10 @@ class Link(asyncio.Protocol):
     @override
     def data_received(self, data: bytes) -> None:
         """Parse *data*, and give each complete reply to its pending reply."""
+        self._take(self._protocol.answers, data)
+
+    def _take(self, parse: Callable[[A], Sequence[Answer | Expectation]], received: A) -> None:
+        """Parse *received* with *parse*, and give each complete reply to its pending reply."""
         if self.is_lost:
             return  # closing: bytes that still arrive are dropped
         if self._is_uncertain:
@@ -269,21 +278,23 @@ class Link(asyncio.Protocol):
             return
         self._is_uncertain = True
         try:
-            done = self._receive(data)
+            done = self._receive(parse(received))
         except BaseException as error:
             self._interrupt(error)
             return
         self._is_uncertain = False
         self._on_answers(self, done)  # last: it runs tasks, which may call any method of this link
 
-    def _receive(self, data: bytes) -> Sequence[AnyPending]:
-        """Parse *data*; return the pending replies that have answers now."""
+    def _receive(self, answers: Sequence[Answer | Expectation]) -> Sequence[AnyPending]:
+        """Return the pending replies that get *answers*."""
         self.active_at = monotonic()
         protocol = self._protocol
         failure: MetacacheError | None = None
-        answers = protocol.answers(data)
         if protocol.must_close:
             failure = protocol.failure or self._why_closed(answers)
+        elif protocol.block is not None and not self._has_receiver:
+            self._has_receiver = True
+            self._transport.set_protocol(BlockReceiver(self))
         done = self.in_flight[: len(answers)]
         self._answer(done, answers, failure)
         self._has_received = True
@@ -308,6 +319,29 @@ class Link(asyncio.Protocol):
                 pending.answer = answer
         self.requests -= requests
         del self.in_flight[: len(answers)]
+
+    # --- large data blocks that arrive -------------------------------------------------------------------------------
+
+    def next_room(self) -> memoryview | None:
+        """Return where to receive the next bytes of a large data block; None if no such block is being received."""
+        protocol = self._protocol
+        if protocol.block is not None and self.in_flight and self.in_flight[0].answer is not None:
+            protocol.drop()  # its caller has given it up
+        return protocol.room
+
+    def block_received(self, count: int, /) -> None:
+        """Parse *count* bytes that were received into `next_room`."""
+        self._take(self._fill, count)
+
+    def _fill(self, count: int) -> Sequence[Answer | Expectation]:
+        return list(map(answer_of, self._protocol.fill(count)))
+
+    def between_blocks_received(self, data: bytes, /) -> None:
+        """Parse *data*, and replace the receiver unless a large data block begins in it."""
+        self.data_received(data)
+        if self._protocol.block is None and not self.is_lost:
+            self._has_receiver = False
+            self._transport.set_protocol(self)
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from contextvars import Context
 from time import monotonic
-from typing import Any, Final, Generic, NamedTuple, NoReturn, TypeAlias, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, NoReturn, TypeAlias, TypeVar, final
 
 from typing_extensions import override
 
@@ -21,6 +21,9 @@ from metacache.nodes import Node
 from metacache.protocol.error_lines import Refusal
 from metacache.transports.base import Batch, Operation
 from metacache.transports.counters import WaitCounts
+
+if TYPE_CHECKING:
+    from metacache.transports.aio.observed import ObservedWaits
 
 __all__ = [
     "AnyPending",
@@ -32,6 +35,7 @@ __all__ = [
     "fail_pending",
     "throw",
     "unsent",
+    "verb_of",
     "weight_of",
 ]
 
@@ -212,7 +216,7 @@ class RequestQueue:
         self.answered: deque[AnyPending] = deque()
         self.waiters: list[Waiter] = []
         self.idle: deque[Waiter] = deque()
-        self.waits = WaitCounts()
+        self.waits: WaitCounts | ObservedWaits = WaitCounts()
         self._trim_at = TRIM_AT
         self._drained: asyncio.Future[None] | None = None
         self._will_check = False
@@ -293,14 +297,18 @@ class RequestQueue:
             self.answered.extend(failed)
         self.check_drained()
 
-    def requeue_stale_reads(self, in_flight: list[AnyPending], dialled_at: float) -> None:
-        """Queue again the reads of *in_flight* that met a stale connection: one dialled before they were made."""
+    def requeue_stale_reads(self, in_flight: list[AnyPending], dialled_at: float) -> list[AnyPending]:
+        """Queue again the reads of *in_flight* that met a stale connection, and return them.
+
+        A connection is stale for a read that was made after the dial.
+        """
         again = [pending for pending in in_flight if _is_stale_read(pending, dialled_at)]
         behind = self.waits.waiting
         self.waiting[behind:behind] = again
         in_flight[:] = [pending for pending in in_flight if not _is_stale_read(pending, dialled_at)]
         for pending in again:
             pending.made_at = -math.inf
+        return again
 
     # --- dropping and draining ---------------------------------------------------------------------------------------
 
@@ -344,6 +352,11 @@ class RequestQueue:
 def throw(error: BaseException) -> NoReturn:
     """Raise *error*. It is a loop callback, because asyncio swallows an OSError that a protocol's method raises."""
     raise error
+
+
+def verb_of(work: Work) -> str:
+    """Return the name of the method that made *work*."""
+    return work.batch.verb.name if isinstance(work, BatchWindow) else work.verb.name
 
 
 def weight_of(work: Work) -> int:

@@ -103,11 +103,12 @@ class Waker:
 class Waiter(Generic[T]):
     """One caller in the queue of a checkout, since *began*. A thread in several queues has one *waker* for all."""
 
-    __slots__ = ("__weakref__", "_handed", "_has_left", "began", "waker")
+    __slots__ = ("__weakref__", "_handed", "_has_left", "began", "is_served", "waker")
 
     def __init__(self, waker: Waker) -> None:
         self._handed: list[T] = []
         self._has_left = False
+        self.is_served = False
         self.waker = waker
         self.began = monotonic()
 
@@ -227,7 +228,9 @@ class Checkout(Generic[T]):
     def collect(self, waiter: Waiter[T]) -> T | None:
         """Return the object handed to *waiter*, or an available one if it is its turn; None when there is none."""
         handed = waiter.receive()
-        return self.take_now() if handed is None and self._is_next(waiter) else handed
+        taken = self.take_now() if handed is None and self._is_next(waiter) else handed
+        waiter.is_served = taken is not None
+        return taken
 
     def leave(self, waiter: Waiter[T]) -> None:
         """Leave the queue, and put back an object that was handed over and not collected."""
@@ -255,14 +258,17 @@ class Checkout(Generic[T]):
 
     def take_now(self) -> T | None:
         """Return an idle object, or a new one if there may be one more; else None. Never waits."""
-        with ignoring(IndexError):
-            return self.idle.pop()
+        # The conditions are only quicker than the exceptions: another thread may take the last one in between.
+        if self.idle:
+            with ignoring(IndexError):
+                return self.idle.pop()
         self._forget_lost()
         is_full = len(self._known) >= self._size
         if self.is_closed or (is_full and not self._unconnected) or not self._may_make():
             return None
-        with ignoring(IndexError):
-            return self._unconnected.pop()
+        if self._unconnected:
+            with ignoring(IndexError):
+                return self._unconnected.pop()
         return None if is_full else self._new()
 
     def _new(self) -> T | None:
@@ -332,10 +338,10 @@ class Checkout(Generic[T]):
     def close(self) -> None:
         """Close idle objects now and lent ones when they are put back; waiters get None. Idempotent."""
         idle, self.idle = self.idle, _ClosedStack(self._known)
-        with ignoring(IndexError):
-            while True:
+        with ignoring(IndexError):  # another thread takes the last one
+            while idle:
                 self.idle.append(idle.pop())  # closes it
         with ignoring(IndexError):
-            while True:
+            while self._unconnected:
                 self.idle.append(self._unconnected.pop())
         self._wake_all()

@@ -21,9 +21,10 @@ from metacache.transports.counters import CloseReason
 from metacache.transports.timeouts import MAX_LATE, add_tls_hint, late_reply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from metacache.protocol.connection import ProtocolConnection
+    from metacache.protocol.expectations import Expectation
     from metacache.transports.base import Batch
 
 __all__ = ["Exchange", "NonBlockingStream", "StreamExchange", "drive_exchange"]
@@ -86,8 +87,11 @@ class NonBlockingStream(Protocol):
         """Send what the socket takes of *data* without waiting, and return the number of bytes. Raises OSError."""
         ...
 
-    def read(self) -> bytes | None:
-        """Return the bytes that have arrived, None if none have, ``b""`` at the end of the stream. Raises OSError."""
+    def read(self) -> tuple[int, Sequence[Expectation]] | None:
+        """Parse the bytes that have arrived; return their number (0 at the end) and the completed replies.
+
+        Return None if none have arrived. Raises OSError.
+        """
         ...
 
     def failed(self, error: BaseException, /) -> MetacacheError | None:
@@ -104,7 +108,7 @@ class StreamExchange:
     """A batch on one stream. It keeps the stream until it is done, and then calls *release* with the outcomes.
 
     The first `advance` dials if necessary, for at most half of the time. Meanwhile the driver cannot advance the parts
-    of the batch on other nodes, which have the other half.
+    of the batch on other nodes, which have the other half. *on_retry* is called before the batch is sent again.
     """
 
     __slots__ = (
@@ -116,6 +120,7 @@ class StreamExchange:
         "_is_prepared",
         "_late",
         "_node",
+        "_on_retry",
         "_release",
         "_replies",
         "_sent",
@@ -136,8 +141,10 @@ class StreamExchange:
         *,
         node: str,
         deadline: float,
+        on_retry: Callable[[MetacacheError], object] | None = None,
     ) -> None:
         self._batch = batch
+        self._on_retry = on_retry
         self._stream = stream
         self._release = release
         self._node = node
@@ -236,14 +243,15 @@ class StreamExchange:
         return data
 
     def _read(self, stream: NonBlockingStream) -> bool:
-        """Parse what has arrived; return False when nothing has."""
-        data = stream.read()
-        if data is None:
+        """Take the replies that have arrived; return False when no byte has."""
+        received = stream.read()
+        if received is None:
             return False
-        if not data:
+        count, finished = received
+        if not count:
             raise ConnectionLost("the server closed the connection before the last reply")
-        self._late += len(data) if monotonic() >= self._deadline else 0
-        for _ in stream.protocol.receive(data):
+        self._late += count if monotonic() >= self._deadline else 0
+        for _ in finished:
             start, size, window = self._windows.popleft()
             self._replies.fill(start, window.replies)
             self._unanswered -= size
@@ -277,6 +285,8 @@ class StreamExchange:
         answered = any(self._replies.headers) or bool(self._replies.errors)
         stale = isinstance(failure, ConnectionLost) and not self._is_fresh and not answered
         if stale and self._batch.is_read and not final:
+            if self._on_retry is not None:
+                self._on_retry(failure)
             failure = self._restart(stream)
         if failure is None:
             return

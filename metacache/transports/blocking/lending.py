@@ -19,13 +19,16 @@ from metacache.protocol.windows import Replies
 from metacache.transports.batch_windows import failed_replies
 from metacache.transports.blocking.checkout import Checkout
 from metacache.transports.blocking.exchange import StreamExchange, drive_exchange
+from metacache.transports.blocking.observed import Run, observed_exchange, observed_run
 from metacache.transports.blocking.stream import Attempt, Stream
 from metacache.transports.counters import CloseReason, CountRegistry
 from metacache.transports.forking import forget_in_children
 from metacache.transports.limits import check_bodies, too_large
+from metacache.transports.observed import Exchanges
 
 if TYPE_CHECKING:
     from metacache.nodes import Node
+    from metacache.observe import Reporter
     from metacache.settings import Settings
     from metacache.transports.base import Batch, Operation
     from metacache.transports.blocking.checkout import IdleStack, Waiter, Waker
@@ -48,6 +51,7 @@ class Lending:
         settings: of each stream.
         limits: how many streams there may be, and which idle ones to close.
         owner: the word for it in errors: "connection" or "pool".
+        reporter: reports requests, dials, waits and retries; None: nothing is reported.
 
     ``counts`` are the socket counts of all streams that ever existed. ``waits`` is how often callers waited for a
     stream, ``wait_seconds`` for how many seconds in total.
@@ -56,9 +60,11 @@ class Lending:
     __slots__ = (
         "__weakref__",
         "_checkout",
+        "_exchanges",
         "_failed_at",
         "_idle",
         "_limits",
+        "_make_exchange",
         "_max_body",
         "_max_reply",
         "_owner",
@@ -72,11 +78,15 @@ class Lending:
         "waits",
     )
 
-    def __init__(self, node: Node, settings: Settings, limits: Limits, owner: str) -> None:
+    def __init__(
+        self, node: Node, settings: Settings, limits: Limits, owner: str, reporter: Reporter | None = None
+    ) -> None:
         self.node = node
         self.counts = CountRegistry()
         self.waits = 0
         self.wait_seconds = 0.0
+        self._exchanges = None if reporter is None else Exchanges(node, reporter)
+        self._make_exchange = StreamExchange if self._exchanges is None else observed_exchange(self._exchanges)
         self._settings = settings
         self._limits = limits
         self._owner = owner
@@ -95,7 +105,7 @@ class Lending:
         self._waiters = self._checkout.waiters
 
     def _new_stream(self) -> Stream:
-        stream = Stream(self.node, self._settings)
+        stream = Stream(self.node, self._settings, self._exchanges)
         self.counts.register(stream, stream.counts)
         return stream
 
@@ -123,6 +133,11 @@ class Lending:
         return len([stream for stream in idle if stream.is_open]), in_use
 
     # --- the transport -----------------------------------------------------------------------------------------------
+
+    @property
+    def observed_run(self) -> Run:
+        """`run`, or with an observer a function that also reports each request. `Pool` and `Connection` call it."""
+        return self.run if self._exchanges is None else observed_run(self.run, self._exchanges)
 
     def run(self, op: Operation[R], /, *, deadline: float | None = None) -> R:
         """Send *op*, wait for its reply and return ``op.read(reply)``. See `Connection.run`.
@@ -159,9 +174,7 @@ class Lending:
                 next_opaque = stream.next_opaque
                 opaque = next_opaque() if command.echoes else NO_OPAQUE
                 body = op.body
-                if stream.exchange_plain is not None:
-                    wire = b""
-                elif body is None:
+                if body is None:
                     wire = op.head + opaque[0]
                 elif len(body) <= LARGE:
                     wire = b"".join((op.head, opaque[0], body, b"\r\n"))
@@ -170,18 +183,8 @@ class Lending:
                 # 5. Send them with one call, and parse the reply if one more call returns the whole of it.
                 reply = data = None
                 sent = 0
-                exchange = stream.exchange_plain
                 try:
-                    if exchange is not None:
-                        try:
-                            reply = exchange(op.head, body, opaque, command.whole, command.has_value, now + seconds)
-                        finally:
-                            sent = stream.accelerated.sent
-                        if reply is None:
-                            data = stream.accelerated.data
-                            if data is not None:
-                                reply = whole_reply(data, opaque[0], command, self._max_reply)
-                    elif wire:
+                    if wire:
                         send, recv = stream.send, stream.recv
                         sent = send(wire)
                         if sent == len(wire):
@@ -284,7 +287,7 @@ class Lending:
     def _start(self, stream: Stream, batch: Batch, deadline: float) -> StreamExchange:
         try:
             release = partial(self._take_back, stream)
-            return StreamExchange(batch, stream, release, node=self.node.name, deadline=deadline)
+            return self._make_exchange(batch, stream, release, node=self.node.name, deadline=deadline)
         except BaseException:
             self._checkout.put_back(stream)
             raise
@@ -317,7 +320,7 @@ class Lending:
     def leave(self, waiter: Waiter[Stream]) -> None:
         """Leave the queue, and put back a stream that was handed over and not collected."""
         self._checkout.leave(waiter)
-        self._count_wait(waiter.began)
+        self._count_wait(waiter.began, is_served=waiter.is_served)
 
     def wait_until(self, now: float, deadline: float) -> float:
         """Return when a caller that arrived at *now* stops waiting for a stream."""
@@ -342,7 +345,7 @@ class Lending:
         """Wait for a stream; return it and the current time. Raises ClosedError, and PoolTimeout at *deadline*."""
         began = monotonic()
         until = self._limits.wait_until(began, deadline)
-        waited = False
+        waited = is_served = False
         try:
             while not self.is_closed:
                 now = monotonic()
@@ -352,17 +355,20 @@ class Lending:
                     waited, now = True, until
                 stream = self._checkout.take(now)
                 if stream is not None:
+                    is_served = True
                     return stream, monotonic()
             raise self._closed()
         finally:
             if waited:
                 self.waits += 1
-                self._count_wait(began)
+                self._count_wait(began, is_served=is_served)
 
-    def _count_wait(self, began: float) -> None:
+    def _count_wait(self, began: float, *, is_served: bool) -> None:
         # No call between reading the sum and writing it: Python switches threads only at calls and jumps.
         waited = monotonic() - began
         self.wait_seconds += waited
+        if self._exchanges is not None:
+            self._exchanges.waited(began, began + waited, is_served=is_served)
 
     def _closed(self) -> ClosedError:
         return ClosedError(f"the {self._owner} was closed", node=self.node.name)

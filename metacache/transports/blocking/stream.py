@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import math
 import select
-import ssl
 from collections.abc import Callable, Sequence
 from random import getrandbits
 from time import monotonic
@@ -37,14 +36,25 @@ if TYPE_CHECKING:
     import socket
 
     from metacache.protocol.commands import Command
-    from metacache.protocol.expectations import Answer
+    from metacache.protocol.expectations import Answer, Expectation
     from metacache.transports.base import Operation
+    from metacache.transports.observed import Exchanges
 
 __all__ = ["RECEIVE", "Attempt", "Stream"]
 
 RECEIVE: Final = 65536  # most bytes of one recv
-_WOULD_BLOCK: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
-_NOT_YET: Final = (*_WOULD_BLOCK, TimeoutError)
+# Most bytes of the recv after a large data block: enough for the next header line. The next data block is often large
+# too, and few of its bytes are then copied into its buffer.
+RECEIVE_AFTER_BLOCK: Final = 1024
+
+
+def _would_block(settings: Settings) -> tuple[type[OSError], ...]:
+    """Return what a socket of *settings* raises when a call would wait."""
+    if settings.tls is None:
+        return (BlockingIOError,)
+    import ssl  # late: a client without TLS does not load it
+
+    return (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 def _undialled(_: int) -> bool:
@@ -74,15 +84,18 @@ class Stream:
     __slots__ = (
         "__weakref__",
         "_dialer",
+        "_exchanges",
         "_node",
+        "_not_yet",
         "_poll",
+        "_receive_size",
+        "_recv_into",
         "_settings",
         "_sock",
         "_timeout",
-        "accelerated",
+        "_would_block",
         "counts",
         "dialled_at",
-        "exchange_plain",
         "next_opaque",
         "protocol",
         "ready_for",
@@ -95,24 +108,28 @@ class Stream:
     _poll: Callable[[int], object]
     send: Callable[[bytes | memoryview], int]
     recv: Callable[[int], bytes]
+    _recv_into: Callable[[memoryview], int]
 
-    def __init__(self, node: Node, settings: Settings) -> None:
+    def __init__(self, node: Node, settings: Settings, exchanges: Exchanges | None = None) -> None:
         self._node = node
+        self._exchanges = exchanges
         self._settings = settings
         self._dialer = Dialer(node, settings)
+        self._would_block = _would_block(settings)
+        self._not_yet: tuple[type[OSError], ...] = (*self._would_block, TimeoutError)
         self.counts = SocketCounts()
         self._sock: socket.socket | None = None
         self._poll = _undialled
-        self.exchange_plain = self.accelerated = None
         self.dialled_at = 0.0
         self._timeout = -1.0
+        self._receive_size = RECEIVE
         self.ready_for = 0.0
         self.used_at = -math.inf
-        self._begin_protocol()
+        self._begin_protocol(0)  # `_dial` replaces it
 
-    def _begin_protocol(self) -> None:
+    def _begin_protocol(self, first_opaque: int) -> None:
         limit = self._settings.max_reply_size
-        self.protocol = ProtocolConnection(max_reply_size=limit, first_opaque=getrandbits(16))
+        self.protocol = ProtocolConnection(max_reply_size=limit, first_opaque=first_opaque)
         self.next_opaque = self.protocol.next_opaque
 
     def __del__(self) -> None:
@@ -168,7 +185,10 @@ class Stream:
         poll = self._poll
         if poll(0) and not self._is_alive():
             self.close(CloseReason.STALE)
-            self._dial(deadline)
+            if self._exchanges is None:
+                self._dial(deadline)
+            else:
+                self._dial_observed(self._exchanges, deadline)
         if monotonic() >= deadline:
             raise deadline_passed()
 
@@ -185,7 +205,7 @@ class Stream:
         except OSError as error:
             if not is_own(error):
                 raise
-            return isinstance(error, _WOULD_BLOCK)
+            return isinstance(error, self._would_block)
         return False
 
     def _set_deadline(self, deadline: float) -> None:
@@ -201,6 +221,15 @@ class Stream:
             self._timeout = seconds
             self.ready_for = 0.0
 
+    def _dial_observed(self, exchanges: Exchanges, deadline: float) -> None:
+        began = monotonic()
+        try:
+            self._dial(deadline)
+        except BaseException as error:
+            exchanges.dialled(began, monotonic(), error)
+            raise
+        exchanges.dialled(began, monotonic(), None)
+
     def _dial(self, deadline: float) -> None:
         self.dialled_at = monotonic()
         deadline = min(deadline, self.dialled_at + self._settings.connect_timeout)
@@ -208,14 +237,10 @@ class Stream:
         self.counts.dialled += 1
         poll = select.poll()
         poll.register(sock.fileno(), select.POLLIN)
-        self._begin_protocol()
+        self._begin_protocol(getrandbits(16))
         self._sock, self.send, self.recv, self._poll = sock, sock.send, sock.recv, poll.poll
+        self._recv_into, self._receive_size = sock.recv_into, RECEIVE
         self._timeout = -1.0
-        from metacache_speed import Exchange
-        from metacache.protocol.replies import known_headers
-        if not self.is_tls:
-            self.accelerated = Exchange(sock.fileno(), self._settings.max_reply_size, known_headers)
-            self.exchange_plain = self.accelerated.run
         try:
             self._authenticate(deadline)
         except BaseException as error:
@@ -252,7 +277,7 @@ class Stream:
         """
         sent = attempt.may_be_sent
         try:
-            if attempt.failure is not None and not isinstance(attempt.failure, _NOT_YET):
+            if attempt.failure is not None and not isinstance(attempt.failure, self._not_yet):
                 raise attempt.failure
             if attempt.unsent:
                 sent = True
@@ -267,6 +292,8 @@ class Stream:
             try:
                 is_fresh = self.dialled_at >= began
                 if isinstance(failure, ConnectionLost) and not is_fresh and (op.is_read or not sent):
+                    if self._exchanges is not None:
+                        self._exchanges.retried(op.verb.name, failure)
                     return self.exchange(op, deadline)
                 failure.maybe_applied = sent and not op.is_read
                 if is_fresh:
@@ -296,7 +323,7 @@ class Stream:
                 self._set_deadline(deadline)
                 try:
                     view = view[self.send(view) :]
-                except _NOT_YET as error:
+                except self._not_yet as error:
                     if not is_own(error):
                         raise
                 # After successful writes too: a server that takes bytes slowly does not extend the deadline.
@@ -308,32 +335,49 @@ class Stream:
         protocol = self.protocol
         expectation = protocol.expect(command, opaque, head)
         late = 0
-        while expectation.answer is None:
-            if data is None:
-                data = self._receive(deadline)
-                late += len(data) if monotonic() >= deadline else 0
-            if not data:
-                raise ConnectionLost("the server closed the connection before the reply was complete")
+        if data:
             protocol.receive(data)
-            if protocol.failure is not None and expectation.answer is None:
-                raise protocol.failure
-            if late > MAX_LATE and expectation.answer is None:
-                raise late_reply()
             data = None
+        while expectation.answer is None:
+            if protocol.failure is not None:
+                raise protocol.failure
+            if late > MAX_LATE:
+                raise late_reply()
+            count = 0 if data is not None else self._receive(deadline)
+            if not count:
+                raise ConnectionLost("the server closed the connection before the reply was complete")
+            late += count if monotonic() >= deadline else 0
         if protocol.must_close:
             self.close(CloseReason.BROKEN)
         return expectation.answer
 
-    def _receive(self, deadline: float) -> bytes:
-        """Return the next bytes, ``b""`` at the end. After the deadline, it returns only bytes that have arrived."""
+    def _receive(self, deadline: float) -> int:
+        """Receive and parse; return the number of bytes, 0 at the end of the stream.
+
+        After the deadline, it receives only bytes that have arrived.
+        """
         while True:
             self._set_deadline(deadline)
             try:
-                return self.recv(RECEIVE)
-            except _NOT_YET as error:
+                return self._receive_once()[0]
+            except self._not_yet as error:
                 if not is_own(error):
                     raise
                 _give_up_at(deadline)
+
+    def _receive_once(self) -> tuple[int, Sequence[Expectation]]:
+        """Call the socket once and parse what it returns; return the number of bytes and the completed replies."""
+        protocol = self.protocol
+        room = protocol.room
+        if room is None:
+            data = self.recv(self._receive_size)
+            self._receive_size = RECEIVE
+            return len(data), protocol.receive(data) if data else ()
+        # Nothing behind the data block is received, and surplus bytes would be there: `make_ready` looks for them.
+        self.ready_for = 0.0
+        self._receive_size = RECEIVE_AFTER_BLOCK
+        count = self._recv_into(room)
+        return count, protocol.fill(count)
 
     # --- a batch -----------------------------------------------------------------------------------------------------
 
@@ -348,16 +392,31 @@ class Stream:
         """Send what the socket takes of *data* without waiting, and return the number of bytes. Raises OSError."""
         try:
             return self.send(data)
-        except _WOULD_BLOCK as error:
+        except self._would_block as error:
             if not is_own(error):
                 raise
             return 0
 
-    def read(self) -> bytes | None:
-        """Return the bytes that have arrived, None if none have, ``b""`` at the end of the stream. Raises OSError."""
+    def read(self) -> tuple[int, Sequence[Expectation]] | None:
+        """Parse the bytes that have arrived; return their number (0 at the end) and the completed replies.
+
+        Return None if none have arrived. Raises OSError.
+        """
+        try:
+            return self._receive_once()
+        except self._would_block as error:
+            if not is_own(error):
+                raise
+            return None
+
+    def read_unparsed(self) -> bytes | None:
+        """Return the bytes that have arrived without parsing them, None if none have, ``b""`` at the end of the stream.
+
+        For an admin command whose reply has no end that the parser knows. Raises OSError.
+        """
         try:
             return self.recv(RECEIVE)
-        except _WOULD_BLOCK as error:
+        except self._would_block as error:
             if not is_own(error):
                 raise
             return None

@@ -1,0 +1,1 @@
+"""The command line, `metacache …`: one table of commands, functions that run them, and renderers of what they print."""

@@ -1,0 +1,1 @@
+"""Observers: each event, in both clients, on each transport."""

@@ -1,0 +1,357 @@
+"""`Called`: one event for each call, with its hits and misses."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import Iterator
+
+import pytest
+from typing_extensions import override
+
+from metacache import (
+    AsyncClient,
+    AsyncPool,
+    Called,
+    Client,
+    ClosedError,
+    Cluster,
+    Connection,
+    Exchanged,
+    InvalidArgumentError,
+    InvalidKeyError,
+    Node,
+    OperationTimeout,
+    Pool,
+    Settings,
+    Source,
+    connect,
+    connect_async,
+    load_serializer,
+)
+from metacache.observe import Event
+from metacache.testing import Memcached
+from tests.observe.recorder import CALLER, Recorder
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Memcached]:
+    with Memcached() as started:
+        yield started
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
+
+
+@pytest.mark.parametrize("transport", [Connection, Pool, "cluster"])
+def test_hits_and_misses_are_counted_on_each_transport(
+    server: Memcached, recorder: Recorder, transport: type[Connection] | type[Pool] | str
+) -> None:
+    made = (
+        Cluster([server.node], observer=recorder)
+        if isinstance(transport, str)
+        else transport(server.node, observer=recorder)
+    )
+    with made, Client(made, prefix="hits:") as client:
+        client.set("a", b"1")
+        assert recorder.last() == ("set", 1, 0, 0, 0, 0)
+        client.get("a")
+        assert recorder.last() == ("get", 1, 1, 0, 0, 0)
+        client.get("absent", b"default")
+        assert recorder.last() == ("get", 1, 0, 1, 0, 0)
+        client.get_many(["a", "absent", "gone"])
+        assert recorder.last() == ("get_many", 3, 1, 2, 0, 0)
+        client.get_items(["a", "absent"])
+        assert recorder.last() == ("get_items", 2, 1, 1, 0, 0)
+        client.invalidate("a", stale_for=30)
+        client.get("a")
+        assert recorder.last() == ("get", 1, 1, 0, 1, 0)
+        client.touch("a", 30)
+        assert recorder.last() == ("touch", 1, 0, 0, 0, 0)
+        client.get_and_touch("a", 30)
+        assert recorder.last() == ("get_and_touch", 1, 1, 0, 1, 0)
+        client.append("a", b"2")
+        assert recorder.last() == ("append", 1, 0, 0, 0, 0)
+        client.update("b", lambda old: (old or b"") + b"x")
+        assert recorder.last() == ("update", 1, 0, 0, 0, 0)
+        client.delete_many(["a", "b"])
+        assert recorder.last() == ("delete_many", 2, 0, 0, 0, 0)
+        assert {call.prefix for call in recorder.calls} == {"hits:"}
+        assert not [call for call in recorder.calls if call.error is not None or call.seconds <= 0]
+        statistics = client.statistics
+    assert statistics.hits == sum(call.hits for call in recorder.calls)
+    assert statistics.misses == sum(call.misses for call in recorder.calls)
+    assert statistics.stale == sum(call.stale for call in recorder.calls)
+
+
+def test_a_stored_none_is_a_hit_and_an_undecodable_value_is_neither(server: Memcached, recorder: Recorder) -> None:
+    with Pool(server.node, observer=recorder) as pool:
+        optional = Client(pool, load_serializer("json", int | None), prefix="none:")
+        optional.set("a", None)
+        assert optional.get("a") is None
+        assert recorder.last() == ("get", 1, 1, 0, 0, 0)
+        texts = Client(pool, load_serializer("json", str), prefix="none:")
+        assert texts.get("a") is None
+        assert recorder.last() == ("get", 1, 0, 0, 0, 1)
+        texts.set("b", "text")
+        assert texts.get_many(["a", "b", "c"]) == {"b": "text"}
+        assert recorder.last() == ("get_many", 3, 1, 1, 0, 1)
+
+
+def test_get_or_compute_reports_its_source_once(server: Memcached, recorder: Recorder) -> None:
+    with connect(f"memcached://{server.node.name}", str, observer=recorder, prefix="compute:") as client:
+
+        @client.cached("number:{number}")
+        def cached(number: int) -> str:
+            return str(number)
+
+        client.get_or_compute("a", lambda: "1")
+        client.get_or_compute("a", lambda: "1")
+        client.get_or_compute_item("a", lambda: "1")
+        cached(1)
+        cached(1)
+        client.get_or_compute_many(["a", "b"], lambda keys: dict.fromkeys(keys, "2"))
+        # The call of the factory is a call of its own.
+        client.get_or_compute("outer", lambda: client.get("a") or "")
+    assert [(call.verb, call.hits, call.misses, call.source) for call in recorder.calls] == [
+        ("get_or_compute", 0, 1, Source.COMPUTED),
+        ("get_or_compute", 1, 0, Source.HIT),
+        ("get_or_compute_item", 1, 0, Source.HIT),
+        ("get_or_compute", 0, 1, Source.COMPUTED),
+        ("get_or_compute", 1, 0, Source.HIT),
+        ("get_or_compute_many", 1, 1, None),
+        ("get", 1, 0, None),
+        ("get_or_compute", 0, 1, Source.COMPUTED),
+    ]
+
+
+def test_the_asyncio_client_reports_the_same_calls(server: Memcached, recorder: Recorder) -> None:
+    async def factory() -> str:
+        await asyncio.sleep(0)
+        return "1"
+
+    async def many(_: object) -> dict[str, str]:
+        await asyncio.sleep(0)
+        return {"a": "1", "b": "2"}
+
+    async def main() -> None:
+        url = f"memcached://{server.node.name}"
+        async with connect_async(url, str, observer=recorder, prefix="async:") as client:
+            await client.set("x", "1")
+            await client.get_many(["x", "y"])
+            await client.get_or_compute("a", factory)
+            await client.get_or_compute("a", factory)
+            await client.get_or_compute_many(["a", "b"], many)
+            await client.touch("x", 5)
+            await client.append("x", "2")
+            scoped = await client.namespace("tenant")
+            await scoped.get("x")
+
+    asyncio.run(main())
+    assert [(call.verb, call.hits, call.misses, call.source) for call in recorder.calls] == [
+        ("set", 0, 0, None),
+        ("get_many", 1, 1, None),
+        ("get_or_compute", 0, 1, Source.COMPUTED),
+        ("get_or_compute", 1, 0, Source.HIT),
+        ("get_or_compute_many", 1, 1, None),
+        ("touch", 0, 0, None),
+        ("append", 0, 0, None),
+        ("namespace", 0, 0, None),
+        ("get", 0, 1, None),
+    ]
+    assert {call.prefix for call in recorder.calls} == {"async:"}  # without the token of the namespace
+
+
+def test_calls_of_many_tasks_and_threads_do_not_mix_their_hits(server: Memcached, recorder: Recorder) -> None:
+    with Pool(server.node, observer=recorder) as pool:
+        client = Client(pool, prefix="mix:")
+        client.set("a", b"1")
+        recorder.clear()
+        work = [["a"], ["b", "c"], ["a", "b", "c"]]
+
+        def read(keys: list[str]) -> None:
+            for _ in range(100):
+                client.get_many(keys)
+
+        threads = [threading.Thread(target=read, args=(keys,)) for keys in work]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        statistics = client.statistics
+    numbers = {1: (1, 0), 2: (0, 2), 3: (1, 2)}
+    assert len(recorder.calls) == 300
+    assert not [call for call in recorder.calls if (call.hits, call.misses) != numbers[call.keys]]
+    assert (statistics.hits, statistics.misses) == (200, 400)
+    recorder.clear()
+
+    async def main() -> None:
+        async with AsyncPool(server.node, observer=recorder) as async_pool:
+            async_client = AsyncClient(async_pool, prefix="mix:")
+            await asyncio.gather(*(async_client.get_many(keys) for keys in work * 100))
+
+    asyncio.run(main())
+    assert len(recorder.calls) == 300
+    assert not [call for call in recorder.calls if (call.hits, call.misses) != numbers[call.keys]]
+
+
+def test_a_failed_call_reports_the_class_of_its_error(recorder: Recorder) -> None:
+    node = Node("127.0.0.1:1")
+    with connect(f"memcached://{node.name}", observer=recorder, on_error="miss") as client:
+        assert client.get("a") is None
+        assert client.get_many(["a", "b"]) == {}
+        with pytest.raises(InvalidKeyError):
+            client.get("x" * 300)
+    assert [(call.verb, call.error.__name__ if call.error else None) for call in recorder.calls] == [
+        ("get", "ConnectError"),
+        ("get_many", "BatchError"),
+    ]
+
+
+def test_a_timeout_and_a_cancel_are_reported(server: Memcached, recorder: Recorder) -> None:
+    server.freeze()
+    try:
+        with (
+            Pool(server.node, settings=Settings(timeout=0.1), observer=recorder) as pool,
+            pytest.raises(OperationTimeout),
+        ):
+            Client(pool).get("a")
+        assert recorder.calls[-1].error is OperationTimeout
+        assert recorder.exchanges[-1].error is OperationTimeout
+
+        async def main() -> None:
+            async with AsyncPool(server.node, observer=recorder) as pool:
+                task = asyncio.create_task(AsyncClient(pool).get("a"))
+                await asyncio.sleep(0.05)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                assert recorder.calls[-1].error is asyncio.CancelledError
+                assert recorder.exchanges[-1].error is asyncio.CancelledError
+                pool.drop()
+
+        asyncio.run(main())
+    finally:
+        server.thaw()
+
+
+def test_events_run_with_the_context_of_their_caller(server: Memcached, recorder: Recorder) -> None:
+    with Memcached() as other, Cluster([server.node, other.node], observer=recorder) as cluster:
+        CALLER.set("blocking")
+        cluster.client().get_many([str(number) for number in range(50)])
+        assert recorder.callers == ["blocking"] * 3
+        recorder.clear()
+
+        async def call(client: AsyncClient[bytes], name: str) -> None:
+            CALLER.set(name)
+            await client.get_many([str(number) for number in range(50)])
+
+        async def main() -> None:
+            url = f"memcached://{server.node.name},{other.node.name}"
+            async with connect_async(url, observer=recorder) as client:
+                await asyncio.gather(call(client, "first"), call(client, "second"))
+
+        asyncio.run(main())
+        assert sorted(recorder.callers) == ["first"] * 3 + ["second"] * 3
+
+
+def test_an_observer_that_raises_is_logged_once_and_changes_no_result(
+    server: Memcached, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken:
+        def called(self, _: object, /) -> None:
+            raise RuntimeError("called")
+
+        exchanged = happened = called
+
+    with connect(f"memcached://{server.node.name}", observer=Broken(), prefix="broken:") as client:
+        client.set("a", b"1")
+        assert client.get("a") == b"1"
+        assert client.get_many(["a", "b"]) == {"a": b"1"}
+    assert [record.name for record in caplog.records] == ["metacache.observe"]
+    assert "Broken" in caplog.text
+
+
+def test_a_closed_client_reports_nothing(server: Memcached, recorder: Recorder) -> None:
+    client = connect(f"memcached://{server.node.name}", observer=recorder)
+    client.close()
+    with pytest.raises(ClosedError):
+        client.get("a")
+    assert recorder.calls == []
+
+
+class Interruption(Exception):
+    """What a signal handler raises."""
+
+
+@pytest.mark.parametrize("method", ["called", "exchanged", "happened"])
+def test_the_exception_of_a_signal_handler_in_an_observer_is_the_callers(server: Memcached, method: str) -> None:
+    def interrupt(_: int, __: object) -> None:
+        raise Interruption
+
+    class Signalled(Recorder):
+        armed = True
+
+        def signal(self, name: str) -> None:
+            if name == method and self.armed:
+                self.armed = False
+                signal.raise_signal(signal.SIGUSR1)
+
+        @override
+        def called(self, event: Called, /) -> None:
+            self.signal("called")
+
+        @override
+        def exchanged(self, event: Exchanged, /) -> None:
+            self.signal("exchanged")
+
+        @override
+        def happened(self, event: Event, /) -> None:
+            self.signal("happened")
+
+    previous = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with Pool(server.node, settings=Settings(pool_size=1), observer=Signalled()) as pool:
+            client = Client(pool, prefix="signal:")
+            with pytest.raises(Interruption):
+                client.get("a")
+            client.set("a", b"1")
+            assert client.get("a") == b"1"
+            assert client.get_many(["a"]) == {"a": b"1"}
+            assert pool.statistics.in_use == 0
+    finally:
+        signal.signal(signal.SIGUSR1, previous)
+
+
+def test_a_refused_call_is_not_reported(server: Memcached, recorder: Recorder) -> None:
+    with Pool(server.node, observer=recorder) as pool:
+        client = Client(pool)
+        with pytest.raises(InvalidArgumentError):
+            client.touch("a", -1)  # refused inside a recipe
+        pool.close()
+        with pytest.raises(ClosedError):
+            client.get("a")
+        with pytest.raises(ClosedError):
+            client.get_many(["a"])
+    assert recorder.calls == []
+    assert recorder.exchanges == []
+
+
+def test_a_call_inside_a_call_keeps_the_counts_of_both(server: Memcached, recorder: Recorder) -> None:
+    with Pool(server.node, observer=recorder) as pool:
+        numbers = Client(pool, load_serializer("json", int), prefix="inside:")
+        texts = Client(pool, load_serializer("json", str), prefix="inside:")
+        numbers.set("n", 1)
+
+        def add(_: int | None) -> int:
+            if numbers.get("n") == 1:
+                texts.set("n", "text")  # another writer was first, and the second attempt cannot decode its value
+            return 2
+
+        recorder.clear()
+        numbers.update("n", add)
+    counted = [(call.verb, call.hits, call.misses, call.undecodable) for call in recorder.calls]
+    assert counted == [("get", 1, 0, 0), ("set", 0, 0, 0), ("get", 0, 0, 1), ("update", 0, 0, 1)]
