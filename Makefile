@@ -6,7 +6,8 @@
 # make test-pydantic  the fingerprints of models, on pydantic 2.7, 2.10 and the newest
 # make coverage  pytest with coverage; fails below 95 % of the lines of metacache/
 # make docs      the documentation, as HTML in docs/_build
-# make bench     instructions and times, side by side with other clients
+# make bench     goals, instructions and times, side by side with other clients
+# make bench-check  fails if an instruction count rose by more than 5 % (5 min on a quiet machine)
 # Each installs what is missing: a virtual environment, memcached and, for bench, valgrind.
 
 PYTHON ?= python3
@@ -29,7 +30,7 @@ apt = $(STEP) --quiet apt "$(1), which is missing (30 s)" \
     sh -c '$(APT) update -qq && $(APT) install -y -qq --no-install-recommends $(1)'
 COVERAGE := --cov=metacache --cov-report= --cov-fail-under=0
 
-.PHONY: demo test test-all test-django test-pydantic check lint types mypy pyright pytest pytest-parallel pytest-alone coverage bench docs clean \
+.PHONY: demo test test-all test-django test-pydantic check lint types mypy pyright pytest pytest-parallel pytest-alone coverage bench bench-check docs clean \
     memcached valgrind python3-venv
 .NOTPARALLEL:
 
@@ -79,6 +80,9 @@ coverage: $(VENV)/.dev memcached
 
 bench: $(VENV)/.dev memcached valgrind
 	$(BIN)/python -m benchmarks
+
+bench-check: $(VENV)/.dev memcached valgrind
+	$(BIN)/python -m benchmarks.check
 
 docs: $(VENV)/.docs
 	@$(STEP) docs "HTML in docs/_build/index.html (20 s)" \

@@ -7,9 +7,21 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from benchmarks import cluster, concurrency, django_cache, instructions, large, serializers, stampede, start, wall
+from benchmarks import (
+    cluster,
+    concurrency,
+    django_cache,
+    goals,
+    instructions,
+    large,
+    serializers,
+    stampede,
+    start,
+    wall,
+)
 
 SECTIONS: Final[dict[str, Callable[[], None]]] = {
+    "goals": goals.main,
     "instructions": instructions.main,
     "wall": wall.main,
     "large": large.main,

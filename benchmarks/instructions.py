@@ -1,7 +1,8 @@
 """Count the instructions of a client per operation, with valgrind.
 
-The count is the difference between two runs with different numbers of operations, so start-up does not count. On a
-shared machine times vary by tens of per cent, and these counts by less than one. Server and kernel are not counted.
+Counting begins when the client is connected and warm. The count is the difference between two runs with different
+numbers of operations, so switching the counter on and off does not count. On a shared machine times vary by tens of per
+cent, and these counts by less than one. Server and kernel are not counted.
 """
 
 from __future__ import annotations
@@ -15,23 +16,24 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Final
 
-from benchmarks.subjects import OPERATIONS, SUBJECTS, Subject
+from benchmarks.subjects import OPERATIONS, SUBJECTS, Subject, servers_of
+from benchmarks.subjects import subject as subject_called
 from benchmarks.tables import print_table
-from metacache.testing import Memcached
 
-__all__ = ["count", "main", "run_counted"]
+__all__ = ["count", "main", "require_valgrind", "run_counted"]
 
 # By number of keys per operation: the numbers of operations of the two runs.
 COUNTS: Final = {1: (200, 1200), 100: (10, 60)}
 
 VALGRIND: Final = ("valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null")
+SWITCHED: Final = (*VALGRIND, "--instr-atstart=no")  # the program itself switches the counting on
+COUNTED: Final = "benchmarks.counted"
 COLLECTED: Final = re.compile(r"Collected : (\d+)")
 
 
 def main() -> None:
     """Print the table of all subjects, with the budget where there is one."""
-    if shutil.which("valgrind") is None:
-        sys.exit("benchmarks: valgrind is not on PATH; install it (apt install valgrind)")
+    require_valgrind()
     print(f"Instructions per key, client only (Python {sys.version.split()[0]}, 100-byte values, batches of 100)\n")
     # Half of the processors: each client needs one for its server. A client that waits for a processor would see its
     # connection as idle and check it, which costs instructions.
@@ -43,30 +45,36 @@ def main() -> None:
     print_table(["", *OPERATIONS], rows)
 
 
+def require_valgrind() -> None:
+    """End the program with a message if valgrind is not installed."""
+    if shutil.which("valgrind") is None:
+        sys.exit("benchmarks: valgrind is not on PATH; install it (apt install valgrind)")
+
+
 def _offered(subject: Subject) -> list[str]:
-    with Memcached() as server, ExitStack() as stack:
-        return list(subject.setup(server.node, stack))
+    with ExitStack() as stack:
+        return list(subject.setup(servers_of(subject, stack), stack))
 
 
-def count(subject: str, operation: str) -> float:
-    """Return the instructions of *subject* per key of *operation*."""
+def count(name: str, operation: str) -> float:
+    """Return the instructions of the subject called *name* per key of *operation*."""
     keys = OPERATIONS[operation]
     few, many = COUNTS[keys]
-    with Memcached() as server:
-        address = str(server.node)
+    with ExitStack() as stack:
+        addresses = [str(node) for node in servers_of(subject_called(name), stack)]
         # Run once without valgrind to write the .pyc files, which must not count in only one of the two runs.
-        _run((), "benchmarks.counted", subject, operation, str(few), address)
-        spent = _collect(subject, operation, many, address) - _collect(subject, operation, few, address)
-    return spent / (many - few) / keys
-
-
-def _collect(subject: str, operation: str, times: int, address: str) -> int:
-    return run_counted("benchmarks.counted", subject, operation, str(times), address)
+        _run((), COUNTED, name, operation, str(few), *addresses)
+        spent = [_collect(SWITCHED, COUNTED, name, operation, str(times), *addresses) for times in (few, many)]
+    return (spent[1] - spent[0]) / (many - few) / keys
 
 
 def run_counted(module: str, *arguments: str) -> int:
     """Return the instructions of the program *module*, from its start to its end."""
-    output = _run(VALGRIND, module, *arguments)
+    return _collect(VALGRIND, module, *arguments)
+
+
+def _collect(before: tuple[str, ...], module: str, *arguments: str) -> int:
+    output = _run(before, module, *arguments)
     found = COLLECTED.search(output)
     if found is None:
         raise RuntimeError(f"valgrind printed no count: {output[-2000:]}")

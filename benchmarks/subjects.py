@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from importlib.util import find_spec
@@ -17,6 +17,8 @@ import attrs
 import pymemcache
 
 from metacache import (
+    AsyncClient,
+    AsyncPool,
     Called,
     Client,
     Cluster,
@@ -30,6 +32,7 @@ from metacache import (
     connect_async,
 )
 from metacache.nodes import TcpAddress
+from metacache.testing import Memcached
 
 __all__ = [
     "BATCH",
@@ -43,6 +46,7 @@ __all__ = [
     "host_and_port",
     "repeat_one",
     "repeat_two",
+    "servers_of",
     "subject",
 ]
 
@@ -60,15 +64,16 @@ OPERATIONS: Final[dict[str, int]] = {
     "set_many": BATCH,
     "get_or_compute": 1,
     "cached": 1,
+    "get, 64 tasks": 1,
 }
 
 Repeat: TypeAlias = Callable[[int], None]
 """Does one operation the given number of times."""
 
-Setup: TypeAlias = Callable[[Node, ExitStack], Mapping[str, Repeat]]
-"""Connects to the node, stores the values, and returns the operations by name. The stack closes the client.
+Setup: TypeAlias = Callable[[Sequence[Node], ExitStack], Mapping[str, Repeat]]
+"""Connects to the nodes, stores the values, and returns the operations by name. The stack closes the client.
 
-Each client has a node of its own, because clients do not understand one another's flags.
+Each client has nodes of its own, because clients do not understand one another's flags.
 """
 
 VALUES: Final = {f"benchmark:{number}": b"%d" % number * VALUE_SIZE for number in range(BATCH)}
@@ -87,13 +92,14 @@ class Subject:
     """One client: its name, its set-up function, and its budget if it has one.
 
     ``budget``: instructions per key, by operation. ``above``: the name of another subject, and the number of
-    instructions by which an operation may exceed the cost of that subject.
+    instructions by which an operation may exceed the cost of that subject. ``nodes``: how many nodes it needs.
     """
 
     name: str
     setup: Setup
     budget: Mapping[str, int] = attrs.Factory(dict[str, int])
     above: tuple[str, int] | None = None
+    nodes: int = 1
 
 
 # Each client is called from a Python loop, as users do. partial() and map() would add a C call, and only to the clients
@@ -134,19 +140,19 @@ def _four_operations(
     }
 
 
-def set_up_connection(node: Node, stack: ExitStack) -> Mapping[str, Repeat]:
+def set_up_connection(nodes: Sequence[Node], stack: ExitStack) -> Mapping[str, Repeat]:
     """Set up a ``Client[bytes]`` over a Connection."""
-    return _metacache(stack.enter_context(Connection(node, settings=Settings(timeout=TIMEOUT))), stack)
+    return _metacache(stack.enter_context(Connection(nodes[0], settings=Settings(timeout=TIMEOUT))), stack)
 
 
-def set_up_pool(node: Node, stack: ExitStack) -> Mapping[str, Repeat]:
+def set_up_pool(nodes: Sequence[Node], stack: ExitStack) -> Mapping[str, Repeat]:
     """Set up a ``Client[bytes]`` over a Pool."""
-    return _metacache(stack.enter_context(Pool(node, settings=Settings(timeout=TIMEOUT))), stack)
+    return _metacache(stack.enter_context(Pool(nodes[0], settings=Settings(timeout=TIMEOUT))), stack)
 
 
-def set_up_cluster(node: Node, stack: ExitStack) -> Mapping[str, Repeat]:
-    """Set up a ``Client[bytes]`` over a Cluster of one node, as `connect` does."""
-    return _metacache(stack.enter_context(Cluster([node], settings=Settings(timeout=TIMEOUT))), stack)
+def set_up_cluster(nodes: Sequence[Node], stack: ExitStack) -> Mapping[str, Repeat]:
+    """Set up a ``Client[bytes]`` over a Cluster, as `connect` does."""
+    return _metacache(stack.enter_context(Cluster(nodes, settings=Settings(timeout=TIMEOUT))), stack)
 
 
 @final
@@ -163,20 +169,20 @@ class SilentObserver:
         """Do nothing."""
 
 
-def set_up_observed(node: Node, stack: ExitStack) -> Mapping[str, Repeat]:
+def set_up_observed(nodes: Sequence[Node], stack: ExitStack) -> Mapping[str, Repeat]:
     """Set up a ``Client[bytes]`` over a Connection, with an observer that does nothing."""
     settings = Settings(timeout=TIMEOUT)
-    return _metacache(stack.enter_context(Connection(node, settings=settings, observer=SilentObserver())), stack)
+    return _metacache(stack.enter_context(Connection(nodes[0], settings=settings, observer=SilentObserver())), stack)
 
 
-def set_up_asyncio(node: Node, stack: ExitStack) -> Mapping[str, Repeat]:
+def set_up_asyncio(nodes: Sequence[Node], stack: ExitStack) -> Mapping[str, Repeat]:
     """Set up an ``AsyncClient[bytes]`` of `connect_async`. One task awaits each get."""
-    return _asyncio(node, stack, None)
+    return _asyncio(nodes[0], stack, None)
 
 
-def set_up_observed_asyncio(node: Node, stack: ExitStack) -> Mapping[str, Repeat]:
+def set_up_observed_asyncio(nodes: Sequence[Node], stack: ExitStack) -> Mapping[str, Repeat]:
     """Set up an ``AsyncClient[bytes]`` of `connect_async`, with an observer that does nothing."""
-    return _asyncio(node, stack, SilentObserver())
+    return _asyncio(nodes[0], stack, SilentObserver())
 
 
 def _asyncio(node: Node, stack: ExitStack, observer: Observer | None) -> Mapping[str, Repeat]:
@@ -210,28 +216,46 @@ def _metacache(transport: Transport, stack: ExitStack) -> Mapping[str, Repeat]:
     }
 
 
-def set_up_pymemcache(node: Node, stack: ExitStack) -> Mapping[str, Repeat]:
+def set_up_async_pool(nodes: Sequence[Node], stack: ExitStack) -> Mapping[str, Repeat]:
+    """Set up an ``AsyncClient[bytes]`` over an AsyncPool. 64 tasks share the gets."""
+    runner = stack.enter_context(asyncio.Runner())
+    client = AsyncClient(AsyncPool(nodes[0], settings=Settings(timeout=TIMEOUT)), owns=True)
+    stack.callback(lambda: runner.run(client.aclose()))
+    runner.run(client.set_many(VALUES))
+
+    async def read(numbers: Iterator[int]) -> None:
+        for _ in numbers:
+            await client.get(KEY)
+
+    async def read_all(times: int) -> None:
+        numbers = iter(range(times))
+        await asyncio.gather(*(read(numbers) for _ in range(64)))
+
+    return {"get, 64 tasks": lambda times: runner.run(read_all(times))}
+
+
+def set_up_pymemcache(nodes: Sequence[Node], stack: ExitStack) -> Mapping[str, Repeat]:
     """Set up pymemcache's plain client, which here waits for the reply to a set, as the other clients do."""
-    client = pymemcache.Client(host_and_port(node), no_delay=True, default_noreply=False)
+    client = pymemcache.Client(host_and_port(nodes[0]), no_delay=True, default_noreply=False)
     stack.callback(client.close)
     client.set_many(VALUES)
     return _four_operations(client.get, client.set, client.get_many, client.set_many)
 
 
-def set_up_pylibmc(node: Node, stack: ExitStack) -> Mapping[str, Repeat]:
+def set_up_pylibmc(nodes: Sequence[Node], stack: ExitStack) -> Mapping[str, Repeat]:
     """Set up pylibmc, which wraps libmemcached, a client in C."""
     import pylibmc  # not at the top: it is absent where no wheel exists for this Python
 
-    host, port = host_and_port(node)
+    host, port = host_and_port(nodes[0])
     client = pylibmc.Client([f"{host}:{port}"], behaviors={"tcp_nodelay": True})
     stack.callback(client.disconnect_all)
     client.set_multi(VALUES)
     return _four_operations(client.get, client.set, client.get_multi, client.set_multi)
 
 
-def set_up_socket(node: Node, stack: ExitStack) -> Mapping[str, Repeat]:
+def set_up_socket(nodes: Sequence[Node], stack: ExitStack) -> Mapping[str, Repeat]:
     """Set up the lower bound for a client in Python: one sendall and one recv of prepared bytes."""
-    sock = stack.enter_context(socket.create_connection(host_and_port(node), TIMEOUT))
+    sock = stack.enter_context(socket.create_connection(host_and_port(nodes[0]), TIMEOUT))
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     key = KEY.encode()
     get, set_ = b"mg %b v f O1\r\n" % key, b"ms %b %d F1 O1\r\n%b\r\n" % (key, len(VALUE), VALUE)
@@ -271,6 +295,10 @@ SUBJECTS: Final = (
     ),
     Subject("metacache, Pool", set_up_pool, above=(CONNECTION, 3_000)),
     Subject("metacache, Cluster", set_up_cluster, {"get": 26_000, "set": 22_000}),
+    Subject("metacache, Cluster of 3", set_up_cluster, nodes=3),
+    Subject("metacache, Cluster of 10", set_up_cluster, nodes=10),
+    Subject("metacache, Cluster of 30", set_up_cluster, nodes=30),
+    Subject("metacache, AsyncPool", set_up_async_pool, {"get, 64 tasks": 31_000}),
     Subject(
         "metacache, Connection, observed",
         set_up_observed,
@@ -287,3 +315,8 @@ SUBJECTS: Final = (
 def subject(name: str) -> Subject:
     """Return the subject called *name*."""
     return next(subject for subject in SUBJECTS if subject.name == name)
+
+
+def servers_of(subject: Subject, stack: ExitStack) -> list[Node]:
+    """Start the private servers that *subject* needs, and return their nodes. The stack stops them."""
+    return [stack.enter_context(Memcached()).node for _ in range(subject.nodes)]

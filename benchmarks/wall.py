@@ -7,9 +7,8 @@ from statistics import median
 from typing import Final
 
 from benchmarks.pairing import ratio, take_times
-from benchmarks.subjects import OPERATIONS, SUBJECTS, Repeat
+from benchmarks.subjects import OPERATIONS, SUBJECTS, Repeat, servers_of
 from benchmarks.tables import print_table
-from metacache.testing import Memcached
 
 __all__ = ["main"]
 
@@ -22,8 +21,7 @@ def main() -> None:
     """Print a table for each operation."""
     print(f"Time, and its ratio to other clients in the same round: median of {ROUNDS} rounds (quartiles)\n")
     with ExitStack() as stack:
-        nodes = {subject.name: stack.enter_context(Memcached()).node for subject in SUBJECTS}
-        setups = {subject.name: subject.setup(nodes[subject.name], stack) for subject in SUBJECTS}
+        setups = {subject.name: subject.setup(servers_of(subject, stack), stack) for subject in SUBJECTS}
         for operation, keys in OPERATIONS.items():
             subjects = {name: runs[operation] for name, runs in setups.items() if operation in runs}
             if not subjects.keys() >= set(BESIDE):

@@ -173,7 +173,7 @@ class Cluster:
         before a byte is sent, and InvalidArgumentError if a router of the user chooses an unknown node. Every other
         failure is in the replies.
         """
-        if not len(batch):
+        if not batch.heads:
             return Replies()
         try:
             deadline = monotonic() + self._settings.timeout if deadline == math.inf else deadline

@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from metacache.cluster.parts import fill_part, part_of, verdict
 from metacache.errors import ClosedError
-from metacache.interrupts import ignoring, is_own
+from metacache.interrupts import is_own
 from metacache.protocol.windows import Replies
 from metacache.transports.batch_windows import failed_replies
 from metacache.transports.blocking.checkout import POLL, Waker
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from metacache.pool.blocking import Pool
     from metacache.transports.base import Batch
     from metacache.transports.blocking.checkout import Waiter
-    from metacache.transports.blocking.exchange import Exchange
+    from metacache.transports.blocking.exchange import StreamExchange
     from metacache.transports.blocking.stream import Stream
 
 __all__ = ["ClusterExchange"]
@@ -36,11 +36,14 @@ PAUSE: Final = 0.001
 
 @final
 class _Part:
-    """The part of the batch that one node serves. It waits for a connection *until* then."""
+    """The part of the batch that one node serves. It waits for a connection *until* then.
 
-    __slots__ = ("batch", "exchange", "indices", "member", "until", "waiter")
+    ``watched``: the descriptor that is registered for it, and the events.
+    """
 
-    exchange: Exchange
+    __slots__ = ("batch", "exchange", "indices", "member", "until", "waiter", "watched")
+
+    exchange: StreamExchange
 
     def __init__(self, member: Member[Pool], indices: Sequence[int], batch: Batch, until: float) -> None:
         self.member = member
@@ -48,6 +51,7 @@ class _Part:
         self.batch = batch
         self.until = until
         self.waiter: Waiter[Stream] | None = None
+        self.watched = (-1, 0)
 
     def leave(self) -> None:
         """Leave the queue for a connection, if the part is in one."""
@@ -60,9 +64,9 @@ class _Part:
 class ClusterExchange:
     """The exchange of a batch over several nodes.
 
-    Its driver waits for one descriptor: that of a selector, which is readable when any part can go on. A part whose
-    node has no free connection waits in the queue for one, while the other parts run to their end. So no batch holds a
-    connection of one node because it waits for a connection of another.
+    `wait` waits until any part can go on. A part whose node has no free connection waits in the queue for one, while
+    the other parts run to their end. So no batch holds a connection of one node because it waits for a connection of
+    another.
 
     Args:
         batch: all of the requests.
@@ -77,13 +81,13 @@ class ClusterExchange:
         "_fresh",
         "_nodes",
         "_now",
+        "_poll",
+        "_ready",
         "_replies",
         "_running",
-        "_selector",
         "_waiting",
         "_waker",
         "_watched",
-        "wants_write",
     )
 
     def __init__(self, batch: Batch, nodes: Membership[Pool], *, deadline: float, now: float) -> None:
@@ -91,14 +95,16 @@ class ClusterExchange:
         self._nodes = nodes
         self._deadline = deadline
         self._now = now
-        self._replies = Replies(len(batch))
+        self._replies = Replies(len(batch.heads))
         self._running: list[_Part] = []
         self._fresh: list[_Part] = []  # parts that were never advanced
         self._waiting: list[_Part] = []
         self._waker = Waker()
-        self._selector: select.epoll | select.poll | None = None
+        # Not `selectors`: its `unregister` hides every OSError, also one of a signal handler. Not epoll: for the few
+        # descriptors of a batch it needs more system calls, and a descriptor of its own.
+        self._poll = select.poll()
         self._watched: dict[int, _Part] = {}
-        self.wants_write = False
+        self._ready: Sequence[_Part] = ()
 
     @override
     def __repr__(self) -> str:
@@ -107,29 +113,28 @@ class ClusterExchange:
 
     def begin(self) -> None:
         """Start the parts whose nodes have a free connection. Raises ClosedError before anything is sent."""
-        self._assign(range(len(self._batch)))
+        self._assign(range(len(self._batch.heads)))
         self._start_waiting()
 
-    def fileno(self) -> int:
-        """Return the selector's descriptor; -1 when there is nothing to wait for, or `advance` itself waits."""
-        is_waited_for = self._running and not self._fresh and not self._waiting
-        return _descriptor(self._selector) if is_waited_for and self._selector is not None else -1
+    def wait(self, seconds: float, /) -> None:
+        """Wait until a part can go on, at most that many seconds."""
+        if self._fresh or not self._running:
+            return  # `advance` starts the fresh parts, and waits for connections
+        seconds = min(seconds, PAUSE) if self._waiting else seconds
+        self._ready = [self._watched[descriptor] for descriptor, _ in self._poll.poll(max(seconds, 0.0) * 1000)]
 
     def advance(self, now: float, /) -> bool:
         """Send and receive on the nodes that are ready; return True when all parts are done."""
         self._now = now
-        for part in self._ready(now):
-            before = part.exchange.fileno()
+        for part in self._take_ready(now):
             if part.exchange.advance(max(now, monotonic())):  # a part before it may have dialled meanwhile
-                self._unwatch(before)
+                self._unwatch(part)
                 self._running.remove(part)
                 self._settle(part)
             else:
-                self._watch(part, before)
+                self._watch(part)
         if self._waiting:
             self._wait_for_connections()
-        if not self._running and not self._waiting:
-            self._close()
         return not self._running and not self._waiting
 
     def outcomes(self) -> Replies:
@@ -140,7 +145,6 @@ class ClusterExchange:
             self._settle(part, heard=False)
         for part in waiting:
             self._fail(part, part.member.pool.lending.timed_out(part.batch))
-        self._close()
         return self._replies
 
     # --- parts -------------------------------------------------------------------------------------------------------
@@ -149,8 +153,8 @@ class ClusterExchange:
         """Make a part for each node that serves requests at *indices* now, in ascending order of node names."""
         batch = part_of(self._batch, indices)
         for assignment in self._nodes.snapshot.assign(batch.keys):
-            own = [indices[index] for index in assignment.indices]
             part = part_of(batch, assignment.indices)
+            own = indices if part is batch else [indices[index] for index in assignment.indices]
             if assignment.error is not None:
                 fill_part(self._replies, own, failed_replies(part, assignment.error))
                 continue
@@ -226,59 +230,30 @@ class ClusterExchange:
 
     # --- waiting -----------------------------------------------------------------------------------------------------
 
-    def _ready(self, now: float) -> Sequence[_Part]:
-        if self._selector is None:
-            self._selector = _make_selector()
+    def _take_ready(self, now: float) -> Sequence[_Part]:
+        ready, self._ready = self._ready, ()
         if self._fresh:
             fresh, self._fresh = self._fresh, []
             # Connected ones first: their requests run while the others dial.
-            return sorted(fresh, key=_is_unconnected)
-        if now >= self._deadline:
-            return tuple(self._running)
-        pause = min(PAUSE, self._deadline - now) if self._running and self.fileno() < 0 else 0
-        is_epoll = _descriptor(self._selector) >= 0
-        found = self._selector.poll(pause if is_epoll else pause * 1000)  # seconds, or milliseconds
-        return [self._watched[descriptor] for descriptor, _ in found]
+            return sorted(fresh, key=_is_unconnected) if len(fresh) > 1 else fresh
+        return tuple(self._running) if now >= self._deadline else ready
 
-    def _watch(self, part: _Part, before: int) -> None:
-        # Register it again each time: after another dial the same number may be another socket.
-        self._unwatch(before)
-        # The values of poll; those of epoll are the same.
-        events = select.POLLIN | (select.POLLOUT if part.exchange.wants_write else 0)
-        if self._selector is not None:
-            descriptor = part.exchange.fileno()
+    def _watch(self, part: _Part) -> None:
+        descriptor = part.exchange.fileno()
+        watched = (descriptor, select.POLLIN | (select.POLLOUT if part.exchange.wants_write else 0))
+        if watched != part.watched:
+            self._unwatch(part)
+            self._poll.register(*watched)
             self._watched[descriptor] = part
-            self._selector.register(descriptor, events)
+            part.watched = watched
 
-    def _unwatch(self, descriptor: int) -> None:
-        if self._selector is not None and self._watched.pop(descriptor, None) is not None:
-            with ignoring(OSError):  # a closed descriptor is removed by the kernel
-                self._selector.unregister(descriptor)
-
-    def _close(self) -> None:
-        selector, self._selector = self._selector, None
-        close = getattr(selector, "close", None)  # a poll object has none
-        if close is not None:
-            close()
+    def _unwatch(self, part: _Part) -> None:
+        descriptor, _ = part.watched
+        if descriptor >= 0:
+            part.watched = (-1, 0)
+            del self._watched[descriptor]
+            self._poll.unregister(descriptor)
 
 
 def _is_unconnected(part: _Part) -> bool:
     return part.exchange.fileno() < 0
-
-
-# Not `selectors`: its `unregister` hides every OSError, also one of a signal handler.
-def _make_selector() -> select.epoll | select.poll:
-    if not hasattr(select, "epoll"):
-        return select.poll()
-    try:
-        return select.epoll()
-    except OSError as error:  # this process has no descriptor left; a poll object needs none
-        if not is_own(error):
-            raise
-        return select.poll()
-
-
-def _descriptor(selector: select.epoll | select.poll) -> int:
-    """Return the descriptor of an epoll object, -1 for a poll object."""
-    fileno = getattr(selector, "fileno", None)
-    return -1 if fileno is None else int(fileno())

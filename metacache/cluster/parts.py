@@ -13,7 +13,7 @@ __all__ = ["fill_part", "part_of", "verdict"]
 
 def part_of(batch: Batch, indices: Sequence[int]) -> Batch:
     """Return the requests of *batch* at the ascending *indices*; *batch* itself if these are all indices."""
-    if len(indices) == len(batch):
+    if len(indices) == len(batch.heads):
         return batch
     bodies = None if batch.bodies is None else [batch.bodies[index] for index in indices]
     given = [batch.given[index] for index in indices]
@@ -23,7 +23,11 @@ def part_of(batch: Batch, indices: Sequence[int]) -> Batch:
 
 
 def fill_part(whole: Replies, indices: Sequence[int], part: Replies) -> None:
-    """Copy *part*, the replies to the requests at *indices*, into *whole*."""
+    """Copy *part*, the replies to the requests at the ascending *indices*, into *whole*."""
+    if len(indices) == len(whole.headers):
+        whole.headers, whole.values = part.headers, part.values
+        whole.errors |= part.errors
+        return
     for index, header, value in zip(indices, part.headers, part.values, strict=True):
         whole.headers[index] = header
         whole.values[index] = value

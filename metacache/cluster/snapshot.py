@@ -7,7 +7,7 @@ of nodes changes. A pool is an opaque value here. This module opens no socket, t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Generic, NoReturn, TypeVar, final
+from typing import Generic, NamedTuple, NoReturn, TypeVar, final
 
 import attrs
 from typing_extensions import override
@@ -32,8 +32,7 @@ class Member(Generic[P]):
 
 
 @final
-@attrs.frozen(eq=False)
-class Assignment(Generic[P]):
+class Assignment(NamedTuple, Generic[P]):
     """The keys of a batch that one member serves, by index. With an *error*: keys that no member serves."""
 
     member: Member[P]

@@ -138,7 +138,9 @@ class Batches(Generic[T]):
         """Return the encoded values. Raises SerializationError or ValueTooLargeError that names the key."""
         # A bytes value is its own data block. Without a call of dumps, a value costs 6,500 instead of 7,000
         # instructions.
-        values = cast("Collection[bytes]", items.values()) if self._ops.is_raw else None  # the types are checked below
+        values = (
+            cast("Collection[bytes]", items.values()) if self._ops.frame.is_raw else None
+        )  # the types are checked below
         bodies = map_or_none(self._ops.frame.dumps, items.values()) if values is None else list(values)
         if bodies is not None and set(map(type, bodies)) <= {bytes}:
             return bodies

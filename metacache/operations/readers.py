@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Final, Generic, NamedTuple, TypeVar, final
+from typing import Final, Generic, NamedTuple, TypeVar, cast, final
 
 from metacache.errors import MetacacheError, ProtocolError, ServerError
 from metacache.interrupts import fails_again, is_own, map_or_none
@@ -62,13 +62,14 @@ class Precheck(NamedTuple):
 class Reader(Generic[T]):
     """Reads the values of one client, and counts hits, misses and stale values."""
 
-    __slots__ = ("_counts", "_known_lines", "_loads", "_own", "_policy", "frame")
+    __slots__ = ("_counts", "_is_raw", "_known_lines", "_loads", "_own", "_policy", "frame")
 
     def __init__(self, frame: Frame[T], policy: UndecodablePolicy, counts: ReadCounts) -> None:
         self.frame = frame
         self._policy = policy
         self._counts = counts
         self._loads = frame.loads
+        self._is_raw = frame.is_raw
         self._own = b"f%d" % frame.flags
         self._known_lines: set[bytes] = set()
 
@@ -83,6 +84,9 @@ class Reader(Generic[T]):
         except ValueError:
             flags = None  # the marks W, X or Z follow
         if flags == self._own:
+            if self._is_raw:
+                self._counts.hits += 1
+                return data  # type: ignore[return-value]  # pyright: ignore[reportReturnType]  # T is bytes
             loads = self._loads
             try:
                 value = loads(data)
@@ -115,8 +119,10 @@ class Reader(Generic[T]):
         Leaves out misses. Adds an error of a strict policy, and of a broken reply, to *errors*.
         """
         if self._known_lines.issuperset(replies.headers):
-            # Known lines are lines of values, so no data block is None and all keys are hits.
-            found = map_or_none(self._loads, replies.values)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+            # cast: known lines are lines of values, so no data block is None and all keys are hits.
+            values = cast("list[bytes]", replies.values)
+            # cast: the values of a client whose frame is raw are bytes.
+            found = cast("list[T]", values) if self._is_raw else map_or_none(self._loads, values)
             if found is not None:
                 self._counts.add_reads(len(found), 0)
                 return dict(zip(keys, found, strict=True))

@@ -5,7 +5,6 @@ The rules are those of protocol.txt ("Keys" and "Meta Commands").
 
 from __future__ import annotations
 
-import re
 from base64 import b64encode
 from collections.abc import Sequence
 from typing import Final, TypeAlias, TypeVar, final
@@ -26,7 +25,11 @@ MAX_BASE64_KEY: Final = 186  # raw bytes: 4 * ceil(186 / 3) = 248 <= 250
 
 # A space or LF would end the key, and the server would read the rest as flags or as a command (injection). NUL ends the
 # line on 1.6.18. Servers accept the other control bytes and DEL, but proxies do not. Bytes >= 0x80 are sent unchanged.
-_unsafe = re.compile(rb"[\x00-\x20\x7f]").search
+# This table changes each unsafe byte: LF into a space, the others into LF. It checks one key in half the time of a
+# regex, and all keys of a batch together.
+_CHANGE_UNSAFE: Final = bytes(
+    0x20 if byte == 0x0A else 0x0A if byte <= 0x20 or byte == 0x7F else byte for byte in range(256)
+)
 
 # The token that replaces a long key begins with these bytes. A key of a caller that begins with them is hashed too:
 # otherwise it could equal the token of another key.
@@ -67,7 +70,7 @@ class KeyEncoder:
     def plain(self, key: Key) -> bytes | None:
         """Return the routing key of *key* if it is sent unchanged; None if `encode` must decide. Never raises.
 
-        For a str, "printable and no space" is a little stricter than the rule of the regex, and costs half as much.
+        For a str, "printable and no space" is a little stricter than the rule of the table, and costs less.
         """
         if type(key) is str:
             text = self.text
@@ -77,29 +80,24 @@ class KeyEncoder:
                     return raw
         elif type(key) is bytes and key:
             raw = self._prefix + key
-            return raw if _unsafe(raw) is None and len(raw) <= MAX_KEY else None
+            return raw if len(raw) <= MAX_KEY and raw.translate(_CHANGE_UNSAFE) == raw else None
         return None
 
     def plain_many(self, keys: Sequence[Key]) -> list[bytes] | None:
-        """Return the routing keys of *keys*, at least one, if all are str and are sent unchanged; else None.
+        """Return the routing keys of *keys*, at least one, if all have one type and are sent unchanged; else None.
 
-        Never raises. It joins all keys with spaces, which no key may contain, and checks the result. That runs in C and
+        Never raises. It joins all keys with LF, which no key may contain, and checks the result. That runs in C and
         costs a tenth of `plain` for each key.
         """
-        text = self.text
-        if text is None:
+        line = _joined(keys)
+        if line is None or not all(keys):
             return None
-        try:
-            # The types of the keys are checked here: join raises TypeError for any other type.
-            joined = text + (" " + text).join(keys)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-        except TypeError as error:
-            if not is_own(error):
-                raise
+        prefix = self._prefix
+        if prefix:
+            line = prefix + line.replace(b"\n", b"\n" + prefix)
+        if line.count(b"\n") != len(keys) - 1 or line.translate(_CHANGE_UNSAFE).count(b"\n"):
             return None
-        if not joined.isprintable() or joined.count(" ") != len(keys) - 1:
-            return None
-        line = joined.encode()
-        return line.split(b" ") if all(keys) and _all_short(line) else None
+        return line.split(b"\n") if _all_short(line) else None
 
     def encode(self, key: Key) -> WireKey:
         """Return the wire key of *key*.
@@ -107,7 +105,7 @@ class KeyEncoder:
         Raises InvalidKeyError that names length and limit, InvalidKeyTypeError if *key* is neither str nor bytes.
         """
         raw = self._prefix + _to_bytes(key)
-        unsafe = _unsafe(raw) is not None
+        unsafe = raw.translate(_CHANGE_UNSAFE) != raw
         limit = MAX_BASE64_KEY if unsafe else MAX_KEY
         if self._hash_long and (len(raw) > limit or raw.startswith(HASH_MARK)):
             from hashlib import sha256  # late: it starts slowly, and few clients hash keys
@@ -122,17 +120,30 @@ class KeyEncoder:
         return (raw, b64encode(raw), b" b") if unsafe else (raw, raw, b"")
 
 
-def _all_short(line: bytes) -> bool:
-    """Return whether no word of *line* is longer than a key may be.
+def _joined(keys: Sequence[Key]) -> bytes | None:
+    """Return *keys* joined with LF; None unless all are str that UTF-8 can encode, or all are bytes."""
+    # The types of the keys are checked here: join raises TypeError for any other type.
+    try:
+        return "\n".join(keys).encode()  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    except (TypeError, UnicodeEncodeError) as error:
+        if not is_own(error):
+            raise
+    if set(map(type, keys)) == {bytes}:  # bytes.join takes any buffer
+        return b"\n".join(keys)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    return None
 
-    It jumps from one space to the last space within the length of a key, so it skips most of the words.
+
+def _all_short(line: bytes) -> bool:
+    """Return whether no key in *line* is longer than a key may be.
+
+    It jumps from one LF to the last LF within the length of a key, so it skips most of the keys.
     """
     start = 0
     while len(line) - start > MAX_KEY:
-        space = line.rfind(b" ", start, start + MAX_KEY + 1)
-        if space < 0:
+        end = line.rfind(b"\n", start, start + MAX_KEY + 1)
+        if end < 0:
             return False
-        start = space + 1
+        start = end + 1
     return True
 
 

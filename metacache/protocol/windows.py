@@ -66,8 +66,7 @@ class Replies:
 class Window:
     """The replies to *count* requests of one command. The first and the last request have an opaque.
 
-    The parser (`ExpectedReply`) reads the first and the last reply, and each other reply that the shortcut cannot read.
-    The shortcut splits the bytes at CRLF.
+    A shortcut splits the bytes at CRLF. The parser (`ExpectedReply`) reads each reply that the shortcut cannot read.
     """
 
     __slots__ = (
@@ -89,8 +88,8 @@ class Window:
         self.needed = 1
         self.closes = False
         self._count = count
-        self._first = first[1]
-        self._last = last[1]
+        self._first = first
+        self._last = last
         self._can_split = True
         self._partial: ExpectedReply | None = None  # the reply whose large data block is being received
         self._is_after_block = False  # the last reply had one, so the next one probably has one too: it is not split
@@ -113,19 +112,20 @@ class Window:
         while len(headers) < self._count:
             before = len(headers)
             may_split = self._can_split and not self._is_after_block and reply is None
-            splits = may_split and 0 < before < self._count - 1 and len(data) - pos <= LONGEST_SPLIT
+            splits = may_split and len(data) - pos <= LONGEST_SPLIT
             if splits:
-                pos = self._parse_middle(data, pos, limit)
+                pos = self._split(data, pos, limit)
             if len(headers) == before:
-                reply = reply or ExpectedReply(self.command, self._opaque_at(before))
+                opaque = self._opaque_at(before)
+                reply = reply or ExpectedReply(self.command, opaque)
                 pos = reply.parse(data, pos, limit)
                 if reply.answer is None:
                     self._partial = None if reply.block is None else reply
                     self.needed = reply.needed
                     return pos
-                # The shortcut could not read this reply, so its value contains a CRLF. The values of a batch are often
-                # similar, so using the shortcut again would cost more than it saves.
-                self._can_split = self._can_split and not splits
+                # The shortcut could not read a reply without opaque, so its value contains a CRLF. The values of a
+                # batch are often similar, so using the shortcut again would cost more than it saves.
+                self._can_split = self._can_split and not (splits and opaque is None)
                 self._take(reply.answer)
                 self._is_after_block = reply is resumed
                 reply = None
@@ -133,7 +133,7 @@ class Window:
         return pos
 
     def _opaque_at(self, index: int) -> bytes | None:
-        return self._first if index == 0 else self._last if index == self._count - 1 else None
+        return self._first[1] if index == 0 else self._last[1] if index == self._count - 1 else None
 
     def _take(self, answer: Answer) -> None:
         self.replies.add(answer)
@@ -141,27 +141,38 @@ class Window:
             self.closes = True
             self._count = len(self.replies.headers)
 
-    def _parse_middle(self, data: bytes, pos: int, limit: int) -> int:
-        """Read the replies without opaque that are certain after a split at CRLF; return the position after them.
+    # --- the shortcut ------------------------------------------------------------------------------------------------
+
+    def _split(self, data: bytes, pos: int, limit: int) -> int:
+        """Read the replies that are certain after a split at CRLF; return the position after them.
 
         Without this shortcut, a get_many costs 3.6 times as much, and a set_many 3 times.
         """
-        lines = data[pos:].split(b"\r\n")
+        lines = (data[pos:] if pos else data).split(b"\r\n")
         complete = len(lines) - 1  # the bytes behind the last CRLF are not a line yet
-        left = self._count - 1 - len(self.replies.headers)
+        left = self._count - len(self.replies.headers)
         if not self.command.has_value:
             used = self._split_lines(lines[: min(complete, left)])
         else:
             used = self._split_values(lines, min(left, complete // 2), len(data) - pos <= limit)
             used = used or self._split_one_by_one(lines, complete, left, limit)
-        return pos + len(b"\r\n".join(lines[:used])) + 2 if used else pos
+        return len(data) - len(b"\r\n".join(lines[used:])) if used else pos
 
-    def _split_lines(self, lines: list[bytes]) -> int:
-        if lines.count(b"HD") != len(lines):
-            lines = list(itertools.takewhile(self.command.codes.__contains__, lines))
-        self.replies.headers += lines
-        self.replies.values += [None] * len(lines)
-        return len(lines)
+    def _unmark(self, headers: list[bytes]) -> bool:
+        """Remove the opaques from the next *headers*, at least one; return False if an opaque is missing."""
+        before = len(self.replies.headers)
+        return (before > 0 or self._count == 1 or _strip(headers, 0, self._first[3])) and (
+            before + len(headers) < self._count or _strip(headers, -1, self._last[3])
+        )
+
+    def _split_lines(self, headers: list[bytes]) -> int:
+        if not headers or not self._unmark(headers):
+            return 0
+        if headers.count(b"HD") != len(headers):
+            headers = list(itertools.takewhile(self.command.codes.__contains__, headers))
+        self.replies.headers += headers
+        self.replies.values += [None] * len(headers)
+        return len(headers)
 
     def _split_values(self, lines: list[bytes], pairs: int, fit: bool) -> int:
         """Take *pairs* of headers and values if all are hits with known headers; return the number of their lines.
@@ -169,7 +180,15 @@ class Window:
         `_split_one_by_one` would read them too; this saves 20 % of a get_many of hits.
         """
         headers, values = lines[: 2 * pairs : 2], lines[1 : 2 * pairs : 2]
-        if not fit or list(map(known_sizes.get, headers)) != list(map(len, values)):
+        if not fit or not headers or not self._unmark(headers):
+            return 0
+        first = headers[0]
+        if headers.count(first) == pairs:  # values of one size
+            headers = [first] * pairs  # one object: later look-ups compute its hash once
+            are_values = set(map(len, values)) == {known_sizes.get(first)}
+        else:
+            are_values = list(map(known_sizes.get, headers)) == list(map(len, values))
+        if not are_values:
             return 0
         self.replies.headers += headers
         self.replies.values += values
@@ -180,11 +199,16 @@ class Window:
 
         Saves 64 % of a get_many in which every second key is a miss.
         """
+        marks = {self._count: self._first[3], 1: self._last[3]}  # by the number of replies that are left
         add_header, add_value = self.replies.headers.append, self.replies.values.append
         whole = self.command.whole
         used = 0
         while left and used < complete:
             header = lines[used]
+            if left in marks:
+                marked, header = header, header.removesuffix(marks[left])
+                if header == marked:
+                    break  # the opaque is missing, or flags follow it
             if header in whole:
                 value = None
                 used += 1
@@ -198,6 +222,13 @@ class Window:
             add_value(value)
             left -= 1
         return used
+
+
+def _strip(headers: list[bytes], at: int, mark: bytes) -> bool:
+    """Remove *mark* from the end of the header at that index; return False if it does not end with it."""
+    header = headers[at]
+    headers[at] = header.removesuffix(mark)
+    return headers[at] != header
 
 
 def closing_error(answer: object, *, is_first: bool) -> MetacacheError:

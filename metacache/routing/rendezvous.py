@@ -9,13 +9,15 @@ change the formula: stored keys would move. Another formula needs another router
 from __future__ import annotations
 
 import math
+import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import repeat
-from typing import Final, TypeAlias, final
+from typing import Final, TypeAlias, cast, final
 
 import attrs
 from typing_extensions import override
+from xxhash import xxh3_64_digest as xxh3_digest
 from xxhash import xxh3_64_intdigest as xxh3
 
 from metacache.errors import InvalidArgumentError, InvalidKeyError, InvalidKeyTypeError, InvalidTypeError
@@ -70,22 +72,44 @@ def winner(hashes: Iterator[int], groups: Groups) -> int:
     return owner
 
 
-def winners(columns: Iterator[Iterable[int]], groups: Groups, count: int) -> list[int]:
-    """Return the result of `winner` for each of *count* keys. A column has one node's hashes of all keys."""
-    owners, least_costs = [0] * count, [math.inf] * count
+def winners(columns: Iterator[bytes], groups: Groups, count: int) -> Sequence[int]:
+    """Return the result of `winner` for each of *count* keys. A column has one node's digests of all keys, joined."""
+    owners: list[int] = []
+    least_costs: list[float] = []
     for weight, positions in groups:
-        bests, ceilings = [positions[0]] * count, list(next(columns))
-        for position, column in zip(positions[1:], columns, strict=False):
-            for index, h in enumerate(column):
-                if h > ceilings[index] | DROPPED:
-                    bests[index], ceilings[index] = position, h
+        bests, tops = greatest(columns, positions, count)
         if len(groups) == 1:
             return bests
-        costs = [-math.log(((h >> DROPPED_BITS) + 0.5) * SCALE) / weight for h in ceilings]
+        costs = [-math.log((top + 0.5) * SCALE) / weight for top in tops]  # `cost`, without the call
+        if not owners:
+            owners, least_costs = list(bests), costs
+            continue
         for index, (best_cost, best) in enumerate(zip(costs, bests, strict=True)):
             if best_cost < least_costs[index] or (best_cost == least_costs[index] and best < owners[index]):
                 owners[index], least_costs[index] = best, best_cost
     return owners
+
+
+def greatest(columns: Iterator[bytes], positions: Sequence[int], count: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return, for each of *count* keys, the position with the greatest ``h >> 12``, and that number.
+
+    Of equal numbers, the first of *positions* wins. It compares all keys in one step: a large int has 64 bits for each
+    key, and 11 of them are free. A loop over the keys costs three times as much.
+    """
+    ones = int.from_bytes(b"\0\0\0\0\0\0\0\1" * count)  # the number 1 for each key
+    guards = ones << 63
+    kept = ones * (2**52 - 1)
+    best = int.from_bytes(next(columns)) >> DROPPED_BITS & kept
+    owner = ones * positions[0]
+    for position, column in zip(positions[1:], columns, strict=False):
+        h = int.from_bytes(column) >> DROPPED_BITS & kept
+        # The subtraction clears the guard bit of each key for which h is not greater. It borrows no bit of another key.
+        greater = ((h | guards) - best - ones) & guards
+        mask = greater - (greater >> 63)  # the 63 bits below each guard bit that is left
+        best ^= (best ^ h) & mask
+        owner ^= (owner ^ ones * position) & mask
+    unpack = struct.Struct(f">{count}Q").unpack
+    return unpack(owner.to_bytes(8 * count)), unpack(best.to_bytes(8 * count))
 
 
 @final
@@ -110,15 +134,17 @@ class RendezvousRouter:
     _groups: Groups = attrs.field(eq=False)
     _seeds: tuple[int, ...] = attrs.field(eq=False)
     _only: Node | None = attrs.field(eq=False)
+    _equals: tuple[Node, ...] | None = attrs.field(eq=False)  # in the order of _seeds; None: there are several weights
 
     def __init__(self, nodes: Iterable[Node]) -> None:
         ordered = _ordered(nodes)
         groups = _grouped(ordered)
         seeds = tuple(_seed(ordered[position]) for _, positions in groups for position in positions)
         only = ordered[groups[0][1][0]] if len(seeds) == 1 else None
+        equals = tuple(ordered[position] for position in groups[0][1]) if len(groups) == 1 else None
         # attrs generates __attrs_init__, which pyright does not know.
         self.__attrs_init__(  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
-            ordered, groups, seeds, only
+            ordered, groups, seeds, only, equals
         )
 
     @override
@@ -138,7 +164,15 @@ class RendezvousRouter:
             key = _as_bytes(key)
         if self._only is not None:
             return self._only
-        return self.nodes[winner(map(xxh3, repeat(key), self._seeds), self._groups)]
+        hashes = map(xxh3, repeat(key), self._seeds)
+        if self._equals is None:
+            return self.nodes[winner(hashes, self._groups)]
+        # `winner` for nodes of one weight, without its call: that would cost 3,000 instructions, a tenth of a get.
+        best, ceiling = self._equals[0], -1
+        for node, h in zip(self._equals, hashes):  # noqa: B905 - both have one element for each node
+            if h > ceiling:
+                best, ceiling = node, h | DROPPED
+        return best
 
     def rank(self, key: bytes | str, n: int, /) -> tuple[Node, ...]:
         """Return the *n* nodes of least cost, the owner first. This is the order of failover.
@@ -160,13 +194,14 @@ class RendezvousRouter:
     def split(self, keys: Sequence[bytes | str], /) -> dict[str, list[int]]:
         """Return, for each node name, the indexes into *keys* of the keys that the node owns.
 
-        Names and indexes are in ascending order. Nodes that own none of the keys are omitted. With up to a dozen nodes
-        this is cheaper than `pick` for each key. Raises the errors of `pick`.
+        Names and indexes are in ascending order. Nodes that own none of the keys are omitted. This is cheaper than
+        `pick` for each key. Raises the errors of `pick`.
         """
-        raws = [key if type(key) is bytes else _as_bytes(key) for key in keys]
+        # cast: the types are checked, all together, which is cheaper than one by one.
+        raws = cast("Sequence[bytes]", keys) if set(map(type, keys)) == {bytes} else list(map(_as_bytes, keys))
         if self._only is not None:
             return {self._only.name: list(range(len(raws)))} if raws else {}
-        columns = (map(xxh3, raws, repeat(seed)) for seed in self._seeds)
+        columns = (b"".join(map(xxh3_digest, raws, repeat(seed))) for seed in self._seeds)
         shares: list[list[int]] = [[] for _ in self.nodes]
         for index, position in enumerate(winners(columns, self._groups, len(raws))):
             shares[position].append(index)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from metacache.nodes import Node
 
@@ -30,7 +30,6 @@ class Router(Protocol):
         ...
 
 
-@runtime_checkable
 class Splits(Protocol):
     """The optional method of a router that handles all keys of a batch in one call."""
 
@@ -44,8 +43,10 @@ def split(router: Router, keys: Sequence[bytes]) -> dict[str, list[int]]:
 
     Names and indexes are in ascending order. Nodes that own none of the keys are omitted.
     """
-    if isinstance(router, Splits):
-        return router.split(keys)
+    # Not isinstance(router, Splits): for a protocol that costs as much as routing 100 keys over three nodes.
+    split_all: Callable[[Sequence[bytes]], dict[str, list[int]]] | None = getattr(router, "split", None)
+    if split_all is not None:
+        return split_all(keys)
     shares: dict[str, list[int]] = {}
     for index, key in enumerate(keys):
         shares.setdefault(router.pick(key).name, []).append(index)

@@ -17,7 +17,7 @@ from metacache.errors import InvalidArgumentError, InvalidTypeError, Serializati
 from metacache.interrupts import fails_again
 from metacache.serializers.compression import check_decompresses, installed_compressor
 from metacache.serializers.interfaces import Compressor, Serializer
-from metacache.serializers.plain import is_own_int
+from metacache.serializers.plain import BytesSerializer, is_own_int
 from metacache.serializers.wire_ids import INT, PRIVATE, RULE, is_wire_id
 from metacache.settings import check_whole
 
@@ -50,14 +50,15 @@ class Frame(Generic[T]):
         find_compressor: returns the compressor with an id, or None; by default one of the installed compressors.
         reads_plain: also read values with the client flags 0, which other clients and the server itself write.
 
-    ``flags`` are the client flags of an uncompressed value, and ``loads`` decodes one.
+    ``flags`` are the client flags of an uncompressed value, and ``loads`` decodes one. ``is_raw`` is True if the bytes
+    of a value are the value itself, so that callers on short paths need not call ``loads`` and ``dumps``.
 
     Raises InvalidArgumentError if the wire_id is not allowed, if a private wire_id comes with the fingerprint 0, or if
     the fingerprint or the compressor_id is out of range. Raises InvalidTypeError if one of these is not an int, or if
     *compressor* is not a Compressor.
     """
 
-    __slots__ = ("_find_compressor", "_reads_plain", "compressor", "dumps", "flags", "loads", "serializer")
+    __slots__ = ("_find_compressor", "_reads_plain", "compressor", "dumps", "flags", "is_raw", "loads", "serializer")
 
     def __init__(
         self,
@@ -74,6 +75,8 @@ class Frame(Generic[T]):
         self.compressor = compressor
         self.dumps = serializer.dumps
         self.loads = serializer.loads
+        kind: type[object] = type(serializer)
+        self.is_raw = kind is BytesSerializer
         self.flags: int = MAGIC | serializer.fingerprint << 12 | serializer.wire_id
         self._find_compressor = find_compressor
         self._reads_plain = reads_plain

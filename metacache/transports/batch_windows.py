@@ -19,41 +19,51 @@ MAX_REQUESTS: Final = 256  # in one window
 MAX_WINDOW: Final = 65536  # bytes of several requests in one window
 MAX_TLS_WINDOW: Final = 16384  # with more in one TLS write, the server waits although it has decrypted requests
 MARGIN: Final = 20  # bytes per request for the opaque and two CRLFs
+LONGEST_HEAD: Final = 320  # bytes: a key has at most 250, and no verb of a batch adds more than 70
 
 
 @final
 class Windows:
-    """Cuts a batch into windows, in order: at most `MAX_REQUESTS` requests, and several only within the byte limit."""
+    """Cuts a batch into windows, in order: at most `MAX_REQUESTS` requests, and several only within the byte limit.
 
-    __slots__ = ("_batch", "_count", "_limit", "_total", "next")
+    ``next`` is the first request that is not in a window yet. ``is_done`` is True when every request is in a window.
+    """
+
+    __slots__ = ("_batch", "_count", "_limit", "_total", "is_done", "next")
 
     def __init__(self, batch: Batch, *, is_tls: bool) -> None:
         self._batch = batch
         self._limit = MAX_TLS_WINDOW if is_tls else MAX_WINDOW
-        self._total = len(batch)
+        self._total = len(batch.heads)
         self._count = MAX_REQUESTS  # in the last window
-        self.next = 0  # the first request not yet in a window
-
-    @property
-    def is_done(self) -> bool:
-        """True when every request is in a window."""
-        return self.next == self._total
+        self.next = 0
+        self.is_done = not self._total
 
     def cut(self) -> tuple[int, int]:
         """Return where the next window begins and ends."""
         start = self.next
         # Try twice the last count, then halve it until it fits. So no window is measured far beyond the limit.
         count = min(MAX_REQUESTS, 2 * self._count, self._total - start)
-        if count > 1 and self._size(start, start + count) > self._limit:
+        if count > 1 and not self._surely_fit(start, count) and self._size(start, start + count) > self._limit:
             count = self._fitting(start, count)
         self._count = count
         self.next = start + count
+        self.is_done = self.next == self._total
         return start, self.next
 
     def skip_rest(self) -> range:
         """Return the requests that are in no window yet, and cut no further window."""
         rest, self.next = range(self.next, self._total), self._total
+        self.is_done = True
         return rest
+
+    def _surely_fit(self, start: int, count: int) -> bool:
+        """Return whether *count* requests from *start* on fit into a window, whatever their keys are."""
+        bodies = self._batch.bodies
+        longest = LONGEST_HEAD + MARGIN
+        if bodies is not None:
+            longest += max(map(len, bodies[start : start + count]))
+        return longest * count <= self._limit
 
     def _size(self, start: int, stop: int) -> int:
         # Joining small bodies is faster than adding up their lengths.

@@ -44,6 +44,7 @@ def finish(exchange: Exchange) -> None:
     """Drive *exchange* to its end, so that its connection goes back to the pool."""
     end = monotonic() + PATIENCE
     while not exchange.advance(monotonic()):
+        exchange.wait(PATIENCE)
         assert monotonic() < end
         time.sleep(0)
     exchange.outcomes()

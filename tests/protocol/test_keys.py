@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from base64 import b64decode, b64encode
 from hashlib import sha256
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from hypothesis import given
@@ -167,7 +167,24 @@ def test_plain_many_agrees_with_encode(given_keys: list[Key], prefix: Key, hash_
 @given(given_keys=st.lists(st.text("ab:é", min_size=1, max_size=6), min_size=1, max_size=6))
 def test_ordinary_keys_take_the_shortcuts(given_keys: list[str]) -> None:
     some = KeyEncoder("app:")
-    assert some.plain_many(given_keys) == [some.plain(key) for key in given_keys] != [None] * len(given_keys)
+    expected = [b"app:" + key.encode() for key in given_keys]
+    assert some.plain_many(given_keys) == [some.plain(key) for key in given_keys] == expected
+    raw_keys = [key.encode() for key in given_keys]
+    assert some.plain_many(raw_keys) == [some.plain(key) for key in raw_keys] == expected
+
+
+@pytest.mark.parametrize("last", ["a b", "a\nb", "a\0", "\x7f", "", "\ud800", b"raw", bytearray(b"raw"), 7, None])
+def test_one_unusual_key_takes_the_whole_batch_off_the_shortcut(last: object) -> None:
+    keys_of_one_batch: list[Any] = ["first", "second", last]  # Any: keys of wrong types too
+    assert KeyEncoder().plain_many(keys_of_one_batch) is None
+
+
+@pytest.mark.parametrize(
+    "last", [b"a b", b"a\nb", b"\x00", b"\x7f", b"", "text", bytearray(b"raw"), memoryview(b"raw")]
+)
+def test_one_unusual_key_takes_a_batch_of_bytes_off_the_shortcut(last: object) -> None:
+    keys_of_one_batch: list[Any] = [b"first", b"second", last]  # Any: as above
+    assert KeyEncoder().plain_many(keys_of_one_batch) is None
 
 
 @given(lengths=st.lists(st.integers(1, 252), min_size=1, max_size=8))

@@ -10,7 +10,8 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from unittest.mock import patch
 
 import pytest
 from attrs.exceptions import FrozenInstanceError
@@ -20,7 +21,7 @@ from xxhash import xxh3_64_intdigest
 
 from metacache import InvalidArgumentError, Node
 from metacache.errors import InvalidKeyError, InvalidKeyTypeError, InvalidTypeError
-from metacache.routing import RendezvousRouter, Router, split
+from metacache.routing import RendezvousRouter, Router, rendezvous, split
 from metacache.routing.rendezvous import cost, winner, winners
 from tests.routing.reference import GOLDEN, KEYS, TOPOLOGIES, nodes, owner
 
@@ -114,6 +115,11 @@ def test_the_name_is_hashed_and_not_the_address() -> None:
     assert owners(here, KEYS) == owners(there, KEYS)
 
 
+def columns(tables: Iterable[Iterable[int]]) -> Iterator[bytes]:
+    """Return the digests of all keys, joined, for each node."""
+    return (b"".join(h.to_bytes(8) for h in hashes) for hashes in tables)
+
+
 # --- ties -----------------------------------------------------------------------------------------------------------
 
 HASHES = st.one_of(st.integers(0, 2**64 - 1), st.integers(2**63, 2**63 + 8192), st.integers(2**64 - 8192, 2**64 - 1))
@@ -132,7 +138,7 @@ def test_forced_hashes_choose_the_least_cost_and_then_the_least_position(nodes: 
     hashes = [nodes[place][1] for _, places in groups for place in places]
     expected = min((cost(h, weight), place) for place, (weight, h) in enumerate(nodes))[1]
     assert winner(iter(hashes), groups) == expected
-    assert winners(iter([h, h] for h in hashes), groups, 2) == [expected, expected]
+    assert list(winners(columns([h, h] for h in hashes), groups, 2)) == [expected, expected]
 
 
 @pytest.mark.parametrize(
@@ -149,7 +155,7 @@ def test_forced_hashes_choose_the_least_cost_and_then_the_least_position(nodes: 
 def test_equal_costs_go_to_the_first_in_order_of_names(weights: list[float], hashes: list[int], owner: int) -> None:
     groups = grouped(weights)
     assert winner(iter(hashes), groups) == owner
-    assert winners(iter([h] for h in hashes), groups, 1) == [owner]
+    assert list(winners(columns([h] for h in hashes), groups, 1)) == [owner]
 
 
 @pytest.mark.parametrize(("first", "second"), [(0, 1), (1, 0)])
@@ -158,7 +164,31 @@ def test_equal_costs_of_different_weights_go_to_the_first_in_order_of_names(firs
     h = next(h for h in range(1 << 61, 1 << 62, 1 << 50) if cost(h, weights[0]) == cost(h, weights[1]))
     groups = [(weights[place], [place]) for place in (first, second)]
     assert winner(iter([h, h]), groups) == 0
-    assert winners(iter([[h], [h]]), groups, 1) == [0]
+    assert list(winners(columns([[h], [h]]), groups, 1)) == [0]
+
+
+# Hashes that are equal but for the bits that do not count, or that differ in the lowest bit that counts.
+NEAR = st.one_of([st.integers(top << 12, (top << 12) + 4095) for top in (0, 1, 2**51, 2**52 - 1)])
+
+
+@given(st.lists(st.one_of(NEAR, HASHES), min_size=2, max_size=40))
+def test_pick_among_equal_weights_follows_the_definition_for_equal_and_near_hashes(hashes: list[int]) -> None:
+    router = RendezvousRouter([Node(f"node-{number:02}") for number in range(len(hashes))])
+    forced = dict(zip(router._seeds, hashes, strict=True))
+    expected = min((cost(h, 1.0), place) for place, h in enumerate(hashes))[1]
+    with patch.object(rendezvous, "xxh3", lambda _, seed: forced[seed]):
+        assert router.pick(b"key") is router.nodes[expected]
+
+
+@given(st.integers(1, 300), st.integers(1, 8), st.data())
+def test_many_keys_with_equal_or_near_hashes_have_the_owners_of_the_definition(
+    nodes: int, keys: int, data: st.DataObject
+) -> None:
+    column = st.lists(st.one_of(NEAR, HASHES), min_size=keys, max_size=keys)
+    tables = data.draw(st.lists(column, min_size=1, max_size=6))
+    tables = [tables[number % len(tables)] for number in range(nodes)]
+    expected = [min((cost(hashes[key], 1.0), place) for place, hashes in enumerate(tables))[1] for key in range(keys)]
+    assert list(winners(columns(tables), grouped([1.0] * nodes), keys)) == expected
 
 
 @given(st.integers(0, 2**52 - 2), st.floats(1e-200, 1e200))

@@ -25,6 +25,7 @@ from metacache import (
 )
 from metacache.protocol import commands
 from metacache.transports.base import Verb
+from metacache.transports.blocking.exchange import StreamExchange
 from metacache.transports.resolving import Resolver as Names
 from tests.conftest import start
 from tests.pool.rig import begin, until
@@ -251,6 +252,7 @@ def socket_of(connection: Connection) -> Generator[socket.socket]:
     """Yield the socket of the connection, duplicated from the descriptor of an exchange."""
     exchange = begin(connection, Batch(GET, ["k"], [b"k"], [b"mg k v f"]), float("inf"))
     exchange.advance(monotonic())  # dials
+    assert isinstance(exchange, StreamExchange)
     with socket.socket(fileno=socket.dup(exchange.fileno())) as sock:
         yield sock
     exchange.outcomes()

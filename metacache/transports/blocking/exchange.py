@@ -1,7 +1,7 @@
 """A batch on one stream: write windows and read their replies at the same time, so reading never deadlocks writing.
 
-Once it has dialled, an `Exchange` sends and receives only what is possible without waiting. Its driver waits:
-`drive_exchange`, or a batch over several nodes.
+Once it has dialled, `Exchange.advance` sends and receives only what is possible without waiting. A batch over several
+nodes waits for the streams of all its parts; `Exchange.wait` waits for one.
 """
 
 from __future__ import annotations
@@ -33,18 +33,10 @@ MAX_UNANSWERED: Final = 131072  # bytes; a further window is written only below 
 
 
 class Exchange(Protocol):
-    """A batch that was started. Its driver waits for the descriptor and advances it until it is done.
+    """A batch that was started. Its driver waits and advances it until it is done, and then calls `outcomes`."""
 
-    Then the driver calls `outcomes`.
-    """
-
-    def fileno(self) -> int:
-        """Return the descriptor to wait for; -1 when the driver must call `advance` without waiting."""
-        ...
-
-    @property
-    def wants_write(self) -> bool:
-        """True while it waits for the descriptor to become writable, not only readable."""
+    def wait(self, seconds: float, /) -> None:
+        """Wait until `advance` can do something, at most that many seconds."""
         ...
 
     def advance(self, now: float, /) -> bool:
@@ -152,7 +144,7 @@ class StreamExchange:
         self._is_fresh = False
         self._is_prepared = False
         self._late = 0  # bytes that were read after the deadline
-        self._replies = Replies(len(batch))
+        self._replies = Replies(len(batch.heads))
         self._start(stream)
 
     def _start(self, stream: NonBlockingStream) -> None:
@@ -170,8 +162,16 @@ class StreamExchange:
         return f"<StreamExchange {self._node}: {sent}, {len(self._windows)} windows open>"
 
     def fileno(self) -> int:
-        """Return the descriptor to wait for; -1 when the exchange is done."""
+        """Return the descriptor to wait for; -1 while there is no socket, and when the exchange is done."""
         return -1 if self._stream is None else self._stream.fileno()
+
+    def wait(self, seconds: float, /) -> None:
+        """Wait until the descriptor is readable, or writable if it must be; at most that many seconds."""
+        descriptor = self.fileno()
+        if descriptor >= 0:
+            poll = select.poll()
+            poll.register(descriptor, select.POLLIN | (select.POLLOUT if self.wants_write else 0))
+            poll.poll(max(seconds, 0.0) * 1000)
 
     def advance(self, now: float, /) -> bool:
         """Send and receive what is possible without waiting; return True when every request has its reply or error."""
@@ -183,7 +183,8 @@ class StreamExchange:
             self._write(self._stream)
             # Do not read before the first write: no reply can have arrived.
             while self._began and self._windows and self._read(self._stream):
-                self._write(self._stream)
+                if self._unwritten or not self._cutter.is_done:
+                    self._write(self._stream)
         except (OSError, MetacacheError) as error:
             if self._stream is None:  # pyright: ignore[reportUnnecessaryComparison]  # `_prepare` may end it
                 raise  # a signal handler's exception interrupted `_finish`
@@ -318,17 +319,9 @@ def drive_exchange(exchange: Exchange, deadline: float) -> Replies:
     try:
         now = monotonic()
         while not exchange.advance(now):
-            _wait_for(exchange, deadline - now)
+            exchange.wait(deadline - now)
             now = monotonic()
     except BaseException:
         exchange.outcomes()  # closes the connection
         raise
     return exchange.outcomes()
-
-
-def _wait_for(exchange: Exchange, seconds: float) -> None:
-    if exchange.fileno() < 0:
-        return
-    poll = select.poll()
-    poll.register(exchange.fileno(), select.POLLIN | (select.POLLOUT if exchange.wants_write else 0))
-    poll.poll(max(seconds, 0.0) * 1000)

@@ -307,9 +307,16 @@ class Lending:
 
     def try_begin(self, batch: Batch, waiter: Waiter[Stream] | None, deadline: float) -> StreamExchange | None:
         """Start *batch* if a stream is free or was handed to *waiter*; else return None. Raises ClosedError."""
-        if self.is_closed:
-            raise self._closed().locate(operation=batch.verb.name)
-        stream = self._checkout.take_now() if waiter is None else self._checkout.collect(waiter)
+        try:
+            stream = self._idle.pop() if waiter is None else None  # a closed checkout has no idle ones
+        except IndexError as error:
+            if not is_own(error):
+                raise
+            stream = None
+        if stream is None:
+            if self.is_closed:
+                raise self._closed().locate(operation=batch.verb.name)
+            stream = self._checkout.take_now() if waiter is None else self._checkout.collect(waiter)
         return None if stream is None else self._start(stream, batch, deadline)
 
     def join(self, waker: Waker) -> Waiter[Stream]:
