@@ -169,22 +169,33 @@ class Lending:
                     stream.make_ready(now + seconds)
                     stream.ready_for = seconds
                 stream.used_at = now
-                # 4. Build the bytes of the request.
+                # 4. Build the bytes of the request. A compiled exchange takes the parts instead.
                 command = op.verb.command
                 next_opaque = stream.next_opaque
                 opaque = next_opaque() if command.echoes else NO_OPAQUE
                 body = op.body
-                if body is None:
+                once = stream.exchange_once
+                if once is not None and (body is None or len(body) <= LARGE):
+                    wire = b""
+                elif body is None:
                     wire = op.head + opaque[0]
                 elif len(body) <= LARGE:
                     wire = b"".join((op.head, opaque[0], body, b"\r\n"))
                 else:
-                    wire = b""  # `finish` sends it in pieces
+                    wire, once = b"", None  # `finish` sends it in pieces
                 # 5. Send them with one call, and parse the reply if one more call returns the whole of it.
                 reply = data = None
                 sent = 0
                 try:
-                    if wire:
+                    if once is not None:
+                        try:
+                            whole, has_value = command.whole, command.has_value
+                            reply = once.run(op.head, body, opaque[0], whole, has_value, now + seconds)
+                        finally:
+                            sent, data = once.sent, once.data
+                        if data is not None:
+                            reply = whole_reply(data, opaque[0], command, self._max_reply)
+                    elif wire:
                         send, recv = stream.send, stream.recv
                         sent = send(wire)
                         if sent == len(wire):

@@ -1,2 +1,5 @@
-"""Compiled primitives for metacache."""
-from metacache_speed._speed import Builder as Builder, Exchange as Exchange, Owners as Owners, get_heads as get_heads, set_heads as set_heads, read_window as read_window
+"""Compiled primitives for metacache, which uses them if this package is installed. See metacache/acceleration.py."""
+
+from metacache_speed._speed import API, Builder, Exchange, Owners, read_window
+
+__all__ = ["API", "Builder", "Exchange", "Owners", "read_window"]

@@ -1,7 +1,8 @@
 /* Builds the operations of plain gets and sets.
  *
- * A plain key has ASCII characters above the space only, so it is sent unchanged. A builder returns None for each other
- * key, and for a value whose size has no tail yet: the caller's Python code goes on from there.
+ * The twins in Python are `Operations.get` and `Operations.set` of metacache/operations/requests.py. A builder returns
+ * None for each key that is not plain, and for a value that is not plain bytes: the caller's Python code goes on from
+ * there. It returns the bytes of a value whose size has no tail yet.
  */
 
 #include "speed.h"
@@ -25,7 +26,8 @@ typedef struct {
     PyObject *prefix; /* bytes */
     PyObject *start;  /* bytes: "mg " */
     PyObject *end;    /* bytes: the flags of a get; list: the tails of a set by size */
-    PyObject *dumps;  /* a set: turns a value into bytes; None: a value of type bytes is its own body */
+    PyObject *dumps;  /* a set: turns a value into bytes */
+    int is_raw;       /* a value of type bytes is its own body */
 } Builder;
 
 static PyObject *
@@ -77,51 +79,51 @@ Builder_get(PyObject *object, PyObject *key)
     Builder *self = (Builder *)object;
     Py_ssize_t size;
     const char *bytes = plain_key(key, &size);
-    if (bytes == NULL) {
+    if (bytes == NULL || !PyBytes_CheckExact(self->end)) {
         Py_RETURN_NONE;
     }
     return build(self, key, bytes, size, self->end, Py_None);
 }
 
+/* Return the body of *value*; it may be any object. `dumps` may run code of the user. */
 static PyObject *
 body_of(Builder *self, PyObject *value)
 {
-    if (PyBytes_CheckExact(value) && self->dumps == Py_None) {
+    if (self->is_raw && PyBytes_CheckExact(value)) {
         return Py_NewRef(value);
     }
-    return self->dumps == Py_None ? Py_NewRef(Py_None) : PyObject_CallFunctionObjArgs(self->dumps, value, NULL);
+    PyObject *dumps = Py_NewRef(self->dumps); /* owned: the call may end the last reference to this builder */
+    PyObject *body = PyObject_CallFunctionObjArgs(dumps, value, NULL);
+    Py_DECREF(dumps);
+    return body;
 }
 
-/* set(key, value) -> operation or None */
+/* set(key, value) -> operation; the body if it has no tail yet; None if the key is not plain. Raises as `dumps`. */
 static PyObject *
 Builder_set(PyObject *object, PyObject *const *arguments, Py_ssize_t count)
 {
     Builder *self = (Builder *)object;
-    if (count != 2) {
-        PyErr_SetString(PyExc_TypeError, "set takes a key and a value");
+    if (count != 2 || !PyList_CheckExact(self->end)) {
+        PyErr_SetString(PyExc_TypeError, "set takes a key and a value, and its builder a list of tails");
         return NULL;
     }
     Py_ssize_t size;
     const char *bytes = plain_key(arguments[0], &size);
-    if (bytes == NULL) {
+    if (bytes == NULL || PyBytes_Size(self->prefix) + size > MAX_KEY) {
         Py_RETURN_NONE;
     }
     PyObject *body = body_of(self, arguments[1]);
     if (body == NULL || !PyBytes_CheckExact(body)) {
-        Py_XDECREF(body);
-        return body == NULL ? NULL : Py_NewRef(Py_None);
+        return body;
     }
-    PyObject *operation = NULL;
     Py_ssize_t length = PyBytes_Size(body);
-    PyObject *tail = length < PyList_Size(self->end) ? PyList_GetItem(self->end, length) : Py_None;
+    PyObject *tail = length < PyList_Size(self->end) ? PyList_GetItem(self->end, length) : NULL;
     if (tail == NULL || !PyBytes_CheckExact(tail)) {
-        operation = tail == NULL ? NULL : Py_NewRef(Py_None);
+        return body;
     }
-    else {
-        Py_INCREF(tail);
-        operation = build(self, arguments[0], bytes, size, tail, body);
-        Py_DECREF(tail);
-    }
+    Py_INCREF(tail); /* another thread may replace it in the list */
+    PyObject *operation = build(self, arguments[0], bytes, size, tail, body);
+    Py_DECREF(tail);
     Py_DECREF(body);
     return operation;
 }
@@ -149,10 +151,11 @@ find_slots(Builder *self)
 static PyObject *
 Builder_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
-    static char *names[] = {"operation", "verb", "prefix", "start", "end", "read", "dumps", NULL};
+    static char *names[] = {"operation", "verb", "prefix", "start", "end", "read", "dumps", "is_raw", NULL};
     PyObject *operation, *verb, *prefix, *start, *end, *read, *dumps;
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O!OSSOOO:Builder", names, &PyType_Type, &operation, &verb,
-                                     &prefix, &start, &end, &read, &dumps)) {
+    int is_raw;
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O!OSSOOOp:Builder", names, &PyType_Type, &operation, &verb,
+                                     &prefix, &start, &end, &read, &dumps, &is_raw)) {
         return NULL;
     }
     Builder *self = (Builder *)((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
@@ -166,6 +169,7 @@ Builder_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
     self->end = Py_NewRef(end);
     self->read = Py_NewRef(read);
     self->dumps = Py_NewRef(dumps);
+    self->is_raw = is_raw;
     if (find_slots(self) < 0) {
         Py_DECREF(self);
         return NULL;
@@ -178,7 +182,7 @@ Builder_traverse(PyObject *object, visitproc visit, void *arg)
 {
     Builder *self = (Builder *)object;
     Py_VISIT(Py_TYPE(object));
-    Py_VISIT(self->type);
+    Py_VISIT((PyObject *)self->type);
     for (int index = 0; index < SLOTS; index++) {
         Py_VISIT(self->descriptors[index]);
     }
@@ -193,8 +197,12 @@ static int
 Builder_clear(PyObject *object)
 {
     Builder *self = (Builder *)object;
-    Py_CLEAR(self->read);
-    Py_CLEAR(self->dumps);
+    /* Not NULL: a finalizer may still call a method. */
+    PyObject *read = self->read, *dumps = self->dumps;
+    self->read = Py_NewRef(Py_None);
+    self->dumps = Py_NewRef(Py_None);
+    Py_XDECREF(read);
+    Py_XDECREF(dumps);
     return 0;
 }
 

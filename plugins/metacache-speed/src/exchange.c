@@ -1,11 +1,12 @@
 /* One request and its reply on a plain socket: the shortest path of a blocking connection.
  *
  * `Exchange.run` sends a request, waits for the reply and returns it, if one read returns the whole reply and the reply
- * is of a plain form. Otherwise it returns None, and the attributes `sent`, `data` and `is_late` say how far it came;
- * the caller's Python code goes on from there. This file decides nothing about a reply that is unusual.
+ * is of a plain form. Otherwise it returns None, and the attributes `sent` and `data` say how far it came; the Python
+ * code of `Lending.run` (metacache/transports/blocking/lending.py) goes on from there. The twin of `plain_reply` is
+ * `whole_reply` of metacache/protocol/replies.py. This file decides nothing about an unusual reply.
  *
- * The GIL is released while the thread is in the kernel. A signal that interrupts the wait runs its Python handler; an
- * exception of the handler propagates unchanged.
+ * The GIL is released while the thread is in the kernel. A signal that interrupts a system call runs its Python handler.
+ * An exception of the handler propagates unchanged.
  */
 
 #include "speed.h"
@@ -23,13 +24,20 @@
 
 #define RECEIVE 65536 /* bytes of one read, as in Python */
 
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0 /* macOS; Python ignores SIGPIPE */
+#endif
+
 typedef struct {
     PyObject_HEAD
-    int descriptor;
+    int descriptor; /* -1 when the socket was closed */
+    int is_running;
     Py_ssize_t limit;        /* the largest value in bytes */
     PyObject *known_headers; /* dict: header line without opaque -> (size, tokens) */
+    PyObject *hd_reply;      /* the reply to a store that was done: ([b"HD"], None) */
     PyObject *data;          /* bytes that were received and not read, or NULL */
     Py_ssize_t sent;         /* bytes that the kernel took */
+    char *buffer;            /* RECEIVE bytes; a thread's stack may be smaller */
 } Exchange;
 
 static double
@@ -45,7 +53,7 @@ typedef enum { DONE, UNFINISHED, INTERRUPTED, FAILED } Ending;
 
 typedef struct {
     int descriptor;
-    struct iovec *parts;
+    struct iovec parts[4];
     int count;
     Py_ssize_t size;
     Py_ssize_t sent;
@@ -55,71 +63,82 @@ typedef struct {
     int error;
 } Calls;
 
+static Ending
+ending_of(Calls *calls)
+{
+    calls->error = errno;
+    return errno == EINTR ? INTERRUPTED : errno == EAGAIN || errno == EWOULDBLOCK ? UNFINISHED : FAILED;
+}
+
 /* Send what is unsent, wait, and read once. Touches no Python object, so it runs without the GIL. */
 static Ending
 do_calls(Calls *calls)
 {
     if (calls->sent == 0) {
-        struct msghdr message = {.msg_iov = calls->parts, .msg_iovlen = (size_t)calls->count};
+        struct msghdr message = {.msg_iov = calls->parts};
+        message.msg_iovlen = calls->count;
         ssize_t sent = sendmsg(calls->descriptor, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (sent < 0) {
-            calls->error = errno;
-            return errno == EINTR ? INTERRUPTED : errno == EAGAIN || errno == EWOULDBLOCK ? UNFINISHED : FAILED;
+            return ending_of(calls);
         }
         calls->sent = sent;
         if (sent < calls->size) {
             return UNFINISHED;
         }
     }
-    double left = calls->deadline - monotonic_seconds();
     struct pollfd wait = {.fd = calls->descriptor, .events = POLLIN};
-    double milliseconds = ceil(left * 1000.0);
-    int ready = poll(&wait, 1, milliseconds <= 0 ? 0 : milliseconds >= INT_MAX ? INT_MAX : (int)milliseconds);
-    if (ready < 0) {
-        calls->error = errno;
-        return errno == EINTR ? INTERRUPTED : FAILED;
-    }
-    if (ready == 0) {
-        return UNFINISHED;
+    double milliseconds = ceil((calls->deadline - monotonic_seconds()) * 1000.0);
+    /* A comparison with NaN is false, so NaN does not wait. */
+    int ready = poll(&wait, 1, !(milliseconds > 0) ? 0 : milliseconds >= INT_MAX ? INT_MAX : (int)milliseconds);
+    if (ready <= 0) {
+        return ready == 0 ? UNFINISHED : ending_of(calls);
     }
     ssize_t received = recv(calls->descriptor, calls->buffer, RECEIVE, MSG_DONTWAIT);
     if (received < 0) {
-        calls->error = errno;
-        return errno == EINTR ? INTERRUPTED : errno == EAGAIN || errno == EWOULDBLOCK ? UNFINISHED : FAILED;
+        return ending_of(calls);
     }
     calls->received = received;
     return DONE;
 }
 
-/* Return the reply that is all of the received bytes; Py_None if they are of another form; NULL with an exception. */
+/* Return the reply of the line *header* alone; Py_None if it is not a whole reply; NULL with an exception. */
 static PyObject *
-plain_reply(Exchange *self, const char *data, Py_ssize_t size, PyObject *opaque, PyObject *whole, int has_value)
+reply_without_value(Exchange *self, PyObject *header, PyObject *whole)
 {
-    PyObject *suffix = PyTuple_GetItem(opaque, 0); /* " O7\r\n" */
+    int is_whole = PySet_Contains(whole, header);
+    if (is_whole <= 0) {
+        return is_whole < 0 ? NULL : Py_NewRef(Py_None);
+    }
+    if (PyBytes_Size(header) == 2 && memcmp(PyBytes_AsString(header), "HD", 2) == 0) {
+        return Py_NewRef(self->hd_reply);
+    }
+    PyObject *tokens = PyList_New(1);
+    if (tokens == NULL) {
+        return NULL;
+    }
+    PyList_SetItem(tokens, 0, Py_NewRef(header)); /* takes the reference, and cannot fail here */
+    PyObject *reply = PyTuple_Pack(2, tokens, Py_None);
+    Py_DECREF(tokens);
+    return reply;
+}
+
+/* Return the reply that is all of *data*; Py_None if it is not plain; NULL with an exception. */
+static PyObject *
+plain_reply(Exchange *self, const char *data, Py_ssize_t size, PyObject *suffix, PyObject *whole, int has_value)
+{
+    Py_ssize_t mark = PyBytes_Size(suffix); /* " O7\r\n" */
     const char *end = memchr(data, '\n', (size_t)size);
-    Py_ssize_t tail = PyBytes_Size(suffix);
-    if (end == NULL || end - data + 1 < tail || memcmp(end + 1 - tail, PyBytes_AsString(suffix), (size_t)tail) != 0) {
+    if (end == NULL || end + 1 - data < mark ||
+        memcmp(end + 1 - mark, PyBytes_AsString(suffix), (size_t)mark) != 0) {
         Py_RETURN_NONE;
     }
-    PyObject *header = PyBytes_FromStringAndSize(data, end + 1 - tail - data);
+    Py_ssize_t rest = size - (end + 1 - data);
+    PyObject *header = PyBytes_FromStringAndSize(data, end + 1 - mark - data);
     if (header == NULL) {
         return NULL;
     }
-    Py_ssize_t rest = size - (end + 1 - data);
-    PyObject *reply = NULL;
     if (rest == 0) {
-        int is_whole = PySet_Contains(whole, header);
-        if (is_whole == 1) {
-            PyObject *tokens = PyList_New(1);
-            if (tokens != NULL) {
-                PyList_SetItem(tokens, 0, Py_NewRef(header)); /* steals, and cannot fail here */
-                reply = PyTuple_Pack(2, tokens, Py_None);
-                Py_DECREF(tokens);
-            }
-        }
-        else if (is_whole == 0) {
-            reply = Py_NewRef(Py_None);
-        }
+        PyObject *reply = reply_without_value(self, header, whole);
         Py_DECREF(header);
         return reply;
     }
@@ -128,24 +147,56 @@ plain_reply(Exchange *self, const char *data, Py_ssize_t size, PyObject *opaque,
     if (known == NULL) {
         return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
     }
+    if (!PyTuple_CheckExact(known) || PyTuple_Size(known) != 2) {
+        Py_RETURN_NONE;
+    }
     Py_ssize_t length = PyLong_AsSsize_t(PyTuple_GetItem(known, 0));
     if (length == -1 && PyErr_Occurred()) {
         return NULL;
     }
-    if (!has_value || length < 0 || length > self->limit || rest != length + 2 || memcmp(data + size - 2, "\r\n", 2) != 0) {
+    if (!has_value || length < 0 || length > self->limit || rest < 2 || rest - 2 != length ||
+        memcmp(data + size - 2, "\r\n", 2) != 0) {
         Py_RETURN_NONE;
     }
     PyObject *tokens = Py_NewRef(PyTuple_GetItem(known, 1)); /* owned: another thread may clear the table */
     PyObject *value = PyBytes_FromStringAndSize(end + 1, length);
-    if (value != NULL) {
-        reply = PyTuple_Pack(2, tokens, value);
-        Py_DECREF(value);
-    }
+    PyObject *reply = value == NULL ? NULL : PyTuple_Pack(2, tokens, value);
+    Py_XDECREF(value);
     Py_DECREF(tokens);
     return reply;
 }
 
-/* run(head, body, opaque, whole, has_value, deadline) -> reply or None */
+/* Run the system calls to their end. Returns FAILED with an exception. */
+static Ending
+call_until_done(Exchange *self, Calls *calls)
+{
+    for (;;) {
+        /* Again after each signal: its handler may have closed the socket, and another one may have the number. */
+        calls->descriptor = self->descriptor;
+        if (calls->descriptor < 0) {
+            calls->error = EBADF;
+            break;
+        }
+        PyThreadState *state = PyEval_SaveThread();
+        Ending ending = do_calls(calls);
+        PyEval_RestoreThread(state);
+        self->sent = calls->sent;
+        if (ending == DONE || ending == UNFINISHED) {
+            return ending;
+        }
+        if (ending == FAILED) {
+            break;
+        }
+        if (PyErr_CheckSignals() != 0) {
+            return FAILED;
+        }
+    }
+    errno = calls->error;
+    PyErr_SetFromErrno(PyExc_OSError);
+    return FAILED;
+}
+
+/* run(head, body, suffix, whole, has_value, deadline) -> reply or None */
 static PyObject *
 Exchange_run(PyObject *object, PyObject *const *arguments, Py_ssize_t count)
 {
@@ -154,59 +205,42 @@ Exchange_run(PyObject *object, PyObject *const *arguments, Py_ssize_t count)
         PyErr_SetString(PyExc_TypeError, "run takes 6 arguments");
         return NULL;
     }
-    PyObject *head = arguments[0], *body = arguments[1], *opaque = arguments[2], *whole = arguments[3];
-    double deadline = PyFloat_AsDouble(arguments[5]);
-    if (!PyBytes_Check(head) || !(body == Py_None || PyBytes_Check(body)) || !PyTuple_Check(opaque) ||
-        PyTuple_Size(opaque) != 4 || !PyFrozenSet_Check(whole) || (deadline == -1.0 && PyErr_Occurred())) {
-        if (!PyErr_Occurred()) {
-            PyErr_SetString(PyExc_TypeError, "run takes bytes, bytes or None, an opaque, a frozenset, a bool, a float");
-        }
+    if (self->is_running) {
+        PyErr_SetString(PyExc_RuntimeError, "this exchange is running already");
         return NULL;
-    }
-    int has_value = arguments[4] == Py_True;
-    PyObject *suffix = PyTuple_GetItem(opaque, 0);
-    if (!PyBytes_Check(suffix)) {
-        PyErr_SetString(PyExc_TypeError, "an opaque is a tuple of bytes");
-        return NULL;
-    }
-    struct iovec parts[4] = {
-        {PyBytes_AsString(head), (size_t)PyBytes_Size(head)},
-        {PyBytes_AsString(suffix), (size_t)PyBytes_Size(suffix)},
-    };
-    int pieces = 2;
-    if (body != Py_None) {
-        parts[2] = (struct iovec){PyBytes_AsString(body), (size_t)PyBytes_Size(body)};
-        parts[3] = (struct iovec){"\r\n", 2};
-        pieces = 4;
-    }
-    char buffer[RECEIVE];
-    Calls calls = {
-        .descriptor = self->descriptor, .parts = parts, .count = pieces, .buffer = buffer, .deadline = deadline};
-    for (int index = 0; index < pieces; index++) {
-        calls.size += (Py_ssize_t)parts[index].iov_len;
     }
     Py_CLEAR(self->data);
     self->sent = 0;
-    Ending ending;
-    do {
-        PyThreadState *state = PyEval_SaveThread();
-        ending = do_calls(&calls);
-        PyEval_RestoreThread(state);
-        self->sent = calls.sent;
-        if (ending == INTERRUPTED && PyErr_CheckSignals() != 0) {
-            return NULL;
-        }
-    } while (ending == INTERRUPTED);
-    if (ending == FAILED) {
-        errno = calls.error;
-        return PyErr_SetFromErrno(PyExc_OSError);
+    PyObject *head = arguments[0], *body = arguments[1], *suffix = arguments[2], *whole = arguments[3];
+    if (!PyBytes_Check(head) || !(body == Py_None || PyBytes_Check(body)) || !PyBytes_Check(suffix) ||
+        !PyFrozenSet_Check(whole)) {
+        Py_RETURN_NONE; /* nothing was sent: the Python code does all of it */
     }
-    if (ending == UNFINISHED) {
-        Py_RETURN_NONE;
+    Calls calls = {.buffer = self->buffer, .deadline = PyFloat_AsDouble(arguments[5])};
+    if (calls.deadline == -1.0 && PyErr_Occurred()) {
+        return NULL;
     }
-    PyObject *reply = plain_reply(self, buffer, calls.received, opaque, whole, has_value);
+    /* The caller keeps the arguments, so the bytes stay while the GIL is released. */
+    calls.parts[0] = (struct iovec){PyBytes_AsString(head), (size_t)PyBytes_Size(head)};
+    calls.parts[1] = (struct iovec){PyBytes_AsString(suffix), (size_t)PyBytes_Size(suffix)};
+    calls.count = 2;
+    if (body != Py_None) {
+        calls.parts[2] = (struct iovec){PyBytes_AsString(body), (size_t)PyBytes_Size(body)};
+        calls.parts[3] = (struct iovec){"\r\n", 2};
+        calls.count = 4;
+    }
+    for (int index = 0; index < calls.count; index++) {
+        calls.size += (Py_ssize_t)calls.parts[index].iov_len;
+    }
+    self->is_running = 1;
+    Ending ending = call_until_done(self, &calls);
+    self->is_running = 0;
+    if (ending != DONE) {
+        return ending == FAILED ? NULL : Py_NewRef(Py_None);
+    }
+    PyObject *reply = plain_reply(self, self->buffer, calls.received, suffix, whole, arguments[4] == Py_True);
     if (reply == Py_None) {
-        self->data = PyBytes_FromStringAndSize(buffer, calls.received);
+        self->data = PyBytes_FromStringAndSize(self->buffer, calls.received);
         if (self->data == NULL) {
             Py_DECREF(reply);
             return NULL;
@@ -215,43 +249,59 @@ Exchange_run(PyObject *object, PyObject *const *arguments, Py_ssize_t count)
     return reply;
 }
 
+/* close() -> None: use the descriptor no more. The socket itself is Python's. */
+static PyObject *
+Exchange_close(PyObject *object, PyObject *unused)
+{
+    (void)unused;
+    ((Exchange *)object)->descriptor = -1;
+    Py_RETURN_NONE;
+}
+
 static PyObject *
 Exchange_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
-    static char *names[] = {"descriptor", "limit", "known_headers", NULL};
+    static char *names[] = {"descriptor", "limit", "known_headers", "hd_reply", NULL};
     int descriptor;
     Py_ssize_t limit;
-    PyObject *known_headers;
-    if (!PyArg_ParseTupleAndKeywords(
-            arguments, keywords, "inO!:Exchange", names, &descriptor, &limit, &PyDict_Type, &known_headers)) {
+    PyObject *known_headers, *hd_reply;
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "inO!O!:Exchange", names, &descriptor, &limit, &PyDict_Type,
+                                     &known_headers, &PyTuple_Type, &hd_reply)) {
         return NULL;
     }
-    allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
-    Exchange *self = (Exchange *)allocate(type, 0);
+    Exchange *self = (Exchange *)((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
     if (self == NULL) {
         return NULL;
     }
     self->descriptor = descriptor;
     self->limit = limit;
     self->known_headers = Py_NewRef(known_headers);
+    self->hd_reply = Py_NewRef(hd_reply);
+    self->buffer = PyMem_Malloc(RECEIVE);
+    if (self->buffer == NULL) {
+        Py_DECREF(self);
+        return PyErr_NoMemory();
+    }
     return (PyObject *)self;
 }
 
-/* No cycle can pass through an Exchange but by the table of headers, which a module keeps for ever. */
+/* An Exchange is part of no cycle that ends: its dict and its reply belong to modules. So it needs no traverse. */
 static void
 Exchange_dealloc(PyObject *object)
 {
     Exchange *self = (Exchange *)object;
     PyTypeObject *type = Py_TYPE(object);
     Py_CLEAR(self->known_headers);
+    Py_CLEAR(self->hd_reply);
     Py_CLEAR(self->data);
-    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
-    release(object);
+    PyMem_Free(self->buffer);
+    ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
     Py_DECREF(type);
 }
 
 static PyMethodDef methods[] = {
     {"run", (PyCFunction)(void (*)(void))Exchange_run, METH_FASTCALL, NULL},
+    {"close", Exchange_close, METH_NOARGS, NULL},
     {NULL},
 };
 

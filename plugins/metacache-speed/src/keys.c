@@ -7,9 +7,13 @@ plain_key(PyObject *key, Py_ssize_t *size)
 {
     const char *bytes;
     if (PyUnicode_CheckExact(key)) {
+        /* A longer str may be without UTF-8 form yet, and Python would keep that form with the str. */
+        if (PyUnicode_GetLength(key) > MAX_KEY) {
+            return NULL;
+        }
         bytes = PyUnicode_AsUTF8AndSize(key, size);
         if (bytes == NULL) {
-            PyErr_Clear(); /* a lone surrogate: the Python code refuses it */
+            PyErr_Clear(); /* a lone surrogate, or no memory: the Python code raises the right error */
             return NULL;
         }
     }

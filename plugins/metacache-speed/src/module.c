@@ -1,20 +1,23 @@
+/* The module metacache_speed._speed. */
+
 #include "speed.h"
 
 static int
-add(PyObject *module, const char *name, PyObject *type)
+add(PyObject *module, const char *name, PyObject *object)
 {
-    if (type == NULL) {
+    if (object == NULL) {
         return -1;
     }
-    int status = PyModule_AddObjectRef(module, name, type);
-    Py_DECREF(type);
+    int status = PyModule_AddObjectRef(module, name, object);
+    Py_DECREF(object);
     return status;
 }
 
 static int
 add_all(PyObject *module)
 {
-    int failed = add(module, "Exchange", make_exchange_type(module)) < 0 ||
+    int failed = PyModule_AddIntConstant(module, "API", API) < 0 ||
+                 add(module, "Exchange", make_exchange_type(module)) < 0 ||
                  add(module, "Builder", make_builder_type(module)) < 0 ||
                  add(module, "Owners", make_owners_type(module)) < 0;
     return failed ? -1 : 0;
@@ -26,9 +29,7 @@ static PyModuleDef_Slot slots[] = {
 };
 
 static PyMethodDef functions[] = {
-    {"get_heads", get_heads, METH_VARARGS, NULL},
-    {"set_heads", set_heads, METH_VARARGS, NULL},
-    {"read_window", read_window, METH_VARARGS, NULL},
+    {"read_window", (PyCFunction)(void (*)(void))read_window, METH_FASTCALL, NULL},
     {NULL},
 };
 

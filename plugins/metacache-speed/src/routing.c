@@ -1,7 +1,8 @@
 /* Weighted rendezvous hashing: the position of the node of least cost for a key.
  *
- * The formula is that of metacache/routing/rendezvous.py. Within a group of equal weights the greatest ``h >> 12`` wins,
- * so only a router with several weights needs logarithms. Equal costs go to the least position.
+ * The twin in Python, and the formula, are in metacache/routing/rendezvous.py. Within a group of equal weights the
+ * greatest ``h >> 12`` wins, so only a router with several weights needs logarithms. Of equal costs, the least position
+ * wins.
  */
 
 #include "speed.h"
@@ -57,55 +58,71 @@ owner_of(const Owners *self, const char *key, size_t size)
     return owner;
 }
 
-/* pick(key) -> position of the owner */
+/* pick(key) -> position of the owner; None if the key is not bytes */
 static PyObject *
 Owners_pick(PyObject *object, PyObject *key)
 {
     if (!PyBytes_CheckExact(key)) {
-        PyErr_SetString(PyExc_TypeError, "pick takes bytes");
-        return NULL;
+        Py_RETURN_NONE;
     }
     return PyLong_FromSsize_t(owner_of((Owners *)object, PyBytes_AsString(key), (size_t)PyBytes_Size(key)));
 }
 
-/* shares(keys) -> for each node, the list of the indexes of the keys that it owns */
+/* Return a list of *count* empty lists. */
+static PyObject *
+empty_lists(Py_ssize_t count)
+{
+    PyObject *lists = PyList_New(count);
+    for (Py_ssize_t index = 0; lists != NULL && index < count; index++) {
+        PyObject *list = PyList_New(0);
+        if (list == NULL) {
+            Py_CLEAR(lists);
+        }
+        else {
+            PyList_SetItem(lists, index, list); /* takes the reference, and cannot fail here */
+        }
+    }
+    return lists;
+}
+
+/* Append the index of each key to the list of its owner. Returns 1, 0 if a key is not bytes, -1 with an exception. */
+static int
+share(const Owners *self, PyObject *keys, PyObject *shares)
+{
+    for (Py_ssize_t index = 0; index < PyList_Size(keys); index++) {
+        PyObject *key = PyList_GetItem(keys, index); /* borrowed; no Python code runs before its last use */
+        if (key == NULL || !PyBytes_CheckExact(key)) {
+            return key == NULL ? -1 : 0;
+        }
+        Py_ssize_t owner = owner_of(self, PyBytes_AsString(key), (size_t)PyBytes_Size(key));
+        PyObject *number = PyLong_FromSsize_t(index), *list = PyList_GetItem(shares, owner);
+        int status = number == NULL || list == NULL ? -1 : PyList_Append(list, number);
+        Py_XDECREF(number);
+        if (status < 0) {
+            return -1;
+        }
+    }
+    return 1;
+}
+
+/* shares(keys) -> for each node, the list of the indexes of the keys that it owns; None if a key is not bytes */
 static PyObject *
 Owners_shares(PyObject *object, PyObject *keys)
 {
     const Owners *self = (Owners *)object;
     if (!PyList_CheckExact(keys)) {
-        PyErr_SetString(PyExc_TypeError, "shares takes a list of bytes");
-        return NULL;
+        Py_RETURN_NONE;
     }
-    PyObject *shares = PyList_New(self->nodes);
+    PyObject *shares = empty_lists(self->nodes);
     if (shares == NULL) {
         return NULL;
     }
-    for (Py_ssize_t position = 0; position < self->nodes; position++) {
-        PyObject *share = PyList_New(0);
-        if (share == NULL) {
-            Py_DECREF(shares);
-            return NULL;
-        }
-        PyList_SetItem(shares, position, share);
+    int status = share(self, keys, shares);
+    if (status == 1) {
+        return shares;
     }
-    for (Py_ssize_t index = 0; index < PyList_Size(keys); index++) {
-        PyObject *key = PyList_GetItem(keys, index); /* borrowed; no Python code runs before its last use */
-        if (!PyBytes_CheckExact(key)) {
-            PyErr_SetString(PyExc_TypeError, "shares takes a list of bytes");
-            Py_DECREF(shares);
-            return NULL;
-        }
-        Py_ssize_t owner = owner_of(self, PyBytes_AsString(key), (size_t)PyBytes_Size(key));
-        PyObject *number = PyLong_FromSsize_t(index);
-        if (number == NULL || PyList_Append(PyList_GetItem(shares, owner), number) < 0) {
-            Py_XDECREF(number);
-            Py_DECREF(shares);
-            return NULL;
-        }
-        Py_DECREF(number);
-    }
-    return shares;
+    Py_DECREF(shares);
+    return status < 0 ? NULL : Py_NewRef(Py_None);
 }
 
 /* Fill one group from (weight, positions); *seeds* has the seeds of all candidates in order. Returns -1 on failure. */
@@ -114,6 +131,10 @@ add_group(Owners *self, PyObject *group, PyObject *seeds, Py_ssize_t *filled)
 {
     PyObject *positions;
     double weight;
+    if (!PyTuple_Check(group)) {
+        PyErr_SetString(PyExc_TypeError, "a group is a tuple");
+        return -1;
+    }
     if (!PyArg_ParseTuple(group, "dO!", &weight, &PyTuple_Type, &positions)) {
         return -1;
     }
@@ -158,7 +179,7 @@ Owners_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
     if (self == NULL) {
         return NULL;
     }
-    self->nodes = nodes;
+    self->nodes = nodes < 0 ? 0 : nodes;
     self->candidates = PyTuple_Size(seeds);
     self->candidate = PyMem_Calloc((size_t)self->candidates, sizeof(Candidate));
     self->weight = PyMem_Calloc((size_t)PyTuple_Size(groups), sizeof(double));
