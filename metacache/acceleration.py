@@ -94,7 +94,10 @@ def make_builder(
 
 
 def make_exchange(
-    descriptor: int, limit: int, known_headers: dict[bytes, tuple[int, list[bytes]]], hd_reply: tuple[list[bytes], bytes | None]
+    descriptor: int,
+    limit: int,
+    known_headers: dict[bytes, tuple[int, list[bytes]]],
+    hd_reply: tuple[list[bytes], bytes | None],
 ) -> Exchange | None:
     """Return the usual case of an exchange on a plain socket: one call sends, waits, receives and finds the reply.
 

@@ -44,8 +44,10 @@ class KeyEncoder:
         prefix: is put before every key; a str is encoded as UTF-8.
         hash_long: True: replaces a key that is too long by its SHA-256. False: refuses it.
 
-    ``prefix`` is the prefix as bytes. ``text`` is the prefix as str; None if it needs base64. Raises InvalidArgumentError for a prefix that UTF-8 cannot
-    encode, InvalidTypeError for one that is not str or bytes.
+    ``prefix`` is the prefix as bytes. ``text`` is the prefix as str; None if it needs base64.
+
+    Raises InvalidArgumentError for a prefix that UTF-8 cannot encode, and InvalidTypeError for one that is not str or
+    bytes.
     """
 
     __slots__ = ("_hash_long", "prefix", "text")

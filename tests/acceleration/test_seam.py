@@ -37,7 +37,9 @@ def test_metacache_pure_turns_it_off(value: str, is_off: bool, tmp_path: Path) -
 
 def test_another_interface_is_not_used_and_is_logged_once(tmp_path: Path) -> None:
     (tmp_path / "metacache_speed.py").write_text("API = 99\n")
-    printed, errors = started("import metacache.client.blocking, metacache; print(metacache.accelerated)", path=tmp_path)
+    printed, errors = started(
+        "import metacache.client.blocking, metacache; print(metacache.accelerated)", path=tmp_path
+    )
     assert printed == "False"
     assert errors == (
         "metacache-speed has interface 99, and metacache needs 1; pure Python is used; "

@@ -37,11 +37,12 @@ from metacache.transports.timeouts import (
 if TYPE_CHECKING:
     import socket
 
+    from metacache_speed import Exchange as CompiledExchange
+
     from metacache.protocol.commands import Command
     from metacache.protocol.expectations import Answer, Expectation
     from metacache.transports.base import Operation
     from metacache.transports.observed import Exchanges
-    from metacache_speed import Exchange as CompiledExchange
 
 __all__ = ["RECEIVE", "Attempt", "Stream"]
 
@@ -81,8 +82,8 @@ class Stream:
 
     ``used_at`` is when the last exchange began. ``ready_for`` is the timeout of the operation for which the socket's
     timeout was last set, in seconds; 0.0 when unknown. ``send`` and ``recv`` are methods of the socket, ``next_opaque``
-    is one of the protocol connection. ``protocol`` is replaced at every dial. ``exchange_once`` is the compiled exchange
-    of the socket, or None.
+    is one of the protocol connection. ``protocol`` is replaced at every dial. ``exchange_once`` is the compiled
+    exchange of the socket, or None.
     """
 
     __slots__ = (
