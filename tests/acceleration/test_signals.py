@@ -23,12 +23,12 @@ pytestmark = [pytest.mark.usefixtures("primitives"), pytest.mark.alone]
 ROUNDS: Final = 1000
 PATIENT: Final = Settings(timeout=20.0)
 # What a handler raises: classes that the exchange itself raises too, with and without arguments.
-RAISED: Final = (
-    TimeoutError("handler"),
-    OSError(9, "handler"),
-    BrokenPipeError(32, "handler"),
-    ValueError(),
-    OperationTimeout("handler"),
+RAISED: Final[tuple[Callable[[], Exception], ...]] = (
+    lambda: TimeoutError("handler"),
+    lambda: OSError(9, "handler"),
+    lambda: BrokenPipeError(32, "handler"),
+    ValueError,
+    lambda: OperationTimeout("handler"),
 )
 
 
@@ -49,8 +49,10 @@ def _drop(_: object) -> None:
     """Drop the exception."""
 
 
-@pytest.mark.parametrize("raised", RAISED, ids=lambda error: type(error).__name__)
-def test_the_handlers_exception_comes_out_of_the_wait_unchanged(raised: Exception) -> None:
+@pytest.mark.parametrize("make", RAISED, ids=lambda make: type(make()).__name__)
+def test_the_handlers_exception_comes_out_of_the_wait_unchanged(make: Callable[[], Exception]) -> None:
+    raised = make()
+
     def handler(_: int, __: FrameType | None) -> None:
         raise raised
 
@@ -106,7 +108,7 @@ def test_signals_at_random_moments_never_give_the_value_of_another_request(memca
     raised: list[Exception] = []
 
     def handler(_: int, __: FrameType | None) -> None:
-        raised.append(random.choice(RAISED))
+        raised.append(random.choice(RAISED)())
         raise raised[-1]
 
     client = Client(Connection(memcached.node, settings=PATIENT), owns=True)
@@ -128,6 +130,7 @@ def test_signals_at_random_moments_never_give_the_value_of_another_request(memca
                 work()
             signal.setitimer(signal.ITIMER_REAL, 0.0)
             assert caught.value is raised[-1]
+            raised.clear()
     for key in keys:
         client.set(key, b"end of " + key.encode())
         assert client.get(key) == b"end of " + key.encode()
