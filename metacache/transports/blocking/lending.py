@@ -188,13 +188,12 @@ class Lending:
                 sent = 0
                 try:
                     if once is not None:
-                        try:
-                            whole, has_value = command.whole, command.has_value
-                            reply = once.run(op.head, body, opaque[0], whole, has_value, now + seconds)
-                        finally:
+                        whole, has_value = command.whole, command.has_value
+                        reply = once.run(op.head, body, opaque[0], whole, has_value, now + seconds)
+                        if reply is None:
                             sent, data = once.sent, once.data
-                        if data is not None:
-                            reply = whole_reply(data, opaque[0], command, self._max_reply)
+                            if data is not None:
+                                reply = whole_reply(data, opaque[0], command, self._max_reply)
                     elif wire:
                         send, recv = stream.send, stream.recv
                         sent = send(wire)
@@ -207,6 +206,8 @@ class Lending:
                 except OSError as error:
                     if not is_own(error):
                         raise
+                    if once is not None:
+                        sent, data = once.sent, once.data
                     may_be_sent = sent > 0 or stream.is_tls  # a TLS write that fails may have sent a part
                     attempt = Attempt(opaque, pieces(op.head, opaque, body, sent), may_be_sent, data, error)
                     reply = stream.finish(op, attempt, now, now + seconds)
