@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
@@ -110,10 +110,10 @@ def make_exchange(
     return Exchange(descriptor, limit, known_headers, hd_reply)
 
 
-def make_owners(nodes: int, groups: tuple[tuple[float, tuple[int, ...]], ...], seeds: tuple[int, ...]) -> Owners | None:
+def make_owners(nodes: int, groups: Iterable[tuple[float, Iterable[int]]], seeds: tuple[int, ...]) -> Owners | None:
     """Return `winner` of rendezvous routing for *nodes* nodes, with their groups by weight and the seeds in order."""
     if not accelerated:
         return None
     from metacache_speed import Owners
 
-    return Owners(nodes, groups, seeds)
+    return Owners(nodes, tuple((weight, tuple(positions)) for weight, positions in groups), seeds)

@@ -42,7 +42,7 @@ GREATEST_WEIGHT: Final = 1e200
 
 SAMPLES: Final = 50_000
 
-Groups: TypeAlias = tuple[tuple[float, tuple[int, ...]], ...]
+Groups: TypeAlias = Sequence[tuple[float, Sequence[int]]]
 """The nodes by weight: (weight, ascending positions of its nodes in the order of names)."""
 
 
