@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metacache import ClientOptions, MetacacheError, Node, RendezvousRouter
-from metacache.acceleration import make_exchange
+from metacache.acceleration import make_exchange, read_window
 from metacache.client.core import Core
 from metacache.operations.arguments import DEFAULT
 from metacache.operations.options import options_of
@@ -66,7 +66,7 @@ VALUES: Final = st.one_of(
         [b"", b"v" * (CACHED_TAILS - 1), b"v" * CACHED_TAILS, Text("s"), bytearray(b"x"), object(), "\ud800"]
     ),
 )
-SERIALIZERS: Final = {
+SERIALIZERS: Final[dict[str, Serializer[Any]]] = {  # Any: each is of its own type
     "bytes": BYTES.build(bytes),
     "str": STR.build(str),
     "int": INT.build(int),
@@ -82,7 +82,8 @@ OPTIONS: Final = [
 
 def operations(name: str, prefix: str | bytes, options: ClientOptions, *, is_pure: bool) -> Operations[Any]:
     serializer: Serializer[Any] = SERIALIZERS[name]  # Any: of every type
-    made = Core.of(serializer, options_of({**options, "prefix": prefix})).operations
+    core: Core[Any] = Core.of(serializer, options_of({**options, "prefix": prefix}))  # Any: as above
+    made = core.operations
     made._clock = lambda: 1_000_000.0
     if is_pure:
         made._build_get = made._build_set = None
@@ -270,7 +271,7 @@ def window_outcome(command: Command, pieces: list[bytes], count: int, cuts: list
     marks = iter([*opaques, *[b"O1"] * len(pieces)])
     stream = b"".join(piece.replace(b"%b", next(marks)) if b"%b" in piece else piece for piece in pieces)
     edges = [0, *sorted(cut % (len(stream) + 1) for cut in cuts), len(stream)]
-    with patch.object(windows, "read_window", None if is_pure else windows.read_window):
+    with patch.object(windows, "read_window", None if is_pure else read_window):
         for start, stop in pairwise(edges):
             if start < stop and connection.failure is None and not connection.must_close:
                 connection.receive(stream[start:stop])
