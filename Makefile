@@ -3,6 +3,7 @@
 # make check     lint and types only
 # make test-django  Django's own tests of caches and sessions, on metacache-django
 # make test-all  pytest on every Python from 3.11 to 3.14 that is found on PATH or in pyenv
+# make test-servers  the tests that talk to memcached, with the one on PATH and with that of Debian 13
 # make test-pydantic  the fingerprints of models, on pydantic 2.7, 2.10 and the newest
 # make coverage  pytest with coverage; fails below 95 % of the lines of metacache/
 # make docs      the documentation, as HTML in docs/_build
@@ -37,10 +38,10 @@ apt = $(STEP) --quiet apt "$(1), which is missing (30 s)" \
 COVERAGE := --cov=metacache --cov-report= --cov-fail-under=0
 
 .PHONY: demo test test-all test-pure test-sanitized test-django test-pydantic check lint types mypy pyright pytest pytest-parallel pytest-alone coverage bench bench-check docs clean \
-    memcached valgrind python3-venv
+    memcached memcached-if-possible valgrind python3-venv
 .NOTPARALLEL:
 
-demo: $(VENV)/.installed $(VENV)/.speed memcached
+demo: $(VENV)/.installed $(VENV)/.speed memcached-if-possible
 	@$(STEP) demo "typed objects in private memcached servers (2 s)" $(BIN)/python -m metacache demo
 
 test: $(VENV)/.dev $(VENV)/.speed memcached
@@ -50,6 +51,9 @@ test: $(VENV)/.dev $(VENV)/.speed memcached
 
 test-all: memcached
 	@scripts/test-all
+
+test-servers: $(VENV)/.dev memcached
+	@PYTHON=$(BIN)/python scripts/test-servers
 
 test-pydantic: $(BIN)/python
 	@$(STEP) test-pydantic "fingerprints on three versions of pydantic (40 s)" env PYTHON=$(BIN)/python scripts/test-pydantic
@@ -105,7 +109,7 @@ docs: $(VENV)/.docs
 	    $(BIN)/python -m sphinx -n -W --keep-going -q -b html docs docs/_build
 
 clean:
-	rm -rf $(VENV) .venvs docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) .venvs .servers docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
 
 # --- what is needed ----------------------------------------------------------------------------------------------
 
@@ -136,6 +140,11 @@ $(VENV)/.speed: $(VENV)/.installed $(wildcard $(SPEED)/src/*) $(SPEED)/pyproject
 
 memcached:
 	@command -v memcached >/dev/null || $(call apt,memcached)
+
+# Without memcached and without apt, the demo uses the embedded server.
+memcached-if-possible:
+	@command -v memcached >/dev/null || ! command -v apt-get >/dev/null || $(call apt,memcached) || \
+	    echo "memcached could not be installed; the demo uses the embedded server"
 
 valgrind:
 	@command -v valgrind >/dev/null || $(call apt,valgrind)

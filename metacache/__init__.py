@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from metacache.serializers.compression import Zlib
     from metacache.serializers.discovery import SerializerInfo, available_serializers, load_serializer
     from metacache.serializers.interfaces import Compressor, Serializer, SerializerPlugin
+    from metacache.serializers.signed import Signed
     from metacache.settings import Settings
     from metacache.transports.aio.connection import AsyncConnection
     from metacache.transports.base import AsyncTransport, Batch, Operation, Transport, Verb
@@ -112,6 +113,7 @@ else:
         "metacache.serializers.compression": "Zlib",
         "metacache.serializers.discovery": "SerializerInfo available_serializers load_serializer",
         "metacache.serializers.interfaces": "Compressor Serializer SerializerPlugin",
+        "metacache.serializers.signed": "Signed",
         "metacache.settings": "Settings",
         "metacache.transports.aio.connection": "AsyncConnection",
         "metacache.transports.base": "AsyncTransport Batch Operation Transport Verb",
@@ -186,6 +188,7 @@ __all__ = [
     "SerializerPlugin",
     "ServerError",
     "Settings",
+    "Signed",
     "Source",
     "Stampede",
     "StateChanged",

@@ -81,6 +81,7 @@ def connect(  # pyright: ignore[reportInconsistentOverload]  # pyright does not 
 
         memcached://[user:password@]host[:port][,host[:port]…]/?weights=2,1&timeout=0.25&pool_size=8
         memcacheds://…   memcached+unix:///path   memcached+dns://name:port   memcached+elasticache://host:port
+        memory://[name]   an embedded server in this process, for tests and first steps
 
     Args:
         url: one of the forms above. A source of nodes (dns, elasticache) is polled before the function returns.

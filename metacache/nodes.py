@@ -13,10 +13,12 @@ import attrs
 from typing_extensions import override
 
 from metacache.errors import InvalidArgumentError, InvalidTypeError
+from metacache.sessions import LocalServer
 
 __all__ = [
     "DEFAULT_PORT",
     "Address",
+    "MemoryAddress",
     "Node",
     "TcpAddress",
     "UnixAddress",
@@ -74,7 +76,19 @@ class UnixAddress:
         return f"unix:{self.path}"
 
 
-Address: TypeAlias = TcpAddress | UnixAddress
+@final
+@attrs.frozen
+class MemoryAddress:
+    """A server in this process (``memory://``). It is the address of its own server only, whatever the name."""
+
+    server: LocalServer
+
+    @override
+    def __str__(self) -> str:
+        return f"memory://{self.server.name}"
+
+
+Address: TypeAlias = TcpAddress | UnixAddress | MemoryAddress
 
 _TCP = re.compile(r"(?:\[(?P<v6>[^\[\]]+)\]|(?P<host>[^\[\]:/@\s\x00-\x1f\x7f]+))(?::(?P<port>[0-9]{1,5}))?", re.ASCII)
 
@@ -87,6 +101,8 @@ def parse_address(text: str | Address) -> Address:
 
     Raises InvalidArgumentError if *text* has another form, InvalidTypeError if it is not a str or an Address.
     """
+    if isinstance(text, MemoryAddress):
+        return text
     if isinstance(text, UnixAddress):
         return _unix(text.path)
     if isinstance(text, TcpAddress):

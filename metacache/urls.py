@@ -4,6 +4,7 @@ memcached://[user:password@]host[:port][,host[:port]…]/?weights=2,1&timeout=0.
 memcacheds://…                         the same over TLS, with verified certificates
 memcached+unix:///path?…
 memcached+dns://name[:port]/?…         the nodes that the node source "dns" finds; memcacheds+dns://… uses TLS
+memory://[name[,name…]]/?…             embedded servers in this process; without a name, a private one
 
 A memcacheds URL loads the certificates of the system. For an invalid URL with a source, the entry point is loaded.
 """
@@ -18,7 +19,8 @@ from urllib.parse import unquote
 import attrs
 
 from metacache.errors import InvalidArgumentError, InvalidTypeError
-from metacache.nodes import Node, UnixAddress, has_surrogate
+from metacache.memory.registry import server_named
+from metacache.nodes import MemoryAddress, Node, TcpAddress, has_surrogate
 from metacache.operations.options import ClientOptions
 from metacache.settings import OnNodeDown, Settings, check_settings
 
@@ -56,7 +58,7 @@ _PARTS: Final = re.compile(
     re.ASCII,
 )
 _is_plain: Final = re.compile(r"[0-9+.eE-]+", re.ASCII).fullmatch
-_SCHEMES: Final = "memcached, memcacheds, memcached+unix or memcached+<source of nodes>"
+_SCHEMES: Final = "memcached, memcacheds, memcached+unix, memcached+<source of nodes> or memory"
 _FORM: Final = "scheme://[user:password@]host[:port]/?setting=value"
 
 # An error quotes only text that cannot be a part of a password. If a password contains / ? # or @ that is not
@@ -94,6 +96,8 @@ def parse_url(url: str, settings: Settings) -> tuple[Location, Settings]:
     path, query = match["path"] or "", match["query"] or ""
     if "@" in path + query:
         raise InvalidArgumentError("the URL has an @ after its host; write / ? # @ in a password as %2F %3F %23 %40")
+    if base == "memory":
+        return _memory(match, settings)
     changes = _credentials(match["user"])
     # Parse the hosts before the query: if a password contains a ?, the text before it is probably not a valid host.
     place = _location(kind, match["where"], path)
@@ -123,8 +127,10 @@ def _parts(url: str) -> re.Match[str]:
 
 
 def _scheme(scheme: str) -> tuple[str, str]:
-    """Return memcached or memcacheds, and the part of *scheme* after the + (empty: the URL names the nodes)."""
+    """Return memcached, memcacheds or memory, and the part of *scheme* after the + (empty: the URL names the nodes)."""
     base, _, kind = scheme.partition("+")
+    if scheme == "memory":
+        return base, kind
     is_unix_over_tls = kind == "unix" and base == "memcacheds"
     if base in ("memcached", "memcacheds") and scheme == scheme.lower() and not is_unix_over_tls:
         return base, kind
@@ -167,9 +173,24 @@ def _location(kind: str, where: str, path: str) -> Location:
     if not kind:
         return nodes
     address = nodes[0].address
-    if len(nodes) > 1 or isinstance(address, UnixAddress):
+    if len(nodes) > 1 or not isinstance(address, TcpAddress):
         raise InvalidArgumentError(f"a memcached+{kind} URL has one host: the source finds the nodes")
     return SourceLocation(kind, address.host, address.port)
+
+
+def _memory(match: re.Match[str], settings: Settings) -> tuple[Location, Settings]:
+    """Return the embedded servers of a memory URL, and the settings without TLS and credentials, which they ignore."""
+    if match["user"] is not None:
+        raise InvalidArgumentError("a memory URL has no user and password: the server is in this process")
+    if (match["path"] or "/") != "/":
+        raise InvalidArgumentError("the path of a memory URL must be empty or /: write memory://name")
+    fields, weights = _query(match["query"] or "", may_quote=True)
+    names = match["where"].split(",")
+    if len(names) > 1 and "" in names:
+        raise InvalidArgumentError("the memory URL has an empty name between its commas")
+    nodes = tuple(Node(MemoryAddress(server_named(name))) for name in names)
+    complete = attrs.evolve(settings, **fields, tls=None, username=None, password=None)
+    return _with_weights(nodes, weights), complete
 
 
 def _node(number: int, host: str) -> Node:

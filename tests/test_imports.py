@@ -37,13 +37,14 @@ ORDER: Final[tuple[tuple[str, ...], ...]] = (
     ("discovery",),
     ("cluster",),
     ("pool",),
+    ("memory",),
     ("transports.blocking", "transports.aio"),
     ("transports",),
     ("observe",),
     ("serializers", "routing", "protocol"),
     ("settings",),
     ("nodes", "copying", "entry_points"),
-    ("interrupts", "errors", "lazy_names", "acceleration"),
+    ("interrupts", "errors", "sessions", "lazy_names", "acceleration"),
 )
 # Imports up, inside functions: `Cluster.client` makes clients, and `Cluster.from_url` parses a URL.
 LATE: Final = {
@@ -59,6 +60,7 @@ RANK: Final = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 GUARDED: Final[dict[str, dict[str, str]]] = {
     "socket": {
         "discovery/dns.py": "resolves the names of nodes",
+        "memory/serve.py": "resets a connection; asks whether a unix socket is in use",
         "transports/resolving.py": "resolves the name of one node",
         "transports/blocking/dialer.py": "connects",
         "transports/blocking/stream.py": "sends and receives",
@@ -73,6 +75,7 @@ GUARDED: Final[dict[str, dict[str, str]]] = {
     "threading": {
         "cluster/blocking.py": "the lock of the node set and of node health",
         "discovery/watch.py": "asks the source of nodes from time to time",
+        "memory/server.py": "the lock of the items",
         "transports/blocking/checkout.py": "callers wait for a connection",
         "transports/resolving.py": "getaddrinfo has no timeout",
     },
@@ -85,6 +88,7 @@ GUARDED: Final[dict[str, dict[str, str]]] = {
     "selectors": {},
     "rich": {"cli/colours.py": "colours; the library works without it"},
     "asyncio": {
+        "cli/serve.py": "serves until a signal",
         "client/aio_effects.py": "sleeps between attempts",
         "client/aio_caching.py": "tasks wait and refresh",
         "cluster/aio.py": "drains removed nodes in tasks",
@@ -93,10 +97,12 @@ GUARDED: Final[dict[str, dict[str, str]]] = {
         "cluster/opening.py": "finds the nodes once for all who wait",
         "cluster/per_loop.py": "a cluster for each event loop",
         "discovery/aio_watch.py": "asks the source of nodes from time to time",
+        "memory/serve.py": "listens",
         "transports/aio/block_receiver.py": "a protocol of a transport",
         "transports/aio/connection.py": "one connection for the tasks of a loop",
         "transports/aio/dialer.py": "connects",
         "transports/aio/link.py": "sends and receives",
+        "transports/aio/local.py": "carries bytes to a server in this process",
         "transports/aio/loops.py": "finds the running loop",
         "transports/aio/opening.py": "dials in a task",
         "transports/aio/pending.py": "tasks wait for replies",
@@ -125,12 +131,14 @@ GUARDED: Final[dict[str, dict[str, str]]] = {
         "discovery/aio_watch.py": "when to ask again",
         "discovery/dns.py": "deadlines",
         "discovery/elasticache.py": "deadlines",
+        "memory/server.py": "the default clock",
         "pool/aio.py": "deadlines, idle times",
         "transports/resolving.py": "how old an answer is",
         "transports/blocking/checkout.py": "deadlines",
         "transports/blocking/lending.py": "deadlines, idle times",
         "transports/blocking/dialer.py": "deadlines",
         "transports/blocking/exchange.py": "deadlines",
+        "transports/blocking/local.py": "waits for the pauses of a fault script",
         "transports/blocking/stream.py": "deadlines",
         "transports/aio/connection.py": "deadlines",
         "transports/aio/observed.py": "how long a request took",
@@ -238,6 +246,21 @@ def test_all_forms_of_imports_are_found() -> None:
     assert ("client/blocking.py", "metacache.operations.recipes") in modules, "a room named in a list"
     assert ("transports/blocking/dialer.py", "socket") in modules
     assert any(file == "protocol/connection.py" and module.startswith("metacache.") for file, module in modules)
+
+
+def test_the_embedded_server_does_not_use_the_parser_of_replies() -> None:
+    # One mistake must not hide in both: the clients parse what the server wrote.
+    reached = {"metacache.memory.server", "metacache.memory.commands", "metacache.memory.admin"}
+    before: set[str] = set()
+    while reached != before:
+        before = set(reached)
+        reached |= {found.module for found in ALL if module_of(found.file) in before}
+    assert "metacache.protocol.flags" in reached, "it shares the table of flags"
+    assert reached.isdisjoint({f"metacache.protocol.{name}" for name in ("replies", "expectations", "error_lines")})
+
+
+def module_of(file: str) -> str:
+    return f"metacache.{file.removesuffix('.py').removesuffix('/__init__').replace('/', '.')}"
 
 
 WRONG: Final = (

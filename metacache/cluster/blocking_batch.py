@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, final
 
 from typing_extensions import override
 
-from metacache.cluster.parts import fill_part, part_of, verdict
+from metacache.cluster.parts import fill_part, part_of, take, verdict
 from metacache.errors import ClosedError
 from metacache.interrupts import is_own
 from metacache.protocol.windows import Replies
@@ -51,7 +51,7 @@ class _Part:
         self.batch = batch
         self.until = until
         self.waiter: Waiter[Stream] | None = None
-        self.watched = (-1, 0)
+        self.watched: tuple[int, int] = (-1, 0)
 
     def leave(self) -> None:
         """Leave the queue for a connection, if the part is in one."""
@@ -97,7 +97,7 @@ class ClusterExchange:
         self._now = now
         self._replies = Replies(len(batch.heads))
         self._running: list[_Part] = []
-        self._fresh: list[_Part] = []  # parts that were never advanced
+        self._fresh: list[_Part] = []  # parts to advance without waiting: new ones, and those without a descriptor
         self._waiting: list[_Part] = []
         self._waker = Waker()
         # Not `selectors`: its `unregister` hides every OSError, also one of a signal handler. Not epoll: for the few
@@ -121,7 +121,7 @@ class ClusterExchange:
         if self._fresh or not self._running:
             return  # `advance` starts the fresh parts, and waits for connections
         seconds = min(seconds, PAUSE) if self._waiting else seconds
-        self._ready = [self._watched[descriptor] for descriptor, _ in self._poll.poll(max(seconds, 0.0) * 1000)]
+        self._ready = self._readable(seconds)
 
     def advance(self, now: float, /) -> bool:
         """Send and receive on the nodes that are ready; return True when all parts are done."""
@@ -154,7 +154,7 @@ class ClusterExchange:
         batch = part_of(self._batch, indices)
         for assignment in self._nodes.snapshot.assign(batch.keys):
             part = part_of(batch, assignment.indices)
-            own = indices if part is batch else [indices[index] for index in assignment.indices]
+            own = indices if part is batch else take(indices, assignment.indices)
             if assignment.error is not None:
                 fill_part(self._replies, own, failed_replies(part, assignment.error))
                 continue
@@ -234,12 +234,21 @@ class ClusterExchange:
         ready, self._ready = self._ready, ()
         if self._fresh:
             fresh, self._fresh = self._fresh, []
+            ready = self._readable(0.0) if self._watched else ()
             # Connected ones first: their requests run while the others dial.
-            return sorted(fresh, key=_is_unconnected) if len(fresh) > 1 else fresh
+            return [*ready, *sorted(fresh, key=_is_unconnected)] if ready or len(fresh) > 1 else fresh
         return tuple(self._running) if now >= self._deadline else ready
+
+    def _readable(self, seconds: float) -> Sequence[_Part]:
+        """Return the parts whose descriptors are ready within *seconds*."""
+        return [self._watched[descriptor] for descriptor, _ in self._poll.poll(max(seconds, 0.0) * 1000)]
 
     def _watch(self, part: _Part) -> None:
         descriptor = part.exchange.fileno()
+        if descriptor < 0:  # a server in this process: there is nothing to wait for, so advance it again
+            self._unwatch(part)
+            self._fresh.append(part)
+            return
         watched = (descriptor, select.POLLIN | (select.POLLOUT if part.exchange.wants_write else 0))
         if watched != part.watched:
             self._unwatch(part)

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Final, final
 
+import attrs
 from typing_extensions import override
 
 from metacache.copying import refuse_copy
 from metacache.discovery.elasticache_answers import ClusterConfig, newer_config, parse_config
 from metacache.discovery.hosts import tcp_address
 from metacache.errors import ClientError
-from metacache.nodes import Node, UnixAddress
+from metacache.nodes import Node, TcpAddress
 from metacache.protocol import commands
 from metacache.protocol.replies import Reply
 from metacache.settings import Settings
@@ -22,6 +23,8 @@ from metacache.transports.blocking.connection import Connection
 __all__ = ["ElastiCacheSource", "elasticache_source"]
 
 DEFAULTS: Final = Settings()
+# Bytes. ElastiCache has 300 nodes at most, with about 100 bytes each.
+MAX_REPLY: Final = 1 << 20
 CONFIG: Final = Verb("config_get_cluster", commands.CONFIG_GET_CLUSTER, is_read=True)
 
 
@@ -32,7 +35,8 @@ class ElastiCacheSource:
     The identity of a node is its host name and port. The client dials the IP address in the reply, or the host name if
     the reply has no address. With TLS, a node needs a certificate for its host name in the reply if the certificate of
     the endpoint was verified. Otherwise it needs one for the name of the endpoint: an attacker who replaces an
-    unverified endpoint could choose the host names. A reply with a lower version than the last one is refused.
+    unverified endpoint could choose the host names. A reply with a lower version than the last one is refused, and one
+    of more than 1 MiB before memory is allocated.
 
     Args:
         endpoint: the configuration endpoint, as the console of the provider shows it.
@@ -43,10 +47,11 @@ class ElastiCacheSource:
 
     def __init__(self, endpoint: Node, *, settings: Settings = DEFAULTS) -> None:
         self._endpoint = endpoint
-        self._settings = settings
+        self._settings = attrs.evolve(settings, max_reply_size=min(settings.max_reply_size, MAX_REPLY))
         is_verified = settings.tls is not None and settings.tls.check_hostname
         address = endpoint.address
-        self._server_hostname = None if is_verified or isinstance(address, UnixAddress) else address.certificate_name
+        hostname = address.certificate_name if isinstance(address, TcpAddress) else None
+        self._server_hostname = None if is_verified else hostname
         self._last: ClusterConfig | None = None
 
     @override

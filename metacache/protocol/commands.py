@@ -36,6 +36,7 @@ __all__ = [
     "Command",
     "Request",
     "authenticate",
+    "authentication",
     "cache_memlimit",
     "config_get_cluster",
     "flush_all",
@@ -178,6 +179,14 @@ def authenticate(username: str, password: str) -> Request:
     """
     body = f"{username} {password}".encode()
     return Request(AUTHENTICATE, b"set metacache_authentication 0 -1 %d" % len(body), body)
+
+
+def authentication(username: str | None, password: str | None) -> Request | None:
+    """Return the request that sends the credentials, or None if there are none.
+
+    The callers hold only the request, whose repr shows no credential: their frames are in tracebacks.
+    """
+    return None if username is None or password is None else authenticate(username, password)
 
 
 # items.c sends one STAT line for these, and no END, so the client would wait for the rest.

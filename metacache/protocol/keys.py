@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Sequence
-from typing import Final, TypeAlias, TypeVar, final
+from typing import Final, TypeAlias, TypeVar, cast, final
 
 from metacache.errors import InvalidArgumentError, InvalidKeyError, InvalidKeyTypeError, InvalidTypeError
 from metacache.interrupts import is_own
@@ -124,14 +124,14 @@ class KeyEncoder:
 
 def _joined(keys: Sequence[Key]) -> bytes | None:
     """Return *keys* joined with LF; None unless all are str that UTF-8 can encode, or all are bytes."""
-    # The types of the keys are checked here: join raises TypeError for any other type.
+    # cast: join checks the types of the keys. It raises TypeError for any other type.
     try:
-        return "\n".join(keys).encode()  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        return "\n".join(cast("Sequence[str]", keys)).encode()
     except (TypeError, UnicodeEncodeError) as error:
         if not is_own(error):
             raise
     if set(map(type, keys)) == {bytes}:  # bytes.join takes any buffer
-        return b"\n".join(keys)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        return b"\n".join(cast("Sequence[bytes]", keys))  # cast: the types were checked
     return None
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from metacache.serializers.interfaces import Compressor, Serializer, SerializerPlugin
     from metacache.serializers.plain import BytesSerializer, IntSerializer, StrSerializer
     from metacache.serializers.round_trips import RoundTrip, difference
+    from metacache.serializers.signed import Signed
 else:
     # Loaded when first used. The table has the names of the imports above; a test compares them.
     from metacache.lazy_names import names_of
@@ -27,6 +28,7 @@ else:
         "metacache.serializers.interfaces": "Compressor Serializer SerializerPlugin",
         "metacache.serializers.plain": "BytesSerializer IntSerializer StrSerializer",
         "metacache.serializers.round_trips": "RoundTrip difference",
+        "metacache.serializers.signed": "Signed",
     }
     __getattr__, __dir__ = names_of(globals(), _MODULES)
 
@@ -40,6 +42,7 @@ __all__ = [
     "Serializer",
     "SerializerInfo",
     "SerializerPlugin",
+    "Signed",
     "StrSerializer",
     "Zlib",
     "available_serializers",

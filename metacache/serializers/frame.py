@@ -21,7 +21,7 @@ from metacache.serializers.plain import BytesSerializer, is_own_int
 from metacache.serializers.wire_ids import INT, PRIVATE, RULE, is_wire_id
 from metacache.settings import check_whole
 
-__all__ = ["Cause", "Frame", "Undecodable"]
+__all__ = ["Cause", "Frame", "Undecodable", "check_serializer_ids", "not_bytes_error"]
 
 T = TypeVar("T")
 
@@ -68,7 +68,7 @@ class Frame(Generic[T]):
         find_compressor: Callable[[int], Compressor | None] = installed_compressor,
         reads_plain: bool = False,
     ) -> None:
-        _check_ids(serializer)
+        check_serializer_ids(serializer)
         if compressor is not None:
             _check_compressor(compressor)
         self.serializer = serializer
@@ -187,7 +187,8 @@ def not_bytes_error(data: object) -> SerializationError:
     return SerializationError(f"the serializer returned {type(data).__name__}, not bytes")
 
 
-def _check_ids(serializer: Serializer[T]) -> None:
+def check_serializer_ids(serializer: Serializer[T]) -> None:
+    """Raise InvalidArgumentError (InvalidTypeError) if *serializer* has an id or fingerprint that is not allowed."""
     wire_id = serializer.wire_id
     check_whole("a serializer's wire_id", wire_id, 1, 255)
     check_whole("a fingerprint", serializer.fingerprint, 0, 0xFFFF)

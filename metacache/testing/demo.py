@@ -28,7 +28,8 @@ from metacache.nodes import Node
 from metacache.operations.results import Item
 from metacache.routing import split
 from metacache.serializers import Serializer, StrSerializer, available_serializers, load_serializer
-from metacache.testing.memcached import Memcached, MemcachedNotFound
+from metacache.testing.memcached import Memcached
+from metacache.testing.served import PrivateServer, private_server
 from metacache.testing.stampede_demo import TASKS, THREADS, VALUE, tasks_ask, threads_ask
 from metacache.testing.walkthrough import walk
 from metacache.transports.base import Transport
@@ -184,7 +185,7 @@ COLUMNS: Final = (
 # --- lines of code -------------------------------------------------------------------------------------------------
 
 
-def typed_objects(server: Memcached) -> None:
+def typed_objects(server: PrivateServer) -> None:
     """Store and read objects of several types; shown and run line by line."""
     import msgspec
 
@@ -210,7 +211,7 @@ def typed_objects(server: Memcached) -> None:
         client.close()
 
 
-async def the_same_with_asyncio(server: Memcached) -> None:
+async def the_same_with_asyncio(server: PrivateServer) -> None:
     """Read what `typed_objects` stored; shown and run line by line."""
     people = connect_async(server.url, Profile, serializer="attrs")
     await people.get("lovelace")
@@ -224,7 +225,7 @@ def listing(title: str, functions: Iterable[Callable[..., object]], classes: Ite
     shown: list[str] = []
     for class_ in classes:
         shown += [*textwrap.dedent(inspect.getsource(class_)).splitlines(), ""]
-    with Memcached() as server:
+    with private_server() as server:
         for function in functions:
             for step in walk(function, {"server": server}):
                 shown += step.lines()
@@ -242,10 +243,11 @@ def objects() -> Listing:
 
 def one_server() -> Section:
     """Return the table of one memcached: three objects, a counter and a batch."""
-    with Memcached() as server, Connection(server.node) as connection:
+    with private_server() as server, Connection(server.node) as connection:
         rows = [round_trip(connection, sample) for sample in samples()]
         rows += [counter(connection), batch(connection)]
-        return Section(f"One memcached, on {server.node}: what is stored, and how", COLUMNS, rows)
+        kind = "memcached" if isinstance(server, Memcached) else "embedded server"
+        return Section(f"One {kind}, on {server.node}: what is stored, and how", COLUMNS, rows)
 
 
 def round_trip(transport: Transport, sample: Sample[T]) -> Row:
@@ -322,7 +324,9 @@ CLUSTER_COLUMNS: Final = (
 def cluster_of_three() -> Section:
     """Return the table of three memcached: three objects and a batch, each key on the node that owns it."""
     with ExitStack() as stack:
-        servers = {name: stack.enter_context(Memcached()) for name in NODES}
+        servers = {name: private_server() for name in NODES}
+        for server in servers.values():
+            stack.callback(server.close)
         nodes = [Node(servers[name].node.address, weight=weight, name=name) for name, weight in NODES.items()]
         cluster = stack.enter_context(Cluster(nodes))
         rows = [*(placed(cluster, sample) for sample in samples()), spread(cluster)]
@@ -379,7 +383,7 @@ def _misplaced(owned: Mapping[str, int], held: Mapping[str, int]) -> str:
 
 def under_asyncio() -> Section:
     """Return the table of what the blocking client stored and the asyncio client reads back."""
-    with Memcached() as server:
+    with private_server() as server:
         with Connection(server.node) as connection:
             for sample in samples():
                 Client(connection, sample.serializer).set(sample.key, sample.value)
@@ -424,12 +428,12 @@ STAMPEDE_COLUMNS: Final = (
 
 def stampede() -> Section:
     """Return the table of many callers that ask for one absent key at the same time, with and without help."""
-    asked: dict[str, Callable[[Memcached, bool], tuple[int, set[str]]]] = {
+    asked: dict[str, Callable[[PrivateServer, bool], tuple[int, set[str]]]] = {
         f"{THREADS} threads": lambda server, once: threads_ask(server, compute_once=once),
         f"{TASKS} tasks": lambda server, once: asyncio.run(tasks_ask(server, compute_once=once)),
     }
     rows: list[Row] = []
-    with Memcached() as server:
+    with private_server() as server:
         for callers, ask in asked.items():
             for once, how in ((False, "get, then set"), (True, "get_or_compute")):
                 began = perf_counter()
@@ -456,21 +460,27 @@ took   one exchange with the server, from the call to the typed value in hand;
 """
 
 
+STAND_IN: Final = """\
+memcached is not installed. The embedded server of metacache takes its place:
+it answers in the same way, from the memory of this process.
+"""
+
+
 def main(plugins: Mapping[str, str] = PLUGINS) -> int:
     """Run the demo; return the exit status: 0 when everything came back as stored, 1 when not, 2 when it cannot run.
 
-    *plugins*: the names of the serializers it needs, and the extra that installs each.
+    *plugins*: the names of the serializers it needs, and the extra that installs each. Without memcached, it uses the
+    embedded server, and says so.
     """
     missing = _missing(plugins)
     if missing:
         extras = ",".join(dict.fromkeys(missing.values()))
         print(f"demo: not installed: {', '.join(missing)}\n  pip install 'metacache[{extras}]'", file=sys.stderr)
         return 2
-    try:
-        return run(PARTS)
-    except MemcachedNotFound as error:
-        print(f"demo: {error}", file=sys.stderr)
-        return 2
+    with private_server() as server:
+        if not isinstance(server, Memcached):
+            print(STAND_IN)
+    return run(PARTS)
 
 
 def _missing(wanted: Mapping[str, str]) -> Mapping[str, str]:

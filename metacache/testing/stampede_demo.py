@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from metacache import connect, connect_async
-from metacache.testing.memcached import Memcached
+from metacache.testing.served import PrivateServer
 
 __all__ = ["TASKS", "THREADS", "VALUE", "tasks_ask", "threads_ask"]
 
@@ -19,7 +19,7 @@ QUERY: Final = 0.05  # seconds that one run of the query takes
 VALUE: Final = "42 orders"
 
 
-def threads_ask(server: Memcached, *, compute_once: bool) -> tuple[int, set[str]]:
+def threads_ask(server: PrivateServer, *, compute_once: bool) -> tuple[int, set[str]]:
     """Let `THREADS` threads ask for one absent key at the same time.
 
     *compute_once*: by `get_or_compute`; else by `get` and `set`. Return how often the query ran, and all answers.
@@ -48,7 +48,7 @@ def threads_ask(server: Memcached, *, compute_once: bool) -> tuple[int, set[str]
     return len(runs), answers
 
 
-async def tasks_ask(server: Memcached, *, compute_once: bool) -> tuple[int, set[str]]:
+async def tasks_ask(server: PrivateServer, *, compute_once: bool) -> tuple[int, set[str]]:
     """Let `TASKS` tasks ask for one absent key at the same time; else as `threads_ask`."""
     runs: list[int] = []
 

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeAlias, final
 
 from metacache.errors import ConnectError
 from metacache.interrupts import ignoring, is_own
-from metacache.nodes import Node, UnixAddress
+from metacache.nodes import Node, TcpAddress, UnixAddress
 from metacache.settings import Settings
 
 __all__ = ["Lookup", "Resolver", "Target", "is_tls_refusal", "set_tcp_options", "share_of", "tls_refused"]
@@ -66,6 +66,7 @@ class Resolver:
         address = self._node.address
         if isinstance(address, UnixAddress):
             return ((socket.AF_UNIX, address.path),)
+        assert isinstance(address, TcpAddress)  # a memory address needs no resolver
         literal = _literal(address.host, address.port)
         if literal is not None:
             return (literal,)
@@ -75,7 +76,7 @@ class Resolver:
 
     def start_lookup(self) -> Lookup:
         """Return the lookup that is running, or start one."""
-        assert not isinstance(self._node.address, UnixAddress)  # `known` returns the address of a unix socket
+        assert isinstance(self._node.address, TcpAddress)  # `known` returns the address of a unix socket
         if self._lookup is None:
             self._lookup = Lookup(self._node.address.host, self._node.address.port)
         return self._lookup

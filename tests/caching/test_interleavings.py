@@ -172,8 +172,7 @@ async def test_a_server_that_restarts_during_the_computation(
         if server == "memcached":
             memcached.restart()
         else:
-            fake._items.clear()
-            fake._cas = 0
+            fake.restart()
         await rig.sleep(0.05)  # until the client has noticed that its connection is gone
         if after != "nothing":
             rig.wire(b"ms padding 0 q\r\n\r\n" * (3 if after == "the same CAS" else 2) + b"ms k 1 F2952790018\r\n2\r\n")

@@ -313,7 +313,7 @@ REQUESTS: Final = {
 
 
 def held(server: FakeServer) -> ItemState:
-    item = server._items.get(b"k")
+    item = server.store.items.get(b"k")
     return item and (item.value, item.flags, item.expires, item.stale, item.won)
 
 

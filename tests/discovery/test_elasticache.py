@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from metacache import ClientError, ConnectError, Node, OperationTimeout, ProtocolError, Settings, connect
 from metacache.discovery import ElastiCacheSource, load_node_source
+from metacache.discovery.elasticache import MAX_REPLY
 from metacache.discovery.elasticache_answers import ClusterConfig, newer_config, parse_config
 from metacache.nodes import TcpAddress
 from metacache.testing import Memcached
@@ -211,3 +212,18 @@ def test_a_poll_may_take_longer_than_one_operation() -> None:
 
     with ScriptedServer(slow) as server:
         assert ElastiCacheSource(server.node, settings=Settings(timeout=0.02, connect_timeout=5.0)).poll()
+
+
+@pytest.mark.parametrize(("size", "limit"), [(MAX_REPLY + 1, MAX_REPLY), (10**9, MAX_REPLY), (101, 100)])
+def test_a_reply_that_announces_more_than_its_limit_is_refused(size: int, limit: int) -> None:
+    def announcing(peer: Peer) -> None:
+        peer.expect(b"config get cluster\r\n")
+        peer.send(b"CONFIG cluster 0 %d\r\n" % size)
+        peer.expect_end()
+
+    settings = Settings(timeout=5.0, max_reply_size=limit if limit < MAX_REPLY else 1 << 30)
+    with (
+        ScriptedServer(announcing) as server,
+        pytest.raises(ProtocolError, match=f"{size} bytes, the limit is {limit}"),
+    ):
+        ElastiCacheSource(server.node, settings=settings).poll()

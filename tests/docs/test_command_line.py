@@ -14,8 +14,8 @@ from tests.docs.pages import PAGES
 def examples() -> list[list[str]]:
     """Return the arguments of each line in a console block that runs metacache."""
     blocks = [block.text for page in PAGES for block in page.blocks if block.language == "console"]
-    lines = [shlex.split(line.removeprefix("$ ")) for block in blocks for line in block.splitlines()]
-    return [words[1:] for words in lines if words[:1] == ["metacache"]]
+    lines = [line.removeprefix("$ ") for block in blocks for line in block.splitlines()]
+    return [shlex.split(line)[1:] for line in lines if line.startswith("metacache ")]
 
 
 @pytest.mark.parametrize("arguments", examples(), ids=" ".join)

@@ -75,6 +75,8 @@ VALUES: Final[tuple[tuple[str, Any, Any], ...]] = (
     ("msgspec-json", str, TEXT),
     ("orjson", Page, Page(TEXT, PAYLOADS[-1])),
     ("attrs", Page, Page(TEXT, PAYLOADS[-1])),
+    ("pydantic", str, TEXT),
+    ("pydantic", dict[str, str], {TEXT: TEXT}),
 )
 
 

@@ -15,6 +15,7 @@ from importlib.metadata import entry_points
 import attrs
 import pytest
 from metacache_otel import MetacacheInstrumentor, OtelObserver, observe_pools
+from metacache_otel.attributes import of_node
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader, NumberDataPoint
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -23,7 +24,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, Tracer
 
 from metacache import AsyncClient, AsyncPool, Client, Cluster, MetacacheError, Node, Pool, Settings, connect_async
-from metacache.nodes import TcpAddress
+from metacache.memory.registry import server_named
+from metacache.nodes import MemoryAddress, TcpAddress
 from metacache.testing import Memcached
 
 
@@ -263,3 +265,10 @@ def test_opentelemetry_instrument_finds_the_entry_point(server: Memcached) -> No
         env={**os.environ, **none},
     )
     assert done.stdout.strip() == "None <Reporter of OtelObserver>", done.stderr
+
+
+def test_a_node_without_a_port_has_only_an_address() -> None:
+    assert of_node(Node("unix:/run/memcached.sock")) == {"server.address": "/run/memcached.sock"}
+    assert of_node(Node(MemoryAddress(server_named("otel-attributes")))) == {
+        "server.address": "memory://otel-attributes"
+    }

@@ -177,7 +177,11 @@ def test_pick_among_equal_weights_follows_the_definition_for_equal_and_near_hash
         router = RendezvousRouter([Node(f"node-{number:02}") for number in range(len(hashes))])
     forced = dict(zip(router._seeds, hashes, strict=True))
     expected = min((cost(h, 1.0), place) for place, h in enumerate(hashes))[1]
-    with patch.object(rendezvous, "xxh3", lambda _, seed: forced[seed]):
+
+    def forced_hash(_: bytes, seed: int) -> int:
+        return forced[seed]
+
+    with patch.object(rendezvous, "xxh3", forced_hash):
         assert router.pick(b"key") is router.nodes[expected]
 
 

@@ -289,15 +289,18 @@ def test_a_missing_plugin_is_named_with_the_line_that_installs_it(capsys: pytest
     assert capsys.readouterr().err == "demo: not installed: thrift, thrift-json\n  pip install 'metacache[thrift]'\n"
 
 
-def test_a_missing_memcached_is_reported_and_the_exit_status_is_2() -> None:
+def test_without_memcached_the_demo_uses_the_embedded_server_and_says_so() -> None:
     done = run("demo", PATH="", METACACHE_MEMCACHED="")
-    assert done.returncode == 2
-    assert "no memcached on PATH; install it" in done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    assert done.stdout.startswith("memcached is not installed. The embedded server of metacache takes its place")
+    assert "One embedded server, on 127.0.0.1:" in done.stdout
+    assert done.stdout.endswith("Everything came back as it was stored.\n")
 
 
 def test_the_command_line_lists_its_commands_and_its_version() -> None:
     done = run("--help")
     assert done.returncode == 0
-    assert {"demo", "version"} <= set(done.stdout.split())
+    assert {"demo", "serve", "version"} <= set(done.stdout.split())
     assert run("version").stdout == f"metacache {__version__}\n"
     assert run().returncode == 2

@@ -24,6 +24,7 @@ from metacache.testing import FakeTransport, Memcached
 from metacache.transports.base import Verb
 from tests import raw_requests
 from tests.client.rig import PATIENT
+from tests.releases import release_of
 
 Flags: TypeAlias = Mapping[str, Token]
 
@@ -114,7 +115,10 @@ def test_a_fake_accepts_the_same_numbers_as_a_memcached(shared_memcached: Memcac
     fake = FakeTransport()
     differences: list[object] = []
     with Connection(shared_memcached.node, settings=PATIENT) as real:
-        for number, value in enumerate(WRITTEN):
+        # 1.6.22 no longer searches for a minus behind the number.
+        is_fixed = release_of(shared_memcached.node) >= (1, 6, 22)
+        written = [value for value in WRITTEN if not (is_fixed and value.endswith(b" -\0-"))]
+        for number, value in enumerate(written):
             for count in COUNTS if len(value) < 100 else COUNTS[:1]:
                 steps = [
                     Step(storing(value), {"client_flags": client_flags}),

@@ -13,8 +13,9 @@ from time import monotonic
 from typing import TypeVar
 
 from metacache.interrupts import is_from_handler, is_own
-from metacache.nodes import Node, UnixAddress
+from metacache.nodes import MemoryAddress, Node, TcpAddress, UnixAddress
 from metacache.settings import Settings
+from metacache.transports.aio.local import open_local
 from metacache.transports.aio.timing import time_limit
 from metacache.transports.resolving import Resolver, Target, is_tls_refusal, set_tcp_options, share_of, tls_refused
 
@@ -28,6 +29,8 @@ async def dial(node: Node, settings: Settings, resolver: Resolver, deadline: flo
 
     Raises ConnectError when no address answers by *deadline* (``time.monotonic()``).
     """
+    if isinstance(node.address, MemoryAddress):
+        return open_local(node.address.server, make())
     targets = await _targets(resolver, deadline)
     failures: list[OSError] = []
     for position, target in enumerate(targets):
@@ -104,6 +107,7 @@ async def _open(node: Node, settings: Settings, sock: socket.socket, make: Calla
         name = None if settings.tls is None else ""
         await loop.create_unix_connection(make, sock=sock, ssl=settings.tls, server_hostname=name)
     else:
+        assert isinstance(node.address, TcpAddress)
         name = None if settings.tls is None else node.address.certificate_name
         await loop.create_connection(make, sock=sock, ssl=settings.tls, server_hostname=name)
 

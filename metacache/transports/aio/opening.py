@@ -14,6 +14,7 @@ from typing import Final, final
 from metacache.errors import AuthenticationError, ConnectError, ConnectionLost, MetacacheError, ProtocolError
 from metacache.interrupts import is_own
 from metacache.protocol import commands
+from metacache.protocol.commands import Request
 from metacache.settings import Settings
 from metacache.transports.aio.dialer import dial
 from metacache.transports.aio.link import Link
@@ -154,10 +155,10 @@ async def open_link(
     """
     link = await dial(queue.node, settings, resolver, deadline, make)
     counts.dialled += 1
-    username, password = settings.username, settings.password
+    request = commands.authentication(settings.username, settings.password)
     try:
-        if username is not None and password is not None:
-            await _authenticate(link, queue, _credentials(username, password), deadline)
+        if request is not None:
+            await _authenticate(link, queue, _credentials(request), deadline)
     except BaseException:
         if not link.is_lost:  # else it was counted
             counts.discarded[CloseReason.BROKEN] += 1
@@ -198,8 +199,7 @@ def _interrupted(error: Exception) -> ConnectError:
     return interrupted
 
 
-def _credentials(username: str, password: str) -> Operation[bool]:
-    request = commands.authenticate(username, password)
+def _credentials(request: Request) -> Operation[bool]:
     op: Operation[bool] = Operation()
     op.verb, op.given, op.key, op.head, op.body = AUTHENTICATE, None, b"", request.head, request.body
     op.read = bool

@@ -11,8 +11,9 @@ from time import monotonic
 from typing import final
 
 from metacache.interrupts import is_own
-from metacache.nodes import Node, UnixAddress
+from metacache.nodes import MemoryAddress, Node, TcpAddress
 from metacache.settings import Settings
+from metacache.transports.blocking.local import LocalSocket
 from metacache.transports.resolving import Resolver, Target, is_tls_refusal, set_tcp_options, share_of, tls_refused
 
 __all__ = ["Dialer"]
@@ -33,11 +34,16 @@ class Dialer:
         """In a forked child: drop a lookup, because its thread runs in the parent only."""
         self._resolver.reset_after_fork()
 
-    def dial(self, deadline: float) -> socket.socket:
+    def dial(self, deadline: float) -> socket.socket | LocalSocket:
         """Return a connected socket with TCP_NODELAY set and the TLS handshake done.
+
+        For a server in this process, it returns a session in the shape of a socket.
 
         Raises ConnectError when no address answers by *deadline* (``time.monotonic()``).
         """
+        address = self._node.address
+        if isinstance(address, MemoryAddress):
+            return LocalSocket(address.server.open())
         targets = self._targets(deadline)
         failures: list[OSError] = []
         for position, target in enumerate(targets):
@@ -72,7 +78,7 @@ class Dialer:
             if self._settings.tls is None:
                 return sock
             sock.settimeout(max(seconds - (monotonic() - start), 0.001))
-            name = None if isinstance(self._node.address, UnixAddress) else self._node.address.certificate_name
+            name = self._node.address.certificate_name if isinstance(self._node.address, TcpAddress) else None
             return self._settings.tls.wrap_socket(sock, server_hostname=name)
         except BaseException as error:
             sock.close()

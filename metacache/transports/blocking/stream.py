@@ -25,6 +25,7 @@ from metacache.protocol.error_lines import Refusal, refusal
 from metacache.protocol.replies import HD_REPLY, NO_OPAQUE, Opaque, Reply, known_headers
 from metacache.settings import Settings
 from metacache.transports.blocking.dialer import Dialer
+from metacache.transports.blocking.local import LocalSocket
 from metacache.transports.counters import CloseReason, IdleTimes, SocketCounts
 from metacache.transports.timeouts import (
     MAX_LATE,
@@ -64,6 +65,15 @@ def _would_block(settings: Settings) -> tuple[type[OSError], ...]:
 def _undialled(_: int) -> bool:
     """Stand in for ``poll`` while there is no socket: the stream must be dialled."""
     return True
+
+
+def _poll_of(sock: socket.socket | LocalSocket) -> Callable[[int], object]:
+    """Return a function that says whether *sock* is readable while no reply is expected."""
+    if isinstance(sock, LocalSocket):
+        return sock.poll
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLIN)
+    return poll.poll
 
 
 class Attempt(NamedTuple):
@@ -124,7 +134,7 @@ class Stream:
         self._would_block = _would_block(settings)
         self._not_yet: tuple[type[OSError], ...] = (*self._would_block, TimeoutError)
         self.counts = SocketCounts()
-        self._sock: socket.socket | None = None
+        self._sock: socket.socket | LocalSocket | None = None
         self._poll = _undialled
         self.exchange_once: CompiledExchange | None = None
         self.dialled_at = 0.0
@@ -245,10 +255,9 @@ class Stream:
         deadline = min(deadline, self.dialled_at + self._settings.connect_timeout)
         sock = self._dialer.dial(deadline)
         self.counts.dialled += 1
-        poll = select.poll()
-        poll.register(sock.fileno(), select.POLLIN)
+        poll = _poll_of(sock)
         self._begin_protocol(getrandbits(16))
-        self._sock, self.send, self.recv, self._poll = sock, sock.send, sock.recv, poll.poll
+        self._sock, self.send, self.recv, self._poll = sock, sock.send, sock.recv, poll
         self._recv_into, self._receive_size = sock.recv_into, RECEIVE
         # The methods of a plain socket are C functions; those of TLS, and of a library that replaces sockets, are not.
         is_plain = isinstance(sock.recv, BuiltinMethodType)
@@ -270,11 +279,11 @@ class Stream:
                 del failure  # else the exception and this frame refer to each other, and keep the stream
 
     def _authenticate(self, deadline: float) -> None:
-        username, password = self._settings.username, self._settings.password
-        if username is None or password is None:
+        request = commands.authentication(self._settings.username, self._settings.password)
+        if request is None:
             return
-        request = commands.authenticate(username, password)
-        self._send_all((frame(request.head, None, request.body),), deadline)
+        # A memoryview: some error reporters print the local variables of frames, and bytes would show the credentials.
+        self._send_all((memoryview(frame(request.head, None, request.body)),), deadline)
         answer = self._receive_answer(request.command, None, None, deadline)
         if isinstance(answer, Refusal):
             raise answer.error

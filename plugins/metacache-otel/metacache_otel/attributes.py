@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from metacache import Node
-from metacache.nodes import DEFAULT_PORT, TcpAddress
+from metacache.nodes import DEFAULT_PORT, MemoryAddress, TcpAddress, UnixAddress
 
 __all__ = ["Attributes", "error_type", "of_node", "of_operation", "pool_name"]
 
@@ -11,10 +11,13 @@ Attributes = dict[str, str | int]
 
 
 def of_node(node: Node) -> Attributes:
-    """Return ``server.address`` and ``server.port``. A unix socket has its path as address and no port."""
+    """Return ``server.address`` and ``server.port``.
+
+    A unix socket has its path as address, a server in this process its URL. Both have no port.
+    """
     address = node.address
     if not isinstance(address, TcpAddress):
-        return {"server.address": address.path}
+        return {"server.address": _without_port(address)}
     return {"server.address": address.host, "server.port": address.port}
 
 
@@ -33,5 +36,9 @@ def pool_name(node: Node) -> str:
     """Return ``db.client.connection.pool.name``: address and port, as the conventions say for a pool without a name."""
     address = node.address
     if not isinstance(address, TcpAddress):
-        return address.path
+        return _without_port(address)
     return f"{address.host}:{address.port or DEFAULT_PORT}"
+
+
+def _without_port(address: UnixAddress | MemoryAddress) -> str:
+    return address.path if isinstance(address, UnixAddress) else str(address)
