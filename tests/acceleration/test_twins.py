@@ -249,7 +249,12 @@ def test_arguments_of_other_types_are_left_to_python() -> None:
 
 # --- a window ---------------------------------------------------------------------------------------------------------
 
+# %m: the opaque of the first and the last request; nothing between them.
+USUAL: Final = st.sampled_from([b"VA 3 f1%m\r\nabc\r\n", b"VA 0 f1%m\r\n\r\n", b"EN%m\r\n", b"HD%m\r\n", b"NS%m\r\n"])
 PIECES: Final = st.one_of(
+    USUAL,
+    USUAL,
+    USUAL,
     st.sampled_from(
         [b"VA 3 f1\r\nabc\r\n", b"VA 3 f1\r\na\r\nb\r\n", b"EN\r\n", b"HD\r\n", b"NS\r\n", b"VA 3 f1 W\r\nabc\r\n"]
     ),
@@ -268,6 +273,8 @@ def window_outcome(command: Command, pieces: list[bytes], count: int, cuts: list
     bodies = [b"v"] * count if command is commands.MS else None
     sent, window = connection.send_window(command, [b"xx k"] * count, bodies)
     opaques = [word for word in sent.split() if word.startswith(b"O")]
+    ends = {0: b" " + opaques[0], count - 1: b" " + opaques[-1]}
+    pieces = [piece.replace(b"%m", ends.get(index, b"")) for index, piece in enumerate(pieces)]
     marks = iter([*opaques, *[b"O1"] * len(pieces)])
     stream = b"".join(piece.replace(b"%b", next(marks)) if b"%b" in piece else piece for piece in pieces)
     edges = [0, *sorted(cut % (len(stream) + 1) for cut in cuts), len(stream)]
@@ -284,11 +291,12 @@ def window_outcome(command: Command, pieces: list[bytes], count: int, cuts: list
 @MANY
 @given(
     command=st.sampled_from([commands.MG_VALUE, commands.MS, commands.MD]),
-    pieces=st.lists(PIECES, max_size=6),
-    count=st.integers(1, 6),
+    pieces=st.lists(PIECES, min_size=1, max_size=6),
+    more=st.sampled_from([0, 0, 0, 1, 2]),
     cuts=st.lists(st.integers(0, 4000), max_size=4),
 )
-def test_a_window_is_read_as_in_python(command: Command, pieces: list[bytes], count: int, cuts: list[int]) -> None:
+def test_a_window_is_read_as_in_python(command: Command, pieces: list[bytes], more: int, cuts: list[int]) -> None:
+    count = len(pieces) + more
     expected = window_outcome(command, pieces, count, cuts, is_pure=True)
     assert window_outcome(command, pieces, count, cuts, is_pure=False) == expected
 
