@@ -15,7 +15,7 @@ from typing import Any, Final
 from unittest.mock import patch
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from metacache import ClientOptions, MetacacheError, Node, RendezvousRouter
@@ -31,6 +31,7 @@ from metacache.protocol.replies import HD_REPLY, NO_OPAQUE, OPAQUES, Opaque, kno
 from metacache.routing import rendezvous
 from metacache.serializers import Serializer
 from metacache.serializers.builtin import BYTES, INT, JSON, STR
+from metacache.transports.base import Operation
 
 pytestmark = pytest.mark.usefixtures("primitives")
 
@@ -80,10 +81,11 @@ OPTIONS: Final = [
 ]
 
 
-def operations(name: str, prefix: str | bytes, options: ClientOptions, *, is_pure: bool) -> Operations[Any]:
-    serializer: Serializer[Any] = SERIALIZERS[name]  # Any: of every type
-    core: Core[Any] = Core.of(serializer, options_of({**options, "prefix": prefix}))  # Any: as above
-    made = core.operations
+def operations(name: str, prefix: str | bytes, options: ClientOptions, *, is_pure: bool) -> Operations[object]:
+    given_options: dict[str, Any] = {**options, "prefix": prefix}  # Any: options of several types
+    serializer: Serializer[object] = SERIALIZERS[name]
+    # `Core.of` is generic, and the type of T is not known here.
+    made: Operations[object] = Core.of(serializer, options_of(given_options)).operations  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
     made._clock = lambda: 1_000_000.0
     if is_pure:
         made._build_get = made._build_set = None
@@ -92,10 +94,11 @@ def operations(name: str, prefix: str | bytes, options: ClientOptions, *, is_pur
 
 def outcome(method: Any, *arguments: object) -> object:  # Any: a method of Operations
     try:
-        op = method(*arguments)
+        op: Operation[Any] = method(*arguments)  # Any: the result is not read
     except MetacacheError as error:
         return type(error), str(error), error.operation, error.key
-    return op.verb, op.given, op.key, op.head, op.body, op.read.__name__, type(op.given), type(op.body)
+    read: Any = op.read  # Any: functions have names
+    return op.verb, op.given, op.key, op.head, op.body, read.__name__, str(type(op.given)), str(type(op.body))
 
 
 @MANY
@@ -150,6 +153,7 @@ def test_plain_keys_and_values_are_built_by_the_primitive() -> None:
 # --- one reply --------------------------------------------------------------------------------------------------------
 
 LIMIT: Final = 1000
+LONG: Final = b"x" * (LIMIT + 1)
 STORE: Final = (commands.MS.whole, commands.MS.has_value)
 ALL: Final = (
     commands.MG_VALUE,
@@ -195,6 +199,9 @@ def pair() -> Generator[tuple[socket.socket, socket.socket]]:
     command=st.sampled_from(ALL), data=REPLIES, body=st.none() | st.binary(max_size=9), echoes=st.booleans(),
     is_known=st.booleans(),
 )  # fmt: skip
+@example(command=commands.MG_VALUE, data=b"VA 3 f1 O7\r\nabcxx", body=None, echoes=True, is_known=True)
+@example(command=commands.MG_VALUE, data=b"VA 3 f1 O8\r\nabc\r\n", body=None, echoes=True, is_known=True)
+@example(command=commands.MG_VALUE, data=b"VA 1001 f1 O7\r\n%b\r\n" % LONG, body=None, echoes=True, is_known=True)
 def test_a_reply_is_read_as_in_python(
     command: Command, data: bytes, body: bytes | None, echoes: bool, is_known: bool
 ) -> None:
