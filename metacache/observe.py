@@ -73,7 +73,11 @@ class Source(enum.Enum):
 
 
 class Called(NamedTuple):
-    """One call of a client's method, at its end. A call whose arguments are refused is not reported.
+    """One call of a client's method, at its end.
+
+    A call that is refused is not reported: its arguments are invalid, or the client or its transport is closed. If
+    requests were answered before, the call is reported, whatever ended it. A background refresh is not a call. Its
+    requests are `Exchanged` events, and the calls of its factory are calls of their own.
 
     Attributes:
         verb: the method, such as ``get_many``.
@@ -83,7 +87,9 @@ class Called(NamedTuple):
         misses: reads that found no item, or a lease placeholder.
         stale: hits whose item was marked stale.
         undecodable: stored values that could not be decoded. Such a read is neither a hit nor a miss.
-        source: where the value of `get_or_compute` came from; None for other methods.
+        source: where the value of `get_or_compute`, `get_or_compute_item`, `Cached` or `Cached.refresh` came from; None
+            for other methods, and if the call failed. The values of `get_or_compute_many` may have several sources:
+            see `ClientStatistics.computations`.
         began: ``time.monotonic()`` when the call began.
         seconds: how long it took.
         error: the class of the exception that ended the call, also if ``on_error`` suppressed it; None: it succeeded.

@@ -130,7 +130,7 @@ class AsyncClient(Generic[T]):
         self._effects: AsyncEffects | ObservedAsyncEffects = effects
         self._caching: AsyncCaching[T] | ObservedAsyncCaching[T] = caching
         if core.calls is not None:
-            self._effects = ObservedAsyncEffects(effects, core.errors, core.calls)
+            self._effects = ObservedAsyncEffects(transport, effects, core.errors, core.calls)
             self._caching = ObservedAsyncCaching(caching, core.calls)
         self._run = self._effects.transport_run
 

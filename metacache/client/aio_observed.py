@@ -10,16 +10,16 @@ from metacache.caching.cached import AsyncCached
 from metacache.caching.policy import Stampede
 from metacache.client.aio_caching import AsyncCaching
 from metacache.client.aio_effects import AsyncEffects, Run
-from metacache.client.calls import REFUSED, Calls, leave
+from metacache.client.calls import Calls
 from metacache.errors import BatchError, MetacacheError
-from metacache.observe import Called, new_event
 from metacache.operations.arguments import Default, Ttl
 from metacache.operations.batches import BatchOperation
 from metacache.operations.policies import ErrorPolicy, Kind
 from metacache.operations.results import Computed, DeleteResult, Outcomes
-from metacache.operations.tallies import TALLY
+from metacache.operations.tallies import count_step
 from metacache.protocol.keys import K, Key
-from metacache.transports.base import Operation
+from metacache.transports.base import AsyncTransport, Operation
+from metacache.transports.observed import KEEP_REPLY, returns_answers
 
 __all__ = ["ObservedAsyncCaching", "ObservedAsyncEffects"]
 
@@ -28,38 +28,32 @@ T = TypeVar("T")
 V = TypeVar("V")
 
 
-def _observed_run(run: Run, calls: Calls) -> Run:
-    """Return a function like *run* that reports each operation as one call."""
-    called, prefix, totals = calls.called, calls.prefix, calls.counts.totals
+def _answered_run(run: Run, calls: Calls) -> Run:
+    """Return a function like *run* that reports each operation as one call. *run* returns answers."""
+    answered = calls.answered
 
-    # It repeats `CallInProgress` in one function: each further call costs 500 to 1,000 instructions.
     async def observed(op: Operation[R], /, *, deadline: float | None) -> R:
-        tally = {"hits": 0, "misses": 0, "stale": 0, "undecodable": 0}
-        error = None
-        token = TALLY.set(tally)
+        read = op.read
+        op.read = KEEP_REPLY
         began = monotonic()
         try:
-            return await run(op, deadline=deadline)
-        except BaseException as raised:
-            error = type(raised)
+            # `KEEP_REPLY` makes it an answer.
+            answer: Any = await run(op, deadline=deadline)  # Any: R is Answer here
+        except BaseException as error:
+            calls.failed(op, error, began)
             raise
-        finally:
-            seconds = monotonic() - began
-            leave(token)
-            hits, misses, stale, undecodable = tally.values()
-            if hits:
-                totals.hits += hits
-            if misses:
-                totals.misses += misses
-            if stale:
-                totals.stale += stale
-            if error is None or not issubclass(error, REFUSED):
-                name = op.verb.name
-                fields = (name, prefix, 1, hits, misses, stale, undecodable, None, began, seconds, error)
-                try:
-                    called(new_event(Called, fields))
-                except Exception as failure:
-                    calls.reporter.failed(failure)
+        reply, exchanges, sent, ended = answer
+        return answered(op, read, reply, exchanges, began, sent, ended)
+
+    return observed
+
+
+def _tallied_run(run: Run, calls: Calls) -> Run:
+    """Return a function like *run* that reports each operation as one call. A wrapper in *run* needs its result."""
+
+    async def observed(op: Operation[R], /, *, deadline: float | None) -> R:
+        with calls.call(op.verb.name):
+            return await run(op, deadline=deadline)
 
     return observed
 
@@ -72,15 +66,18 @@ class ObservedAsyncEffects:
 
     transport_run: Run
 
-    def __init__(self, steps: AsyncEffects, errors: ErrorPolicy, calls: Calls) -> None:
+    def __init__(self, transport: AsyncTransport, steps: AsyncEffects, errors: ErrorPolicy, calls: Calls) -> None:
         self._steps = steps
         self._errors = errors
         self._calls = calls
-        self.transport_run = _observed_run(steps.transport_run, calls)
+        make = _answered_run if returns_answers(transport) else _tallied_run
+        self.transport_run = make(steps.transport_run, calls)
 
     async def run(self, op: Operation[R], /) -> R:
         """Run *op* as one step of a recipe."""
-        return await self._steps.transport_run(op, deadline=None)
+        result = await self._steps.transport_run(op, deadline=None)
+        count_step()
+        return result
 
     async def sleep(self, seconds: float, /) -> None:
         """Wait for that number of seconds."""

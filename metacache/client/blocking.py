@@ -111,7 +111,7 @@ class Client(Generic[T]):
         self._effects: BlockingEffects | ObservedEffects = effects
         self._caching: BlockingCaching[T] | ObservedCaching[T] = caching
         if core.calls is not None:
-            self._effects = ObservedEffects(effects, core.errors, core.calls)
+            self._effects = ObservedEffects(transport, effects, core.errors, core.calls)
             self._caching = ObservedCaching(caching, core.calls)
         self._run = self._effects.transport_run
 

@@ -55,7 +55,11 @@ class BlockingEffects:
         self._errors = errors
         # Chosen once, so that an operation need not look for a timeout. The function must not refer to the client: such
         # a cycle would keep the client alive until the garbage collector runs.
-        self.transport_run = transport.run if timeout is None else _run_within(transport, timeout)
+        self.transport_run = self.run_of(transport)
+
+    def run_of(self, transport: Transport) -> Run:
+        """Return a function that runs one operation on *transport* within the timeout of the client."""
+        return transport.run if self._timeout is None else _run_within(transport, self._timeout)
 
     async def run(self, op: Operation[R], /) -> R:
         """Run *op* with a timeout of its own, as one step of a recipe."""

@@ -86,7 +86,7 @@ class Core(Generic[T]):
         self.calls: Calls | None = None
         if reads is not None and options.observer is not None:
             self._label = prefix_text(options.prefix) if label is None else label
-            self.calls = Calls(options.observer, reads, self._label)
+            self.calls = Calls(options.observer, reads, self._label, self.operations)
 
     @classmethod
     def of(cls, serializer: Serializer[T], options: Options) -> Core[T]:

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Final, Protocol, Self, TypeVar, final, overload
+from typing import TYPE_CHECKING, ClassVar, Final, Protocol, Self, TypeVar, final, overload
 
 from typing_extensions import TypeForm, Unpack, override
 
@@ -93,6 +93,8 @@ class AsyncCluster:
 
     Raises InvalidArgumentError if there are no nodes, or if two have the same name.
     """
+
+    RETURNS_ANSWERS: ClassVar = True  # see `returns_answers`
 
     __reduce_ex__ = refuse_copy
     __slots__ = ("__weakref__", "_attached", "_draining", "_opening", "_settings", "membership", "observer")

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Final, Protocol, Self, TypeVar, final, overload
+from typing import TYPE_CHECKING, ClassVar, Final, Protocol, Self, TypeVar, final, overload
 
 from typing_extensions import TypeForm, Unpack, override
 
@@ -99,6 +99,8 @@ class Cluster:
 
     Raises InvalidArgumentError if there are no nodes, or if two have the same name.
     """
+
+    RETURNS_ANSWERS: ClassVar = True  # see `returns_answers`
 
     __reduce_ex__ = refuse_copy
     __slots__ = ("__weakref__", "_attached", "_effects", "_make_pool", "_membership", "_settings", "observer")

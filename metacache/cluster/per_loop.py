@@ -15,7 +15,7 @@ import warnings
 import weakref
 from asyncio import get_running_loop
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, final
+from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias, TypeVar, final
 
 from typing_extensions import override
 
@@ -49,6 +49,8 @@ class PerLoop:
         observer: the observer of the clusters, for the client.
         timeout: seconds that `aclose` waits for loops that run in other threads.
     """
+
+    RETURNS_ANSWERS: ClassVar = True  # see `returns_answers`
 
     __reduce_ex__ = refuse_copy
     __slots__ = (

@@ -87,7 +87,7 @@ def run_mg(request: Request) -> bytes:
     returned, won = _returned(request, item, is_new=is_new)
     if returned is None:
         return OPAQUE_TOO_LONG
-    marks = _marks(item, won=won)
+    marks = _marks(store, item, won=won)
     has_value = flags.has(b"v") and flags.numbers.get(b"C") != item.cas
     if flags.delays_bump and not flags.has(b"u"):
         item.fetched = True
@@ -157,11 +157,12 @@ def _seconds_until(time: float, now: float) -> int:
     return StoredItem(b"", b"", 0, time, now).seconds_left(now)
 
 
-def _marks(item: StoredItem, *, won: bool) -> bytes:
+def _marks(store: Store, item: StoredItem, *, won: bool) -> bytes:
     """Return Z, X and W, and note a win. The first reader of a stale item wins; of several readers only one does."""
     wins = won or (item.stale and not item.won)
     marks = b" Z" * item.won + b" X" * item.stale + b" W" * wins
-    item.won = item.won or wins
+    if wins:
+        store.mark_won(item)
     return marks
 
 
@@ -281,8 +282,7 @@ def run_md(request: Request) -> bytes:
     if flags.has(b"I"):
         if flags.has(b"T"):
             item.expires = request.expiry(b"T")
-        item.stale, item.won = True, False
-        item.cas = request.new_cas or store.next_cas()
+        store.mark_stale(item, request.new_cas or store.next_cas())
     elif not flags.has(b"x"):
         store.unlink(item)
         store.counts.delete_hits += 1
@@ -339,8 +339,7 @@ def _changed(request: Request, item: StoredItem, digits: bytes) -> StoredItem:
     """
     store = request.store
     if len(digits) <= item.size:
-        item.value = digits.ljust(item.size)
-        item.cas = request.new_cas or store.next_cas()
+        store.replace_value(item, digits.ljust(item.size), request.new_cas or store.next_cas())
         store.bump(item, request.now)
         return item
     store.link(StoredItem(item.key, digits, item.flags, item.expires, request.now))

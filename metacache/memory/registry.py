@@ -8,7 +8,7 @@ from typing import Final
 from metacache.errors import InvalidArgumentError
 from metacache.memory.server import MemoryServer
 
-__all__ = ["server_named"]
+__all__ = ["forget_server", "server_named"]
 
 _servers: Final[dict[str, MemoryServer]] = {}
 _is_name = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII).fullmatch
@@ -26,3 +26,8 @@ def server_named(name: str) -> MemoryServer:
         return MemoryServer()
     # One call of a C method: of two threads that ask for a new name at the same time, both get the same server.
     return _servers.get(name) or _servers.setdefault(name, MemoryServer(name=name))
+
+
+def forget_server(name: str) -> None:
+    """Remove the server behind ``memory://name``. Open clients keep it; the next client of that name gets a new one."""
+    _servers.pop(name, None)

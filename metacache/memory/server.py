@@ -7,25 +7,24 @@ returns, so one mistake cannot hide in both.
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from itertools import permutations
-from operator import attrgetter
-from typing import Final, TypeAlias, final
+from typing import Final, final
 
 from typing_extensions import override
 
 from metacache.copying import refuse_copy
+from metacache.interrupts import is_own
 from metacache.memory.admin import ADMIN_LINES
 from metacache.memory.commands import Request, debug, refusal_of_store, run_ma, run_md, run_mg, run_ms
 from metacache.memory.faults import Faults
 from metacache.memory.flags import BAD_LINE, RequestFlags, parse_flags
 from metacache.memory.keys import KEY_MAX, decode_key
 from metacache.memory.numbers import safe_strtol
-from metacache.memory.store import Store, StoredItem
+from metacache.memory.shortcuts import plain_gets, plain_sets
+from metacache.memory.store import Store
 from metacache.sessions import Ending, Step
 from metacache.settings import check_whole
 from metacache.transports.forking import forget_in_children
@@ -40,12 +39,11 @@ MAX_TOKENS: Final = 19  # words of a meta command, with command and key
 MAX_BODY: Final = 2**31 - 3  # bytes
 
 _CRLF: Final = b"\r\n"
+# The opaques that the shortest path knows, with the line end. The clients send these.
+_OPAQUES: Final = frozenset([b"%d\r\n" % number for number in range(2048)])
 _ERROR: Final = b"ERROR\r\n"
 _BAD_LINE: Final = BAD_LINE + _CRLF
 _BAD_FLAG: Final = b"CLIENT_ERROR invalid or duplicate flag\r\n"
-
-_Quick: TypeAlias = tuple[bytes, Callable[[StoredItem], object]]
-"""The format of a header up to the digits of the opaque, and a function that returns its numbers from the item."""
 
 
 @final
@@ -69,6 +67,7 @@ class MemoryServer:
         "__weakref__",
         "clock",
         "faults",
+        "hits",
         "is_quick",
         "items",
         "lock",
@@ -99,6 +98,7 @@ class MemoryServer:
         self.faults = Faults(self.choose_path)
         self.is_quick = True
         self.items = self.store.items
+        self.hits = self.store.hits
         self.quick_hits = 0  # gets on the shortest path, which admin lines add to the counts
         forget_in_children(self)
 
@@ -163,24 +163,39 @@ class MemorySession:
     def receive(self, data: bytes | memoryview, /) -> bytes | list[Step]:
         """Execute the complete requests in *data* and in earlier bytes; return the replies, or the steps of a fault."""
         server = self._server
+        if server.is_quick and not self._is_midway and type(data) is bytes:
+            # The shortest path: one mg for which the store has kept the reply. It needs no lock: one call returns the
+            # whole reply, and a writer removes the reply before it changes the item.
+            head, _, opaque = data.partition(b" O")
+            hit = server.hits.get(head)
+            if hit is not None and opaque in _OPAQUES:
+                header, value, item = hit
+                now = server.clock()
+                expires = item.expires
+                if expires is None or expires > now:
+                    try:
+                        server.items.move_to_end(item.key)
+                    except KeyError as error:  # another thread has just removed the item
+                        if not is_own(error):
+                            raise
+                    item.used = now
+                    item.fetched = True
+                    server.quick_hits += 1  # exact: Python does not switch threads within this statement
+                    return b"".join((header, opaque, value, b"\r\n"))
         with server.lock:
-            # The shortest path: one mg whose last flag is a numeric opaque, for an item without marks. The rest of the
-            # server gives the same reply; a test checks that.
-            if not self._is_midway and server.is_quick and (found := _one_get(data)):
-                key, asked, opaque = found.groups()
-                items = server.items
-                item = items.get(key)
-                if item is not None and not (item.stale or item.won) and asked in _QUICK:
-                    now = server.clock()
-                    expires = item.expires
-                    if expires is None or expires > now:
-                        items.move_to_end(key)
-                        item.used = now
-                        item.fetched = True
-                        server.quick_hits += 1
-                        form, fields = _QUICK[asked]
-                        return b"".join((form % fields(item), opaque, item.value, _CRLF))
-            return self._receive(data)
+            return self._plain(data) or self._receive(data)
+
+    def _plain(self, data: bytes | memoryview) -> bytes | None:
+        """Return the replies to plain gets or plain sets; None for other requests."""
+        server = self._server
+        if not server.is_quick or self._is_midway:
+            return None
+        command = bytes(data[:3])
+        if command == b"mg ":
+            return plain_gets(server.store, bytes(data), server.clock())
+        if command == b"ms ":
+            return plain_sets(server.store, bytes(data), server.clock(), server.max_value_size)
+        return None
 
     # --- lines and data blocks ---------------------------------------------------------------------------------------
 
@@ -328,24 +343,6 @@ def _key_of(text: bytes, flags: RequestFlags) -> tuple[bytes, bytes | None]:
     return key, flags.error if key else flags.error_after_key
 
 
-# The bytes of one mg with few flags, without a key that the line parser would change.
-_one_get: Final = re.compile(rb"mg ([^ \0\n]{1,250}) ([vfcs ]{1,7}) O([0-9]{1,31}\r\n)").fullmatch
-
-
-def _quick_replies() -> dict[bytes, _Quick]:
-    """Return the replies of the shortest path, by the flags that ask for them: v with some of f, c and s."""
-    fields = {b"f": "flags", b"c": "cas", b"s": "size"}
-    replies: dict[bytes, _Quick] = {}
-    for count in range(len(fields) + 1):
-        for letters in permutations((b"v", *fields), count + 1):
-            if b"v" in letters:
-                returned = [letter for letter in letters if letter != b"v"]
-                form = b"VA %d" + b"".join(b" " + letter + b"%d" for letter in returned) + b" O"
-                replies[b" ".join(letters)] = form, attrgetter("size", *(fields[letter] for letter in returned))
-    return replies
-
-
-_QUICK: Final = _quick_replies()
 _COMMANDS: Final = {b"mg": run_mg, b"md": run_md, b"ma": run_ma}
 _LINES: Final = frozenset((*_COMMANDS, *ADMIN_LINES, b"mn", b"me"))
 _TOO_MANY: Final = {

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from typing import Final, final
+from typing import Final, TypeAlias, final
 
 import attrs
 
-__all__ = ["CHUNK_MAX", "Counts", "Store", "StoredItem", "item_size", "slab_class"]
+__all__ = ["CHUNK_MAX", "Counts", "Hit", "Store", "StoredItem", "item_size", "slab_class"]
 
 MAX_RELATIVE: Final = 60 * 60 * 24 * 30  # seconds; a larger TTL is a time since 1970
 CHUNK_MAX: Final = 512 * 1024  # bytes; memcached stores a larger item in several chunks
@@ -24,9 +24,23 @@ class StoredItem:
     """One item. ``expires`` and ``used`` are times; ``expires`` is None for an item without TTL.
 
     ``won``: a reader has got W, so later readers get Z. ``is_binary``: the key came as base64 and is returned as such.
+    ``head`` is the key of its reply in `Store.hits`; empty without one. The store changes value, CAS number and marks.
     """
 
-    __slots__ = ("cas", "expires", "fetched", "flags", "is_binary", "key", "size", "stale", "used", "value", "won")
+    __slots__ = (
+        "cas",
+        "expires",
+        "fetched",
+        "flags",
+        "head",
+        "is_binary",
+        "key",
+        "size",
+        "stale",
+        "used",
+        "value",
+        "won",
+    )
 
     def __init__(self, key: bytes, value: bytes, flags: int, expires: float | None, now: float) -> None:
         self.key = key
@@ -36,6 +50,7 @@ class StoredItem:
         self.expires = expires
         self.used = now
         self.cas = 0
+        self.head = b""
         self.fetched = self.stale = self.won = self.is_binary = False
 
     @property
@@ -46,6 +61,10 @@ class StoredItem:
     def seconds_left(self, now: float) -> int:
         """Return the TTL as memcached writes it: -1 without TTL; a time in the past wraps to a large number."""
         return -1 if self.expires is None else math.ceil(self.expires - now) % 2**32
+
+
+Hit: TypeAlias = tuple[bytes, bytes, StoredItem]
+"""A reply to a plain ``mg``: the header up to the digits of the opaque, the value, and the item."""
 
 
 def item_size(key_size: int, flags: int, value_size: int) -> int:
@@ -112,15 +131,19 @@ class Store:
         memory_limit: bytes for all items. A new item evicts the least recently used ones.
         max_item_size: bytes of the largest item, with key and header.
         started: the time at which the server started.
+
+    ``hits`` keeps the last reply of each item, by the request up to the opaque. Threads may read it without a lock, so
+    a reply is one tuple that never changes. Each change of an item removes it.
     """
 
-    __slots__ = ("_cas", "_flush_at", "counts", "items", "max_item_size", "memory_limit", "started", "used")
+    __slots__ = ("_cas", "_flush_at", "counts", "hits", "items", "max_item_size", "memory_limit", "started", "used")
 
     def __init__(self, *, memory_limit: int, max_item_size: int, started: float) -> None:
         self.memory_limit = memory_limit
         self.max_item_size = max_item_size
         self.started = started
         self.items: OrderedDict[bytes, StoredItem] = OrderedDict()
+        self.hits: dict[bytes, Hit] = {}
         self.used = 0
         self.counts = Counts()
         self._cas = 0
@@ -151,11 +174,45 @@ class Store:
         old = self.items.pop(item.key, None)
         if old is not None:
             self.used -= old.total_size
+            self.forget_hit(old)
+
+    def keep_hit(self, head: bytes, hit: Hit) -> None:
+        """Keep *hit* as the reply to the request *head*, in place of the last reply of the item."""
+        item = hit[2]
+        self.forget_hit(item)
+        item.head = head
+        self.hits[head] = hit
+
+    def forget_hit(self, item: StoredItem) -> None:
+        """Remove the kept reply of *item*."""
+        if item.head:
+            self.hits.pop(item.head, None)
+            item.head = b""
+
+    def replace_value(self, item: StoredItem, value: bytes, cas: int) -> None:
+        """Replace the value of *item* by one of the same size."""
+        self.forget_hit(item)
+        item.value, item.cas = value, cas
+
+    def mark_stale(self, item: StoredItem, cas: int) -> None:
+        """Mark *item* as stale: the next reader gets W."""
+        self.forget_hit(item)
+        item.stale, item.won, item.cas = True, False, cas
+
+    def mark_won(self, item: StoredItem) -> None:
+        """Note that a reader of *item* has got W."""
+        self.forget_hit(item)
+        item.won = True
 
     def clear(self) -> None:
         """Remove all items, and count CAS numbers from the beginning."""
+        self._remove_all()
+        self._cas = 0
+
+    def _remove_all(self) -> None:
+        self.hits.clear()
         self.items.clear()
-        self.used = self._cas = 0
+        self.used = 0
 
     def evict(self) -> None:
         """Remove the least recently used items until the others fit into the memory limit."""
@@ -198,8 +255,7 @@ class Store:
         """Remove all items if the time of a delayed flush has come."""
         if now >= self._flush_at:
             self._flush_at = math.inf
-            self.items.clear()
-            self.used = 0
+            self._remove_all()
 
     @property
     def has_delayed_flush(self) -> bool:

@@ -60,17 +60,20 @@ class Precheck(NamedTuple):
 
 @final
 class Reader(Generic[T]):
-    """Reads the values of one client, and counts hits, misses and stale values."""
+    """Reads the values of one client, and counts hits, misses and stale values.
 
-    __slots__ = ("_counts", "_is_raw", "_known_lines", "_loads", "_own", "_policy", "frame")
+    ``own`` is the return flag of the values that this client writes, and ``loads`` decodes them.
+    """
+
+    __slots__ = ("_counts", "_is_raw", "_known_lines", "_policy", "frame", "loads", "own")
 
     def __init__(self, frame: Frame[T], policy: UndecodablePolicy, counts: ReadCounts) -> None:
         self.frame = frame
         self._policy = policy
         self._counts = counts
-        self._loads = frame.loads
+        self.loads = frame.loads
         self._is_raw = frame.is_raw
-        self._own = b"f%d" % frame.flags
+        self.own = b"f%d" % frame.flags
         self._known_lines: set[bytes] = set()
 
     def value(self, reply: Reply) -> T | None:
@@ -83,11 +86,11 @@ class Reader(Generic[T]):
             _, _, flags = tokens  # unpacking costs 180 instructions less than a comparison of len(tokens)
         except ValueError:
             flags = None  # the marks W, X or Z follow
-        if flags == self._own:
+        if flags == self.own:
             if self._is_raw:
                 self._counts.hits += 1
                 return data  # type: ignore[return-value]  # pyright: ignore[reportReturnType]  # T is bytes
-            loads = self._loads
+            loads = self.loads
             try:
                 value = loads(data)
             except Exception as error:
@@ -122,14 +125,14 @@ class Reader(Generic[T]):
             # cast: known lines are lines of values, so no data block is None and all keys are hits.
             values = cast("list[bytes]", replies.values)
             # cast: the values of a client whose frame is raw are bytes.
-            found = cast("list[T]", values) if self._is_raw else map_or_none(self._loads, values)
+            found = cast("list[T]", values) if self._is_raw else map_or_none(self.loads, values)
             if found is not None:
                 self._counts.add_reads(len(found), 0)
                 return dict(zip(keys, found, strict=True))
         return self._values_one_by_one(keys, replies, errors)
 
     def _values_one_by_one(self, keys: Collection[K], replies: Replies, errors: dict[K, MetacacheError]) -> dict[K, T]:
-        known, loads = self._known_lines, self._loads
+        known, loads = self._known_lines, self.loads
         results: dict[K, T] = {}
         hits = 0
         for key, header, data in zip(keys, replies.headers, replies.values, strict=True):
@@ -159,7 +162,7 @@ class Reader(Generic[T]):
 
     def _value_of_line(self, header: bytes, data: bytes) -> T | Miss:
         tokens = header.split(b" ")
-        if tokens[2:] == [self._own]:
+        if tokens[2:] == [self.own]:
             if len(self._known_lines) >= MAX_KNOWN_LINES:
                 self._known_lines.clear()
             self._known_lines.add(header)

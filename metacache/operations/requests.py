@@ -145,10 +145,10 @@ class Operations(Generic[T]):
         "_is_relative",
         "_options",
         "_plain_prefix",
-        "_read_value",
         "_tails",
         "frame",
         "keys",
+        "read_value",
         "reader",
     )
 
@@ -162,7 +162,8 @@ class Operations(Generic[T]):
         self._options = options
         self._clock = clock
         self.keys = KeyEncoder(options.prefix, hash_long=options.long_keys == "hash")
-        self._read_value = reader.value
+        # One bound method, which an observed client recognises.
+        self.read_value = reader.value
         self._tails: list[bytes | None] = [None] * CACHED_TAILS
         self._is_relative = options.default_ttl is None or ttl_seconds(options.default_ttl) <= MAX_RELATIVE
         self._plain_prefix = self.keys.text
@@ -188,7 +189,7 @@ class Operations(Generic[T]):
                 # cast: D is None.
                 return cast("Operation[T | D]", built)
         raw = self.keys.plain(key)
-        read = self._read_value if default is None else self.reader.value_or(default)
+        read = self.read_value if default is None else self.reader.value_or(default)
         if raw is None:
             # `Reader.value` returns None on a miss; D is None then.
             return self._read(  # pyright: ignore[reportReturnType]

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, final
 
 from typing_extensions import override
 
-__all__ = ["TALLY", "ReadCounts", "Tally", "TallyCounts", "new_tally"]
+__all__ = ["TALLY", "ReadCounts", "Tally", "TallyCounts", "count_step", "new_tally"]
 
 Tally: TypeAlias = dict[str, int]
-"""The hits, misses, stale and undecodable values of one call, in this order."""
+"""The hits, misses, stale and undecodable values of one call, and the answered steps of a recipe, in this order."""
 
 # A tally that has no names counts for no call.
 TALLY: Final[ContextVar[Tally]] = ContextVar("metacache_tally", default={})  # noqa: B039 - it is never changed
@@ -21,7 +21,14 @@ TALLY: Final[ContextVar[Tally]] = ContextVar("metacache_tally", default={})  # n
 
 def new_tally() -> Tally:
     """Return the tally of a new call."""
-    return {"hits": 0, "misses": 0, "stale": 0, "undecodable": 0}
+    return {"hits": 0, "misses": 0, "stale": 0, "undecodable": 0, "steps": 0}
+
+
+def count_step() -> None:
+    """Count one answered request of the recipe that runs."""
+    tally = TALLY.get()
+    if tally:
+        tally["steps"] += 1
 
 
 class ReadCounts(Protocol):
@@ -71,9 +78,9 @@ class TallyCounts:
         self.hits += hits
         self.misses += misses
 
-    def end_call(self, tally: Tally) -> tuple[int, int, int, int]:
+    def end_call(self, tally: Tally) -> tuple[int, int, int, int, int]:
         """Add the *tally* of a call that has ended to the totals; return its numbers. It counts nothing more."""
-        hits, misses, stale, undecodable = tally.values()
+        hits, misses, stale, undecodable, steps = tally.values()
         tally.clear()
         totals = self.totals
         # As in `Counts`: no call in between, so that no count of another thread is lost.
@@ -83,4 +90,4 @@ class TallyCounts:
             totals.misses += misses
         if stale:
             totals.stale += stale
-        return hits, misses, stale, undecodable
+        return hits, misses, stale, undecodable, steps

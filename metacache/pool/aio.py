@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from operator import attrgetter
 from time import monotonic
-from typing import TYPE_CHECKING, Final, Self, TypeVar, final
+from typing import TYPE_CHECKING, ClassVar, Final, Self, TypeVar, final
 
 from typing_extensions import override
 
@@ -67,6 +67,8 @@ class AsyncPool:
 
     Raises InvalidTypeError for wrong arguments.
     """
+
+    RETURNS_ANSWERS: ClassVar = True  # see `returns_answers`
 
     __reduce_ex__ = refuse_copy
     __slots__ = (

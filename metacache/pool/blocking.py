@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Self, TypeVar, final
+from typing import TYPE_CHECKING, ClassVar, Final, Self, TypeVar, final
 
 from typing_extensions import override
 
@@ -42,6 +42,8 @@ class Pool:
 
     Raises InvalidTypeError for wrong arguments.
     """
+
+    RETURNS_ANSWERS: ClassVar = True  # see `returns_answers`
 
     __reduce_ex__ = refuse_copy
     __slots__ = ("__dict__", "__weakref__", "_size", "lending", "node", "observer")

@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self, final
+from typing import Final, Literal, Self, final
 
 from typing_extensions import override
 
@@ -108,8 +108,18 @@ class Memcached:
 
     @override
     def __repr__(self) -> str:
-        state = "running" if self._process.poll() is None else "stopped"
+        state = "running" if self.is_running else "stopped"
         return f"<Memcached {self.node}: pid {self.pid}, {state}>"
+
+    @property
+    def kind(self) -> Literal["memcached"]:
+        """What this server is; a `ServedMemory` is "embedded"."""
+        return "memcached"
+
+    @property
+    def is_running(self) -> bool:
+        """True until the process has ended. A frozen process is running."""
+        return self._process.poll() is None
 
     @property
     def path(self) -> Path:

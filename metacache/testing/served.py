@@ -11,7 +11,7 @@ import threading
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeAlias, final
+from typing import Literal, Self, TypeAlias, final
 
 from typing_extensions import override
 
@@ -58,6 +58,11 @@ class ServedMemory:
     @override
     def __repr__(self) -> str:
         return f"<ServedMemory {self.url}>"
+
+    @property
+    def kind(self) -> Literal["embedded"]:
+        """What this server is; a `Memcached` is "memcached"."""
+        return "embedded"
 
     @property
     def url(self) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metacache.errors import InvalidArgumentError
 from metacache.memory.server import MemoryServer
+from metacache.memory.store import StoredItem
 from metacache.sessions import Step
 
 
@@ -99,6 +101,138 @@ def test_the_shortest_path_gives_the_replies_of_the_whole_server(state: bytes) -
             item = server.store.items.get(b"k")
             replies[-1] = (replies[-1], item and (item.fetched, item.used), stats_of(server)["get_hits"])
         assert replies[0] == replies[1], request
+
+
+KEYS = st.sampled_from([b"k", b"n"])
+
+
+def get_line(key: bytes, asked: bytes, tail: bytes) -> bytes:
+    return b"mg %b %b%b\r\n" % (key, asked, tail)
+
+
+def set_request(key: bytes, flags: bytes, body: bytes) -> bytes:
+    return b"ms %b %d%b\r\n%b\r\n" % (key, len(body), flags, body)
+
+
+def with_key(line: bytes, key: bytes) -> bytes:
+    return line % key
+
+
+REQUESTS = st.one_of(
+    st.builds(
+        get_line,
+        KEYS,
+        st.sampled_from([b"v", b"v f", b"v f c", b"c v s", b"v v", b"f", b"v N30", b"v T9", b"v t", b"v h", b"v R40"]),
+        st.sampled_from([b" O7", b"", b" O2048", b" Ox", b" q"]),
+    ),
+    st.builds(
+        set_request,
+        KEYS,
+        st.sampled_from([b"", b" O7", b" F5 O7", b" F5 T9 O7", b" T9 F5", b" F1 F2", b" T-1 O7", b" MA O7", b" I C1"]),
+        st.sampled_from([b"", b"8", b"10", b"abc", b"x" * 1000]),
+    ),
+    st.builds(with_key, st.sampled_from([b"md %b I\r\n", b"md %b\r\n", b"ma %b O7\r\n"]), KEYS),
+    st.sampled_from([b"ms k 1\r\nab\r\n", b"flush_all\r\n", b"flush_all 4\r\n", b"mg  k v O7\r\n", b"mg k v\0 O7\r\n"]),
+)
+
+
+def state_of(server: MemoryServer) -> object:
+    """Return everything that a request may change, the items in the order of their use."""
+    store = server.store
+    fields = [name for name in StoredItem.__slots__ if name != "head"]
+    items = [tuple(getattr(item, name) for name in fields) for item in store.items.values()]
+    return items, store.used, stats_of(server)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    batches=st.lists(st.tuples(st.lists(REQUESTS, min_size=1, max_size=3), st.sampled_from([0, 0, 0, 3])), max_size=25)
+)
+def test_the_short_paths_give_the_replies_of_the_whole_server(batches: list[tuple[list[bytes], int]]) -> None:
+    now = 1_800_000_000.0
+    short, whole = (
+        MemoryServer(lambda: now, memory_limit=3000, max_item_size=1500, max_value_size=999) for _ in range(2)
+    )
+    sessions = short.open(), whole.open()
+    for requests, seconds in batches:
+        now += seconds
+        # The get before and after each batch is one whose reply may be kept.
+        for data in (b"mg k v f O7\r\n", b"".join(requests), b"mg k v f O7\r\n"):
+            # The rest of the server gets what arrives in pieces.
+            replies = joined(sessions[1].receive(data[:1])) + joined(sessions[1].receive(data[1:]))
+            assert joined(sessions[0].receive(data)) == replies, data
+        assert state_of(short) == state_of(whole), requests
+        assert {item.head for item in short.store.items.values() if item.head} == set(short.store.hits)
+
+
+CHANGES = (
+    *(b"ms k 3 O7\r\nnew\r\n", b"ms k 1 MA\r\n9\r\n", b"ms k 1 I C1\r\n9\r\n", b"ma k\r\n", b"ma k D99 MD\r\n"),
+    *(
+        b"md k\r\n",
+        b"md k I\r\n",
+        b"md k x\r\n",
+        b"mg k R40\r\n",
+        b"mg k T-1\r\n",
+        b"flush_all\r\n",
+        b"flush_all 0\r\n",
+    ),
+    b"ms n 2400\r\n" + b"x" * 2400 + b"\r\n",  # evicts k
+)
+
+
+@pytest.mark.parametrize("asked", [b"v f", b"v c f"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_of_an_item_removes_its_kept_reply(change: bytes, asked: bytes) -> None:
+    get = b"mg k " + asked + b" O7\r\n"
+    replies: list[list[object]] = []
+    for pieces in (0, 1):
+        server = MemoryServer(lambda: 1_800_000_000.0, memory_limit=2500, max_item_size=2500)
+        session = server.open()
+        session.receive(b"ms k 2 F5 T9\r\n41\r\n")
+        replies.append([])
+        for request in (get, get, change, get, get):
+            parts = [request[:pieces], request[pieces:]] if pieces else [request]
+            replies[-1].append(b"".join(joined(session.receive(part)) for part in parts))
+        replies[-1].append(state_of(server))
+    assert replies[0] == replies[1]
+
+
+def test_a_kept_reply_goes_with_its_item() -> None:
+    server = MemoryServer(lambda: 1_800_000_000.0)
+    session = server.open()
+    for number in range(100):
+        session.receive(b"ms k%d 1\r\na\r\nmg k%d v\r\n" % (number, number))
+        session.receive(b"mg k%d v f O1\r\n" % number)
+    assert len(server.store.hits) == 100
+    for number in range(50):
+        session.receive(b"md k%d\r\n" % number)
+    assert len(server.store.hits) == 50
+    server.restart()
+    assert not server.store.hits
+
+
+def test_threads_that_read_while_others_write_get_whole_replies() -> None:
+    server = MemoryServer()
+
+    def write(value: bytes) -> None:
+        session = server.open()
+        for number in range(1500):
+            session.receive(b"ms k 8 F%b O1\r\n%b\r\n" % (value, value * 8))
+            if number % 3 == 0:
+                session.receive(b"md k\r\n")
+
+    def read() -> set[bytes]:
+        session = server.open()
+        return {joined(session.receive(b"mg k v f O1\r\n")) for _ in range(4000)}
+
+    with ThreadPoolExecutor(4) as threads:
+        writers = [threads.submit(write, value) for value in (b"1", b"2")]
+        readers = [threads.submit(read) for _ in range(2)]
+    for writer in writers:
+        writer.result()
+    seen = readers[0].result() | readers[1].result()
+    assert seen <= {b"EN O1\r\n", b"VA 8 f1 O1\r\n11111111\r\n", b"VA 8 f2 O1\r\n22222222\r\n"}
+    assert int(stats_of(server)["cmd_get"]) == 8000
 
 
 @given(st.data())

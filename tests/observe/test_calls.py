@@ -6,7 +6,10 @@ import asyncio
 import signal
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
+import attrs
 import pytest
 from typing_extensions import override
 
@@ -26,6 +29,7 @@ from metacache import (
     Pool,
     Settings,
     Source,
+    Stampede,
     connect,
     connect_async,
     load_serializer,
@@ -355,3 +359,76 @@ def test_a_call_inside_a_call_keeps_the_counts_of_both(server: Memcached, record
         numbers.update("n", add)
     counted = [(call.verb, call.hits, call.misses, call.undecodable) for call in recorder.calls]
     assert counted == [("get", 1, 0, 0), ("set", 0, 0, 0), ("get", 0, 0, 1), ("update", 0, 0, 1)]
+
+
+def test_a_call_that_the_function_of_the_caller_ends_is_reported(server: Memcached, recorder: Recorder) -> None:
+    def refuse(_: object = None) -> bytes:
+        raise InvalidArgumentError("not a cache's error")
+
+    def refuse_many(_: object) -> dict[str, bytes]:
+        raise InvalidArgumentError("not a cache's error")
+
+    with Pool(server.node, observer=recorder) as pool:
+        client = Client(pool, prefix="ended:")
+        with pytest.raises(InvalidArgumentError):
+            client.update("a", refuse)
+        with pytest.raises(InvalidArgumentError):
+            client.get_or_compute("a", refuse)
+        with pytest.raises(InvalidArgumentError):
+            client.get_or_compute_many(["a", "b"], refuse_many)
+    found = [(call.verb, call.misses, call.source, call.error) for call in recorder.calls]
+    assert found == [
+        ("update", 0, None, InvalidArgumentError),
+        ("get_or_compute", 1, None, InvalidArgumentError),
+        ("get_or_compute_many", 2, None, InvalidArgumentError),
+    ]
+
+
+def test_a_refused_or_closed_computation_is_not_reported(server: Memcached, recorder: Recorder) -> None:
+    def compute(keys: object = None) -> bytes:
+        raise AssertionError(keys)
+
+    def compute_many(keys: object) -> dict[str, bytes]:
+        raise AssertionError(keys)
+
+    with Pool(server.node, observer=recorder) as pool:
+        client = Client(pool, prefix="refused:")
+        with pytest.raises(InvalidKeyError):
+            client.get_or_compute("x" * 300, compute)
+        with pytest.raises(InvalidKeyError):
+            client.get_or_compute_many(["a", "x" * 300], compute_many)
+        client.close()
+        for _ in range(2):
+            with pytest.raises(ClosedError):
+                client.get_or_compute_many(["a"], compute_many)
+            client = Client(pool)
+            pool.close()
+    assert recorder.calls == []
+
+
+@pytest.mark.parametrize("is_observed", [True, False])
+def test_a_background_refresh_is_no_call_and_counts_the_reads_of_its_factory(
+    server: Memcached, recorder: Recorder, *, is_observed: bool
+) -> None:
+    observer = recorder if is_observed else None
+    policy = Stampede(refresh_ahead=timedelta(seconds=50), jitter=0.0)
+    with (
+        ThreadPoolExecutor(1) as executor,
+        Pool(server.node, settings=Settings(pool_size=2), observer=observer) as pool,
+    ):
+        client = Client(pool, prefix=f"background {is_observed}:")
+        client.set("source", b"new")
+        client.set("a", b"old", ttl=20)
+        recorder.clear()
+        beside = attrs.evolve(policy, background=executor)
+        assert client.get_or_compute("a", lambda: client.get("source", b""), ttl=60, policy=beside) == b"old"
+        executor.shutdown()
+        statistics = client.statistics
+        assert client.get("a") == b"new"
+    assert (statistics.hits, statistics.misses) == (2, 0)
+    assert statistics.computations[Source.COMPUTED] == 1
+    if is_observed:
+        found = sorted((call.verb, call.hits, call.source) for call in recorder.calls[:-1])
+        assert found == [("get", 1, None), ("get_or_compute", 1, Source.HIT)]
+        # The ask, the shorter TTL of the old value, the read of the factory, and the store.
+        assert [exchange.verb for exchange in recorder.exchanges].count("get_or_compute") >= 2

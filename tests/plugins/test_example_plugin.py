@@ -55,4 +55,4 @@ def test_the_installed_example_serves_a_client(environment: dict[str, str], shar
 def test_the_examples_own_test_passes_against_the_installed_example(environment: dict[str, str]) -> None:
     test = EXAMPLE / "tests" / "test_plist.py"
     command = [sys.executable, "-m", "pytest", "-q", "-c", os.devnull, "--rootdir", str(test.parent), str(test)]
-    assert "1 passed" in run([*command, "-p", "no:cacheprovider", "--import-mode=importlib"], environment)
+    assert "13 passed" in run([*command, "-p", "no:cacheprovider", "--import-mode=importlib"], environment)

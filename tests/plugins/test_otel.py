@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib.metadata import entry_points
+from time import monotonic, time_ns
 
 import attrs
 import pytest
@@ -23,10 +24,30 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, Tracer
 
-from metacache import AsyncClient, AsyncPool, Client, Cluster, MetacacheError, Node, Pool, Settings, connect_async
+from metacache import (
+    AsyncClient,
+    AsyncPool,
+    Called,
+    Client,
+    Cluster,
+    ConnectError,
+    Dialled,
+    Exchanged,
+    MetacacheError,
+    Node,
+    NodesChanged,
+    Pool,
+    PoolStatistics,
+    Retried,
+    Settings,
+    Waited,
+    connect_async,
+)
 from metacache.memory.registry import server_named
 from metacache.nodes import MemoryAddress, TcpAddress
 from metacache.testing import Memcached
+from metacache.transports.counters import CloseReason
+from tests.observe.recorder import Recorder
 
 
 @attrs.frozen
@@ -265,6 +286,77 @@ def test_opentelemetry_instrument_finds_the_entry_point(server: Memcached) -> No
         env={**os.environ, **none},
     )
     assert done.stdout.strip() == "None <Reporter of OtelObserver>", done.stderr
+
+
+def test_each_event_has_its_metrics(telemetry: Telemetry) -> None:
+    observer = telemetry.observer
+    socket_node, node = Node("unix:/run/cache.sock"), Node("cache:1")
+    observer.called(Called("get_many", "p:", 9, 4, 3, 2, 1, None, 0.0, 0.25, None))
+    observer.happened(Waited(node, 0.0, 0.5, is_served=False))
+    observer.happened(Waited(node, 0.0, 0.25, is_served=True))
+    observer.happened(NodesChanged((), (node,)))
+    with telemetry.tracer.start_as_current_span("request"):
+        observer.happened(Retried("get", node, ConnectError))
+        observer.happened(Dialled(socket_node, 0.0, 0.25, ConnectError))
+    assert telemetry.total("metacache.reads", metacache__result="undecodable") == 1
+    assert telemetry.total("metacache.stale_hits", metacache__prefix="p:") == 2
+    assert telemetry.total("db.client.connection.timeouts", db__client__connection__pool__name="cache:1") == 1
+    (waited,) = telemetry.points("db.client.connection.wait_time")
+    assert isinstance(waited, HistogramDataPoint)
+    assert (waited.count, waited.sum) == (1, 0.25)
+    assert telemetry.total("metacache.node.set_changes") == 1
+    assert telemetry.total("metacache.retries", db__operation__name="get") == 1
+    (span,) = telemetry.spans(SpanKind.INTERNAL)
+    retried, failed = span.events
+    assert (retried.name, failed.name) == ("metacache.retried", "metacache.dial_failed")
+    assert dict(failed.attributes or {}) == {
+        "server.address": "/run/cache.sock",
+        "error.type": "metacache.errors.ConnectError",
+    }
+
+
+def test_a_span_lasts_as_long_as_its_request(telemetry: Telemetry) -> None:
+    telemetry.observer.exchanged(Exchanged("get", Node("cache:1"), monotonic() - 2, 1.5, 10, 5, 1, 0, None))
+    (span,) = telemetry.spans()
+    assert span.start_time is not None
+    assert span.end_time is not None
+    assert span.end_time - span.start_time == 1_500_000_000
+    assert 1.9e9 < time_ns() - span.start_time < 60e9
+
+
+def test_callers_that_wait_for_a_connection_are_a_metric(telemetry: Telemetry) -> None:
+    class Busy:
+        @property
+        def statistics(self) -> dict[Node, PoolStatistics]:
+            discarded = dict.fromkeys(CloseReason, 0)
+            return {
+                Node("cache:1"): PoolStatistics(
+                    size=2, in_use=3, idle=4, waiting=5, created=6, discarded=discarded, waits=8, wait_seconds=9.0
+                )
+            }
+
+    observe_pools(Busy(), meter_provider=telemetry.meters)
+    assert telemetry.total("db.client.connection.pending_requests") == 5
+    assert telemetry.total("db.client.connection.max") == 2
+    assert telemetry.total("db.client.connection.count", db__client__connection__state="used") == 3
+    assert telemetry.total("db.client.connection.count", db__client__connection__state="idle") == 4
+
+
+def test_an_instrumented_transport_keeps_its_own_observer_and_gets_each_event_once(
+    telemetry: Telemetry, server: Memcached
+) -> None:
+    own = Recorder()
+    instrumentor = MetacacheInstrumentor()
+    instrumentor.instrument(tracer_provider=telemetry.tracers, meter_provider=telemetry.meters)
+    try:
+        with Cluster([server.node], observer=own) as cluster:
+            cluster.client().get("key")
+    finally:
+        instrumentor.uninstrument()
+    assert [call.verb for call in own.calls] == ["get"]
+    assert [exchange.verb for exchange in own.exchanges] == ["get"]
+    assert len(telemetry.spans()) == 1
+    assert telemetry.total("metacache.reads", metacache__result="miss") == 1
 
 
 def test_a_node_without_a_port_has_only_an_address() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 import subprocess
@@ -11,14 +12,29 @@ import threading
 import urllib.request
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 from metacache_prometheus import PrometheusObserver, StatisticsCollector
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, generate_latest, start_http_server
 from prometheus_client.parser import text_string_to_metric_families
 
-from metacache import Cluster, MetacacheError, Node, Settings
+from metacache import (
+    Called,
+    Cluster,
+    ConnectError,
+    Exchanged,
+    MetacacheError,
+    Node,
+    NodesChanged,
+    NodeState,
+    PoolStatistics,
+    Retried,
+    Settings,
+    Waited,
+)
 from metacache.testing import Memcached
+from metacache.transports.counters import CloseReason
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -161,3 +177,121 @@ def test_two_observers_in_one_registry_are_refused(registry: CollectorRegistry) 
     PrometheusObserver(registry=registry)
     with pytest.raises(ValueError, match="Duplicated"):
         PrometheusObserver(registry=registry)
+
+
+WORKER = """
+import sys
+from metacache import Cluster, Node
+from metacache_prometheus import PrometheusObserver, StatisticsCollector
+
+with Cluster([Node(sys.argv[1])], observer=PrometheusObserver()) as cluster:
+    StatisticsCollector({"main": cluster})
+    client = cluster.client(str, prefix="w:")
+    client.set("a", "1")
+    client.get_many(["a", "b", "c"])
+"""
+
+SCRAPE = """
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+registry = CollectorRegistry()
+MultiProcessCollector(registry)
+print(generate_latest(registry).decode())
+"""
+
+
+def test_the_multiprocess_mode_adds_up_the_events_of_all_processes(tmp_path: Path) -> None:
+    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    with Memcached() as server:
+        for _ in range(2):
+            subprocess.run([sys.executable, "-c", WORKER, str(server.node)], env=environment, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", SCRAPE], env=environment, check=True, capture_output=True, text=True
+        )
+        node = server.node.name
+    samples = samples_of(done.stdout)
+    assert value(samples, "metacache_reads_total", prefix="w:", result="hit") == 2
+    assert value(samples, "metacache_reads_total", prefix="w:", result="miss") == 4
+    count = "metacache_operation_duration_seconds_count"
+    assert value(samples, count, operation="get_many", prefix="w:", error="") == 2
+    assert value(samples, "metacache_node_keys_total", node=node, operation="get_many") == 6
+    assert not [name for name, _ in samples if name.startswith("metacache_pool_c")]  # of the collector
+
+
+def registered() -> tuple[CollectorRegistry, PrometheusObserver]:
+    registry = CollectorRegistry()
+    return registry, PrometheusObserver(registry=registry)
+
+
+def exposed(registry: CollectorRegistry) -> Samples:
+    return samples_of(generate_latest(registry).decode())
+
+
+def test_each_field_of_an_exchange_has_its_metric() -> None:
+    registry, observer = registered()
+    node = Node("cache:1")
+    observer.exchanged(Exchanged("get_many", node, 0.0, 0.25, 100, 70, 5, 3, None))
+    observer.exchanged(Exchanged("get", node, 0.0, 0.5, 10, 0, 1, 0, ConnectError))
+    samples = exposed(registry)
+    assert value(samples, "metacache_node_hits_total", node="cache:1") == 3
+    assert value(samples, "metacache_node_bytes_total", node="cache:1", direction="sent") == 110
+    assert value(samples, "metacache_node_bytes_total", node="cache:1", direction="received") == 70
+    total = "metacache_request_duration_seconds_sum"
+    assert value(samples, total, node="cache:1", operation="get_many", error="") == 0.25
+    assert value(samples, total, node="cache:1", operation="get", error="ConnectError") == 0.5
+
+
+def test_each_field_of_a_call_has_its_metric() -> None:
+    registry, observer = registered()
+    observer.called(Called("get_many", "p:", 9, 4, 3, 2, 1, None, 0.0, 0.25, None))
+    observer.called(Called("get", "p:", 1, 0, 0, 0, 0, None, 0.0, 0.5, ConnectError))
+    samples = exposed(registry)
+    results = ("hit", "miss", "undecodable")
+    assert [value(samples, "metacache_reads_total", prefix="p:", result=each) for each in results] == [4, 3, 1]
+    assert value(samples, "metacache_stale_hits_total", prefix="p:") == 2
+    total = "metacache_operation_duration_seconds_sum"
+    assert value(samples, total, operation="get_many", prefix="p:", error="") == 0.25
+    assert value(samples, total, operation="get", prefix="p:", error="ConnectError") == 0.5
+
+
+def test_each_other_event_has_its_metric() -> None:
+    registry, observer = registered()
+    node = Node("cache:1")
+    observer.happened(Retried("get", node, ConnectError))
+    observer.happened(Waited(node, 0.0, 0.25, is_served=False))
+    observer.happened(NodesChanged((), (node,)))
+    samples = exposed(registry)
+    assert value(samples, "metacache_retries_total", node="cache:1", operation="get") == 1
+    assert value(samples, "metacache_pool_wait_seconds_sum", node="cache:1", served="false") == 0.25
+    assert value(samples, "metacache_node_set_changes_total") == 1
+
+
+def test_the_collector_shows_each_number_of_a_pool_and_reads_nothing_when_it_is_registered() -> None:
+    class Cluster:
+        scrapes = 0
+
+        @property
+        def states(self) -> dict[Node, NodeState]:
+            return {}
+
+        @property
+        def statistics(self) -> dict[Node, PoolStatistics]:
+            self.scrapes += 1
+            discarded = dict.fromkeys(CloseReason, 0) | {CloseReason.STALE: 7}
+            numbers = PoolStatistics(
+                size=2, in_use=3, idle=4, waiting=5, created=6, discarded=discarded, waits=8, wait_seconds=9.0
+            )
+            return {Node("cache:1"): numbers}
+
+    registry, cluster = CollectorRegistry(), Cluster()
+    StatisticsCollector({"main": cluster}, registry=registry)
+    assert cluster.scrapes == 0
+    samples = exposed(registry)
+    place = {"cluster": "main", "node": "cache:1"}
+    assert value(samples, "metacache_pool_connections", **place, use="in_use") == 3
+    assert value(samples, "metacache_pool_connections", **place, use="idle") == 4
+    assert value(samples, "metacache_pool_size", **place) == 2
+    assert value(samples, "metacache_pool_waiting", **place) == 5
+    assert value(samples, "metacache_pool_created_total", **place) == 6
+    assert value(samples, "metacache_pool_discarded_total", **place, cause=CloseReason.STALE.value) == 7

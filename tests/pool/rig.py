@@ -36,8 +36,7 @@ def begin(
     deadline = monotonic() + PATIENCE if deadline is None else deadline
     if isinstance(transport, Cluster):
         return transport._begin(batch, deadline)
-    lending = transport.lending if isinstance(transport, Pool) else transport._lending
-    return lending.begin(batch, deadline)
+    return transport.lending.begin(batch, deadline)
 
 
 def finish(exchange: Exchange) -> None:

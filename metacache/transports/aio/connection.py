@@ -12,7 +12,7 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Final, Self, TypeVar, final
+from typing import TYPE_CHECKING, ClassVar, Final, Self, TypeVar, final
 
 from typing_extensions import override
 
@@ -27,18 +27,19 @@ from metacache.transports.aio.batch import RunningBatch
 from metacache.transports.aio.deadlines import Deadlines
 from metacache.transports.aio.link import Link
 from metacache.transports.aio.loops import is_running_here, running_loop
-from metacache.transports.aio.observed import ObservedWaits, observed_hooks, observed_run, observed_run_batch
+from metacache.transports.aio.observed import ObservedWaits, observed_batch, observed_hooks, observed_reply
 from metacache.transports.aio.opening import CLOSED_IMMEDIATELY, LinkOpener
 from metacache.transports.aio.pending import AnyPending, PendingReply, RequestQueue, fail_pending, verb_of
 from metacache.transports.base import Operation
 from metacache.transports.counters import CloseReason, IdleTimes, SocketCounts, WaitCounts
 from metacache.transports.limits import check_bodies, too_large
-from metacache.transports.observed import Exchanges
+from metacache.transports.observed import KEEP_REPLY, Exchanges
 from metacache.transports.timeouts import deadline_passed
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from metacache.protocol.replies import Reply
     from metacache.transports.base import Batch
 
 __all__ = ["AsyncConnection"]
@@ -79,13 +80,15 @@ class AsyncConnection:
     requests that had to wait until fewer were in flight.
     """
 
+    RETURNS_ANSWERS: ClassVar = True  # see `returns_answers`
+
     __reduce_ex__ = refuse_copy
     __slots__ = (
-        "__dict__",
         "__weakref__",
         "_closed",
         "_exchanges",
         "_flushing",
+        "_is_special",
         "_last_link",
         "_link",
         "_max_body",
@@ -143,10 +146,8 @@ class AsyncConnection:
         self._next_check = -math.inf
         self._timer = Deadlines(self._queue, settings.timeout, lambda: self._link, self._after_check).timer
         self._closed = False
-        if self._exchanges is not None:
-            # Replace the methods below.
-            self.run = observed_run(self.run, self._exchanges)  # type: ignore[method-assign]  # the same signature
-            self.run_batch = observed_run_batch(self.run_batch, self._exchanges)  # type: ignore[method-assign]
+        # Closed or observed. One check finds both, so that an observer costs nothing where there is none.
+        self._is_special = self._exchanges is not None
 
     @override
     def __repr__(self) -> str:
@@ -187,8 +188,8 @@ class AsyncConnection:
         try:
             if body is not None and self._max_body is not None and len(body) > self._max_body:
                 raise too_large(len(body), self._max_body)
-            if self._closed:
-                raise ClosedError(_CLOSED)
+            if self._is_special:
+                return self._run_specially(op, deadline)
             pending: PendingReply[R] = PendingReply()
             pending.work = op
             pending.plain = op if op.verb.command.echoes else None
@@ -199,6 +200,19 @@ class AsyncConnection:
             error.locate(node=self.node.name, operation=op.verb.name, key=op.given)
             raise
 
+    def _run_specially(self, op: Operation[R], deadline: float | None) -> Awaitable[R]:
+        """Run *op* on an observed connection. Raises ClosedError on a closed one."""
+        if self._closed or self._exchanges is None:
+            raise ClosedError(_CLOSED)
+        began = monotonic()
+        pending: PendingReply[Reply] = PendingReply()
+        pending.work = op
+        # `KEEP_REPLY` replaces the reader of *op*, so the result is a reply and not R.
+        pending.plain = op if op.verb.command.echoes else None  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
+        pending.read = KEEP_REPLY
+        self._enqueue(pending, deadline)
+        return observed_reply(pending, op, self._exchanges, began)
+
     def run_batch(self, batch: Batch, /, *, deadline: float) -> Awaitable[Replies]:
         """Send *batch*, wait for its replies and return a reply or an error for each request.
 
@@ -208,9 +222,11 @@ class AsyncConnection:
         if self._closed:
             raise ClosedError(_CLOSED, node=self.node.name, operation=batch.verb.name)
         check_bodies(batch, self._settings.max_value_size)
+        began = 0.0 if self._exchanges is None else monotonic()
         deadline = monotonic() + self._settings.timeout if deadline == math.inf else deadline
         enqueue = partial(self._enqueue, deadline=deadline)
-        return self._finish(batch, RunningBatch(batch, enqueue, is_tls=self._settings.tls is not None))
+        running = self._finish(batch, RunningBatch(batch, enqueue, is_tls=self._settings.tls is not None))
+        return running if self._exchanges is None else observed_batch(running, batch, self._exchanges, began)
 
     async def _finish(self, batch: Batch, running: RunningBatch) -> Replies:
         replies = await running.replies()
@@ -223,7 +239,7 @@ class AsyncConnection:
 
         Called outside its event loop, it closes without waiting: running requests get a ClosedError.
         """
-        self._closed = True
+        self._closed = self._is_special = True
         loop = self._queue.loop
         if loop is not None and not is_running_here(loop):
             if loop.is_running():
@@ -241,7 +257,7 @@ class AsyncConnection:
 
     def drop(self) -> None:
         """Close without waiting. Call it in a callback of its loop, or when the loop does not run."""
-        self._closed = True
+        self._closed = self._is_special = True
         loop, link = self._queue.loop, self._link
         if loop is None:
             return

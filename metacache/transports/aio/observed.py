@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Awaitable, Callable
 from time import monotonic
-from typing import TYPE_CHECKING, Protocol, TypeVar, final
+from typing import TYPE_CHECKING, TypeVar, final
 
 from metacache.transports.counters import WaitCounts
 from metacache.transports.observed import KEEP_REPLY, Exchanges
@@ -15,85 +15,42 @@ if TYPE_CHECKING:
     from metacache.protocol.replies import Reply
     from metacache.protocol.windows import Replies
     from metacache.transports.aio.link import Link
+    from metacache.transports.aio.pending import PendingReply
     from metacache.transports.base import Batch, Operation
 
-__all__ = ["AsyncRun", "AsyncRunBatch", "ObservedWaits", "observed_hooks", "observed_run", "observed_run_batch"]
+__all__ = ["ObservedWaits", "observed_batch", "observed_hooks", "observed_reply"]
 
 R = TypeVar("R")
 
 
-class AsyncRun(Protocol):
-    """`AsyncTransport.run`."""
-
-    def __call__(self, op: Operation[R], /, *, deadline: float | None = None) -> Awaitable[R]:
-        """Run *op*."""
-        ...
-
-
-class AsyncRunBatch(Protocol):
-    """`AsyncTransport.run_batch`."""
-
-    def __call__(self, batch: Batch, /, *, deadline: float) -> Awaitable[Replies]:
-        """Run *batch*."""
-        ...
-
-
-def observed_run(run: AsyncRun, exchanges: Exchanges) -> AsyncRun:
-    """Return a function like *run* that reports each request when its reply has arrived, before the reply is read.
-
-    Like *run*, it queues the request immediately.
-    """
-
-    async def finish(pending: Awaitable[R], op: Operation[R], read: Callable[[Reply], R], began: float) -> R:
-        try:
-            reply = await pending
-        except BaseException as error:
-            exchanges.failed(op, error, began, monotonic())
-            raise
-        # `KEEP_REPLY` makes it the reply.
-        exchanges.answered(op, reply, began, monotonic())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-        try:
-            return read(reply)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # as above
-        except BaseException as error:
-            exchanges.unreadable(op, error)
-            raise
-
-    def observed(op: Operation[R], /, *, deadline: float | None = None) -> Awaitable[R]:
-        read = op.read
-        op.read = KEEP_REPLY
-        began = monotonic()
-        try:
-            pending = run(op, deadline=deadline)
-        except BaseException as error:
-            exchanges.failed(op, error, began, monotonic())
-            raise
-        finally:
-            op.read = read  # the pending reply has its own reference to `KEEP_REPLY`
-        return finish(pending, op, read, began)
-
-    return observed
+async def observed_reply(pending: PendingReply[Reply], op: Operation[R], exchanges: Exchanges, began: float) -> R:
+    """Await the reply of *op*, which began at that time; report the exchange, and then read the reply."""
+    try:
+        reply = await pending
+    except BaseException as error:
+        exchanges.failed(op, error, began, monotonic())
+        raise
+    ended = monotonic()
+    read = op.read
+    if read is KEEP_REPLY:  # then R is Answer
+        return reply, exchanges, began, ended  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
+    exchanges.answered(op, reply, began, ended)
+    try:
+        return read(reply)
+    except BaseException as error:
+        exchanges.unreadable(op, error)
+        raise
 
 
-def observed_run_batch(run_batch: AsyncRunBatch, exchanges: Exchanges) -> AsyncRunBatch:
-    """Return a function like *run_batch* that reports each batch when all its replies have arrived.
-
-    Like *run_batch*, it queues the first windows immediately.
-    """
-
-    async def finish(running: Awaitable[Replies], batch: Batch, began: float) -> Replies:
-        try:
-            replies = await running
-        except BaseException as error:
-            exchanges.batch_failed(batch, error, began, monotonic())
-            raise
-        exchanges.batch_done(batch, replies, began, monotonic())
-        return replies
-
-    def observed(batch: Batch, /, *, deadline: float) -> Awaitable[Replies]:
-        began = monotonic()
-        return finish(run_batch(batch, deadline=deadline), batch, began)
-
-    return observed
+async def observed_batch(running: Awaitable[Replies], batch: Batch, exchanges: Exchanges, began: float) -> Replies:
+    """Await the replies of *batch*, which began at that time, and report the exchange."""
+    try:
+        replies = await running
+    except BaseException as error:
+        exchanges.batch_failed(batch, error, began, monotonic())
+        raise
+    exchanges.batch_done(batch, replies, began, monotonic())
+    return replies
 
 
 def observed_hooks(

@@ -135,6 +135,11 @@ class Lending:
     # --- the transport -----------------------------------------------------------------------------------------------
 
     @property
+    def exchanges(self) -> Exchanges | None:
+        """Reports the exchanges; None without an observer."""
+        return self._exchanges
+
+    @property
     def observed_run(self) -> Run:
         """`run`, or with an observer a function that also reports each request. `Pool` and `Connection` call it."""
         return self.run if self._exchanges is None else observed_run(self.run, self._exchanges)

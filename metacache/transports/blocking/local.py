@@ -22,12 +22,13 @@ POLL: Final = 0.001
 class LocalSocket:
     """The methods of a socket that a stream uses. One thread at a time may use it."""
 
-    __slots__ = ("_due", "_receive", "_session", "_steps", "_timeout")
+    __slots__ = ("_due", "_receive", "_reply", "_session", "_steps", "_timeout")
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._receive = session.receive
-        self._steps: list[Step] = []  # what the server has sent and no `recv` has returned
+        self._reply = b""  # what the server has sent and no `recv` has returned, before the steps
+        self._steps: list[Step] = []
         self._timeout = 0.0
         self._due: float | None = None  # when the pause at the head of the steps ends
 
@@ -39,26 +40,25 @@ class LocalSocket:
         """Wait at most *seconds* in `recv`."""
         self._timeout = seconds
 
-    def poll(self, _: int, /) -> list[Step]:
+    def poll(self, _: int, /) -> bytes | list[Step]:
         """Return what has arrived without a request, or the end of the connection; empty for a usable connection."""
-        return self._steps
+        return self._reply or self._steps
 
     def send(self, data: bytes | memoryview, /) -> int:
         """Let the server receive *data*; return its length."""
         replied = self._receive(data)
-        if not isinstance(replied, list):
-            if replied:
-                self._steps.append(replied)
+        if type(replied) is bytes and not self._reply and not self._steps:
+            self._reply = replied
         else:
-            self._steps += replied
+            self._steps += replied if isinstance(replied, list) else [replied] if replied else []
         return len(data)
 
     def recv(self, _: int, /) -> bytes:
         """Return the next bytes of the server, ``b""`` at the end. Raises OSError as a socket does."""
-        steps = self._steps
-        if steps and type(step := steps[0]) is bytes:
-            del steps[0]
-            return step
+        reply = self._reply
+        if reply:
+            self._reply = b""
+            return reply
         return self._wait()
 
     def recv_into(self, room: memoryview, /) -> int:
@@ -67,7 +67,7 @@ class LocalSocket:
         count = min(len(data), len(room))
         room[:count] = data[:count]
         if count < len(data):
-            self._steps.insert(0, data[count:])
+            self._reply = data[count:]
         return count
 
     def _wait(self) -> bytes:

@@ -58,9 +58,12 @@ def observed_run(run: Run, exchanges: Exchanges) -> Run:
             op.read = read  # a cluster may run it on another node
             exchanges.failed(op, error, began, monotonic())
             raise
+        ended = monotonic()
         op.read = read
+        if read is KEEP_REPLY:  # then R is Answer
+            return reply, exchanges, began, ended  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
         # `KEEP_REPLY` makes it the reply.
-        answered(op, reply, began, monotonic())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        answered(op, reply, began, ended)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         try:
             return read(reply)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # as above
         except BaseException as error:

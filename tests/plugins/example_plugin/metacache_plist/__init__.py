@@ -50,6 +50,8 @@ class PlistSerializer(Generic[T]):
         parts = cast("dict[str, object]", value)  # the next line checks the keys
         if not all(type(key) is str and type(part) is self._class for key, part in parts.items()):
             raise TypeError("a key or a value is not of the type")
+        if not all(-(2**63) <= part < 2**64 for part in parts.values() if isinstance(part, int)):
+            raise ValueError("the format has no integer of more than 64 bits")
         return parts
 
 
