@@ -171,7 +171,7 @@ class Operations(Generic[T]):
         # The usual cases of `get` and `set`, or None. See metacache/acceleration.py.
         prefix = self.keys.prefix
         kind: type[Operation[T | None]] = Operation
-        reads = make_builder(kind, GET, prefix, b"mg ", VALUE_FLAGS, self._read_value)
+        reads = make_builder(kind, GET, prefix, b"mg ", VALUE_FLAGS, self.read_value)
         store_kind: type[Operation[StoreResult]] = Operation
         stores = make_builder(
             store_kind, SET, prefix, b"ms ", self._tails, read_store, self._dumps, is_raw=self._is_raw
