@@ -7,11 +7,14 @@
 # make test-pydantic  the fingerprints of models, on pydantic 2.7, 2.10 and the newest
 # make coverage  pytest with coverage; fails below 95 % of the lines of metacache/
 # make docs      the documentation, as HTML in docs/_build
+# make test-pure  the tests of code that has compiled primitives, with these turned off
+# make test-sanitized  the tests of the primitives under ASan and UBSan
 # make bench     goals, instructions and times, side by side with other clients
 # make bench-check  fails if an instruction count rose by more than 5 % (5 min on a quiet machine)
-# make storm     random faults under load, 10,000,000 operations; OPERATIONS=… MINUTES=… SEED=… limit and repeat it
+# make storm     random faults under load, 10,000,000 operations; OPERATIONS=N MINUTES=N SEED=N limit and repeat it
 # make fuzz      random bytes for everything that reads bytes of others, for MINUTES=20
-# Each installs what is missing: a virtual environment, memcached and, for bench, valgrind.
+# Each installs what is missing: a virtual environment, memcached, a C compiler and, for bench, valgrind. Without a
+# compiler everything goes on in pure Python.
 
 PYTHON ?= python3
 VENV := .venv
@@ -19,7 +22,8 @@ BIN := $(VENV)/bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 APT := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get
 PROJECTS := $(wildcard pyproject.toml plugins/*/pyproject.toml)
-PLUGINS := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
+SPEED := plugins/metacache-speed
+PLUGINS := $(filter-out $(SPEED),$(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml)))
 EDITABLE_PLUGINS := $(foreach plugin,$(PLUGINS),-e ./$(plugin))
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --progress-bar off
 STEP := scripts/step
@@ -28,21 +32,23 @@ TIMES := $(VENV)/times
 PYTEST := $(BIN)/python -m pytest -q
 PARALLEL := -m "not alone" --numprocesses=auto --dist=worksteal
 ALONE := -m alone
+# The tests that reach compiled primitives.
+PRIMITIVE := $(addprefix tests/,acceleration protocol transports client cluster pool routing live observe test_interrupts.py)
 # Installs a Debian package.
 apt = $(STEP) --quiet apt "$(1), which is missing (30 s)" \
     sh -c '$(APT) update -qq && $(APT) install -y -qq --no-install-recommends $(1)'
 COVERAGE := --cov=metacache --cov-report= --cov-fail-under=0
 
-.PHONY: demo test test-all test-django test-pydantic check lint types mypy pyright pytest pytest-parallel pytest-alone coverage bench bench-check storm fuzz docs clean \
+.PHONY: demo test test-all test-pure test-sanitized test-django test-pydantic check lint types mypy pyright pytest pytest-parallel pytest-alone coverage bench bench-check storm fuzz docs clean \
     memcached memcached-if-possible valgrind python3-venv
 .NOTPARALLEL:
 
 demo: $(VENV)/.installed memcached-if-possible
 	@$(STEP) demo "typed objects in private memcached servers (2 s)" $(BIN)/python -m metacache demo
 
-test: $(VENV)/.dev memcached
+test: $(VENV)/.dev $(VENV)/.speed memcached
 	@rm -f $(TIMES)
-	@STEP_TIMES=$(TIMES) $(MAKE) --no-print-directory check pytest; status=$$?; \
+	@STEP_TIMES=$(TIMES) $(MAKE) --no-print-directory check pytest test-pure; status=$$?; \
 	    echo; echo "    How long each part took:"; cat $(TIMES); exit $$status
 
 test-all: memcached
@@ -73,22 +79,32 @@ pyright: $(VENV)/.dev
 
 pytest: pytest-parallel pytest-alone
 
-pytest-parallel: $(VENV)/.dev memcached
+pytest-parallel: $(VENV)/.dev $(VENV)/.speed memcached
 	@$(STEP) pytest-parallel "tests that can share the machine (2 min)" $(PYTEST) $(PARALLEL)
 
-pytest-alone: $(VENV)/.dev memcached
+pytest-alone: $(VENV)/.dev $(VENV)/.speed memcached
 	@$(STEP) pytest-alone "tests that need it for themselves (1 min)" $(PYTEST) $(ALONE)
+
+test-pure: $(VENV)/.dev $(VENV)/.speed memcached
+	@$(BIN)/python -c 'import sys, metacache; sys.exit(not metacache.accelerated)' || \
+	    { echo "    test-pure: nothing to do, the tests ran in pure Python already"; exit 0; }; \
+	    export METACACHE_PURE=1; \
+	    $(STEP) pure-parallel "the same in pure Python (2 min)" $(PYTEST) $(PARALLEL) $(PRIMITIVE) && \
+	    $(STEP) pure-alone "the same in pure Python (1 min)" $(PYTEST) $(ALONE) $(PRIMITIVE)
+
+test-sanitized: $(VENV)/.dev $(VENV)/.speed memcached
+	@$(STEP) test-sanitized "the primitives under ASan and UBSan (3 min)" scripts/test-sanitized $(BIN)/python
 
 coverage: $(VENV)/.dev memcached
 	@$(STEP) coverage-parallel "as pytest-parallel, counting lines (4 min)" $(PYTEST) $(PARALLEL) $(COVERAGE)
 	@$(STEP) coverage-alone "as pytest-alone, counting lines (2 min)" $(PYTEST) $(ALONE) $(COVERAGE) --cov-append
 	@$(STEP) coverage "lines that no test runs; fails below 95 %" $(BIN)/coverage report --fail-under=95
 
-bench: $(VENV)/.dev memcached valgrind
+bench: $(VENV)/.dev $(VENV)/.speed memcached valgrind
 	$(BIN)/python -m benchmarks
 
 bench-check: $(VENV)/.dev memcached valgrind
-	$(BIN)/python -m benchmarks.check
+	METACACHE_PURE=1 $(BIN)/python -m benchmarks.check
 
 storm: $(VENV)/.dev memcached
 	@$(STEP) storm "random faults under load (a few hours; MINUTES=20 ends it earlier)" $(BIN)/python -m storms \
@@ -124,6 +140,11 @@ $(VENV)/.dev: $(PROJECTS) | $(BIN)/python
 # The reference is made from the docstrings of the installed package.
 $(VENV)/.docs: $(PROJECTS) | $(BIN)/python
 	@$(STEP) --pip pip "metacache and Sphinx (30 s)" $(PIP) -e '.[docs]'
+	@touch $@
+
+# Compiled primitives, built from source. Without a compiler, headers or xxhash.h everything else works in pure Python.
+$(VENV)/.speed: $(VENV)/.installed $(wildcard $(SPEED)/src/*) $(SPEED)/pyproject.toml
+	@scripts/build-speed $(BIN)/python $(SPEED)
 	@touch $@
 
 memcached:

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from metacache.acceleration import accelerated
     from metacache.aio_connecting import connect_async
     from metacache.caching.cached import AsyncCached, Cached
     from metacache.caching.policy import Stampede
@@ -76,6 +77,7 @@ else:
     from metacache.lazy_names import names_of
 
     _MODULES = {
+        "metacache.acceleration": "accelerated",
         "metacache.caching.cached": "AsyncCached Cached",
         "metacache.caching.policy": "Stampede",
         "metacache.client.aio": "AsyncClient",
@@ -198,6 +200,7 @@ __all__ = [
     "Verb",
     "Waited",
     "Zlib",
+    "accelerated",
     "available_serializers",
     "connect",
     "connect_async",

@@ -44,7 +44,7 @@ ORDER: Final[tuple[tuple[str, ...], ...]] = (
     ("serializers", "routing", "protocol"),
     ("settings",),
     ("nodes", "copying", "entry_points"),
-    ("interrupts", "errors", "sessions", "lazy_names"),
+    ("interrupts", "errors", "sessions", "lazy_names", "acceleration"),
 )
 # Imports up, inside functions: `Cluster.client` makes clients, and `Cluster.from_url` parses a URL.
 LATE: Final = {

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Final, TextIO, cast
 
-from metacache import __version__
+from metacache import __version__, accelerated
 from metacache.cli.arguments import UsageError, parse, url_of
 from metacache.cli.commands import COMMANDS
 from metacache.cli.output import output_of
@@ -87,9 +87,10 @@ def _run_command(args: argparse.Namespace) -> int:
 
 
 def version(session: Session, args: argparse.Namespace) -> Status:  # noqa: ARG001 - the shape of a command
-    """Print the version of metacache."""
+    """Print the version of metacache, and whether compiled primitives are used."""
     if session.as_json:
-        session.output.json({"version": __version__})
+        session.output.json({"version": __version__, "accelerated": accelerated})
     else:
-        session.output.text(f"metacache {__version__}\n")
+        kind = "with compiled primitives" if accelerated else "in pure Python"
+        session.output.text(f"metacache {__version__}\n{kind}\n")
     return Status.DONE

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Final, Generic, TypeVar, final
+from typing import Final, Generic, TypeVar, cast, final
 
+from metacache.acceleration import make_builder
 from metacache.errors import InvalidArgumentError, InvalidKeyError, MetacacheError, ValueTooLargeError
 from metacache.interrupts import fails_again, is_injected
 from metacache.operations.answers import read_delete, read_done, read_metadata, read_number, read_store
@@ -135,6 +136,8 @@ class Operations(Generic[T]):
     """
 
     __slots__ = (
+        "_build_get",
+        "_build_set",
         "_clock",
         "_dumps",
         "_has_tails",
@@ -165,11 +168,26 @@ class Operations(Generic[T]):
         self._is_relative = options.default_ttl is None or ttl_seconds(options.default_ttl) <= MAX_RELATIVE
         self._plain_prefix = self.keys.text
         self._has_tails = self._is_relative and frame.compressor is None
+        # The usual cases of `get` and `set`, or None. See metacache/acceleration.py.
+        prefix = self.keys.prefix
+        kind: type[Operation[T | None]] = Operation
+        reads = make_builder(kind, GET, prefix, b"mg ", VALUE_FLAGS, self.read_value)
+        store_kind: type[Operation[StoreResult]] = Operation
+        stores = make_builder(
+            store_kind, SET, prefix, b"ms ", self._tails, read_store, self._dumps, is_raw=self._is_raw
+        )
+        self._build_get = None if reads is None else reads.get
+        self._build_set = None if stores is None or not self._has_tails else stores.set
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
     def get(self, key: Key, default: D) -> Operation[T | D]:
         """Return ``mg key v f``."""
+        if self._build_get is not None and default is None:
+            built = self._build_get(key)
+            if built is not None:
+                # cast: D is None.
+                return cast("Operation[T | D]", built)
         raw = self.keys.plain(key)
         read = self.read_value if default is None else self.reader.value_or(default)
         if raw is None:
@@ -233,6 +251,19 @@ class Operations(Generic[T]):
 
     def set(self, key: Key, value: T, ttl: Ttl | Default) -> Operation[StoreResult]:
         """Return ``ms key size F… [T…]``."""
+        encoded: bytes | None = None
+        if self._build_set is not None and ttl is DEFAULT:
+            try:
+                built = self._build_set(key, value)
+            except Exception as error:
+                if not fails_again(self._dumps, value, error):
+                    raise
+                raise dumps_error(value, error).locate(operation=SET.name, key=key) from None
+            if type(built) is Operation:
+                return built
+            if built is not None and type(built) is not bytes:
+                raise not_bytes_error(built).locate(operation=SET.name, key=key)
+            encoded = built
         # Repeats the rule of KeyEncoder.plain for a str: a call would cost 3.5 % of a set. A test compares both.
         text = self._plain_prefix
         raw: bytes | None
@@ -243,7 +274,9 @@ class Operations(Generic[T]):
         if raw is None or len(raw) > MAX_KEY or ttl is not DEFAULT or not self._has_tails:
             return self._store(SET, key, value, ttl)
         body: bytes
-        if self._is_raw and type(value) is bytes:
+        if encoded is not None:
+            body = encoded
+        elif self._is_raw and type(value) is bytes:
             body = value  # type: ignore[assignment]  # mypy does not narrow a T
         else:
             dumps = self._dumps

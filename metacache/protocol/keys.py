@@ -44,17 +44,19 @@ class KeyEncoder:
         prefix: is put before every key; a str is encoded as UTF-8.
         hash_long: True: replaces a key that is too long by its SHA-256. False: refuses it.
 
-    ``text`` is the prefix as str; None if it needs base64. Raises InvalidArgumentError for a prefix that UTF-8 cannot
-    encode, InvalidTypeError for one that is not str or bytes.
+    ``prefix`` is the prefix as bytes. ``text`` is the prefix as str; None if it needs base64.
+
+    Raises InvalidArgumentError for a prefix that UTF-8 cannot encode, and InvalidTypeError for one that is not str or
+    bytes.
     """
 
-    __slots__ = ("_hash_long", "_prefix", "text")
+    __slots__ = ("_hash_long", "prefix", "text")
 
     def __init__(self, prefix: Key = b"", *, hash_long: bool = False) -> None:
         if not isinstance(prefix, str | bytes):
             raise InvalidTypeError(f"prefix is str or bytes, not {type(prefix).__name__}")
         try:
-            self._prefix = prefix.encode() if isinstance(prefix, str) else bytes(prefix)
+            self.prefix = prefix.encode() if isinstance(prefix, str) else bytes(prefix)
         except UnicodeEncodeError:
             raise InvalidArgumentError("prefix holds a lone surrogate, which UTF-8 cannot encode") from None
         self._hash_long = hash_long
@@ -62,7 +64,7 @@ class KeyEncoder:
 
     def _plain_text(self) -> str | None:
         try:
-            text = self._prefix.decode()
+            text = self.prefix.decode()
         except UnicodeDecodeError:
             return None
         return text if text.isprintable() and " " not in text else None
@@ -79,7 +81,7 @@ class KeyEncoder:
                 if len(raw) <= MAX_KEY:
                     return raw
         elif type(key) is bytes and key:
-            raw = self._prefix + key
+            raw = self.prefix + key
             return raw if len(raw) <= MAX_KEY and raw.translate(_CHANGE_UNSAFE) == raw else None
         return None
 
@@ -92,7 +94,7 @@ class KeyEncoder:
         line = _joined(keys)
         if line is None or not all(keys):
             return None
-        prefix = self._prefix
+        prefix = self.prefix
         if prefix:
             line = prefix + line.replace(b"\n", b"\n" + prefix)
         if line.count(b"\n") != len(keys) - 1 or line.translate(_CHANGE_UNSAFE).count(b"\n"):
@@ -104,7 +106,7 @@ class KeyEncoder:
 
         Raises InvalidKeyError that names length and limit, InvalidKeyTypeError if *key* is neither str nor bytes.
         """
-        raw = self._prefix + _to_bytes(key)
+        raw = self.prefix + _to_bytes(key)
         unsafe = raw.translate(_CHANGE_UNSAFE) != raw
         limit = MAX_BASE64_KEY if unsafe else MAX_KEY
         if self._hash_long and (len(raw) > limit or raw.startswith(HASH_MARK)):

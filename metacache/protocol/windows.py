@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from typing import Final, final
 
+from metacache.acceleration import read_window
 from metacache.errors import ConnectError, ConnectionLost, MetacacheError
 from metacache.protocol.blocks import Block
 from metacache.protocol.commands import Command
@@ -148,6 +149,11 @@ class Window:
 
         Without this shortcut, a get_many costs 3.6 times as much, and a set_many 3 times.
         """
+        if read_window is not None:
+            replies, command = self.replies, self.command
+            first, last = self._first[3], self._last[3]
+            rules = (command.whole, command.has_value, known_sizes, value_header)
+            return read_window(data, pos, limit, self._count, first, last, *rules, replies.headers, replies.values)
         lines = (data[pos:] if pos else data).split(b"\r\n")
         complete = len(lines) - 1  # the bytes behind the last CRLF are not a line yet
         left = self._count - len(self.replies.headers)

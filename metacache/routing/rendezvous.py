@@ -13,17 +13,21 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import repeat
-from typing import Final, TypeAlias, cast, final
+from typing import TYPE_CHECKING, Final, TypeAlias, cast, final
 
 import attrs
 from typing_extensions import override
 from xxhash import xxh3_64_digest as xxh3_digest
 from xxhash import xxh3_64_intdigest as xxh3
 
+from metacache.acceleration import make_owners
 from metacache.errors import InvalidArgumentError, InvalidKeyError, InvalidKeyTypeError, InvalidTypeError
 from metacache.nodes import Node, nodes_of
 from metacache.routing.reports import Moves, NodeScore
 from metacache.routing.router import Router, split
+
+if TYPE_CHECKING:
+    from metacache_speed import Owners
 
 __all__ = ["RendezvousRouter"]
 
@@ -140,6 +144,7 @@ class RendezvousRouter:
     _seeds: tuple[int, ...] = attrs.field(eq=False)
     _only: Node | None = attrs.field(eq=False)
     _equals: tuple[Node, ...] | None = attrs.field(eq=False)  # in the order of _seeds; None: there are several weights
+    _owners: Owners | None = attrs.field(eq=False)  # compiled
 
     def __init__(self, nodes: Iterable[Node]) -> None:
         ordered = _ordered(nodes)
@@ -149,7 +154,7 @@ class RendezvousRouter:
         equals = tuple(ordered[position] for position in groups[0][1]) if len(groups) == 1 else None
         # attrs generates __attrs_init__, which pyright does not know.
         self.__attrs_init__(  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
-            ordered, groups, seeds, only, equals
+            ordered, groups, seeds, only, equals, make_owners(len(ordered), groups, seeds)
         )
 
     @override
@@ -169,6 +174,8 @@ class RendezvousRouter:
             key = _as_bytes(key)
         if self._only is not None:
             return self._only
+        if self._owners is not None and (owner := self._owners.pick(key)) is not None:
+            return self.nodes[owner]
         hashes = map(xxh3, repeat(key), self._seeds)
         if self._equals is None:
             return self.nodes[winner(hashes, self._groups)]
@@ -206,6 +213,9 @@ class RendezvousRouter:
         raws = cast("Sequence[bytes]", keys) if set(map(type, keys)) == {bytes} else list(map(_as_bytes, keys))
         if self._only is not None:
             return {self._only.name: list(range(len(raws)))} if raws else {}
+        found = None if self._owners is None else self._owners.shares(raws)
+        if found is not None:
+            return {node.name: share for node, share in zip(self.nodes, found, strict=True) if share}
         columns = (b"".join(map(xxh3_digest, raws, repeat(seed))) for seed in self._seeds)
         shares: list[list[int]] = [[] for _ in self.nodes]
         for index, position in enumerate(winners(columns, self._groups, len(raws))):

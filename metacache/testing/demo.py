@@ -19,7 +19,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar, final
 
 import attrs
 
-from metacache import connect, connect_async
+from metacache import accelerated, connect, connect_async
 from metacache.client.aio import AsyncClient
 from metacache.client.blocking import Client
 from metacache.cluster.aio import AsyncCluster
@@ -495,6 +495,7 @@ def run(parts: Iterable[Callable[[], Part]]) -> int:
         made = part()
         problems += made.problems()
         print("\n".join(made.lines()))
+    print("With compiled primitives (metacache-speed)." if accelerated else "In pure Python, without metacache-speed.")
     print(LEGEND)
     print(f"{problems} did not come back as it was stored." if problems else "Everything came back as it was stored.")
     return 1 if problems else 0

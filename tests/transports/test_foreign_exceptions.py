@@ -98,6 +98,7 @@ SYSTEM: Final = frozenset(
         "do_handshake",
         "setsockopt",
         "register",
+        "run",  # of a compiled exchange
     )
 )
 

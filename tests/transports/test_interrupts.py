@@ -20,7 +20,7 @@ from typing import Final
 import pytest
 
 import metacache
-from metacache import Client, Connection, Settings, connect
+from metacache import Client, Connection, Settings, accelerated, connect
 from metacache.testing import Memcached
 from tests.conftest import start
 from tests.scripted import Peer, ScriptedServer, answering, in_turn, silent
@@ -223,7 +223,7 @@ def test_wherever_a_signal_interrupts_a_call_the_next_calls_are_right(
         assert client.get("none") is None
         assert monotonic() - start_of_next < 4.0, "the connection was still in use"
         if not was_interrupted:
-            assert at > 10
+            assert at > (5 if accelerated else 10)  # a compiled exchange has fewer points
             break
     client.close()
 

@@ -174,22 +174,32 @@ class Lending:
                     stream.make_ready(now + seconds)
                     stream.ready_for = seconds
                 stream.used_at = now
-                # 4. Build the bytes of the request.
+                # 4. Build the bytes of the request. A compiled exchange takes the parts instead.
                 command = op.verb.command
                 next_opaque = stream.next_opaque
                 opaque = next_opaque() if command.echoes else NO_OPAQUE
                 body = op.body
-                if body is None:
+                once = stream.exchange_once
+                if once is not None and (body is None or len(body) <= LARGE):
+                    wire = b""
+                elif body is None:
                     wire = op.head + opaque[0]
                 elif len(body) <= LARGE:
                     wire = b"".join((op.head, opaque[0], body, b"\r\n"))
                 else:
-                    wire = b""  # `finish` sends it in pieces
+                    wire, once = b"", None  # `finish` sends it in pieces
                 # 5. Send them with one call, and parse the reply if one more call returns the whole of it.
                 reply = data = None
                 sent = 0
                 try:
-                    if wire:
+                    if once is not None:
+                        whole, has_value = command.whole, command.has_value
+                        reply = once.run(op.head, body, opaque[0], whole, has_value, now + seconds)
+                        if reply is None:
+                            sent, data = once.sent, once.data
+                            if data is not None:
+                                reply = whole_reply(data, opaque[0], command, self._max_reply)
+                    elif wire:
                         send, recv = stream.send, stream.recv
                         sent = send(wire)
                         if sent == len(wire):
@@ -201,6 +211,8 @@ class Lending:
                 except OSError as error:
                     if not is_own(error):
                         raise
+                    if once is not None:
+                        sent, data = once.sent, once.data
                     may_be_sent = sent > 0 or stream.is_tls  # a TLS write that fails may have sent a part
                     attempt = Attempt(opaque, pieces(op.head, opaque, body, sent), may_be_sent, data, error)
                     reply = stream.finish(op, attempt, now, now + seconds)

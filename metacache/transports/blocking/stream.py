@@ -12,15 +12,17 @@ import select
 from collections.abc import Callable, Sequence
 from random import getrandbits
 from time import monotonic
+from types import BuiltinMethodType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
+from metacache.acceleration import make_exchange
 from metacache.errors import ConnectionLost, MetacacheError, OperationTimeout, ProtocolError
 from metacache.interrupts import is_own
 from metacache.nodes import Node
 from metacache.protocol import commands
 from metacache.protocol.connection import ProtocolConnection, frame, pieces
 from metacache.protocol.error_lines import Refusal, refusal
-from metacache.protocol.replies import NO_OPAQUE, Opaque, Reply
+from metacache.protocol.replies import HD_REPLY, NO_OPAQUE, Opaque, Reply, known_headers
 from metacache.settings import Settings
 from metacache.transports.blocking.dialer import Dialer
 from metacache.transports.blocking.local import LocalSocket
@@ -35,6 +37,8 @@ from metacache.transports.timeouts import (
 
 if TYPE_CHECKING:
     import socket
+
+    from metacache_speed import Exchange as CompiledExchange
 
     from metacache.protocol.commands import Command
     from metacache.protocol.expectations import Answer, Expectation
@@ -88,7 +92,8 @@ class Stream:
 
     ``used_at`` is when the last exchange began. ``ready_for`` is the timeout of the operation for which the socket's
     timeout was last set, in seconds; 0.0 when unknown. ``send`` and ``recv`` are methods of the socket, ``next_opaque``
-    is one of the protocol connection. ``protocol`` is replaced at every dial.
+    is one of the protocol connection. ``protocol`` is replaced at every dial. ``exchange_once`` is the compiled
+    exchange of the socket, or None.
     """
 
     __slots__ = (
@@ -106,6 +111,7 @@ class Stream:
         "_would_block",
         "counts",
         "dialled_at",
+        "exchange_once",
         "next_opaque",
         "protocol",
         "ready_for",
@@ -130,6 +136,7 @@ class Stream:
         self.counts = SocketCounts()
         self._sock: socket.socket | LocalSocket | None = None
         self._poll = _undialled
+        self.exchange_once: CompiledExchange | None = None
         self.dialled_at = 0.0
         self._timeout = -1.0
         self._receive_size = RECEIVE
@@ -168,6 +175,9 @@ class Stream:
     def close(self, cause: CloseReason | None = None) -> None:
         """Close the socket without sending, and count it as *cause* if one is given. The next use dials."""
         sock, self._sock = self._sock, None
+        if self.exchange_once is not None:
+            self.exchange_once.close()
+            self.exchange_once = None
         self._poll = _undialled
         self.used_at = -math.inf
         if sock is None:
@@ -249,6 +259,10 @@ class Stream:
         self._begin_protocol(getrandbits(16))
         self._sock, self.send, self.recv, self._poll = sock, sock.send, sock.recv, poll
         self._recv_into, self._receive_size = sock.recv_into, RECEIVE
+        # The methods of a plain socket are C functions; those of TLS, and of a library that replaces sockets, are not.
+        is_plain = isinstance(sock.recv, BuiltinMethodType)
+        limit = self._settings.max_reply_size
+        self.exchange_once = make_exchange(sock.fileno(), limit, known_headers, HD_REPLY) if is_plain else None
         self._timeout = -1.0
         try:
             self._authenticate(deadline)

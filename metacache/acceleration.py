@@ -1,0 +1,119 @@
+"""The compiled primitives of the optional distribution metacache-speed, or None in place of each if it is not used.
+
+A primitive does the usual case of one function of this package. Everything else it leaves to that function, so only
+Python code decides what a reply means. The environment variable METACACHE_PURE=1 turns all primitives off.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
+
+if TYPE_CHECKING:
+    from metacache_speed import Builder, Exchange, Owners
+
+__all__ = ["accelerated", "make_builder", "make_exchange", "make_owners", "read_window"]
+
+Op = TypeVar("Op")
+# The type of `read_window`, which has too many arguments for a list of their types.
+ReadWindow: TypeAlias = Callable[..., int]
+
+# The number of the interface. A metacache-speed with another number has other primitives and is not used.
+API: Final = 1
+
+
+def _is_usable() -> bool:
+    """Return whether metacache-speed is installed and fits. Log a warning if it is installed and does not fit."""
+    # A free-threaded Python cannot load it: the primitives rely on the GIL.
+    if os.environ.get("METACACHE_PURE", "") not in ("", "0") or "t" in sys.abiflags:
+        return False
+    try:
+        import metacache_speed
+    except ModuleNotFoundError:
+        return False
+    except ImportError as error:
+        return _unusable(f"cannot be loaded ({error})")
+    found: object = getattr(metacache_speed, "API", None)  # of any version
+    return found == API or _unusable(f"has interface {found}, and metacache needs {API}")
+
+
+def _unusable(why: str) -> bool:
+    import logging  # late: few programs have a metacache-speed that does not fit
+
+    logger = logging.getLogger("metacache.acceleration")
+    logger.warning("metacache-speed %s; pure Python is used; install the versions of one release", why)
+    return False
+
+
+accelerated: Final[bool] = _is_usable()
+"""True if compiled primitives are used."""
+
+
+def _find_read_window() -> ReadWindow | None:
+    if not accelerated:
+        return None
+    from metacache_speed import read_window
+
+    return read_window
+
+
+read_window: Final[ReadWindow | None] = _find_read_window()
+"""The usual case of `Window._split`: reads the replies up to the first one that is not plain.
+
+Takes data, position, largest value, number of replies, the first and the last mark, the codes of whole replies, whether
+hits have values, `known_sizes`, `value_header`, and the lists of headers and values, which it extends. Returns the
+position after the last reply that it read.
+"""
+
+
+def make_builder(
+    operation: type[Op],
+    verb: object,
+    prefix: bytes,
+    start: bytes,
+    end: bytes | list[bytes | None],
+    read: object,
+    dumps: Callable[..., bytes] | None = None,
+    *,
+    is_raw: bool = False,
+) -> Builder[Op] | None:
+    """Return the usual case of `Operations.get` and `Operations.set`: keys of ASCII characters above the space.
+
+    A builder makes instances of *operation* for *verb* and *read*. A request line is *start*, *prefix*, the key, and
+    *end*. For a set, *end* is a list of ends by the size of the encoded value.
+
+    None if a character of *prefix* is not plain.
+    """
+    if not accelerated or any(byte <= 0x20 or byte >= 0x7F for byte in prefix):
+        return None
+    from metacache_speed import Builder
+
+    return Builder(operation, verb, prefix, start, end, read, dumps, is_raw)
+
+
+def make_exchange(
+    descriptor: int,
+    limit: int,
+    known_headers: dict[bytes, tuple[int, list[bytes]]],
+    hd_reply: tuple[list[bytes], bytes | None],
+) -> Exchange | None:
+    """Return the usual case of an exchange on a plain socket: one call sends, waits, receives and finds the reply.
+
+    *limit*: of the bytes of a value. *known_headers*: the table of `value_header`. *hd_reply*: the reply HD.
+    """
+    if not accelerated:
+        return None
+    from metacache_speed import Exchange
+
+    return Exchange(descriptor, limit, known_headers, hd_reply)
+
+
+def make_owners(nodes: int, groups: Iterable[tuple[float, Iterable[int]]], seeds: tuple[int, ...]) -> Owners | None:
+    """Return `winner` of rendezvous routing for *nodes* nodes, with their groups by weight and the seeds in order."""
+    if not accelerated:
+        return None
+    from metacache_speed import Owners
+
+    return Owners(nodes, tuple((weight, tuple(positions)) for weight, positions in groups), seeds)

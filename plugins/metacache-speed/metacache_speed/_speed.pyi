@@ -1,0 +1,73 @@
+"""The types of the extension module. The protocols in metacache/acceleration.py say what each primitive does."""
+
+from collections.abc import Callable
+from typing import Final, Generic, TypeVar, final
+
+O = TypeVar("O")
+
+API: Final[int]
+
+@final
+class Builder(Generic[O]):
+    def __new__(
+        cls,
+        operation: type[O],
+        verb: object,
+        prefix: bytes,
+        start: bytes,
+        end: bytes | list[bytes | None],
+        read: object,
+        dumps: Callable[..., bytes] | None,
+        is_raw: bool,
+    ) -> Builder[O]: ...
+    def get(self, key: object, /) -> O | None: ...
+    def set(self, key: object, value: object, /) -> O | bytes | None: ...
+
+@final
+class Exchange:
+    @property
+    def data(self) -> bytes | None: ...
+    @property
+    def sent(self) -> int: ...
+    def __new__(
+        cls,
+        descriptor: int,
+        limit: int,
+        known_headers: dict[bytes, tuple[int, list[bytes]]],
+        hd_reply: tuple[list[bytes], bytes | None],
+    ) -> Exchange: ...
+    def run(
+        self,
+        head: bytes,
+        body: bytes | None,
+        suffix: bytes,
+        whole: frozenset[bytes],
+        has_value: bool,
+        deadline: float,
+        /,
+    ) -> tuple[list[bytes], bytes | None] | None: ...
+    def close(self) -> None: ...
+
+@final
+class Owners:
+    def __new__(
+        cls, nodes: int, groups: tuple[tuple[float, tuple[int, ...]], ...], seeds: tuple[int, ...]
+    ) -> Owners: ...
+    def pick(self, key: object, /) -> int | None: ...
+    def shares(self, keys: object, /) -> list[list[int]] | None: ...
+
+def read_window(
+    data: bytes,
+    position: int,
+    limit: int,
+    count: int,
+    first: bytes,
+    last: bytes,
+    whole: frozenset[bytes],
+    has_value: bool,
+    sizes: dict[bytes, int],
+    learn: Callable[[bytes], tuple[int, list[bytes]]],
+    headers: list[bytes],
+    values: list[bytes | None],
+    /,
+) -> int: ...

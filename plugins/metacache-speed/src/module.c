@@ -1,0 +1,47 @@
+/* The module metacache_speed._speed. */
+
+#include "speed.h"
+
+static int
+add(PyObject *module, const char *name, PyObject *object)
+{
+    if (object == NULL) {
+        return -1;
+    }
+    int status = PyModule_AddObjectRef(module, name, object);
+    Py_DECREF(object);
+    return status;
+}
+
+static int
+add_all(PyObject *module)
+{
+    int failed = PyModule_AddIntConstant(module, "API", API) < 0 ||
+                 add(module, "Exchange", make_exchange_type(module)) < 0 ||
+                 add(module, "Builder", make_builder_type(module)) < 0 ||
+                 add(module, "Owners", make_owners_type(module)) < 0;
+    return failed ? -1 : 0;
+}
+
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, add_all},
+    {0, NULL},
+};
+
+static PyMethodDef functions[] = {
+    {"read_window", (PyCFunction)(void (*)(void))read_window, METH_FASTCALL, NULL},
+    {NULL},
+};
+
+static PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "_speed",
+    .m_methods = functions,
+    .m_slots = slots,
+};
+
+PyMODINIT_FUNC
+PyInit__speed(void)
+{
+    return PyModuleDef_Init(&definition);
+}

@@ -1,0 +1,23 @@
+/* What the files of this extension share. Each file is one primitive of metacache/acceleration.py, which says what a
+ * primitive does. Every function runs with the GIL held, unless it says otherwise. */
+#ifndef METACACHE_SPEED_H
+#define METACACHE_SPEED_H
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#define MAX_KEY 250 /* bytes of a key on the wire */
+
+/* The number of the interface in metacache/acceleration.py. Increase both when a primitive changes its meaning. */
+#define API 1
+
+/* Return the bytes of *key* and set their number; NULL, without an exception, if it is not plain. A plain key is a str
+ * or bytes of 1 to MAX_KEY ASCII characters above the space. The bytes belong to *key*. */
+const char *plain_key(PyObject *key, Py_ssize_t *size);
+
+PyObject *make_exchange_type(PyObject *module);
+PyObject *make_builder_type(PyObject *module);
+PyObject *make_owners_type(PyObject *module);
+
+PyObject *read_window(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
+
+#endif

@@ -1,0 +1,200 @@
+/* Reads the replies of a window, up to the first one that is not plain.
+ *
+ * The twin in Python is `Window._split` of metacache/protocol/windows.py. What a header line announces is known from its
+ * tables, and `learn` (`value_header` there) fills them: this file does not parse header lines.
+ */
+
+#include "speed.h"
+
+#include <string.h>
+
+typedef struct {
+    PyObject *data; /* bytes */
+    Py_ssize_t limit;
+    Py_ssize_t count; /* replies of the window */
+    PyObject *first;  /* bytes: the end of the first header line, a space and the opaque */
+    PyObject *last;   /* the same of the last one */
+    PyObject *whole;  /* frozenset: header lines that are replies without a value */
+    int has_value;
+    PyObject *sizes;   /* dict: header line -> size of its value, -1 if it announces none */
+    PyObject *learn;   /* callable: header line -> (size, tokens); fills the dict */
+    PyObject *headers; /* list of the replies that were read */
+    PyObject *values;  /* list, parallel */
+} Reading;
+
+/* The header line that was seen last: lines repeat. */
+typedef struct {
+    PyObject *line; /* bytes, owned */
+    Py_ssize_t size; /* of its value; see below */
+} Header;
+
+#define NO_VALUE (-1) /* the line is a whole reply */
+#define UNKNOWN (-2)  /* the parser must read this reply */
+
+/* Return the size of the value that *line* announces. Sets an exception on failure and returns UNKNOWN then. */
+static Py_ssize_t
+announced(const Reading *reading, PyObject *line)
+{
+    int is_whole = PySet_Contains(reading->whole, line);
+    if (is_whole != 0) {
+        return is_whole < 0 ? UNKNOWN : NO_VALUE;
+    }
+    if (!reading->has_value) {
+        return UNKNOWN;
+    }
+    PyObject *known = PyDict_GetItemWithError(reading->sizes, line); /* borrowed; used before other code can run */
+    if (known == NULL && PyErr_Occurred()) {
+        return UNKNOWN;
+    }
+    Py_ssize_t size = -1;
+    if (known != NULL) {
+        size = PyLong_AsSsize_t(known);
+    }
+    else {
+        PyObject *learned = PyObject_CallFunctionObjArgs(reading->learn, line, NULL);
+        if (learned == NULL) {
+            return UNKNOWN;
+        }
+        if (PyTuple_CheckExact(learned) && PyTuple_Size(learned) > 0) {
+            size = PyLong_AsSsize_t(PyTuple_GetItem(learned, 0));
+        }
+        Py_DECREF(learned);
+    }
+    return size < 0 ? UNKNOWN : size;
+}
+
+/* Make *header* that of the line. Returns -1 with an exception. */
+static int
+look_up(const Reading *reading, Header *header, const char *line, Py_ssize_t length)
+{
+    if (header->line != NULL && PyBytes_Size(header->line) == length &&
+        memcmp(PyBytes_AsString(header->line), line, (size_t)length) == 0) {
+        return 0;
+    }
+    PyObject *bytes = PyBytes_FromStringAndSize(line, length);
+    if (bytes == NULL) {
+        return -1;
+    }
+    PyObject *old = header->line;
+    header->line = bytes;
+    Py_XDECREF(old);
+    header->size = announced(reading, bytes);
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+/* Remove *mark* from the end of the line; return -1 if it does not end with it. */
+static Py_ssize_t
+without_mark(const char *line, Py_ssize_t length, PyObject *mark)
+{
+    Py_ssize_t size = PyBytes_Size(mark);
+    int is_marked = size <= length && memcmp(line + length - size, PyBytes_AsString(mark), (size_t)size) == 0;
+    return is_marked && size > 0 ? length - size : -1;
+}
+
+static int
+append(PyObject *list, PyObject *item)
+{
+    if (item == NULL) {
+        return -1;
+    }
+    int status = PyList_Append(list, item);
+    Py_DECREF(item);
+    return status;
+}
+
+/* Read one reply at *position*; return the position after it, *position* if it is not plain, -1 with an exception. */
+static Py_ssize_t
+read_reply(const Reading *reading, Header *header, Py_ssize_t position, Py_ssize_t index)
+{
+    const char *data = PyBytes_AsString(reading->data), *line = data + position;
+    Py_ssize_t size = PyBytes_Size(reading->data);
+    const char *end = memchr(line, '\n', (size_t)(size - position));
+    if (end == NULL || end == line || end[-1] != '\r') {
+        return position;
+    }
+    Py_ssize_t length = end - 1 - line, next = end + 1 - data;
+    if (index == 0) {
+        length = without_mark(line, length, reading->first);
+    }
+    if (index == reading->count - 1 && reading->count > 1 && length >= 0) {
+        length = without_mark(line, length, reading->last);
+    }
+    if (length < 0) {
+        return position;
+    }
+    if (look_up(reading, header, line, length) < 0) {
+        return -1;
+    }
+    if (header->size == UNKNOWN) {
+        return position;
+    }
+    if (header->size == NO_VALUE) {
+        Py_INCREF(Py_None);
+        return append(reading->values, Py_None) < 0 || PyList_Append(reading->headers, header->line) < 0 ? -1 : next;
+    }
+    if (header->size > reading->limit || size - next < 2 || header->size > size - next - 2 ||
+        memcmp(data + next + header->size, "\r\n", 2) != 0) {
+        return position;
+    }
+    PyObject *value = PyBytes_FromStringAndSize(data + next, header->size);
+    if (append(reading->values, value) < 0 || PyList_Append(reading->headers, header->line) < 0) {
+        return -1;
+    }
+    return next + header->size + 2;
+}
+
+static int
+is_valid(const Reading *reading)
+{
+    return PyBytes_Check(reading->data) && PyBytes_Check(reading->first) && PyBytes_Check(reading->last) &&
+           PyFrozenSet_Check(reading->whole) && PyDict_Check(reading->sizes) && PyList_Check(reading->headers) &&
+           PyList_Check(reading->values);
+}
+
+/* read_window(data, position, limit, count, first, last, whole, has_value, sizes, learn, headers, values) -> position */
+PyObject *
+read_window(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
+{
+    (void)module;
+    if (count != 12) {
+        PyErr_SetString(PyExc_TypeError, "read_window takes 12 arguments");
+        return NULL;
+    }
+    Reading reading = {
+        .data = arguments[0],
+        .limit = PyLong_AsSsize_t(arguments[2]),
+        .count = PyLong_AsSsize_t(arguments[3]),
+        .first = arguments[4],
+        .last = arguments[5],
+        .whole = arguments[6],
+        .has_value = arguments[7] == Py_True,
+        .sizes = arguments[8],
+        .learn = arguments[9],
+        .headers = arguments[10],
+        .values = arguments[11],
+    };
+    Py_ssize_t position = PyLong_AsSsize_t(arguments[1]);
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    if (!is_valid(&reading) || position < 0 || position > PyBytes_Size(reading.data)) {
+        PyErr_SetString(PyExc_TypeError, "read_window was called with an argument of a wrong type or range");
+        return NULL;
+    }
+    Header header = {NULL, UNKNOWN};
+    Py_ssize_t end = PyBytes_Size(reading.data);
+    while (position < end) {
+        Py_ssize_t index = PyList_Size(reading.headers); /* again for each reply: `learn` runs Python code */
+        if (index >= reading.count || PyList_Size(reading.values) != index) {
+            break;
+        }
+        Py_ssize_t next = read_reply(&reading, &header, position, index);
+        if (next <= position) {
+            position = next < 0 ? -1 : position;
+            break;
+        }
+        position = next;
+    }
+    Py_XDECREF(header.line);
+    return position < 0 ? NULL : PyLong_FromSsize_t(position);
+}

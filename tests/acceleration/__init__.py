@@ -1,0 +1,1 @@
+"""The compiled primitives: the seam, their twins in Python, signals, and memory."""
