@@ -173,7 +173,7 @@ NEAR = st.one_of([st.integers(top << 12, (top << 12) + 4095) for top in (0, 1, 2
 
 @given(st.lists(st.one_of(NEAR, HASHES), min_size=2, max_size=40))
 def test_pick_among_equal_weights_follows_the_definition_for_equal_and_near_hashes(hashes: list[int]) -> None:
-    with patch.object(rendezvous, "make_owners", lambda *_: None):  # compiled code computes the hashes itself
+    with patch.object(rendezvous, "make_owners", return_value=None):  # compiled code computes the hashes itself
         router = RendezvousRouter([Node(f"node-{number:02}") for number in range(len(hashes))])
     forced = dict(zip(router._seeds, hashes, strict=True))
     expected = min((cost(h, 1.0), place) for place, h in enumerate(hashes))[1]
