@@ -18,7 +18,7 @@ _LARGE: Final = 300_000  # bytes: received into a buffer of its own
 
 
 class ForeignValue(Exception):
-    """A read returned a value that nobody wrote to its key."""
+    """A read returned a value that was never written to its key."""
 
 
 def canary(key: str, writer: int, number: int, chance: random.Random) -> bytes:

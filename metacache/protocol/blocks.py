@@ -14,7 +14,7 @@ from metacache.interrupts import is_own
 __all__ = ["LARGE_BLOCK", "Block", "DroppedBlock", "ReceivedBlock"]
 
 LARGE_BLOCK: Final = 16384  # bytes of a data block that gets a buffer of its own unless it has arrived completely
-SCRATCH: Final = 65536  # bytes that are received at a time into a block whose value nobody needs
+SCRATCH: Final = 65536  # bytes that are received at a time into a block that is dropped
 
 
 class Block(Protocol):
@@ -95,7 +95,7 @@ class ReceivedBlock:
 
 @final
 class DroppedBlock:
-    """The rest of a block whose value nobody needs: *left* bytes, and more than close it. Its value is empty."""
+    """The rest of a block that is dropped: *left* bytes, and more than close it. Its value is empty."""
 
     __slots__ = ("_scratch", "_tail", "left")
 

@@ -40,8 +40,9 @@ class Signed(Generic[T]):
 
     Bytes that no key signed are undecodable, and *inner* never sees them. So are values of another *inner* type.
 
-    It does not hide values. A serializer does not see the key of the item: whoever can write to the memcached can copy
-    a signed value to another key, or store an old one again. Put what a value belongs to into the value, and check it.
+    It does not hide values. A serializer does not see the key of the item: a program that can write to the memcached
+    can copy a signed value to another key, or store an old one again. Put what a value belongs to into the value, and
+    check it.
 
     Raises InvalidTypeError if *inner* is not a serializer or a key is not bytes. Raises InvalidArgumentError if there
     is no key, or if one is too short. No message, repr or attribute contains a key.
