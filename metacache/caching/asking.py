@@ -14,7 +14,7 @@ from typing import Final, Generic, NamedTuple, TypeVar, final
 from typing_extensions import TypeIs
 
 from metacache.caching.policy import Plan
-from metacache.errors import DecodeError, ProtocolError, ServerError
+from metacache.errors import DecodeError, ServerError
 from metacache.interrupts import fails_again, is_own
 from metacache.operations.answers import read_delete, read_done, read_store
 from metacache.operations.arguments import exptime
@@ -26,7 +26,7 @@ from metacache.operations.tallies import ReadCounts
 from metacache.protocol import commands
 from metacache.protocol.flags import Commands, encode_flags, numeric_flag
 from metacache.protocol.keys import K, Key, WireKey
-from metacache.protocol.replies import Reply, find_flag
+from metacache.protocol.replies import Reply, flag_number, flag_ttl
 from metacache.transports.base import Batch, Operation, Verb
 
 __all__ = ["Asked", "Asking", "is_asked", "read_cas"]
@@ -50,7 +50,6 @@ RECACHE: Final = numeric_flag("recache")
 CAS_FLAGS: Final = encode_flags(Commands.MG, {"return_cas": True})
 INVALIDATE: Final = encode_flags(Commands.MD, {"invalidate": True})
 
-WRAPPED: Final = 2**31  # an item that expired in this second shows a negative number as an unsigned one
 
 
 class Asked(NamedTuple, Generic[T]):
@@ -160,7 +159,7 @@ class Asking(Generic[T]):
             failure = error
         return Asked(
             value=value,
-            cas=_number(flags, b"c"),
+            cas=flag_number(flags, b"c"),
             left=_left(flags),
             won=b"W" in flags,
             taken=b"Z" in flags,
@@ -238,18 +237,9 @@ class Asking(Generic[T]):
 def read_cas(reply: Reply) -> int | None:
     """Return the CAS in a reply to mg; None for a miss."""
     tokens, _ = reply
-    return None if tokens[0] == b"EN" else _number(tokens[1:], b"c")
+    return None if tokens[0] == b"EN" else flag_number(tokens[1:], b"c")
 
 
 def _left(flags: list[bytes]) -> float:
-    if find_flag(flags, b"t") == b"-1":
-        return math.inf
-    left = _number(flags, b"t")
-    return 0.0 if left >= WRAPPED else float(left)
-
-
-def _number(flags: list[bytes], letter: bytes) -> int:
-    token = find_flag(flags, letter)
-    if token is None or not token.isdigit() or len(token) > 20:
-        raise ProtocolError(f"the reply lacks the flag {letter.decode()}, or it is not a number")
-    return int(token)
+    left = flag_ttl(flags)
+    return math.inf if left is None else left

@@ -13,14 +13,14 @@ from typing import Final, final
 import attrs
 
 from metacache.cluster.blocking import Cluster
-from metacache.errors import MetacacheError, ProtocolError
+from metacache.errors import MetacacheError
 from metacache.operations.answers import read_delete
 from metacache.operations.readers import is_placeholder
 from metacache.operations.requests import CAS, INVALIDATE_FLAGS, operation
 from metacache.protocol import commands
 from metacache.protocol.flags import Commands, Token, encode_flags
 from metacache.protocol.keys import Key, KeyEncoder
-from metacache.protocol.replies import Reply, find_flag, return_flags
+from metacache.protocol.replies import Reply, flag_number, flag_ttl, return_flags
 from metacache.transports.base import Verb
 
 __all__ = ["Peeked", "peek"]
@@ -99,14 +99,14 @@ def _read(reply: Reply) -> Peeked | None:
     if tokens[0] == b"EN":
         return None
     flags = return_flags(reply)
-    number = partial(_number, flags)
+    number = partial(flag_number, flags)
     size = number(b"s")
     return Peeked(
         data=data or b"",
         client_flags=number(b"f"),
         cas=number(b"c"),
         size=size,
-        ttl=_ttl(flags),
+        ttl=flag_ttl(flags),
         is_fetched=number(b"h") == 1,
         idle_seconds=number(b"l"),
         is_placeholder=size == 0 and is_placeholder(flags, b""),
@@ -114,17 +114,3 @@ def _read(reply: Reply) -> Peeked | None:
         is_claimed=b"Z" in flags,
         has_won=b"W" in flags,
     )
-
-
-def _number(flags: list[bytes], letter: bytes) -> int:
-    token = find_flag(flags, letter)
-    if token is None or not token.isdigit() or len(token) > 20:
-        raise ProtocolError(f"the reply lacks the flag {letter.decode()}, or the flag is not a number")
-    return int(token)
-
-
-def _ttl(flags: list[bytes]) -> int | None:
-    if find_flag(flags, b"t") == b"-1":
-        return None
-    left = _number(flags, b"t")
-    return 0 if left >= 2**31 else left  # the server sends the negative TTL of an expired item as an unsigned number

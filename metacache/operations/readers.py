@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Final, Generic, NamedTuple, TypeVar, cast, final
 
-from metacache.errors import MetacacheError, ProtocolError, ServerError
+from metacache.errors import MetacacheError, ServerError
 from metacache.interrupts import fails_again, is_own, map_or_none
 from metacache.operations.policies import MISS, Miss, UndecodablePolicy
 from metacache.operations.results import Item
 from metacache.operations.tallies import ReadCounts
 from metacache.protocol.keys import K
-from metacache.protocol.replies import Reply, find_flag, return_flags
+from metacache.protocol.replies import Reply, find_flag, flag_number, flag_ttl, return_flags
 from metacache.protocol.windows import Replies
 from metacache.serializers.frame import Frame, Undecodable
 
@@ -205,7 +205,7 @@ class Reader(Generic[T]):
         if is_placeholder(flags, data):
             return MISS
         try:
-            return self.frame.decode(_number(flags, b"f"), data)
+            return self.frame.decode(flag_number(flags, b"f"), data)
         except Undecodable as found:
             return self._policy.record(found)
 
@@ -224,12 +224,12 @@ class Reader(Generic[T]):
             return None
         return Item(
             value=value,
-            cas=_number(flags, b"c"),
-            ttl=_ttl(flags),
+            cas=flag_number(flags, b"c"),
+            ttl=flag_ttl(flags),
             size=len(data),
-            client_flags=_number(flags, b"f"),
-            fetched_before=_number(flags, b"h") == 1,
-            idle_seconds=_number(flags, b"l"),
+            client_flags=flag_number(flags, b"f"),
+            fetched_before=flag_number(flags, b"h") == 1,
+            idle_seconds=flag_number(flags, b"l"),
             stale=b"X" in flags,
             won=b"W" in flags,
         )
@@ -240,7 +240,7 @@ class Reader(Generic[T]):
         if data is None:
             return None
         flags = tokens[2:]
-        return ItemState(self.decode(flags, data), _number(flags, b"c"), is_placeholder(flags, data))
+        return ItemState(self.decode(flags, data), flag_number(flags, b"c"), is_placeholder(flags, data))
 
     def touched_state(self, reply: Reply) -> ItemState[T] | None:
         """Return the result of `state`; count a hit or a miss, because `get_and_touch` is a read."""
@@ -249,7 +249,7 @@ class Reader(Generic[T]):
             self._counts.misses += 1
             return None
         flags = tokens[2:]
-        return ItemState(self.read(flags, data), _number(flags, b"c"), is_placeholder(flags, data))
+        return ItemState(self.read(flags, data), flag_number(flags, b"c"), is_placeholder(flags, data))
 
     def guarded_state(self, reply: Reply) -> ItemState[T] | None:
         """Return the result of `state`. Raises ServerError if the item has no CAS, which could guard no write."""
@@ -267,7 +267,7 @@ class Reader(Generic[T]):
         if not flags or _is_placeholder_by_size(flags):
             self._counts.misses += 1
             return False
-        if not self._passes(self.frame.compressor_of, _number(flags, b"f")):
+        if not self._passes(self.frame.compressor_of, flag_number(flags, b"f")):
             return False
         self._count_hit(flags)
         return True
@@ -281,7 +281,7 @@ class Reader(Generic[T]):
         if reply[0][0] == b"EN":
             return None
         flags = return_flags(reply)
-        cas = _number(flags, b"c")
+        cas = flag_number(flags, b"c")
         _require_cas(cas)
         won = b"W" in flags
         return Precheck(cas, won, not won and self.can_extend(flags), flags)
@@ -294,7 +294,7 @@ class Reader(Generic[T]):
         """
         if _is_placeholder_by_size(flags):
             return False
-        return self._passes(self.frame.check_plain, _number(flags, b"f")) and b"X" not in flags
+        return self._passes(self.frame.check_plain, flag_number(flags, b"f")) and b"X" not in flags
 
     def _passes(self, check: Callable[[int], object], client_flags: int) -> bool:
         try:
@@ -312,7 +312,7 @@ def is_placeholder(flags: list[bytes], data: bytes) -> bool:
 
 def _is_placeholder_by_size(flags: list[bytes]) -> bool:
     """Return whether a reply without value is that of a lease placeholder. *flags* must contain the size."""
-    return _number(flags, b"s") == 0 and is_placeholder(flags, b"")
+    return flag_number(flags, b"s") == 0 and is_placeholder(flags, b"")
 
 
 def _require_cas(cas: int) -> None:
@@ -325,18 +325,4 @@ def read_touch(reply: Reply) -> ItemState[None] | None:
     if reply[0][0] == b"EN":
         return None
     flags = return_flags(reply)
-    return ItemState(None, _number(flags, b"c"), _is_placeholder_by_size(flags))
-
-
-def _number(flags: list[bytes], letter: bytes) -> int:
-    token = find_flag(flags, letter)
-    if token is None or not token.isdigit() or len(token) > 20:
-        raise ProtocolError(f"the reply lacks the flag {letter.decode()}, or the flag is not a number")
-    return int(token)
-
-
-def _ttl(flags: list[bytes]) -> int | None:
-    if find_flag(flags, b"t") == b"-1":
-        return None
-    left = _number(flags, b"t")
-    return 0 if left >= 2**31 else left  # the server sends the negative TTL of an expired item as an unsigned number
+    return ItemState(None, flag_number(flags, b"c"), _is_placeholder_by_size(flags))

@@ -19,6 +19,8 @@ __all__ = [
     "Opaque",
     "Reply",
     "find_flag",
+    "flag_number",
+    "flag_ttl",
     "known_headers",
     "known_sizes",
     "parse_size",
@@ -69,6 +71,22 @@ def return_flags(reply: Reply) -> list[bytes]:
     """Return the return flags of *reply*: its tokens without the code, and without the size of a VA."""
     tokens, _ = reply
     return tokens[2:] if tokens[0] == b"VA" else tokens[1:]
+
+
+def flag_number(tokens: list[bytes], letter: bytes) -> int:
+    """Return the number of the return flag *letter*. Raises ProtocolError if it is missing or not a number."""
+    token = find_flag(tokens, letter)
+    if token is None or not token.isdigit() or len(token) > 20:
+        raise ProtocolError(f"the reply lacks the flag {letter.decode()}, or the flag is not a number")
+    return int(token)
+
+
+def flag_ttl(tokens: list[bytes]) -> int | None:
+    """Return the TTL in the return flags, in seconds; None if the item never expires. Raises as `flag_number`."""
+    if find_flag(tokens, b"t") == b"-1":
+        return None
+    left = flag_number(tokens, b"t")
+    return 0 if left >= 2**31 else left  # the server sends the negative TTL of an expired item as an unsigned number
 
 
 def parse_size(code: bytes, digits: bytes, limit: int) -> int:
