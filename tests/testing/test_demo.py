@@ -16,7 +16,17 @@ from typing import Final, TypeVar, final
 
 import pytest
 
-from metacache import AsyncClient, AsyncConnection, Client, Cluster, Connection, Node, RendezvousRouter, __version__
+from metacache import (
+    AsyncClient,
+    AsyncConnection,
+    Client,
+    Cluster,
+    Connection,
+    Node,
+    RendezvousRouter,
+    __version__,
+    accelerated,
+)
 from metacache.serializers import StrSerializer
 from metacache.testing import Memcached, demo
 from metacache.testing.walkthrough import Step, walk
