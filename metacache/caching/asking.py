@@ -51,7 +51,6 @@ CAS_FLAGS: Final = encode_flags(Commands.MG, {"return_cas": True})
 INVALIDATE: Final = encode_flags(Commands.MD, {"invalidate": True})
 
 
-
 class Asked(NamedTuple, Generic[T]):
     """The reply to an ask that is not simply a fresh value.
 
