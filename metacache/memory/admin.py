@@ -81,7 +81,7 @@ def _lru_crawler(store: Store, words: list[bytes], now: float) -> bytes:
         f"key={quote(item.key, safe='')} exp={-1 if item.expires is None else int(item.expires)} la={int(item.used)} "
         f"cas={item.cas} fetch={'yes' if item.fetched else 'no'} cls={slab_class(item.total_size)} "
         f"size={item.total_size}\n"
-        for item in store.items.values()
+        for item in store.all_items()
         if item.expires is None or item.expires > now
     ]
     return "".join(lines).encode() + b"END\r\n"
@@ -170,7 +170,7 @@ def _settings(store: Store, _: float) -> Iterable[tuple[str, object]]:
 def _items(store: Store, now: float) -> Iterable[tuple[str, object]]:
     numbers, bytes_of = _by_class(store)
     oldest: dict[int, float] = {}
-    for item in store.items.values():
+    for item in store.all_items():
         number = slab_class(item.total_size)
         oldest[number] = min(oldest.get(number, item.used), item.used)
     for number in sorted(numbers):
@@ -193,7 +193,7 @@ def _by_class(store: Store) -> tuple[Counter[int], Counter[int]]:
     """Return the number and the bytes of the items of each slab class that memcached would use."""
     numbers: Counter[int] = Counter()
     bytes_of: Counter[int] = Counter()
-    for item in store.items.values():
+    for item in store.all_items():
         number = slab_class(item.total_size)
         numbers[number] += 1
         bytes_of[number] += item.total_size

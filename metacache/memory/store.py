@@ -173,8 +173,18 @@ class Store:
         """Remove the item that has the key of *item*, if there is one."""
         old = self.items.pop(item.key, None)
         if old is not None:
-            self.used -= old.total_size
-            self.forget_hit(old)
+            self._removed(old)
+
+    def _removed(self, old: StoredItem) -> None:
+        self.used -= old.total_size
+        self.forget_hit(old)
+
+    def all_items(self) -> list[StoredItem]:
+        """Return all items, the least recently used first.
+
+        A list: a get without the lock moves its item to the end, which ends an iteration over the dict with an error.
+        """
+        return list(self.items.values())
 
     def keep_hit(self, head: bytes, hit: Hit) -> None:
         """Keep *hit* as the reply to the request *head*, in place of the last reply of the item."""
@@ -217,7 +227,9 @@ class Store:
     def evict(self) -> None:
         """Remove the least recently used items until the others fit into the memory limit."""
         while self.used > self.memory_limit and self.items:
-            self.unlink(next(iter(self.items.values())))
+            # One call: a get without the lock may move an item between two calls.
+            _, old = self.items.popitem(last=False)
+            self._removed(old)
             self.counts.evictions += 1
 
     def bump(self, item: StoredItem, now: float) -> None:

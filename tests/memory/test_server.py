@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metacache.errors import InvalidArgumentError
-from metacache.memory.server import MemoryServer
+from metacache.memory.server import MemoryServer, MemorySession
 from metacache.memory.store import StoredItem
 from metacache.sessions import Step
 
@@ -233,6 +235,44 @@ def test_threads_that_read_while_others_write_get_whole_replies() -> None:
     seen = readers[0].result() | readers[1].result()
     assert seen <= {b"EN O1\r\n", b"VA 8 f1 O1\r\n11111111\r\n", b"VA 8 f2 O1\r\n22222222\r\n"}
     assert int(stats_of(server)["cmd_get"]) == 8000
+
+
+def test_threads_that_read_do_not_disturb_lists_of_items_and_evictions() -> None:
+    """A get on the shortest path moves its item without the lock."""
+    server = MemoryServer(memory_limit=64 * 1024, max_item_size=2048)
+    lines = [b"mg k%d v f O1\r\n" % number for number in range(300)]
+
+    def store_all(session: MemorySession) -> None:
+        for number in range(300):
+            session.receive(b"ms k%d 200 O1\r\n%b\r\n" % (number, b"x" * 200))
+
+    def read(stopped: threading.Event) -> None:
+        session = server.open()
+        while not stopped.is_set():
+            for line in lines:
+                session.receive(line)
+
+    store_all(server.open())
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    stopped = threading.Event()
+    try:
+        with ThreadPoolExecutor(2) as threads:
+            readers = [threads.submit(read, stopped) for _ in range(2)]
+            try:
+                session = server.open()
+                for _ in range(100):
+                    for line in (b"lru_crawler metadump all", b"stats items", b"stats slabs"):
+                        assert joined(session.receive(line + b"\r\n")).endswith(b"END\r\n")
+                    store_all(session)
+            finally:
+                stopped.set()
+        for reader in readers:
+            reader.result()
+    finally:
+        sys.setswitchinterval(interval)
+    assert server.store.counts.evictions > 0
+    assert server.store.used == sum(item.total_size for item in server.store.items.values())
 
 
 @given(st.data())
