@@ -80,16 +80,16 @@ pyright: $(VENV)/.dev
 pytest: pytest-parallel pytest-alone
 
 pytest-parallel: $(VENV)/.dev $(VENV)/.speed memcached
-	@$(STEP) pytest-parallel "tests that can share the machine (2 min)" $(PYTEST) $(PARALLEL)
+	@$(STEP) pytest-parallel "tests that can share the machine (6 min)" $(PYTEST) $(PARALLEL)
 
 pytest-alone: $(VENV)/.dev $(VENV)/.speed memcached
-	@$(STEP) pytest-alone "tests that need it for themselves (1 min)" $(PYTEST) $(ALONE)
+	@$(STEP) pytest-alone "tests that need it for themselves (2 min)" $(PYTEST) $(ALONE)
 
 test-pure: $(VENV)/.dev $(VENV)/.speed memcached
 	@$(BIN)/python -c 'import sys, metacache; sys.exit(not metacache.accelerated)' || \
 	    { echo "    test-pure: nothing to do, the tests ran in pure Python already"; exit 0; }; \
 	    export METACACHE_PURE=1; \
-	    $(STEP) pure-parallel "the same in pure Python (2 min)" $(PYTEST) $(PARALLEL) $(PRIMITIVE) && \
+	    $(STEP) pure-parallel "the same in pure Python (3 min)" $(PYTEST) $(PARALLEL) $(PRIMITIVE) && \
 	    $(STEP) pure-alone "the same in pure Python (1 min)" $(PYTEST) $(ALONE) $(PRIMITIVE)
 
 test-sanitized: $(VENV)/.dev $(VENV)/.speed memcached
