@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import threading
 from collections.abc import Callable
@@ -18,13 +19,16 @@ from metacache import (
     AsyncPool,
     AsyncTransport,
     BatchError,
+    Called,
     ClosedError,
     ConnectError,
+    Exchanged,
     Node,
     NodeState,
     OperationTimeout,
     Settings,
 )
+from metacache.observe import Event
 from metacache.testing import Memcached
 from tests.conftest import start
 from tests.scripted import Peer, ScriptedServer, answering
@@ -175,3 +179,36 @@ async def test_a_close_ends_a_batch_on_a_frozen_node_and_on_a_good_one(verb: str
         assert {error.node for error in outcome.errors.values()} == {"frozen"}
         assert outcome.results.keys() == ITEMS.keys() - of_frozen
         frozen.thaw()
+
+
+class Silent:
+    """An observer that does nothing."""
+
+    def called(self, event: Called, /) -> None:
+        pass
+
+    def exchanged(self, event: Exchanged, /) -> None:
+        pass
+
+    def happened(self, event: Event, /) -> None:
+        pass
+
+
+@pytest.mark.parametrize("observer", [None, Silent()], ids=["plain", "observed"])
+async def test_a_batch_that_is_cancelled_before_its_parts_start_leaves_no_coroutine_behind(
+    observer: Silent | None, recwarn: pytest.WarningsRecorder
+) -> None:
+    keys = [f"key-{number}" for number in range(50)]
+    with Memcached() as one, Memcached() as other:
+        async with AsyncCluster([one.node, other.node], observer=observer) as cluster:
+            client = AsyncClient(cluster)
+            await client.set_many(dict.fromkeys(keys, b"value"))
+            for _ in range(3):
+                reading = asyncio.create_task(client.get_many(keys))
+                await asyncio.sleep(0)  # the parts are queued, and their tasks have not run
+                reading.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await reading
+            assert await client.get_many(keys) == dict.fromkeys(keys, b"value")
+    gc.collect()
+    assert [str(each.message) for each in recwarn.list] == []

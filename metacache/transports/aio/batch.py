@@ -6,7 +6,7 @@ It also decides which error each request of a failed window gets. It does no I/O
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Generator
 from operator import attrgetter
 from typing import Final, final
 
@@ -17,12 +17,29 @@ from metacache.transports.aio.pending import BatchWindow, PendingReply, unsent, 
 from metacache.transports.base import Batch
 from metacache.transports.batch_windows import Windows, fail_rest
 
-__all__ = ["RunningBatch", "fail_missing"]
+__all__ = ["RunningBatch", "WhenAwaited", "fail_missing"]
 
 # Windows of one batch that may be unanswered. Further windows are queued as replies arrive.
 MAX_WINDOWS: Final = 4
 
 _replies_of = attrgetter("replies")
+
+
+@final
+class WhenAwaited:
+    """Awaits the coroutine that *start* makes.
+
+    A batch is queued before it is awaited. Its caller may be cancelled in between, and Python warns of a coroutine that
+    is never awaited. So the coroutine is made as late as possible.
+    """
+
+    __slots__ = ("_start",)
+
+    def __init__(self, start: Callable[[], Coroutine[object, None, Replies]]) -> None:
+        self._start = start
+
+    def __await__(self) -> Generator[object, None, Replies]:
+        return self._start().__await__()
 
 
 @final

@@ -23,7 +23,7 @@ from metacache.nodes import Node, check_node
 from metacache.observe import Observer, reporter_of
 from metacache.protocol.windows import Replies
 from metacache.settings import Settings, check_settings
-from metacache.transports.aio.batch import RunningBatch
+from metacache.transports.aio.batch import RunningBatch, WhenAwaited
 from metacache.transports.aio.deadlines import Deadlines
 from metacache.transports.aio.link import Link
 from metacache.transports.aio.loops import is_running_here, running_loop
@@ -225,11 +225,14 @@ class AsyncConnection:
         began = 0.0 if self._exchanges is None else monotonic()
         deadline = monotonic() + self._settings.timeout if deadline == math.inf else deadline
         enqueue = partial(self._enqueue, deadline=deadline)
-        running = self._finish(batch, RunningBatch(batch, enqueue, is_tls=self._settings.tls is not None))
-        return running if self._exchanges is None else observed_batch(running, batch, self._exchanges, began)
+        running = RunningBatch(batch, enqueue, is_tls=self._settings.tls is not None)
+        if self._exchanges is None:
+            return WhenAwaited(partial(self._finish, batch, running.replies))
+        observed = partial(observed_batch, batch=batch, exchanges=self._exchanges, began=began)
+        return WhenAwaited(lambda: observed(self._finish(batch, running.replies)))
 
-    async def _finish(self, batch: Batch, running: RunningBatch) -> Replies:
-        replies = await running.replies()
+    async def _finish(self, batch: Batch, wait: Callable[[], Awaitable[Replies]]) -> Replies:
+        replies = await wait()
         for failure in replies.errors.values():
             failure.locate(node=self.node.name, operation=batch.verb.name)
         return replies
