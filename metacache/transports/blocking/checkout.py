@@ -9,7 +9,8 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from time import monotonic
 from typing import Final, Generic, Protocol, TypeVar, final
 
@@ -191,7 +192,7 @@ class Checkout(Generic[T]):
     @property
     def waiting(self) -> int:
         """How many waiters are in the queue."""
-        return len(self._queue()) if self.waiters else 0
+        return len(_living(self.waiters)) if self.waiters else 0
 
     # --- lending -----------------------------------------------------------------------------------------------------
 
@@ -250,11 +251,8 @@ class Checkout(Generic[T]):
 
     def _is_next(self, waiter: Waiter[T]) -> bool:
         """Return whether *waiter* is first in the queue, or not in it any more: an interrupted thread removed it."""
-        queue = self._queue()
+        queue = _living(self.waiters)
         return waiter not in queue or queue[0] is waiter
-
-    def _queue(self) -> list[Waiter[T]]:
-        return [waiter for ref in tuple(self.waiters) if (waiter := ref()) is not None]
 
     def take_now(self) -> T | None:
         """Return an idle object, or a new one if there may be one more; else None. Never waits."""
@@ -273,7 +271,8 @@ class Checkout(Generic[T]):
 
     def _new(self) -> T | None:
         made = self._make()
-        ref = weakref.ref(made, self._wake_all)
+        # The callback refers to the queue, not to this object, which would be a cycle: see `Lending`.
+        ref = weakref.ref(made, partial(_wake_all, self.waiters))
         # Append, then count live entries ahead: two threads may append at the same time. No lock, because a signal
         # handler that takes one too would wait forever for the thread that it interrupted.
         self._known.append(ref)
@@ -330,11 +329,6 @@ class Checkout(Generic[T]):
             return lent if waiter is None else waiter.hand_over(lent)
         return lent
 
-    def _wake_all(self, _: object = None) -> None:
-        """Wake all waiters without handing anything over: a slot may be free, or the checkout is closed."""
-        for waiter in self._queue():
-            waiter.waker.wake()
-
     def close(self) -> None:
         """Close idle objects now and lent ones when they are put back; waiters get None. Idempotent."""
         idle, self.idle = self.idle, _ClosedStack(self._known)
@@ -344,4 +338,14 @@ class Checkout(Generic[T]):
         with ignoring(IndexError):
             while self._unconnected:
                 self.idle.append(self._unconnected.pop())
-        self._wake_all()
+        _wake_all(self.waiters)
+
+
+def _living(waiters: Iterable[weakref.ref[Waiter[T]]]) -> list[Waiter[T]]:
+    return [waiter for ref in tuple(waiters) if (waiter := ref()) is not None]
+
+
+def _wake_all(waiters: Iterable[weakref.ref[Waiter[T]]], _: object = None) -> None:
+    """Wake all waiters without handing anything over: a slot may be free, or the checkout is closed."""
+    for waiter in _living(waiters):
+        waiter.waker.wake()

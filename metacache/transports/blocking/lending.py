@@ -10,6 +10,7 @@ import math
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Final, TypeVar, final
+from weakref import ref
 
 from metacache.errors import ClosedError, ConnectError, MetacacheError, OperationTimeout, PoolTimeout
 from metacache.interrupts import clear_frames, ignoring, is_own
@@ -95,7 +96,11 @@ class Lending:
         self._timeout = settings.timeout
         self._review_at = limits.next_review(monotonic())
         self._failed_at = -math.inf
-        self._checkout: Checkout[Stream] = Checkout(self._new_stream, limits.size, may_make=self._may_open)
+        # A reference back to this object would be a cycle: the sockets of a transport that is dropped without `close`
+        # would stay open until the garbage collector runs, and it may warn of them before a stream closes them.
+        make = partial(_new_stream, node, settings, self._exchanges, self.counts)
+        may_make = partial(_may_open, ref(self))
+        self._checkout: Checkout[Stream] = Checkout(make, limits.size, may_make=may_make)
         self._copy_references()
         forget_in_children(self)
 
@@ -103,11 +108,6 @@ class Lending:
         # Copies save `run` attribute look-ups. The checkout replaces the objects after a fork, and when it is closed.
         self._idle = self._checkout.idle
         self._waiters = self._checkout.waiters
-
-    def _new_stream(self) -> Stream:
-        stream = Stream(self.node, self._settings, self._exchanges)
-        self.counts.register(stream, stream.counts)
-        return stream
 
     # --- state -------------------------------------------------------------------------------------------------------
 
@@ -214,8 +214,9 @@ class Lending:
                     if once is not None:
                         sent, data = once.sent, once.data
                     may_be_sent = sent > 0 or stream.is_tls  # a TLS write that fails may have sent a part
-                    attempt = Attempt(opaque, pieces(op.head, opaque, body, sent), may_be_sent, data, error)
-                    reply = stream.finish(op, attempt, now, now + seconds)
+                    # Without a name here: the error refers to this frame, and through it would keep the stream.
+                    unsent = pieces(op.head, opaque, body, sent)
+                    reply = stream.finish(op, Attempt(opaque, unsent, may_be_sent, data, error), now, now + seconds)
                 # 6. Finish an exchange that needs more calls.
                 if reply is None:
                     attempt = Attempt(opaque, pieces(op.head, opaque, body, sent), sent > 0, data)
@@ -360,7 +361,8 @@ class Lending:
 
     # --- waiting for a stream ----------------------------------------------------------------------------------------
 
-    def _may_open(self) -> bool:
+    def may_open(self) -> bool:
+        """Return whether a stream may be dialled now."""
         return self._limits.may_open(
             self._checkout.opened, connected=self.connected, now=monotonic(), failed_at=self._failed_at
         )
@@ -373,7 +375,7 @@ class Lending:
         try:
             while not self.is_closed:
                 now = monotonic()
-                if not self._may_open():
+                if not self.may_open():
                     if now >= until:
                         raise self._full()
                     waited, now = True, until
@@ -436,3 +438,14 @@ class Lending:
             stream.reset_after_fork()
         self._checkout.reset_after_fork()
         self._copy_references()
+
+
+def _new_stream(node: Node, settings: Settings, exchanges: Exchanges | None, counts: CountRegistry) -> Stream:
+    stream = Stream(node, settings, exchanges)
+    counts.register(stream, stream.counts)
+    return stream
+
+
+def _may_open(lending: ref[Lending]) -> bool:
+    found = lending()
+    return found is not None and found.may_open()
