@@ -181,12 +181,15 @@ BIG: Final = 40_000_000
 @pytest.mark.parametrize("how", ["cancel", "deadline"])
 @pytest.mark.parametrize("is_batch", [False, True], ids=["get", "get_many"])
 async def test_the_value_of_a_caller_that_gave_up_is_dropped_and_needs_no_memory(how: str, *, is_batch: bool) -> None:
+    begun = threading.Event()
     proceed = [threading.Event() for _ in range(2)]
 
     def script(peer: Peer) -> None:
+        peer.request().answer(*HIT)
         asked = peer.request()
         head = asked.reply(b"VA %d f0" % BIG)
         peer.send(head + bytes(1_000_000))
+        begun.set()
         assert proceed[0].wait(10.0)
         peer.send(bytes(1_000_000))
         assert proceed[1].wait(10.0)
@@ -198,12 +201,14 @@ async def test_the_value_of_a_caller_that_gave_up_is_dropped_and_needs_no_memory
 
     with ScriptedServer(script) as server:
         async with aio_client_of(server.node, Settings(timeout=10.0)) as client:
+            assert await client.get("key") == b"right"  # the dial does not count against the short deadline
             tracemalloc.start()
             try:
-                hasty = client.with_options(timeout=0.3) if how == "deadline" else client
+                hasty = client.with_options(timeout=1.0) if how == "deadline" else client
                 call = hasty.get_many(["key"]) if is_batch else hasty.get("key")
                 task = asyncio.ensure_future(call)
-                await asyncio.sleep(0.2)
+                assert await asyncio.to_thread(begun.wait, 10.0)
+                await asyncio.sleep(0.1)
                 if how == "cancel":
                     task.cancel()
                 await asyncio.wait([task])
