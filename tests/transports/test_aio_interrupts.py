@@ -34,7 +34,7 @@ T = TypeVar("T")
 PACKAGE: Final = str(Path(metacache.__file__).parent)
 KEYS: Final = [f"interrupt:{number}" for number in range(30)]
 ITEMS: Final = {key: value_of(key) for key in KEYS}
-SETTINGS: Final = Settings(timeout=0.3, connect_timeout=0.3, pool_size=1)
+SETTINGS: Final = Settings(timeout=0.6, connect_timeout=0.6, pool_size=1)
 
 
 class Interrupt(BaseException):
