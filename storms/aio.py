@@ -239,11 +239,11 @@ async def _calm(cluster: AsyncCluster, servers: Fleet, tally: Tally) -> int:
             error = chance.choice(RAISED)("a factory")
             if isinstance(error, Exception):
                 await _fail(client.get_or_compute(own[number], _failing(error), policy=CALM), error, tally)
-            error = await _cancelled_in_factory(
+            other = await _cancelled_in_factory(
                 lambda factory: client.get_or_compute(own[number], factory, policy=CALM), chance.uniform(0.0, LATEST)
             )
-            if error is not None:
-                tally.fault(f"a get_or_compute that was cancelled in its factory ended with {error!r}")
+            if other is not None:
+                tally.fault(f"a get_or_compute that was cancelled in its factory ended with {other!r}")
 
     async with asyncio.TaskGroup() as group:
         for number in range(CALLERS):
