@@ -20,7 +20,7 @@ from storms.blocking import CALM, CHILD_STEPS, HASTY, PATIENT, SHARED, USUAL
 from storms.canary import ForeignValue, canary
 from storms.chaos import Chaos
 from storms.fleet import Fleet, fleet
-from storms.lag import Lag, LoopLag, lag_of_threads
+from storms.lag import BLOCKED, Lag, LoopLag, lag_of_threads
 from storms.loop_signals import LoopInterruptions
 from storms.measures import Limits, Progress, Result, collected, descriptors
 from storms.signals import RAISED
@@ -89,7 +89,7 @@ async def _storm(name: str, servers: Fleet, limits: Limits, seed: int, say: Call
         interruptions.finish()
         tally = merged(tallies)
         tally.faults += chaos.faults + interruptions.faults
-        if lag.blocked > ALLOWANCE:
+        if lag.blocked > BLOCKED:
             tally.fault(f"a call blocked the event loop for {lag.blocked * 1000:.0f} ms")
         left = await _calm(cluster, servers, tally)
         await asyncio.sleep(0.1)  # cancelled tasks end

@@ -15,13 +15,15 @@ from typing import Final, Protocol, final
 
 from storms.waits import measure
 
-__all__ = ["Lag", "LoopLag", "SleeperLag", "ThreadLag", "lag_of_threads"]
+__all__ = ["BLOCKED", "Lag", "LoopLag", "SleeperLag", "ThreadLag", "lag_of_threads"]
 
 # Seconds between two times to wake. A call that waits for the interpreter many times is late by the sum of its waits.
 # The sleeper misses the time in which it is not due, so this time is short.
 INTERVAL: Final = 0.001
 KEPT: Final = 2_000  # late wakes
-BLOCKED: Final = 0.05  # seconds for which no call may block an event loop
+# Seconds for which no call may block an event loop. A call that waits for a frozen node would wait for half a second.
+# The kernel may block a thread for a tenth of a second while another one forks.
+BLOCKED: Final = 0.25
 
 
 class Lag(Protocol):
@@ -103,10 +105,12 @@ class SleeperLag:
         return now - deadline - self._wakes.between(deadline, now)
 
     def _sleep(self) -> None:
+        woke = monotonic()
         while not self._over.is_set():
-            self._wakes.due = monotonic() + INTERVAL
+            self._wakes.due = woke + INTERVAL
             sleep(INTERVAL)
-            self._wakes.note(monotonic())
+            woke = monotonic()
+            self._wakes.note(woke)
 
 
 @final
@@ -149,17 +153,20 @@ class LoopLag:
 
     async def measure(self) -> None:
         """Sleep in the event loop until `stop`."""
+        woke, ran, waited = monotonic(), thread_time(), self._machine()
         while not self._is_over:
-            began, ran, waited = monotonic(), thread_time(), self._machine()
+            # From the last wake on, without a gap: the thread may lose its processor anywhere.
+            began, ran_before, waited_before = woke, ran, waited
             self._wakes.due = began + INTERVAL
             await asyncio.sleep(INTERVAL)
-            woke = monotonic()
+            waited, woke, ran = self._machine(), monotonic(), thread_time()
             is_worst = self._wakes.note(woke)
-            ran, waited = thread_time() - ran, self._machine() - waited
-            blocked = woke - began - INTERVAL - ran - waited if self._waited is not None else 0.0
-            self.blocked = max(self.blocked, blocked)
+            # Once more: a wait since the last line but two is a part of *woke*.
+            ran_for, waited_for = ran - ran_before, self._machine() - waited_before
+            if self._waited is not None:
+                self.blocked = max(self.blocked, woke - began - INTERVAL - ran_for - waited_for)
             if is_worst:
-                self.why = f"{ran * 1000:.0f} ms on a processor, {waited * 1000:.0f} ms waiting for the machine"
+                self.why = f"{ran_for * 1000:.0f} ms on a processor, {waited_for * 1000:.0f} ms waiting for the machine"
 
     def _machine(self) -> float:
         return 0.0 if self._waited is None else self._waited()
