@@ -80,7 +80,7 @@ async def _storm(name: str, servers: Fleet, limits: Limits, seed: int, say: Call
                 asyncio.create_task(worker.work(random.Random(f"{seed} {number}"), tallies[number], number))
                 for number in range(TASKS)
             ]
-            await asyncio.gather(*workers)
+            hanging = await _hanging(workers, progress)
         lag.stop()
         await measuring
         await asyncio.to_thread(chaos.stop)
@@ -88,7 +88,7 @@ async def _storm(name: str, servers: Fleet, limits: Limits, seed: int, say: Call
         await asyncio.sleep(0.1)  # callbacks run
         interruptions.finish()
         tally = merged(tallies)
-        tally.faults += chaos.faults + interruptions.faults
+        tally.faults += chaos.faults + interruptions.faults + hanging
         if lag.blocked > BLOCKED:
             tally.fault(f"a call blocked the event loop for {lag.blocked * 1000:.0f} ms")
         left = await _calm(cluster, servers, tally)
@@ -116,6 +116,27 @@ def _factory(make: Callable[[], bytes]) -> Callable[[], Awaitable[bytes]]:
         return make()
 
     return factory
+
+
+async def _hanging(workers: list[asyncio.Task[None]], progress: Progress) -> list[str]:
+    """Wait for *workers*; return where those are that do not end although the storm is over. Cancel these."""
+    while not progress.is_over:
+        await asyncio.sleep(0.1)
+    done, hanging = await asyncio.wait(workers, timeout=PATIENT)
+    where = [f"a task never ends: {_awaited(task.get_coro())}" for task in hanging]
+    for task in hanging:
+        task.cancel()
+    await asyncio.gather(*done)
+    return where
+
+
+def _awaited(coroutine: object) -> str:
+    """Return the names and lines of the coroutines that *coroutine* awaits, the outermost first."""
+    names: list[str] = []
+    while (frame := getattr(coroutine, "cr_frame", None)) is not None:
+        names.append(f"{frame.f_code.co_qualname}:{frame.f_lineno}")
+        coroutine = getattr(coroutine, "cr_await", None)
+    return " > ".join([*names, type(coroutine).__name__])
 
 
 class _Worker:

@@ -17,11 +17,12 @@ import pytest
 from metacache import Connection, MetacacheError, NodeDownError, OperationTimeout, ProtocolError
 from metacache.client.blocking import Client
 from metacache.testing import Memcached
+from storms import aio
 from storms.canary import ForeignValue, canary, check_canary
 from storms.chaos import forked
 from storms.lag import LoopLag, SleeperLag
 from storms.loop_signals import LoopInterruptions
-from storms.measures import Result, growth
+from storms.measures import Limits, Progress, Result, growth
 from storms.proxy import CuttingProxy
 from storms.raw import leases, open_connections
 from storms.report import criteria, summary
@@ -255,3 +256,20 @@ def test_exceptions_of_signals_in_a_loop_that_are_swallowed_or_doubled_are_fault
     assert "twice" in faults[0]
     assert type(lost).__name__ in faults[1]
     assert "swallowed" in faults[1]
+
+
+def test_a_task_that_never_ends_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aio, "PATIENT", 0.05)
+
+    async def inner(event: asyncio.Event) -> None:
+        await event.wait()
+
+    async def scenario() -> list[str]:
+        progress = Progress("storm", Limits(0, 0.0), [], print)
+        progress.is_over = True
+        workers = [asyncio.create_task(inner(asyncio.Event())), asyncio.create_task(asyncio.sleep(0))]
+        return await aio._hanging(workers, progress)
+
+    [fault] = asyncio.run(scenario())
+    assert "inner" in fault
+    assert "Event.wait" in fault
