@@ -107,7 +107,7 @@ bench-check: $(VENV)/.dev memcached valgrind
 	METACACHE_PURE=1 $(BIN)/python -m benchmarks.check
 
 storm: $(VENV)/.dev memcached
-	@$(STEP) storm "random faults under load (a few hours; MINUTES=20 ends it earlier)" $(BIN)/python -m storms \
+	@$(STEP) storm "random faults under load (up to 40 min; MINUTES=20 ends it earlier)" $(BIN)/python -m storms \
 	    $(if $(OPERATIONS),--operations $(OPERATIONS)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
 
 fuzz: $(VENV)/.dev

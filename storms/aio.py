@@ -1,6 +1,7 @@
 """The storm of tasks: 500 of them share one AsyncCluster of five servers, on asyncio's own loop or on uvloop.
 
-Calls are cancelled at random moments. A thread kills, freezes, changes the node set and forks.
+Calls are cancelled at random moments, and signals interrupt them. A thread kills, freezes, changes the node set and
+forks.
 """
 
 from __future__ import annotations
@@ -8,24 +9,23 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Any, Final, TypeAlias
 
 import attrs
 
 from metacache import AsyncCluster, MetacacheError, Node
-from metacache.testing import Memcached
-from storms.blocking import CALM, CHILD_STEPS, HASTY, PATIENT, SERVERS, SETTINGS, SHARED
+from storms.blocking import CALM, CHILD_STEPS, HASTY, PATIENT, SHARED, USUAL
 from storms.canary import ForeignValue, canary
 from storms.chaos import Chaos
-from storms.lag import LagMeter
+from storms.fleet import Fleet, fleet
+from storms.lag import BLOCKED, Lag, LoopLag, lag_of_threads
+from storms.loop_signals import LoopInterruptions
 from storms.measures import Limits, Progress, Result, collected, descriptors
-from storms.raw import leaked_connections, leases, open_connections
 from storms.signals import RAISED
 from storms.steps import Clients, Step, next_step
-from storms.tally import Tally, merged
+from storms.tally import ALLOWANCE, Tally, merged
 
 __all__ = ["run"]
 
@@ -37,53 +37,60 @@ LATEST: Final = 0.02  # seconds until a call is cancelled
 NewLoop: TypeAlias = Callable[[], asyncio.AbstractEventLoop]
 
 
-def run(name: str, new_loop: NewLoop, limits: Limits, seed: int, say: Callable[[str], object]) -> Result:
-    """Run the storm on a loop that *new_loop* returns; return what it measured."""
+def run(
+    name: str,
+    new_loop: NewLoop,
+    limits: Limits,
+    seed: int,
+    say: Callable[[str], object],
+    *,
+    is_tls: bool = False,
+) -> Result:
+    """Run the storm on a loop that *new_loop* returns; return what it measured. Its signals need the main thread."""
     with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(asyncio.sleep(0))  # the first loop of uvloop opens descriptors that stay
+    lag_of_threads().mark()  # opens a descriptor that stays
     before = descriptors()
-    with ExitStack() as stack:
-        servers = [stack.enter_context(Memcached(["-m", "64"])) for _ in range(SERVERS)]
-        alone = [open_connections(server) for server in servers]
+    with fleet(is_tls=is_tls) as servers:
         with asyncio.Runner(loop_factory=new_loop) as runner:
             result = runner.run(_storm(name, servers, limits, seed, say))
         collected()
-        at_servers = leaked_connections(servers, alone)
+        at_servers = servers.leaked_connections()
     return attrs.evolve(result, sockets=max(at_servers, descriptors() - before))
 
 
-async def _storm(
-    name: str, servers: Sequence[Memcached], limits: Limits, seed: int, say: Callable[[str], object]
-) -> Result:
+async def _storm(name: str, servers: Fleet, limits: Limits, seed: int, say: Callable[[str], object]) -> Result:
     tallies = [Tally() for _ in range(TASKS)]
-    progress, meter = Progress(name, limits, tallies, say), LagMeter()
+    progress, lag = Progress(name, limits, tallies, say), LoopLag()
     loop = asyncio.get_running_loop()
-    async with AsyncCluster([server.node for server in servers], settings=SETTINGS) as cluster:
+    async with AsyncCluster(servers.nodes, settings=servers.settings) as cluster:
         cluster.client(int)  # its late import must be over before a fork: a child would wait for it forever
 
         def set_nodes(nodes: list[Node]) -> None:
             loop.call_soon_threadsafe(cluster.set_nodes, nodes)
 
-        chaos = Chaos(
-            servers,
-            random.Random(f"{seed} chaos"),
-            set_nodes,
-            lambda: _in_child([server.node for server in servers], seed),
-        )
-        measuring = asyncio.create_task(meter.measure())
+        chaos = Chaos(servers.servers, random.Random(f"{seed} chaos"), set_nodes, lambda: _in_child(servers, seed))
+        interruptions = LoopInterruptions(random.Random(f"{seed} signals"))
+        measuring = asyncio.create_task(lag.measure())
         chaos.start()
         progress.start()
-        workers = [
-            asyncio.create_task(_work(cluster, tallies[number], progress, meter, seed, number))
-            for number in range(TASKS)
-        ]
-        await asyncio.gather(*workers)
-        meter.stop()
+        with interruptions.installed(loop):
+            worker = _Worker(cluster, progress, lag, interruptions)
+            workers = [
+                asyncio.create_task(worker.work(random.Random(f"{seed} {number}"), tallies[number], number))
+                for number in range(TASKS)
+            ]
+            hanging = await _hanging(workers, progress)
+        lag.stop()
         await measuring
         await asyncio.to_thread(chaos.stop)
         await asyncio.to_thread(progress.stop)
+        await asyncio.sleep(0.1)  # callbacks run
+        interruptions.finish()
         tally = merged(tallies)
-        tally.faults += chaos.faults
+        tally.faults += chaos.faults + interruptions.faults + hanging
+        if lag.blocked > BLOCKED:
+            tally.fault(f"a call blocked the event loop for {lag.blocked * 1000:.0f} ms")
         left = await _calm(cluster, servers, tally)
         await asyncio.sleep(0.1)  # cancelled tasks end
         collected()
@@ -94,12 +101,12 @@ async def _storm(
         name=name,
         seconds=progress.seconds,
         tally=tally,
-        lag=meter.worst,
+        lag=lag.worst,
         growth=progress.growth,
         slots=slots,
         tasks=len(tasks),
         leases=left,
-        events=", ".join(f"{count} x {event}" for event, count in sorted(chaos.done.items())),
+        events=f"{chaos.summary}, {interruptions.summary}; latest wake of the loop: {lag.why}",
     )
 
 
@@ -111,52 +118,93 @@ def _factory(make: Callable[[], bytes]) -> Callable[[], Awaitable[bytes]]:
     return factory
 
 
-async def _work(
-    cluster: AsyncCluster, tally: Tally, progress: Progress, meter: LagMeter, seed: int, number: int
-) -> None:
-    chance = random.Random(f"{seed} {number}")
-    values, counters = cluster.client(), cluster.client(int)
-    usual = Clients(values, counters, SETTINGS.timeout, _factory)
-    hasty = Clients(values.with_options(timeout=HASTY), counters.with_options(timeout=HASTY), HASTY, _factory)
-    steps = 0
+async def _hanging(workers: list[asyncio.Task[None]], progress: Progress) -> list[str]:
+    """Wait for *workers*; return where those are that do not end although the storm is over. Cancel these."""
     while not progress.is_over:
-        steps += 1
-        step = next_step(chance, number, steps)
-        clients = hasty if chance.random() < 0.03 else usual
-        if chance.random() < CANCELLED:
-            await _cancelled(step, clients, tally, chance)
-        else:
-            await _step(step, clients, tally, meter)
+        await asyncio.sleep(0.1)
+    done, hanging = await asyncio.wait(workers, timeout=PATIENT)
+    where = [f"a task never ends: {_awaited(task.get_coro())}" for task in hanging]
+    for task in hanging:
+        task.cancel()
+    await asyncio.gather(*done)
+    return where
 
 
-async def _step(step: Step, clients: Clients, tally: Tally, meter: LagMeter) -> None:
-    began = monotonic()
+def _awaited(coroutine: object) -> str:
+    """Return the names and lines of the coroutines that *coroutine* awaits, the outermost first."""
+    names: list[str] = []
+    while (frame := getattr(coroutine, "cr_frame", None)) is not None:
+        names.append(f"{frame.f_code.co_qualname}:{frame.f_lineno}")
+        coroutine = getattr(coroutine, "cr_await", None)
+    return " > ".join([*names, type(coroutine).__name__])
+
+
+class _Worker:
+    """What the tasks share: each runs random steps in `work`."""
+
+    def __init__(
+        self, cluster: AsyncCluster, progress: Progress, lag: LoopLag, interruptions: LoopInterruptions
+    ) -> None:
+        values, counters = cluster.client(), cluster.client(int)
+        self._usual = Clients(values, counters, USUAL, _factory)
+        self._hasty = Clients(values.with_options(timeout=HASTY), counters.with_options(timeout=HASTY), HASTY, _factory)
+        self._progress = progress
+        self._lag = lag
+        self._interruptions = interruptions
+
+    async def work(self, chance: random.Random, tally: Tally, number: int) -> None:
+        """Run random steps until the storm is over."""
+        steps = 0
+        while not self._progress.is_over:
+            steps += 1
+            step = next_step(chance, number, steps)
+            clients = self._hasty if chance.random() < 0.03 else self._usual
+            try:
+                if chance.random() < CANCELLED:
+                    await _cancelled(step, clients, tally, chance)
+                else:
+                    await _step(step, clients, tally, self._lag)
+            except RAISED as raised:
+                self._interruptions.arrived(raised)
+                tally.outcomes["interrupted"] += 1
+
+
+async def _step(step: Step, clients: Clients, tally: Tally, lag: Lag) -> None:
+    """Run *step*. An exception of a signal comes out."""
+    error: MetacacheError | None = None
+    result: Any = None  # Any: as in `Step`
+    mark = lag.mark()
+    deadline = monotonic() + clients.timeout
     try:
-        # Any: as in `Step`. A call that needs no waiting must let the other tasks run.
-        result: Any = await step.call(clients)
+        result = await step.call(clients)
+    except RAISED:
+        raise
     except MetacacheError as failed:
-        tally.failed(step.verb, failed)
-        await asyncio.sleep(0)
-    else:
-        try:
-            step.check(result)
-        except ForeignValue as foreign:
-            tally.failed(step.verb, foreign)
-        tally.outcomes["returned"] += 1
-    ended = monotonic()
+        error = failed
+    if monotonic() > deadline + ALLOWANCE and step.is_timed:
+        tally.timed(step.verb, clients.timeout, deadline, lag, mark)
     tally.operations += step.keys
-    if step.is_timed:
-        tally.timed(step.verb, began, clients.timeout, ended, meter)
+    if error is not None:
+        tally.failed(step.verb, error)
+        await asyncio.sleep(0)  # a call that needs no waiting must let the other tasks run
+        return
+    try:
+        step.check(result)
+    except ForeignValue as foreign:
+        tally.failed(step.verb, foreign)
+    tally.outcomes["returned"] += 1
 
 
 async def _cancelled(step: Step, clients: Clients, tally: Tally, chance: random.Random) -> None:
-    """Run *step* in a task of its own, and cancel it after a random time."""
+    """Run *step* in a task of its own, and cancel it after a random time. An exception of a signal comes out."""
     task = asyncio.ensure_future(step.call(clients))
     await asyncio.sleep(chance.choice((0.0, chance.uniform(0.0, LATEST))))
     task.cancel()
     tally.operations += step.keys
     try:
         step.check(await task)
+    except RAISED:
+        raise
     except asyncio.CancelledError:
         tally.outcomes["cancelled"] += 1
     except (MetacacheError, ForeignValue) as failed:
@@ -165,30 +213,29 @@ async def _cancelled(step: Step, clients: Clients, tally: Tally, chance: random.
         tally.outcomes["returned"] += 1
 
 
-def _in_child(nodes: Sequence[Node], seed: int) -> None:
+def _in_child(servers: Fleet, seed: int) -> None:
     """Use a cluster in a forked child, in a loop of another thread. Raises for anything that must not happen.
 
     The loop of the parent has no meaning in the child, so the child makes a cluster of its own. The inherited one drops
     its sockets; the parent sees it if the child touches them on the wire.
     """
-    meter, tally = LagMeter(), Tally()
+    tally, lag = Tally(), lag_of_threads()
     chance = random.Random(f"{seed} child")
 
     async def use() -> None:
-        async with AsyncCluster(nodes, settings=SETTINGS) as cluster:
-            clients = Clients(cluster.client(), cluster.client(int), SETTINGS.timeout, _factory)
+        async with AsyncCluster(servers.nodes, settings=servers.settings) as cluster:
+            clients = Clients(cluster.client(), cluster.client(int), USUAL, _factory)
             for number in range(CHILD_STEPS):
-                await _step(next_step(chance, TASKS + 1, number), clients, tally, meter)
+                await _step(next_step(chance, TASKS + 1, number), clients, tally, lag)
 
     thread = threading.Thread(target=lambda: asyncio.run(use()))
     thread.start()
     thread.join()
     assert tally.operations >= CHILD_STEPS, "the child ended early"
-    faults = [text for text in tally.faults if "after its deadline" not in text]  # no meter runs in the child
-    assert not faults, faults
+    assert not tally.faults, tally.faults
 
 
-async def _calm(cluster: AsyncCluster, servers: Sequence[Memcached], tally: Tally) -> int:
+async def _calm(cluster: AsyncCluster, servers: Fleet, tally: Tally) -> int:
     """Compute values without faults of the nodes, with factories that fail and calls that are cancelled.
 
     Return the number of leases left. Each shared key is computed once for all tasks together.
@@ -213,14 +260,11 @@ async def _calm(cluster: AsyncCluster, servers: Sequence[Memcached], tally: Tall
             error = chance.choice(RAISED)("a factory")
             if isinstance(error, Exception):
                 await _fail(client.get_or_compute(own[number], _failing(error), policy=CALM), error, tally)
-            # A call that is cancelled during its ask may have won, and cannot know it. So wait until the factory runs.
-            started = asyncio.Event()
-            task = asyncio.ensure_future(client.get_or_compute(own[number], _endless(started), policy=CALM))
-            await started.wait()
-            await asyncio.sleep(chance.uniform(0.0, LATEST))
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            other = await _cancelled_in_factory(
+                lambda factory: client.get_or_compute(own[number], factory, policy=CALM), chance.uniform(0.0, LATEST)
+            )
+            if other is not None:
+                tally.fault(f"a get_or_compute that was cancelled in its factory ended with {other!r}")
 
     async with asyncio.TaskGroup() as group:
         for number in range(CALLERS):
@@ -228,7 +272,7 @@ async def _calm(cluster: AsyncCluster, servers: Sequence[Memcached], tally: Tall
     if runs != [1] * SHARED:
         tally.fault(f"{CALLERS} callers of one key ran these numbers of factories: {runs}")
     keys = [*own, *(f"calm:shared:{shared}" for shared in range(SHARED))]
-    return sum([len(await asyncio.to_thread(leases, server, keys)) for server in servers])
+    return await asyncio.to_thread(servers.leases, keys)
 
 
 def _failing(error: Exception) -> Callable[[], Awaitable[bytes]]:
@@ -239,13 +283,29 @@ def _failing(error: Exception) -> Callable[[], Awaitable[bytes]]:
     return factory
 
 
-def _endless(started: asyncio.Event) -> Callable[[], Awaitable[bytes]]:
+async def _cancelled_in_factory(
+    call: Callable[[Callable[[], Awaitable[bytes]]], Awaitable[bytes]], seconds: float
+) -> BaseException | None:
+    """Cancel *call* that number of *seconds* after its factory has started; return the exception if it is another one.
+
+    A call that is cancelled during its ask may have won, and cannot know it. So wait until the factory runs.
+    """
+    started = asyncio.Event()
+
     async def factory() -> bytes:
         started.set()
         await asyncio.sleep(3600)
         return b""
 
-    return factory
+    task = asyncio.ensure_future(call(factory))
+    task.add_done_callback(lambda _: started.set())
+    try:
+        await started.wait()
+        await asyncio.sleep(seconds)
+    finally:
+        task.cancel()
+    await asyncio.wait((task,))
+    return None if task.cancelled() else task.exception()
 
 
 async def _fail(call: Awaitable[bytes], error: Exception, tally: Tally) -> None:

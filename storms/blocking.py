@@ -7,29 +7,26 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable
 from time import monotonic
 from typing import Any, Final
 
 import attrs
 
-from metacache import Cluster, MetacacheError, Settings, Stampede
-from metacache.testing import Memcached
+from metacache import Cluster, MetacacheError, Stampede
 from storms.canary import ForeignValue, canary
 from storms.chaos import Chaos
-from storms.lag import LagMeter
+from storms.fleet import SETTINGS, Fleet, fleet
+from storms.lag import Lag, lag_of_threads
 from storms.measures import Limits, Progress, Result, collected, descriptors
-from storms.raw import leaked_connections, leases, open_connections
 from storms.signals import RAISED, Interruptions
 from storms.steps import Clients, next_step
-from storms.tally import Tally, merged
+from storms.tally import ALLOWANCE, Tally, merged
 
-__all__ = ["CALM", "HASTY", "SETTINGS", "SHARED", "run"]
+__all__ = ["CALM", "HASTY", "SHARED", "run"]
 
 THREADS: Final = 64
-SERVERS: Final = 5
-SETTINGS: Final = Settings(timeout=0.5, connect_timeout=0.5, pool_size=8, max_reply_size=1 << 20)
+USUAL: Final = SETTINGS.timeout
 HASTY: Final = 0.004  # seconds: the timeout of some calls
 PATIENT: Final = 30.0  # seconds: the timeout when there are no faults
 CHILD_STEPS: Final = 100
@@ -38,44 +35,45 @@ CALM: Final = Stampede(lease=600, wait=20.0)
 SHARED: Final = 20  # keys that all workers compute in the calm
 
 
-def run(limits: Limits, seed: int, say: Callable[[str], object]) -> Result:
+def run(name: str, limits: Limits, seed: int, say: Callable[[str], object], *, is_tls: bool = False) -> Result:
     """Run the storm; return what it measured. Its signals need the main thread."""
+    lag = lag_of_threads()
+    lag.mark()  # opens a descriptor that stays
     before = descriptors()
-    with ExitStack() as stack:
-        servers = [stack.enter_context(Memcached(["-m", "64"])) for _ in range(SERVERS)]
-        alone = [open_connections(server) for server in servers]
-        cluster = stack.enter_context(Cluster([server.node for server in servers], settings=SETTINGS))
-        result = _storm(cluster, servers, limits, seed, say)
+    with fleet(is_tls=is_tls) as servers, Cluster(servers.nodes, settings=servers.settings) as cluster:
+        lag.start()
+        result = _storm(name, cluster, servers, lag, limits, seed, say)
+        lag.stop()
         cluster.close()
         collected()
-        at_servers = leaked_connections(servers, alone)
+        at_servers = servers.leaked_connections()
     return attrs.evolve(result, sockets=max(at_servers, descriptors() - before))
 
 
 def _storm(
-    cluster: Cluster, servers: Sequence[Memcached], limits: Limits, seed: int, say: Callable[[str], object]
+    name: str, cluster: Cluster, servers: Fleet, lag: Lag, limits: Limits, seed: int, say: Callable[[str], object]
 ) -> Result:
     cluster.client(int)  # its late import must be over before a fork: a child would wait for it forever
     tallies = [Tally() for _ in range(THREADS + 1)]
-    progress, meter = Progress("threads", limits, tallies, say), LagMeter()
-    chaos = Chaos(servers, random.Random(f"{seed} chaos"), cluster.set_nodes, lambda: _in_child(cluster, seed))
+    progress = Progress(name, limits, tallies, say)
+    chaos = Chaos(
+        servers.servers, random.Random(f"{seed} chaos"), cluster.set_nodes, lambda: _in_child(cluster, lag, seed)
+    )
     interruptions = Interruptions(random.Random(f"{seed} signals"))
     threads = [
-        threading.Thread(target=_work, args=(cluster, tallies[number], progress, meter, seed, number), daemon=True)
+        threading.Thread(target=_work, args=(cluster, tallies[number], progress, lag, seed, number), daemon=True)
         for number in range(THREADS)
     ]
-    meter.start()
     for thread in threads:
         thread.start()
     chaos.start()
     progress.start()
     with interruptions.installed():
-        worker = _Worker(cluster, tallies[THREADS], meter, random.Random(f"{seed} main"), THREADS)
+        worker = _Worker(cluster, tallies[THREADS], lag, random.Random(f"{seed} main"), THREADS)
         while not progress.is_over:
             interruptions.round(worker.step)
     for thread in threads:
         thread.join()
-    meter.stop()
     chaos.stop()
     progress.stop()
     tally = merged(tallies)
@@ -83,25 +81,20 @@ def _storm(
     left = _calm(cluster, servers, tally)
     collected()
     return Result(
-        name="threads",
+        name=name,
         seconds=progress.seconds,
         tally=tally,
-        lag=meter.worst,
+        lag=lag.worst,
         growth=progress.growth,
         slots=sum(known.in_use + known.waiting for known in cluster.statistics.values()),
         leases=left,
-        events=_events(chaos, interruptions),
+        events=f"{chaos.summary}, {interruptions.summary}",
     )
 
 
-def _events(chaos: Chaos, interruptions: Interruptions) -> str:
-    faults = ", ".join(f"{count} x {name}" for name, count in sorted(chaos.done.items()))
-    return f"{faults}, {interruptions.count} signals ({interruptions.dropped} dropped by Python)"
-
-
-def _work(cluster: Cluster, tally: Tally, progress: Progress, meter: LagMeter, seed: int, number: int) -> None:
+def _work(cluster: Cluster, tally: Tally, progress: Progress, lag: Lag, seed: int, number: int) -> None:
     try:
-        worker = _Worker(cluster, tally, meter, random.Random(f"{seed} {number}"), number)
+        worker = _Worker(cluster, tally, lag, random.Random(f"{seed} {number}"), number)
         while not progress.is_over:
             worker.step()
     except BaseException as error:
@@ -116,14 +109,14 @@ def _unchanged(make: Callable[[], bytes]) -> Callable[[], bytes]:
 class _Worker:
     """Runs random steps."""
 
-    def __init__(self, cluster: Cluster, tally: Tally, meter: LagMeter, chance: random.Random, number: int) -> None:
+    def __init__(self, cluster: Cluster, tally: Tally, lag: Lag, chance: random.Random, number: int) -> None:
         values, counters = cluster.client(), cluster.client(int)
-        self._usual = Clients(values, counters, SETTINGS.timeout, _unchanged)
+        self._usual = Clients(values, counters, USUAL, _unchanged)
         self._hasty = Clients(
             values.with_options(timeout=HASTY), counters.with_options(timeout=HASTY), HASTY, _unchanged
         )
         self._tally = tally
-        self._meter = meter
+        self._lag = lag
         self._chance = chance
         self._number = number
         self._steps = 0
@@ -136,17 +129,17 @@ class _Worker:
         clients = self._hasty if self._chance.random() < 0.03 else self._usual
         error: BaseException | None = None
         result: Any = None  # Any: as in `Step`
-        began = monotonic()
+        mark = self._lag.mark()
+        deadline = monotonic() + clients.timeout
         try:
             result = step.call(clients)
         except RAISED:
             raise
         except MetacacheError as failed:
             error = failed
-        ended = monotonic()
+        if monotonic() > deadline + ALLOWANCE and step.is_timed:
+            tally.timed(step.verb, clients.timeout, deadline, self._lag, mark)
         tally.operations += step.keys
-        if step.is_timed:
-            tally.timed(step.verb, began, clients.timeout, ended, self._meter)
         if error is not None:
             tally.failed(step.verb, error)
             return error
@@ -158,17 +151,16 @@ class _Worker:
         return None
 
 
-def _in_child(cluster: Cluster, seed: int) -> None:
+def _in_child(cluster: Cluster, lag: Lag, seed: int) -> None:
     """Use the inherited cluster in a forked child. Raises for anything that must not happen."""
-    meter, tally = LagMeter(), Tally()
-    worker = _Worker(cluster, tally, meter, random.Random(f"{seed} child"), THREADS + 1)
+    tally = Tally()
+    worker = _Worker(cluster, tally, lag, random.Random(f"{seed} child"), THREADS + 1)
     for _ in range(CHILD_STEPS):
         worker.step()
-    faults = [text for text in tally.faults if "after its deadline" not in text]  # no meter runs in the child
-    assert not faults, faults
+    assert not tally.faults, tally.faults
 
 
-def _calm(cluster: Cluster, servers: Sequence[Memcached], tally: Tally) -> int:
+def _calm(cluster: Cluster, servers: Fleet, tally: Tally) -> int:
     """Compute values without faults of the nodes, with factories that fail; return the number of leases left.
 
     Each shared key is computed once for all threads together.
@@ -208,7 +200,7 @@ def _calm(cluster: Cluster, servers: Sequence[Memcached], tally: Tally) -> int:
     if runs != [1] * SHARED:
         tally.fault(f"64 callers of one key ran these numbers of factories: {runs}")
     keys = [*own, *(f"calm:shared:{shared}" for shared in range(SHARED))]
-    return sum(len(leases(server, keys)) for server in servers)
+    return servers.leases(keys)
 
 
 def _make_failure(chance: random.Random) -> BaseException:

@@ -64,6 +64,11 @@ class Chaos:
         self._thread.join()
         self._set_nodes([server.node for server in self._servers])
 
+    @property
+    def summary(self) -> str:
+        """What it did, as words."""
+        return ", ".join(f"{count} x {fault}" for fault, count in sorted(self.done.items()))
+
     def _run(self) -> None:
         faults = (self._freeze, self._freeze, self._kill, self._leave, self._reweigh, self._fork)
         while not self._over.wait(self._chance.uniform(*PAUSE)):

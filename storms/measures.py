@@ -15,21 +15,23 @@ import attrs
 
 from storms.tally import Tally, merged
 
-__all__ = ["Limits", "Progress", "Result", "descriptors", "growth"]
+__all__ = ["GROWTH", "Limits", "Progress", "Result", "collected", "descriptors", "growth"]
 
 EVERY: Final = 10.0  # seconds between two lines
 SAMPLE: Final = 0.5  # seconds between two samples of the memory
-ENOUGH: Final = 40  # samples; fewer say nothing of growth
+ENOUGH: Final = 240  # samples; fewer are all warm-up and say nothing of growth
+GROWTH: Final = 0.01  # how much the memory may grow after the warm-up
 PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 @final
 @attrs.frozen
 class Limits:
-    """When a storm ends: after so many operations or seconds, whichever is first."""
+    """When a storm ends: after *seconds*, or earlier, after *operations*, if it has lasted *at_least* that long."""
 
     operations: int
     seconds: float
+    at_least: float = 0.0
 
 
 @final
@@ -49,10 +51,21 @@ class Result:
     events: str = ""
 
     @property
+    def leaks(self) -> dict[str, int]:
+        """What the storm left behind, by name."""
+        return {"sockets": self.sockets, "slots": self.slots, "tasks": self.tasks, "leases": self.leases}
+
+    @property
+    def has_grown(self) -> bool:
+        """True if the memory grew by more than `GROWTH`."""
+        return self.growth is not None and self.growth >= GROWTH
+
+    @property
     def faults(self) -> list[str]:
         """Everything that must not happen, as sentences."""
-        leaks = {"sockets": self.sockets, "pool slots": self.slots, "tasks": self.tasks, "leases": self.leases}
-        return [*self.tally.faults, *(f"{count} {what} leaked" for what, count in leaks.items() if count)]
+        leaked = [f"{count} {what} leaked" for what, count in self.leaks.items() if count]
+        grown = [f"the memory grew by {self.growth:.2%}"] if self.growth is not None and self.has_grown else []
+        return [*self.tally.faults, *leaked, *grown]
 
 
 def descriptors() -> int:
@@ -117,7 +130,9 @@ class Progress:
             if seconds - spoken >= EVERY:
                 spoken = seconds
                 self._say(self._line(done, seconds))
-            self.is_over |= done >= self._limits.operations or seconds >= self._limits.seconds
+            limits = self._limits
+            is_done = done >= limits.operations and seconds >= limits.at_least
+            self.is_over |= is_done or seconds >= limits.seconds
 
     def _line(self, done: int, seconds: float) -> str:
         total = merged(self._tallies)

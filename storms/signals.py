@@ -17,7 +17,9 @@ from metacache import MetacacheError
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
 
-__all__ = ["RAISED", "Interruptions"]
+__all__ = ["RAISED", "Interruptions", "path", "place"]
+
+PLACES: Final = 5  # the innermost calls that a note names
 
 
 class Interrupt(BaseException):
@@ -72,6 +74,11 @@ class Interruptions:
             signal.signal(signal.SIGALRM, before)
             sys.unraisablehook = hook
 
+    @property
+    def summary(self) -> str:
+        """What it did, as words."""
+        return f"{self.count} signals ({self.dropped} dropped by Python)"
+
     def _handle(self, _: int, __: FrameType | None) -> None:
         raised = self._chance.choice(RAISED)("a signal")
         self._last[:] = [raised]
@@ -106,12 +113,19 @@ class Interruptions:
         self._last.clear()
         for raised in hidden:
             if any("metacache" in Path(place.filename).parts for place in traceback.extract_tb(raised.__traceback__)):
-                self.faults.append(f"a {type(raised).__name__} of a signal came out as {error!r}{_path(raised)}")
+                self.faults.append(f"a {type(raised).__name__} of a signal came out as {error!r}{path(raised)}")
             else:
                 self.dropped += 1
 
 
-def _path(raised: BaseException) -> str:
-    """Return the places that *raised* passed, up to the one that caught it."""
+def path(raised: BaseException) -> str:
+    """Return the places that *raised* passed, up to the one that caught it, and its notes."""
     places = traceback.extract_tb(raised.__traceback__)
-    return "; it passed " + " > ".join(f"{Path(place.filename).name}:{place.lineno}" for place in places)
+    passed = "; it passed " + " > ".join(f"{Path(place.filename).name}:{place.lineno}" for place in places)
+    return "; ".join([passed, *getattr(raised, "__notes__", ())])
+
+
+def place(frame: FrameType | None) -> str:
+    """Return where *frame* is, as a note for an exception."""
+    calls = traceback.extract_stack(frame, PLACES)
+    return "raised in " + " > ".join(f"{Path(call.filename).name}:{call.lineno}" for call in calls)

@@ -19,7 +19,7 @@ from metacache import (
     PoolTimeout,
 )
 from storms.canary import ForeignValue
-from storms.lag import LagMeter
+from storms.lag import Lag
 
 __all__ = ["ALLOWANCE", "Tally", "merged"]
 
@@ -69,13 +69,10 @@ class Tally:
             if not isinstance(each, (*EXPECTED, ForeignValue)):
                 self.fault(f"{verb}: {type(each).__name__}: {each if isinstance(each, MetacacheError) else repr(each)}")
 
-    def timed(self, verb: str, began: float, timeout: float, ended: float, meter: LagMeter) -> None:
-        """Note whether a call that *began* with *timeout* ended in time."""
-        deadline = began + timeout
-        if ended <= deadline + ALLOWANCE:
-            return
+    def timed(self, verb: str, timeout: float, deadline: float, lag: Lag, mark: float) -> None:
+        """Note that a call with *timeout* ended, now, more than `ALLOWANCE` after its *deadline*."""
         self.over += 1
-        beyond = ended - deadline - meter.between(deadline, ended)
+        beyond = lag.beyond(mark, deadline)
         self.worst = max(self.worst, beyond)
         if beyond > ALLOWANCE:
             self.late += 1

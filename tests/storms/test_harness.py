@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import random
 import socket
+import subprocess
+import sys
 import time
+from collections.abc import Callable
+from typing import Final, final
 
 import pytest
 
 from metacache import Connection, MetacacheError, NodeDownError, OperationTimeout, ProtocolError
 from metacache.client.blocking import Client
 from metacache.testing import Memcached
+from storms import aio
 from storms.canary import ForeignValue, canary, check_canary
 from storms.chaos import forked
-from storms.lag import LagMeter
-from storms.measures import growth
+from storms.lag import LoopLag, SleeperLag
+from storms.loop_signals import LoopInterruptions
+from storms.measures import Limits, Progress, Result, growth
 from storms.proxy import CuttingProxy
 from storms.raw import leases, open_connections
-from storms.signals import Interruptions
+from storms.report import criteria, summary
+from storms.signals import RAISED, Interruptions
 from storms.tally import Tally
+from storms.waits import environment
 
 
 def test_a_canary_belongs_to_its_key_whole() -> None:
@@ -33,27 +43,110 @@ def test_a_canary_belongs_to_its_key_whole() -> None:
         check_canary("key:2", value)
 
 
-def test_a_late_call_is_a_fault_unless_the_sleeper_was_late_too() -> None:
-    punctual, lagging = LagMeter(), LagMeter()
-    punctual._due, lagging._due = 100.0, 10.0
-    for meter, late in ((punctual, 1), (lagging, 0)):
-        tally = Tally()
-        tally.timed("get", 9.0, 1.0, 10.2, meter)
-        assert (tally.over, tally.late, len(tally.faults)) == (1, late, late)
+@final
+class Known:
+    """A lag of that many seconds in every operation."""
+
+    worst = 0.0
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def mark(self) -> float:
+        return 0.0
+
+    def beyond(self, _: float, deadline: float, /) -> float:
+        return time.monotonic() - deadline - self._seconds
+
+
+@pytest.mark.parametrize(("lag", "late"), [(0.0, 1), (0.1, 1), (0.18, 0), (5.0, 0)])
+def test_a_late_call_is_a_fault_unless_the_machine_was_late(lag: float, late: int) -> None:
     tally = Tally()
-    tally.timed("get", 9.0, 1.0, 10.04, punctual)
-    assert (tally.over, tally.late) == (0, 0)
+    tally.timed("get", 1.0, time.monotonic() - 0.2, Known(lag), 0.0)
+    assert (tally.over, tally.late, len(tally.faults)) == (1, late, late)
 
 
-def test_a_meter_sees_that_a_thread_keeps_the_interpreter() -> None:
-    meter = LagMeter()
-    meter.start()
+MEASURED: Final = """
+import json, threading, time
+from storms.waits import measure
+
+waited = measure()
+
+def spin(results):
+    mark, began, ran = waited(), time.monotonic(), time.thread_time()
+    while time.monotonic() < began + 1.0:
+        pass
+    results.append((time.monotonic() - began, time.thread_time() - ran, waited() - mark))
+
+def rest(results):
+    mark, lock = waited(), threading.Lock()
+    lock.acquire()
+    began, ran = time.monotonic(), time.thread_time()
+    lock.acquire(timeout=0.5)
+    time.sleep(0.5)
+    results.append((time.monotonic() - began, time.thread_time() - ran, waited() - mark))
+
+spun, rested = [], []
+for work, results, count in ((spin, spun, 3), (rest, rested, 1)):
+    threads = [threading.Thread(target=work, args=(results,)) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+print(json.dumps([spun, rested]))
+"""
+
+
+def test_a_thread_knows_how_long_it_waited_for_the_machine() -> None:
+    has_compiler = "LD_PRELOAD" in environment()
+    if not has_compiler:
+        pytest.skip("there is no C compiler")
+    ran = subprocess.run(
+        [sys.executable, "-c", MEASURED], check=True, capture_output=True, env=environment(), timeout=50.0
+    )
+    spun, rested = json.loads(ran.stdout)
+    for wall, processor, waited in spun:
+        assert wall - processor - waited == pytest.approx(0.0, abs=0.1)
+        assert waited > wall / 3, "three threads share one interpreter"
+    # A wait for a lock or for time is not a wait for the machine, but the machine may be late at its end.
+    [(wall, processor, waited)] = rested
+    assert wall - processor - waited == pytest.approx(1.0, abs=0.1)
+
+
+def test_a_sleeper_sees_that_a_thread_keeps_the_interpreter() -> None:
+    lag = SleeperLag()
+    lag.start()
     time.sleep(0.02)
     began = time.monotonic()
     sum(range(20_000_000))  # one call of C, which releases nothing
-    ended = time.monotonic()
-    meter.stop()
-    assert meter.between(began, ended) > (ended - began) / 2
+    seconds = time.monotonic() - began
+    beyond = lag.beyond(lag.mark(), began)
+    lag.stop()
+    assert beyond < seconds / 2
+
+
+def count(seconds: float) -> None:
+    """Keep the interpreter busy for about that long."""
+    sum(range(round(seconds * 10**8)))
+
+
+@pytest.mark.parametrize("block", [time.sleep, count], ids=["sleep", "count"])
+def test_the_lag_of_a_loop_is_what_makes_its_tasks_late(block: Callable[[float], object]) -> None:
+    async def scenario() -> float:
+        lag = LoopLag()
+        measuring = asyncio.create_task(lag.measure())
+        await asyncio.sleep(0.05)
+        began = time.monotonic()
+        block(0.2)
+        late = time.monotonic() - began
+        beyond = lag.beyond(lag.mark(), began)
+        await asyncio.sleep(0.01)
+        lag.stop()
+        await measuring
+        assert lag.worst > late / 2
+        return beyond / late
+
+    assert asyncio.run(scenario()) < 0.5
 
 
 def test_errors_of_failing_nodes_are_expected_and_others_are_faults() -> None:
@@ -94,9 +187,20 @@ def test_the_proxy_cuts_and_counts_the_requests(memcached: Memcached) -> None:
 
 
 def test_growth_compares_the_end_with_the_time_after_the_warm_up() -> None:
-    assert growth([1] * 20) is None
-    assert growth([50] * 20 + [100] * 80) == 0
-    assert growth([100] * 90 + [102] * 10) == pytest.approx(0.02)
+    assert growth([1] * 200) is None
+    assert growth([50] * 200 + [100] * 800) == 0
+    assert growth([100] * 900 + [102] * 100) == pytest.approx(0.02)
+
+
+def test_a_criterion_that_is_not_met_fails_the_run() -> None:
+    calm, late = Result(name="calm", seconds=1.0, tally=Tally(operations=10)), Tally(operations=10, late=1)
+    assert not [each for each in criteria([calm], 10) if each.passed is False]
+    assert [each.name for each in criteria([calm], 11) if each.passed is None] == ["operations", "memory growth"]
+    leaking = Result(name="leaks", seconds=1.0, tally=late, sockets=1, growth=0.02)
+    failed = ["late operations", "leaked sockets", "all faults", "memory growth"]
+    assert [each.name for each in criteria([calm, leaking], 20) if each.passed is False] == failed
+    assert "FAIL" in summary([calm, leaking], 20)
+    assert "FAIL" not in summary([calm], 20)
 
 
 def test_a_child_that_fails_is_reported() -> None:
@@ -129,3 +233,43 @@ def test_exceptions_of_signals_that_are_replaced_or_swallowed_are_faults(shared_
                 for _ in range(10):
                     interruptions.round(step)
             assert bool(interruptions.faults) is is_faulty
+
+
+def test_exceptions_of_signals_in_a_loop_that_are_swallowed_or_doubled_are_faults() -> None:
+    kept, lost, twice = (kind("a signal") for kind in RAISED[:3])
+
+    async def scenario() -> LoopInterruptions:
+        loop = asyncio.get_running_loop()
+        interruptions = LoopInterruptions(random.Random(1))
+        with interruptions.installed(loop):
+            interruptions._expected = [kept, lost, twice]
+            interruptions.arrived(kept)
+            for _ in range(2):
+                loop.call_exception_handler({"message": "from a callback", "exception": twice})
+        assert (interruptions.calls, interruptions.callbacks) == (1, 1)
+        interruptions.finish()
+        return interruptions
+
+    faults = asyncio.run(scenario()).faults
+    assert len(faults) == 2
+    assert type(twice).__name__ in faults[0]
+    assert "twice" in faults[0]
+    assert type(lost).__name__ in faults[1]
+    assert "swallowed" in faults[1]
+
+
+def test_a_task_that_never_ends_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aio, "PATIENT", 0.05)
+
+    async def inner(event: asyncio.Event) -> None:
+        await event.wait()
+
+    async def scenario() -> list[str]:
+        progress = Progress("storm", Limits(0, 0.0), [], print)
+        progress.is_over = True
+        workers = [asyncio.create_task(inner(asyncio.Event())), asyncio.create_task(asyncio.sleep(0))]
+        return await aio._hanging(workers, progress)
+
+    [fault] = asyncio.run(scenario())
+    assert "inner" in fault
+    assert "Event.wait" in fault

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import contextvars
 import gc
+import itertools
+import linecache
 import random
 import sys
 from collections.abc import Callable, Coroutine, Sequence
@@ -14,19 +16,24 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final, TypeVar, final
 
+import attrs
 import pytest
 
 import metacache
 from metacache import (
     AsyncClient,
+    AsyncConnection,
     AsyncPool,
     ConnectError,
+    ConnectionLost,
     MetacacheError,
     OperationTimeout,
     Settings,
+    TransportError,
 )
 from metacache.cluster.health import is_node_failure
 from metacache.testing import Memcached
+from tests.scripted import Peer, ScriptedServer
 from tests.transports.aio_rig import sockets, value_of
 
 T = TypeVar("T")
@@ -126,7 +133,7 @@ async def read_all(client: AsyncClient[bytes]) -> None:
 
 
 def read_while(loop: Loop, client: AsyncClient[bytes], injector: Injector) -> None:
-    """Read in several tasks while *injector* raises; check that every task ends and that the next reads are right."""
+    """Read in several tasks while *injector* raises; check that every task ends."""
 
     async def ask() -> list[asyncio.Task[None]]:
         calls = [read_one(client, key) for key in KEYS[:5]]
@@ -145,6 +152,10 @@ def read_while(loop: Loop, client: AsyncClient[bytes], injector: Injector) -> No
         assert failure is None or isinstance(failure, MetacacheError) or is_injected(failure), repr(failure)
         if failure is not None:
             loop.surfaced.append(failure)
+
+
+def read_again(loop: Loop, client: AsyncClient[bytes]) -> None:
+    """Check that the next reads are right."""
 
     async def ask_again() -> None:
         async with asyncio.timeout(5.0):
@@ -183,6 +194,7 @@ def inject_everywhere(shared_memcached: Memcached, *, is_cold: bool, count: int)
             client = loop.run(open_client)
             injector = Injector([at, *chance.choices(GAPS, k=count - 1)], chance.choice(KINDS))
             read_while(loop, client, injector)
+            read_again(loop, client)
             loop.run(client.aclose)
             assert not [failure for failure in failures if is_node_failure(failure)], f"at {at}"
             if count == 1 and injector.raised:
@@ -206,6 +218,101 @@ def test_exceptions_of_signal_handlers_leave_no_task_waiting_mix_no_values_and_c
     # forever.
     with ThreadPoolExecutor(1) as threads:
         threads.submit(inject_everywhere, shared_memcached, is_cold=is_cold, count=count).result()
+
+
+@final
+class Strike:
+    """Raises *kind* once, before a line of the function *name*: the first one for which *is_there* returns True."""
+
+    def __init__(self, name: str, is_there: Callable[[FrameType], bool], kind: type[BaseException]) -> None:
+        self._name = name
+        self._is_there = is_there
+        self._kind = kind
+        self.has_raised = False
+
+    def __enter__(self) -> None:
+        self._before = sys.gettrace()  # that of coverage
+        sys.settrace(self._enter)
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(self._before)
+
+    def _enter(self, frame: FrameType, _event: str, _: object) -> Any:  # Any: a trace function
+        return self._step if frame.f_code.co_name == self._name else None
+
+    def _step(self, frame: FrameType, event: str, __: object) -> Any:  # Any: as above
+        if event == "line" and not self.has_raised and self._is_there(frame):
+            self.has_raised = True
+            raise self._kind("injected")
+        return self._step
+
+
+def surfaced_in(scenario: Callable[[], Coroutine[Any, Any, None]]) -> list[str]:  # Any: as in `Loop`
+    """Run *scenario* in a loop; return the exceptions that the loop reports, as texts."""
+
+    def run() -> list[str]:
+        with asyncio.Runner() as runner:
+            loop = Loop(runner.get_loop())
+            runner.run(scenario())
+            return list(map(str, loop.surfaced))
+
+    with ThreadPoolExecutor(1) as threads:  # as above
+        return threads.submit(run).result()
+
+
+def lose(line: int) -> bool:
+    """Interrupt the handling of a lost connection before its *line*-th line; return whether it has so many.
+
+    Check that afterwards no request is in flight, and that no timer runs again and again.
+    """
+    lines = itertools.count(1)
+    strike = Strike("_lost", lambda _: next(lines) == line, Interrupt)
+    settings = attrs.evolve(SETTINGS, timeout=0.1)
+
+    def close(peer: Peer) -> None:
+        peer.requests(2)
+        peer.fin()
+
+    async def scenario() -> None:
+        connection = AsyncConnection(server.node, settings=settings)
+        client = AsyncClient(connection)
+        with strike:
+            calls = [client.set(key, b"value") for key in KEYS[:2]]
+            found = await asyncio.gather(*calls, return_exceptions=True)
+        assert all(isinstance(each, TransportError) for each in found), found
+        await asyncio.sleep(2 * settings.timeout)
+        assert connection.in_flight == connection.load == 0
+        assert not connection._timer._timers
+
+    with ScriptedServer(close) as server:
+        surfaced = surfaced_in(scenario)
+    assert surfaced == ["injected"] * strike.has_raised
+    return strike.has_raised
+
+
+def test_a_lost_connection_has_no_requests_in_flight_although_a_signal_interrupted_its_loss() -> None:
+    assert len(list(itertools.takewhile(lose, itertools.count(1)))) > 10
+
+
+@pytest.mark.parametrize("kind", [Interrupt, RuntimeError, OSError], ids=lambda kind: kind.__name__)
+def test_the_loop_reports_an_exception_of_a_signal_handler_once(kind: type[BaseException]) -> None:
+    def sends(frame: FrameType) -> bool:
+        return "_sock.send(" in linecache.getline(frame.f_code.co_filename, frame.f_lineno)
+
+    def answer(peer: Peer) -> None:
+        peer.request().answer(b"EN")
+        peer.expect_end()
+
+    async def scenario() -> None:
+        async with AsyncConnection(server.node, settings=SETTINGS) as connection:
+            client = AsyncClient(connection)
+            assert await client.get("key") is None
+            with Strike("write", sends, kind), pytest.raises(ConnectionLost):
+                await client.set("key", b"value")
+            await asyncio.sleep(0.01)
+
+    with ScriptedServer(answer) as server:
+        assert surfaced_in(scenario) == ["injected"]
 
 
 tenant: Final = contextvars.ContextVar("tenant", default="none")

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import linecache
+import os
 import ssl
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from time import sleep
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -130,3 +137,38 @@ def test_every_tls_write_ends_with_a_request_and_packs_at_most_16_kib_of_several
         assert all(client.set_many(items).values())
     assert 1 < len(records) < 100
     assert all(len(record) <= 16_384 for record in records)
+
+
+class Interrupt(BaseException):
+    """The exception of a signal handler."""
+
+
+def test_a_signal_while_a_socket_becomes_one_of_tls_closes_its_descriptor_once(tls_server: Memcached) -> None:
+    def enter(frame: FrameType, _event: str, _: object) -> Any:  # Any: a trace function
+        return strike if frame.f_code.co_name == "_create" else None
+
+    def strike(frame: FrameType, event: str, _: object) -> Any:  # Any: as above
+        if event == "line" and "sock.detach()" in linecache.getline(frame.f_code.co_filename, frame.f_lineno):
+            raise Interrupt
+        return strike
+
+    def interrupted() -> list[BaseException]:
+        with connect(tls_server.url, settings=Settings(tls=trusting())) as client:
+            sys.settrace(enter)
+            try:
+                client.get("key")
+            except Interrupt as error:
+                return [error]
+            finally:
+                sys.settrace(None)
+        return []
+
+    with ThreadPoolExecutor(1) as threads:  # the trace function of the coverage stays that of this thread
+        kept = threads.submit(interrupted).result()
+    assert kept
+    pipe = os.pipe()  # takes the descriptor that is free
+    kept.clear()
+    gc.collect()
+    for descriptor in pipe:
+        os.fstat(descriptor)  # raises if it was closed
+        os.close(descriptor)

@@ -351,8 +351,15 @@ class AsyncConnection:
             queue.trim()
 
     def _after_check(self) -> None:
-        """Flush after a check of the deadlines: a signal's exception may have interrupted the last flush."""
+        """Repair what a signal's exception may have interrupted, after a check of the deadlines.
+
+        That is the last flush, the handling of a lost link, or code that was about to count the requests in flight. A
+        pool would avoid a connection with a wrong count for ever.
+        """
         self._flushing = False
+        if self._link is not None and self._link.is_lost:
+            self._dial_if_needed()
+        self.in_flight = 0 if self._link is None else self._link.requests
         if self._queue.waiting:
             self._flush_soon()
 

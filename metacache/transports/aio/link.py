@@ -349,8 +349,8 @@ class Link(asyncio.Protocol):
         was_lost, self.is_lost = self.is_lost, True
         if not self.when_closed.done():
             self.when_closed.set_result(None)
-        is_of_signal = exc is not None and not is_own(exc)  # `data_received` raised it
-        if exc is not None and is_of_signal:
+        is_of_signal = exc is not None and not is_own(exc)  # a method of the transport or of this link raised it
+        if isinstance(exc, OSError) and is_of_signal:  # the loop has reported any other exception
             self._loop.call_soon(throw, exc)
         if was_lost:
             return

@@ -81,7 +81,23 @@ class Dialer:
             name = self._node.address.certificate_name if isinstance(self._node.address, TcpAddress) else None
             return self._settings.tls.wrap_socket(sock, server_hostname=name)
         except BaseException as error:
-            sock.close()
+            _close(sock, error)
             if is_tls_refusal(error) and is_own(error):
                 raise tls_refused(error) from error
             raise
+
+
+def _close(sock: socket.socket, error: BaseException) -> None:
+    """Close *sock* because of *error*.
+
+    If a signal interrupted the `ssl` module, another socket in the traceback may have the same descriptor. It would
+    close the descriptor a second time, when that already belongs to another connection.
+    """
+    trace = error.__traceback__
+    while trace is not None and sock.fileno() >= 0:
+        other = trace.tb_frame.f_locals.get("self")
+        if isinstance(other, socket.socket) and other is not sock and other.fileno() == sock.fileno():
+            sock.detach()
+            other.close()
+        trace = trace.tb_next
+    sock.close()
