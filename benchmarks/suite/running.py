@@ -35,6 +35,10 @@ ROUND: Final = 0.05  # seconds of a contender
 LONG_ROUND: Final = 0.1  # where a round first starts threads or tasks
 SAMPLE: Final = 0.5  # seconds in which it finds out how busy the machine is
 COUNTING: Final = 4.0  # seconds that a count takes, for the progress bar
+COUNTS_BY_NODES: Final = (
+    2,
+    12,
+)  # calls of the two counts: with many nodes, a batch costs some clients 10^8 instructions
 OPTIONS: Final = ("-m", "1024")
 VALGRIND: Final = ("valgrind", "--tool=callgrind", "--instr-atstart=no")
 TOTALS: Final = re.compile(r"^totals: (\d+)", re.MULTILINE)
@@ -198,7 +202,7 @@ class Bench:
 
 def _count(worker: Worker, case: Case, dumps: Iterator[int]) -> int:
     """Return the instructions for one key: the difference between many calls and few, which share everything else."""
-    few, many = COUNTS[1 if case.keys == 1 else 100]
+    few, many = COUNTS_BY_NODES if case.nodes > 1 else COUNTS[case.keys]
     few, many = (max(1, count // case.tasks) * case.tasks for count in (few, many))
     next(dumps)  # what came before
     spent: list[int] = []

@@ -27,7 +27,9 @@ from metacache import Node
 
 __all__ = ["Worker", "WorkerFailed"]
 
-LIMIT: Final = 120.0  # seconds until a worker that does not answer is given up
+# Seconds until a worker that does not answer is given up; under valgrind everything is fifty times slower.
+LIMIT: Final = 60.0
+COUNTED_LIMIT: Final = 1200.0
 COUNTED: Final = "--counted"
 # Before the first round: dial connections, specialise bytecode, and find out how many operations a round has.
 WARM_UP: Final = 0.01  # seconds
@@ -48,6 +50,7 @@ class Worker:
     def __init__(self, kind: Kind, contender: Contender, *, prefix: Sequence[str] = ()) -> None:
         command = [*prefix, sys.executable, "-m", __name__, kind.value, contender.name, *([COUNTED] * bool(prefix))]
         pure = {"METACACHE_PURE": "1"} if contender.is_pure else {}
+        self._limit = COUNTED_LIMIT if prefix else LIMIT
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -81,12 +84,12 @@ class Worker:
             self._process.stdin.write(json.dumps(message).encode() + b"\n")
             self._process.stdin.flush()
             # It answers with one line, so nothing is left in the buffer of stdout that select would not see.
-            ready, _, _ = select.select([self._process.stdout], [], [], LIMIT)
+            ready, _, _ = select.select([self._process.stdout], [], [], self._limit)
             line = self._process.stdout.readline() if ready else b""
         except BrokenPipeError:
             line = b""
         if not line:
-            raise WorkerFailed(f"ended, or did not answer within {LIMIT:.0f} s")
+            raise WorkerFailed(f"ended, or did not answer within {self._limit:.0f} s")
         # cast: a worker answers with objects.
         answer = cast("Message", json.loads(line))
         if "failed" in answer:

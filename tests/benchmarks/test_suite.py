@@ -16,7 +16,7 @@ import attrs
 import pytest
 
 from benchmarks.pairing import take_turns
-from benchmarks.suite.cases import CASES, GROUPS, Kind
+from benchmarks.suite.cases import CASES, GROUPS, Group, Kind
 from benchmarks.suite.charts import DARK, LIGHT, Chart, Theme, describe, draw
 from benchmarks.suite.contenders import CONTENDERS
 from benchmarks.suite.markdown import chapter, replace_between
@@ -106,7 +106,7 @@ def test_the_page_has_medians_spreads_counts_and_reasons() -> None:
 
 def test_the_page_says_that_the_machine_was_busy() -> None:
     busy = MEASURED.with_case(CASE, FIGURES, day="2026-01-02", busy=0.4)
-    assert "up to 40% of the processors meanwhile" in chapter(busy, {GROUP: "(chart)"})
+    assert "up to 40% of the processors" in chapter(busy, {GROUP: "(chart)"})
 
 
 def test_only_the_text_between_the_marks_is_replaced() -> None:
@@ -174,7 +174,7 @@ def test_each_round_begins_with_another_contender() -> None:
 
 @pytest.mark.parametrize("group", [GROUPS["unix"], GROUPS["typed"], GROUPS["tasks"]], ids=["unix", "typed", "tasks"])
 def test_a_run_saves_times_and_reasons_of_every_contender(
-    group: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    group: Group, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = next(name for name, (its, _) in CASES.items() if its is group)
     monkeypatch.setattr("benchmarks.suite.running.ROUND", 0.001)
@@ -183,9 +183,10 @@ def test_a_run_saves_times_and_reasons_of_every_contender(
     assert found is not None
     figures = found.figures[name]
     assert list(figures) == [each.name for each in CONTENDERS[CASES[name][0].kind]]
-    able = [each for each in figures.values() if each.reason is None]
-    assert len(able) >= 4
-    assert all(0 < each.median < math.inf for each in able)
+    assert all(0 < each.median < math.inf for each in figures.values() if each.reason is None)
+    # Without a compiler there is no metacache[speed], and pylibmc has no wheel for the newest Pythons.
+    lacking = {name for name, each in figures.items() if each.reason and "is not there" not in each.reason}
+    assert lacking == ({"memcache"} if name.startswith("unix") else set())
 
 
 @pytest.fixture
