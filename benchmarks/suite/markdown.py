@@ -32,7 +32,7 @@ def chapter(results: Results, pictures: Mapping[str, str]) -> str:
         if not cases:
             continue
         figures = {case.title: results.figures[f"{name}: {case.title}"] for case in cases}
-        parts += [f"## {group.title}", f"{group.note} {group.unit[0].upper()}{group.unit[1:]}.", pictures[name]]
+        parts += [f"## {group.title}", f"{group.note} In {group.unit}.", pictures[name]]
         # Two cases side by side: a wider table does not fit on a page.
         parts += [_table(group, cases[at : at + 2], figures) for at in range(0, len(cases), 2)]
         parts += _reasons(figures)
