@@ -24,8 +24,8 @@ MARGIN: Final = 16
 GAP: Final = 32  # between columns
 ROW: Final = 22
 BAR: Final = 13
-NAMES: Final = 176  # the width of the names
-FIGURES: Final = 52  # and of the figures behind the bars
+CHARACTER: Final = 7.5  # the width of a character of a bold name, on average
+FIGURES: Final = 52  # the width of the figures behind the bars
 PANEL: Final = 34  # the height of a panel's title
 TOP: Final = 74  # the title and the unit
 CUT: Final = 4  # a bar is cut at this multiple of the median bar
@@ -81,10 +81,11 @@ def draw(chart: Chart, results: Results, theme: Theme) -> str:
     lines = -(-len(panels) // chart.columns)
     width = (WIDTH - 2 * MARGIN - GAP * (chart.columns - 1)) / chart.columns
     svg = _svg(chart, results, TOP + lines * height + MARGIN, theme)
+    names = 8 + CHARACTER * max(len(who) for _, bars in panels for who, _ in bars)
     for number, (name, bars) in enumerate(panels):
         row, column = divmod(number, chart.columns)
         x, y = MARGIN + column * (width + GAP), TOP + row * height
-        _draw_panel(svg, name, bars, theme, (x, y, width))
+        _draw_panel(svg, name, bars, theme, (x, y, width, names))
     ElementTree.indent(svg, " ")
     return ElementTree.tostring(svg, encoding="unicode") + "\n"
 
@@ -120,18 +121,18 @@ def _draw_panel(
     name: str,
     bars: Sequence[tuple[str, Figure]],
     theme: Theme,
-    place: tuple[float, float, float],
+    place: tuple[float, float, float, float],
 ) -> None:
-    x, y, width = place
+    x, y, width, names = place
     group, case = CASES[name]
     _text(svg, x, y + 18, case.title, theme.text, size=13, weight=600)
     ends = {who: shown(group, figure.median) for who, figure in bars}
     longest = min(
         max(max(_spread(group, figure)) for _, figure in bars), max(CUT * median(ends.values()), min(ends.values()))
     )
-    scale = (width - NAMES - FIGURES) / longest
+    scale = (width - names - FIGURES) / longest
     for number, (who, figure) in enumerate(bars):
-        corner = (x, y + PANEL + number * ROW)
+        corner = (x + names, y + PANEL + number * ROW)
         _draw_bar(svg, who, _Bar(group, figure, scale, longest), theme, corner)
 
 
@@ -154,8 +155,8 @@ def _spread(group: Group, figure: Figure) -> tuple[float, float]:
 
 
 def _draw_bar(svg: ElementTree.Element, who: str, bar: _Bar, theme: Theme, place: tuple[float, float]) -> None:
-    x, y = place
-    start, middle = x + NAMES, y + BAR / 2
+    start, y = place
+    middle = y + BAR / 2
     is_ours = who.startswith("metacache")
     _text(svg, start - 8, y + 11, who, theme.text, weight=600 if is_ours else 400, anchor="end")
     _add(svg, "rect", x=start, y=y, width=bar.length, height=BAR, rx=2, fill=_colour(who, theme))

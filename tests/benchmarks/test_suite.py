@@ -135,6 +135,15 @@ def test_a_bar_that_would_make_the_others_short_is_cut() -> None:
     assert bars[-1] == pytest.approx(4 * (bars[1] + bars[2]) / 2, rel=0.01)
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / CHARTS).glob("*-light.svg")), ids=lambda path: path.stem)
+def test_the_names_and_figures_of_a_chart_fit_into_it(path: Path) -> None:
+    svg = ElementTree.parse(path).getroot()
+    for text in svg.iter("{http://www.w3.org/2000/svg}text"):
+        x, length = float(text.attrib["x"]), 7.5 * len(text.text or "")
+        if text.get("font-size") is None:  # not a title
+            assert x - length >= 0 if text.get("text-anchor") == "end" else x + length <= float(svg.attrib["width"])
+
+
 def bar_lengths(svg: str) -> list[float]:
     return [float(match) for match in re.findall(r'width="([\d.]+)" height="13"', svg)]
 
