@@ -10,6 +10,7 @@
 # make test-pure  the tests of code that has compiled primitives, with these turned off
 # make test-sanitized  the tests of the primitives under ASan and UBSan
 # make bench     goals, instructions and times, side by side with other clients
+# make bench-results  the comparison with other clients, anew: docs/explanation/benchmarks.md and its charts
 # make bench-check  fails if an instruction count rose by more than 5 % (5 min on a quiet machine)
 # make storm     random faults under load, 10,000,000 operations; OPERATIONS=N MINUTES=N SEED=N limit and repeat it
 # make fuzz      random bytes for everything that reads bytes of others, for MINUTES=20
@@ -39,7 +40,7 @@ apt = $(STEP) --quiet apt "$(1), which is missing (30 s)" \
     sh -c '$(APT) update -qq && $(APT) install -y -qq --no-install-recommends $(1)'
 COVERAGE := --cov=metacache --cov-report= --cov-fail-under=0
 
-.PHONY: demo test test-all test-pure test-sanitized test-django test-pydantic check lint types mypy pyright pytest pytest-parallel pytest-alone coverage bench bench-check storm fuzz docs clean \
+.PHONY: demo test test-all test-pure test-sanitized test-django test-pydantic check lint types mypy pyright pytest pytest-parallel pytest-alone coverage bench bench-results bench-check storm fuzz docs clean \
     memcached memcached-if-possible valgrind python3-venv
 .NOTPARALLEL:
 
@@ -102,6 +103,10 @@ coverage: $(VENV)/.dev memcached
 
 bench: $(VENV)/.dev $(VENV)/.speed memcached valgrind
 	$(BIN)/python -m benchmarks
+
+bench-results: $(VENV)/.dev $(VENV)/.speed memcached valgrind
+	@$(STEP) bench-results "every figure of docs/explanation/benchmarks.md (10 min, on a quiet machine)" \
+	    $(BIN)/python -m benchmarks.suite all
 
 bench-check: $(VENV)/.dev memcached valgrind
 	METACACHE_PURE=1 $(BIN)/python -m benchmarks.check

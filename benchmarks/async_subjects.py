@@ -6,22 +6,31 @@ Each client has the settings that are best for it with that number of tasks.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from itertools import cycle
+from itertools import cycle, islice
 from time import perf_counter
-from typing import Final, Protocol, TypeAlias, TypeVar, final
+from typing import Final, Generic, TypeAlias, TypeVar, final
 
-import aiomcache
 import attrs
-import emcache
-from memcache import AsyncMemcache
 
 from benchmarks.bare import BareConnection
-from benchmarks.subjects import TIMEOUT, VALUE_SIZE, host_and_port
+from benchmarks.peers import TIMEOUT, host_and_port
+from benchmarks.subjects import VALUE_SIZE
 from metacache import AsyncClient, AsyncCluster, AsyncPool, AsyncTransport, Node, Settings
 
-__all__ = ["ASYNC_SUBJECTS", "AUTOBATCHING", "AsyncSetup", "AsyncSubject", "Read", "read_each"]
+__all__ = [
+    "ASYNC_SUBJECTS",
+    "AUTOBATCHING",
+    "AsyncSetup",
+    "AsyncSubject",
+    "Reader",
+    "set_up_aiomcache",
+    "set_up_autobatching",
+    "set_up_cluster",
+    "set_up_emcache",
+    "set_up_memcache",
+]
 
 K = TypeVar("K")
 
@@ -37,16 +46,34 @@ MOST_CONNECTIONS: Final = 64
 SETTINGS: Final = Settings(timeout=TIMEOUT)
 
 
-class Read(Protocol):
-    """The work of one task."""
+@final
+@attrs.frozen
+class Reader(Generic[K]):
+    """A connected client: its method, and the keys whose values it stored. Each task reads its share of them."""
 
-    def __call__(self, task: int, tasks: int, until: float, latencies: list[float], /) -> Coroutine[None, None, None]:
-        """Read the keys of this task's share in turn until the time *until*, and append the seconds of each read."""
-        ...
+    get: Callable[[K], Awaitable[object]]
+    keys: Sequence[K]
+
+    async def read(self, task: int, tasks: int, count: int) -> None:
+        """Do *count* reads."""
+        get = self.get
+        for key in islice(cycle(self.keys[task::tasks]), count):
+            await get(key)
+
+    async def read_until(self, until: float, task: int, tasks: int, latencies: list[float]) -> None:
+        """Read until the time *until*, and append the seconds of each read."""
+        began = perf_counter()
+        for key in cycle(self.keys[task::tasks]):
+            await self.get(key)
+            ended = perf_counter()
+            latencies.append(ended - began)
+            began = ended
+            if ended > until:
+                return
 
 
-AsyncSetup: TypeAlias = Callable[[Node, int, AsyncExitStack], Awaitable[Read]]
-"""Connects to the node for that number of tasks, stores the values, and returns the function that reads them."""
+AsyncSetup: TypeAlias = Callable[[Node, int, AsyncExitStack], Awaitable[Reader[str] | Reader[bytes]]]
+"""Connects to the node for that number of tasks, stores the values, and returns what reads them."""
 
 
 @final
@@ -59,69 +86,62 @@ class AsyncSubject:
     is_pooled: bool = False
 
 
-def read_each(get: Callable[[K], Awaitable[object]], keys: Sequence[K], found: object) -> Read:
-    """Return a Read that reads *keys* with *get*. Checks that *found*, the result of one *get*, is the stored value."""
+def reader_of(get: Callable[[K], Awaitable[object]], keys: Sequence[K], found: object) -> Reader[K]:
+    """Return a Reader. Checks that *found*, the result of one *get*, is the stored value."""
     if found != VALUE:
         raise RuntimeError(f"{get!r} returned {found!r}, not the stored value")
-
-    async def read(task: int, tasks: int, until: float, latencies: list[float], /) -> None:
-        began = perf_counter()
-        for key in cycle(keys[task::tasks]):
-            await get(key)
-            ended = perf_counter()
-            latencies.append(ended - began)
-            began = ended
-            if ended > until:
-                return
-
-    return read
+    return Reader(get, keys)
 
 
-async def set_up_pool(node: Node, _tasks: int, stack: AsyncExitStack) -> Read:
+async def set_up_pool(node: Node, _tasks: int, stack: AsyncExitStack) -> Reader[str]:
     """Set up an ``AsyncClient[bytes]`` over an AsyncPool."""
     return await _metacache(await stack.enter_async_context(AsyncPool(node, settings=SETTINGS)))
 
 
-async def set_up_one_connection(node: Node, _tasks: int, stack: AsyncExitStack) -> Read:
+async def set_up_one_connection(node: Node, _tasks: int, stack: AsyncExitStack) -> Reader[str]:
     """Set up an ``AsyncClient[bytes]`` over a pool of one connection."""
     return await _metacache(
         await stack.enter_async_context(AsyncPool(node, settings=attrs.evolve(SETTINGS, pool_size=1)))
     )
 
 
-async def set_up_cluster(node: Node, _tasks: int, stack: AsyncExitStack) -> Read:
+async def set_up_cluster(node: Node, _tasks: int, stack: AsyncExitStack) -> Reader[str]:
     """Set up what `connect_async` returns for one node: an ``AsyncClient[bytes]`` over an AsyncCluster."""
     return await _metacache(await stack.enter_async_context(AsyncCluster([node], settings=SETTINGS)))
 
 
-async def _metacache(transport: AsyncTransport) -> Read:
+async def _metacache(transport: AsyncTransport) -> Reader[str]:
     client = AsyncClient(transport)
     await client.set_many(dict.fromkeys(KEYS, VALUE))
-    return read_each(client.get, KEYS, await client.get(KEYS[0]))
+    return reader_of(client.get, KEYS, await client.get(KEYS[0]))
 
 
-async def set_up_aiomcache(node: Node, tasks: int, stack: AsyncExitStack) -> Read:
+async def set_up_aiomcache(node: Node, tasks: int, stack: AsyncExitStack) -> Reader[bytes]:
     """Set up aiomcache with one connection per task. It has no timeout."""
+    import aiomcache  # not at the top: a peer may be absent
+
     host, port = host_and_port(node)
     client = aiomcache.Client(host, port, pool_size=min(tasks, MOST_CONNECTIONS))
     stack.push_async_callback(client.close)
     for key in RAW_KEYS:
         await client.set(key, VALUE)
 
-    return read_each(client.get, RAW_KEYS, await client.get(RAW_KEYS[0]))
+    return reader_of(client.get, RAW_KEYS, await client.get(RAW_KEYS[0]))
 
 
-async def set_up_emcache(node: Node, tasks: int, stack: AsyncExitStack) -> Read:
+async def set_up_emcache(node: Node, tasks: int, stack: AsyncExitStack) -> Reader[bytes]:
     """Set up emcache with one connection per task, opened in advance."""
     return await _emcache(node, min(tasks, MOST_CONNECTIONS), stack, autobatching=False)
 
 
-async def set_up_autobatching(node: Node, _tasks: int, stack: AsyncExitStack) -> Read:
+async def set_up_autobatching(node: Node, _tasks: int, stack: AsyncExitStack) -> Reader[bytes]:
     """Set up emcache so that it joins the gets of one event loop iteration, at most 32, into one command."""
     return await _emcache(node, 2, stack, autobatching=True)
 
 
-async def _emcache(node: Node, connections: int, stack: AsyncExitStack, *, autobatching: bool) -> Read:
+async def _emcache(node: Node, connections: int, stack: AsyncExitStack, *, autobatching: bool) -> Reader[bytes]:
+    import emcache  # not at the top: a peer may be absent
+
     client = await emcache.create_client(
         [emcache.MemcachedHostAddress(*host_and_port(node))],
         max_connections=connections,
@@ -133,24 +153,26 @@ async def _emcache(node: Node, connections: int, stack: AsyncExitStack, *, autob
     for key in RAW_KEYS:
         await client.set(key, VALUE)
     item = await client.get(RAW_KEYS[0])
-    return read_each(client.get, RAW_KEYS, None if item is None else item.value)
+    return reader_of(client.get, RAW_KEYS, None if item is None else item.value)
 
 
-async def set_up_memcache(node: Node, tasks: int, _stack: AsyncExitStack) -> Read:
+async def set_up_memcache(node: Node, tasks: int, _stack: AsyncExitStack) -> Reader[str]:
     """Set up aisk's memcache with one connection per task. It has no close; the event loop closes its connections."""
+    from memcache import AsyncMemcache  # not at the top: a peer may be absent
+
     client = AsyncMemcache(host_and_port(node), pool_size=min(tasks, MOST_CONNECTIONS), pool_timeout=round(TIMEOUT))
     for key in KEYS:
         await client.set(key, VALUE)
-    return read_each(client.get, KEYS, await client.get(KEYS[0]))
+    return reader_of(client.get, KEYS, await client.get(KEYS[0]))
 
 
-async def set_up_bare_connection(node: Node, _tasks: int, stack: AsyncExitStack) -> Read:
+async def set_up_bare_connection(node: Node, _tasks: int, stack: AsyncExitStack) -> Reader[bytes]:
     """Set up a connection that only moves bytes."""
     async with AsyncClient(AsyncPool(node, settings=SETTINGS), owns=True) as client:
         await client.set_many(dict.fromkeys(KEYS, VALUE))
     _, connection = await asyncio.get_running_loop().create_connection(BareConnection, *host_and_port(node))
     stack.callback(connection.close)
-    return read_each(connection.get, RAW_KEYS, await connection.get(RAW_KEYS[0]))
+    return reader_of(connection.get, RAW_KEYS, await connection.get(RAW_KEYS[0]))
 
 
 AUTOBATCHING: Final = "emcache, autobatching"

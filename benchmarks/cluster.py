@@ -9,8 +9,10 @@ from typing import Final
 from pymemcache import HashClient
 
 from benchmarks.pairing import Times, ratio, take_times
+from benchmarks.peers import host_and_port
+from benchmarks.repeating import Repeat, repeat_one
 from benchmarks.routing import print_routing
-from benchmarks.subjects import BATCH, VALUE_SIZE, Repeat, host_and_port, repeat_one
+from benchmarks.subjects import BATCH, VALUE_SIZE
 from benchmarks.tables import print_table
 from metacache import Client, Cluster, Node
 from metacache.testing import Memcached

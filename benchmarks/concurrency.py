@@ -15,7 +15,7 @@ from typing import Final
 
 import uvloop
 
-from benchmarks.async_subjects import ASYNC_SUBJECTS, AUTOBATCHING, AsyncSubject, Read
+from benchmarks.async_subjects import ASYNC_SUBJECTS, AUTOBATCHING, AsyncSubject, Reader
 from benchmarks.pairing import Times, ratio
 from benchmarks.tables import print_table
 from metacache import Node
@@ -50,23 +50,23 @@ async def _measure(nodes: dict[str, Node], tasks: int) -> tuple[dict[str, list[f
     latencies: dict[str, list[float]] = {name: [] for name in nodes}
     times: dict[str, list[float]] = {name: [] for name in nodes}
     async with AsyncExitStack() as stack:
-        reads = {each.name: await each.setup(nodes[each.name], tasks, stack) for each in ASYNC_SUBJECTS}
-        for read in reads.values():
-            await _read(read, tasks, [])  # warm up: dial connections, specialise bytecode
-        names = list(reads)
+        readers = {each.name: await each.setup(nodes[each.name], tasks, stack) for each in ASYNC_SUBJECTS}
+        for reader in readers.values():
+            await _read(reader, tasks, [])  # warm up: dial connections, specialise bytecode
+        names = list(readers)
         for number in range(ROUNDS):
             first = number % len(names)
             for name in names[first:] + names[:first]:
-                times[name].append(await _read(reads[name], tasks, latencies[name]))
+                times[name].append(await _read(readers[name], tasks, latencies[name]))
     return latencies, times
 
 
-async def _read(read: Read, tasks: int, latencies: list[float]) -> float:
+async def _read(reader: Reader[str] | Reader[bytes], tasks: int, latencies: list[float]) -> float:
     """Run *tasks* tasks for one round, and return the seconds per get."""
     gc.collect()
     before = len(latencies)
     began = perf_counter()
-    await asyncio.gather(*(read(task, tasks, began + ROUND, latencies) for task in range(tasks)))
+    await asyncio.gather(*(reader.read_until(began + ROUND, task, tasks, latencies) for task in range(tasks)))
     return (perf_counter() - began) / (len(latencies) - before)
 
 

@@ -16,22 +16,31 @@ from benchmarks.subjects import subject
 from metacache import Node
 from metacache.transports.blocking import lending
 
+__all__ = ["WARM_UP", "main", "switch_counting", "trust_connections"]
+
 WARM_UP: Final = 20  # operations: dial connections, specialise bytecode
 
 
 def main(name: str, operation: str, count: str, *addresses: str) -> None:
-    # Under valgrind on a busy machine, a request often takes so long that the next one finds its connection idle and
-    # checks it. That would add up to 2,000 instructions, by chance. setattr, because the name is Final.
-    setattr(lending, "TRUST", math.inf)  # noqa: B010
+    trust_connections()
     with ExitStack() as stack:
         repeat = subject(name).setup([Node(address) for address in addresses], stack)[operation]
         repeat(WARM_UP)
-        _switch("on")
+        switch_counting("on")
         repeat(int(count))
-        _switch("off")
+        switch_counting("off")
 
 
-def _switch(state: str) -> None:
+def trust_connections() -> None:
+    """Let clients use every idle connection without a check.
+
+    Under valgrind on a busy machine, a request often takes so long that the next one finds its connection idle and
+    checks it. That would add up to 2,000 instructions, by chance.
+    """
+    setattr(lending, "TRUST", math.inf)  # noqa: B010 - because the name is Final
+
+
+def switch_counting(state: str) -> None:
     """Let valgrind begin or end counting. Without counting, the start of the program is six times faster."""
     if "vgpreload" in os.environ.get("LD_PRELOAD", ""):  # valgrind sets it; the first run is without valgrind
         subprocess.run(

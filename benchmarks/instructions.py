@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Final
@@ -20,13 +21,13 @@ from benchmarks.subjects import OPERATIONS, SUBJECTS, Subject, servers_of
 from benchmarks.subjects import subject as subject_called
 from benchmarks.tables import print_table
 
-__all__ = ["count", "main", "require_valgrind", "run_counted"]
+__all__ = ["count", "count_calls", "main", "require_valgrind"]
 
 # By number of keys per operation: the numbers of operations of the two runs.
 COUNTS: Final = {1: (200, 1200), 100: (10, 60)}
 
-VALGRIND: Final = ("valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null")
-SWITCHED: Final = (*VALGRIND, "--instr-atstart=no")  # the program itself switches the counting on
+# The program itself switches the counting on.
+VALGRIND: Final = ("valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", "--instr-atstart=no")
 COUNTED: Final = "benchmarks.counted"
 COLLECTED: Final = re.compile(r"Collected : (\d+)")
 
@@ -62,19 +63,22 @@ def count(name: str, operation: str) -> float:
     few, many = COUNTS[keys]
     with ExitStack() as stack:
         addresses = [str(node) for node in servers_of(subject_called(name), stack)]
-        # Run once without valgrind to write the .pyc files, which must not count in only one of the two runs.
-        _run((), COUNTED, name, operation, str(few), *addresses)
-        spent = [_collect(SWITCHED, COUNTED, name, operation, str(times), *addresses) for times in (few, many)]
-    return (spent[1] - spent[0]) / (many - few) / keys
+        return count_calls([COUNTED, name, operation], few, many, addresses) / keys
 
 
-def run_counted(module: str, *arguments: str) -> int:
-    """Return the instructions of the program *module*, from its start to its end."""
-    return _collect(VALGRIND, module, *arguments)
+def count_calls(program: Sequence[str], few: int, many: int, arguments: Sequence[str] = ()) -> float:
+    """Return the instructions of one call in *program*: a module and its arguments, before the number of calls.
+
+    The program switches the counting on before its calls and off after them.
+    """
+    # Run once without valgrind to write the .pyc files, which must not count in only one of the two runs.
+    _run((), *program, str(few), *arguments)
+    spent = [_collect(*program, str(times), *arguments) for times in (few, many)]
+    return (spent[1] - spent[0]) / (many - few)
 
 
-def _collect(before: tuple[str, ...], module: str, *arguments: str) -> int:
-    output = _run(before, module, *arguments)
+def _collect(*program: str) -> int:
+    output = _run(VALGRIND, *program)
     found = COLLECTED.search(output)
     if found is None:
         raise RuntimeError(f"valgrind printed no count: {output[-2000:]}")

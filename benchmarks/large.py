@@ -14,7 +14,7 @@ from typing import Final
 import attrs
 import pymemcache
 
-from benchmarks.subjects import TIMEOUT, host_and_port
+from benchmarks.peers import TIMEOUT, host_and_port
 from benchmarks.tables import print_table
 from metacache import Client, Connection, Settings
 from metacache.testing import Memcached

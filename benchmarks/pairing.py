@@ -8,30 +8,37 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from statistics import median, quantiles
 from time import perf_counter
 from typing import TypeAlias
 
-__all__ = ["Times", "ratio", "take_times"]
+__all__ = ["Times", "ratio", "take_times", "take_turns"]
 
 Times: TypeAlias = Mapping[str, Sequence[float]]
 """Seconds per operation, by subject, one for each round."""
 
 
 def take_times(subjects: Mapping[str, Callable[[int], None]], *, rounds: int, count: int) -> Times:
-    """Return the times of *rounds* rounds. In a round every subject repeats its operation *count* times.
-
-    Each round begins with another subject.
-    """
-    times: dict[str, list[float]] = {name: [] for name in subjects}
-    names = list(subjects)
+    """Return the times of *rounds* rounds. In a round every subject repeats its operation *count* times."""
     for repeat in subjects.values():
         _time(repeat, count)  # warm up: dial connections, specialise bytecode
-    for number in range(rounds):
+    return take_turns({name: partial(_seconds, repeat, count) for name, repeat in subjects.items()}, rounds)
+
+
+def take_turns(subjects: Mapping[str, Callable[[], float]], rounds: int) -> Times:
+    """Return what each subject returned in each of *rounds* rounds. Each round begins with another subject."""
+    times: dict[str, list[float]] = {name: [] for name in subjects}
+    names = list(subjects)
+    for number in range(rounds if names else 0):
         first = number % len(names)
         for name in names[first:] + names[:first]:
-            times[name].append(_time(subjects[name], count) / count)
+            times[name].append(subjects[name]())
     return times
+
+
+def _seconds(repeat: Callable[[int], None], count: int) -> float:
+    return _time(repeat, count) / count
 
 
 def _time(repeat: Callable[[int], None], count: int) -> float:

@@ -5,17 +5,15 @@
 
 from __future__ import annotations
 
-import datetime
 import shutil
 import sys
 import timeit
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Final
 
-import msgspec
-import pydantic
-
-from benchmarks.instructions import run_counted
+from benchmarks import records
+from benchmarks.counted import WARM_UP, switch_counting
+from benchmarks.instructions import count_calls
 from benchmarks.tables import print_table
 from metacache import load_serializer
 
@@ -28,61 +26,20 @@ CALLS: Final = 20  # a short round: on a shared machine a long one is always int
 FEW, MANY = 50, 550
 
 
-class AddressStruct(msgspec.Struct):
-    street: str
-    zip: str
-
-
-class UserStruct(msgspec.Struct):
-    name: str
-    age: int
-    score: float
-    active: bool
-    joined: datetime.datetime
-    tags: list[str]
-    address: AddressStruct
-    note: str | None = None
-
-
-class AddressModel(pydantic.BaseModel):
-    street: str
-    zip: str
-
-
-class UserModel(pydantic.BaseModel):
-    name: str
-    age: int
-    score: float
-    active: bool
-    joined: datetime.datetime
-    tags: list[str]
-    address: AddressModel
-    note: str | None = None
-
-
-FIELDS: Final[dict[str, object]] = {
-    "name": "Ada Lovelace",
-    "age": 36,
-    "score": 12.5,
-    "active": True,
-    "joined": datetime.datetime(2026, 5, 1, 12, 30, tzinfo=datetime.UTC),
-    "tags": ["new", "gift", "member"],
-    "address": {"street": "12 St James's Square", "zip": "SW1Y 4JH"},
-    "note": "leave it at the door",
-}
-
-# By serializer: the class and the value. Any: each has another class.
-VALUES: Final[Mapping[str, tuple[Any, Any]]] = {
-    "msgspec": (UserStruct, msgspec.convert(FIELDS, UserStruct)),
-    "msgspec-json": (UserStruct, msgspec.convert(FIELDS, UserStruct)),
-    "pydantic": (UserModel, UserModel.model_validate(FIELDS)),
+# By serializer. object: each has another class.
+VALUES: Final[Mapping[str, object]] = {
+    "msgspec": records.struct(),
+    "msgspec-json": records.struct(),
+    "orjson": records.attrs_record(),
+    "attrs": records.attrs_record(),
+    "pydantic": records.model(),
 }
 
 
 def call_of(name: str, method: str) -> Callable[[], object]:
     """Return a call of *method* of the serializer *name*."""
-    type_, value = VALUES[name]
-    serializer = load_serializer(name, type_)
+    value = VALUES[name]
+    serializer = load_serializer(name, type(value))
     data = serializer.dumps(value)
     return (lambda: serializer.dumps(value)) if method == "dumps" else (lambda: serializer.loads(data))
 
@@ -91,23 +48,26 @@ def main() -> None:
     """Print the table. Without valgrind it has no instructions."""
     print(f"A record of eight fields: us, the best of {ROUNDS} rounds; and instructions\n")
     rows: list[list[str]] = []
-    for name, (type_, value) in VALUES.items():
+    for name, value in VALUES.items():
         times = [min(timeit.repeat(call_of(name, each), number=CALLS, repeat=ROUNDS)) / CALLS for each in METHODS]
         counts = [f"{_count(name, each):,.0f}" for each in METHODS] if shutil.which("valgrind") else ["-", "-"]
-        size = len(load_serializer(name, type_).dumps(value))
+        size = len(load_serializer(name, type(value)).dumps(value))
         rows.append([name, str(size), *(f"{each * 1e6:.1f}" for each in times), *counts])
     print_table(["", "bytes", "dumps us", "loads us", "dumps instr.", "loads instr."], rows)
 
 
 def _count(name: str, method: str) -> float:
-    program = ("benchmarks.serializers", name, method)
-    return (run_counted(*program, str(MANY)) - run_counted(*program, str(FEW))) / (MANY - FEW)
+    return count_calls(["benchmarks.serializers", name, method], FEW, MANY)
 
 
 def repeat(name: str, method: str, count: str) -> None:
     call = call_of(name, method)
+    for _ in range(WARM_UP):
+        call()
+    switch_counting("on")
     for _ in range(int(count)):
         call()
+    switch_counting("off")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from typing import Final
 import pymemcache
 
 from benchmarks.pairing import Times, ratio, take_times
-from benchmarks.subjects import Repeat, host_and_port
+from benchmarks.peers import host_and_port
+from benchmarks.repeating import Repeat
 from benchmarks.tables import print_table
 from metacache import Client, Connection, Node
 from metacache.testing import Memcached

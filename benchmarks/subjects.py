@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from importlib.util import find_spec
-from typing import Final, TypeAlias, TypeVar, final
+from typing import Final, TypeAlias, final
 
 import attrs
-import pymemcache
 
+from benchmarks.peers import TIMEOUT, Calls, host_and_port, open_pylibmc, open_pymemcache
+from benchmarks.repeating import Repeat, repeat_one, repeat_two
 from metacache import (
     AsyncClient,
     AsyncPool,
@@ -31,27 +32,18 @@ from metacache import (
     Transport,
     connect_async,
 )
-from metacache.nodes import TcpAddress
 from metacache.testing import Memcached
 
 __all__ = [
     "BATCH",
     "OPERATIONS",
     "SUBJECTS",
-    "TIMEOUT",
     "VALUE_SIZE",
-    "Repeat",
     "Setup",
     "Subject",
-    "host_and_port",
-    "repeat_one",
-    "repeat_two",
     "servers_of",
     "subject",
 ]
-
-A = TypeVar("A")
-B = TypeVar("B")
 
 BATCH: Final = 100  # keys of a get_many and a set_many
 VALUE_SIZE: Final = 100  # bytes
@@ -67,9 +59,6 @@ OPERATIONS: Final[dict[str, int]] = {
     "get, 64 tasks": 1,
 }
 
-Repeat: TypeAlias = Callable[[int], None]
-"""Does one operation the given number of times."""
-
 Setup: TypeAlias = Callable[[Sequence[Node], ExitStack], Mapping[str, Repeat]]
 """Connects to the nodes, stores the values, and returns the operations by name. The stack closes the client.
 
@@ -81,9 +70,6 @@ VALUES.update({key: value[:VALUE_SIZE] for key, value in VALUES.items()})
 KEYS: Final = list(VALUES)
 KEY: Final = KEYS[BATCH // 2]
 VALUE: Final = VALUES[KEY]
-
-# No timeout may end a measurement. Under valgrind, and on a busy machine, everything is fifty times slower.
-TIMEOUT: Final = 60.0  # seconds
 
 
 @final
@@ -100,30 +86,6 @@ class Subject:
     budget: Mapping[str, int] = attrs.Factory(dict[str, int])
     above: tuple[str, int] | None = None
     nodes: int = 1
-
-
-# Each client is called from a Python loop, as users do. partial() and map() would add a C call, and only to the clients
-# in Python.
-
-
-def repeat_one(run: Callable[[A], object], argument: A) -> Repeat:
-    """Return a function that calls *run* with *argument* the given number of times."""
-
-    def repeat(times: int) -> None:
-        for _ in range(times):
-            run(argument)
-
-    return repeat
-
-
-def repeat_two(run: Callable[[A, B], object], first: A, second: B) -> Repeat:
-    """Return a function that calls *run* with *first* and *second* the given number of times."""
-
-    def repeat(times: int) -> None:
-        for _ in range(times):
-            run(first, second)
-
-    return repeat
 
 
 def _four_operations(
@@ -241,21 +203,19 @@ def set_up_async_pool(nodes: Sequence[Node], stack: ExitStack) -> Mapping[str, R
 
 def set_up_pymemcache(nodes: Sequence[Node], stack: ExitStack) -> Mapping[str, Repeat]:
     """Set up pymemcache's plain client, which here waits for the reply to a set, as the other clients do."""
-    client = pymemcache.Client(host_and_port(nodes[0]), no_delay=True, default_noreply=False)
-    stack.callback(client.close)
-    client.set_many(VALUES)
-    return _four_operations(client.get, client.set, client.get_many, client.set_many)
+    return _peer(open_pymemcache(nodes, 1, stack))
 
 
 def set_up_pylibmc(nodes: Sequence[Node], stack: ExitStack) -> Mapping[str, Repeat]:
     """Set up pylibmc, which wraps libmemcached, a client in C."""
-    import pylibmc  # not at the top: it is absent where no wheel exists for this Python
+    return _peer(open_pylibmc(nodes, 1, stack))
 
-    host, port = host_and_port(nodes[0])
-    client = pylibmc.Client([f"{host}:{port}"], behaviors={"tcp_nodelay": True})
-    stack.callback(client.disconnect_all)
-    client.set_multi(VALUES)
-    return _four_operations(client.get, client.set, client.get_multi, client.set_multi)
+
+def _peer(calls: Calls[bytes]) -> Mapping[str, Repeat]:
+    assert calls.get_many is not None
+    assert calls.set_many is not None
+    calls.set_many(VALUES)
+    return _four_operations(calls.get, calls.set, calls.get_many, calls.set_many)
 
 
 def set_up_socket(nodes: Sequence[Node], stack: ExitStack) -> Mapping[str, Repeat]:
@@ -275,12 +235,6 @@ def set_up_socket(nodes: Sequence[Node], stack: ExitStack) -> Mapping[str, Repea
 
     exchange(set_)(1)
     return {"get": exchange(get), "set": exchange(set_)}
-
-
-def host_and_port(node: Node) -> tuple[str, int]:
-    """Return the address of *node* in the form that other clients need."""
-    assert isinstance(node.address, TcpAddress)
-    return node.address.host, node.address.port
 
 
 CONNECTION: Final = "metacache, Connection"

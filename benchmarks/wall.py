@@ -7,7 +7,8 @@ from statistics import median
 from typing import Final
 
 from benchmarks.pairing import ratio, take_times
-from benchmarks.subjects import OPERATIONS, SUBJECTS, Repeat, servers_of
+from benchmarks.repeating import Repeat
+from benchmarks.subjects import OPERATIONS, SUBJECTS, servers_of
 from benchmarks.tables import print_table
 
 __all__ = ["main"]

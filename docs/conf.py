@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -84,6 +85,13 @@ def fields_of(described: object) -> Mapping[str, attrs.Attribute[object]]:
     return attrs.fields_dict(described) if isinstance(described, type) and attrs.has(described) else {}
 
 
+def copy_charts(app: Sphinx, error: Exception | None) -> None:
+    """Copy the charts. Pages show them in <picture> elements, which Sphinx does not read."""
+    if error is None:
+        shutil.copytree(app.srcdir / "charts", app.outdir / "charts", dirs_exist_ok=True)
+
+
 def setup(app: Sphinx) -> None:
-    """Register the hook above. Sphinx calls this."""
+    """Register the hooks above. Sphinx calls this."""
     app.connect("autodoc-process-signature", plain_signature)
+    app.connect("build-finished", copy_charts)
