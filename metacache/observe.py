@@ -92,7 +92,8 @@ class Called(NamedTuple):
             see `ClientStatistics.computations`.
         began: ``time.monotonic()`` when the call began.
         seconds: how long it took.
-        error: the class of the exception that ended the call, also if ``on_error`` suppressed it; None: it succeeded.
+        error: the class of the exception that ended the call, or that ``on_error`` suppressed; None: there was none. A
+            `get_or_compute` with an error that was suppressed has a source too.
     """
 
     verb: str

@@ -12,6 +12,7 @@ from metacache.caching.effects import Call, Effects
 from metacache.errors import MetacacheError, ValueTooLargeError
 from metacache.interrupts import is_injected
 from metacache.operations.policies import READ, ErrorPolicy
+from metacache.operations.tallies import note_suppressed
 from metacache.transports.base import Operation
 
 __all__ = ["Exchanges"]
@@ -52,8 +53,14 @@ class Exchanges(Generic[T]):
 
     def forgives(self, error: BaseException) -> bool:
         """Count *error* of an exchange; return whether the call continues without the cache."""
-        return isinstance(error, MetacacheError) and self.errors.suppresses(READ, error)
+        if not isinstance(error, MetacacheError) or not self.errors.suppresses(READ, error):
+            return False
+        note_suppressed(type(error))
+        return True
 
     def forgives_too_large(self, error: ValueTooLargeError) -> bool:
         """Return whether a computed value that is too large for the protocol is returned and not stored."""
-        return not is_injected(error) and self.errors.suppresses_too_large(error)
+        if is_injected(error) or not self.errors.suppresses_too_large(error):
+            return False
+        note_suppressed(type(error))
+        return True

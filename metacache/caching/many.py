@@ -23,6 +23,7 @@ from metacache.interrupts import is_injected
 from metacache.observe import Source
 from metacache.operations.policies import MISS, READ
 from metacache.operations.results import Computed
+from metacache.operations.tallies import note_suppressed
 from metacache.protocol.keys import K, WireKey
 from metacache.transports.base import Batch, Verb
 
@@ -142,6 +143,8 @@ class ManyFetcher(Generic[K, T]):
         self._errors.count(errors.values())
         is_forgiven = not errors or self._errors.suppresses_all(READ, errors.values())
         if is_forgiven and not seen.unsound:
+            if errors:
+                note_suppressed(BatchError)
             return
         await self._give_back({**seen.won, **{key: each for key, each in seen.unsound.items() if each.won}})
         for key, each in seen.unsound.items():
@@ -293,6 +296,7 @@ class ManyFetcher(Generic[K, T]):
             if not self._errors.suppresses_all(READ, errors.values()):
                 await self._give_back({key: won[key] for key in errors if key in won})
                 raise BatchError(results=made, errors=errors, operation=STORE_MANY.name)
+            note_suppressed(BatchError)
         stored = [key for key, header in zip(keys, replies.headers, strict=True) if header[:2] == STORED]
         if len(stored) + len(errors) < len(keys):
             self._counts.note_refused(self._call.label, seconds, self._call.plan.lease)

@@ -24,6 +24,7 @@ from metacache.operations.arguments import Default, Ttl
 from metacache.operations.policies import READ
 from metacache.operations.requests import Operations
 from metacache.operations.results import Computed, DeleteResult
+from metacache.operations.tallies import note_suppressed
 from metacache.protocol.keys import K, Key
 from metacache.protocol.windows import Replies
 from metacache.transports.aio.loops import is_running_here, run_elsewhere, running_loop
@@ -255,6 +256,7 @@ class AsyncCaching(Generic[T]):
         except MetacacheError as error:
             if not self._core.errors.suppresses(READ, error):
                 raise
+            note_suppressed(type(error))
         else:
             return await self._fetcher().get(call, found)
         return await self._fetcher().get_uncached(call)

@@ -25,6 +25,7 @@ from metacache.operations.arguments import Default, Ttl
 from metacache.operations.policies import READ
 from metacache.operations.requests import Operations
 from metacache.operations.results import Computed, DeleteResult
+from metacache.operations.tallies import note_suppressed
 from metacache.protocol.keys import K, Key
 from metacache.protocol.windows import Replies
 from metacache.transports.base import CLOSED, Batch, Operation, Transport
@@ -181,6 +182,7 @@ class BlockingCaching(Generic[T]):
         except MetacacheError as error:
             if not self._core.errors.suppresses(READ, error):
                 raise
+            note_suppressed(type(error))
         else:
             return drive(self._fetcher().get(call, found))
         return drive(self._fetcher().get_uncached(call))

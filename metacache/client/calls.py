@@ -201,9 +201,10 @@ class CallInProgress:
         self._token = TALLY.set(self._tally)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object, /) -> None:
+    def __exit__(self, kind: type[BaseException] | None, raised: object, trace: object, /) -> None:
         leave(self._token)
-        self._calls.ended(self._verb, self._keys, self._tally, self._began, kind or self.error, self.source)
+        error = kind or self.error or self._tally.suppressed
+        self._calls.ended(self._verb, self._keys, self._tally, self._began, error, self.source)
 
 
 def leave(token: Token[Tally]) -> None:

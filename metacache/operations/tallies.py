@@ -6,22 +6,31 @@ An unobserved client counts with `Counts` instead. This module does no I/O.
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, final
+from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 from typing_extensions import override
 
-__all__ = ["TALLY", "ReadCounts", "Tally", "TallyCounts", "count_step", "new_tally"]
+__all__ = ["TALLY", "ReadCounts", "Tally", "TallyCounts", "count_step", "new_tally", "note_suppressed"]
 
-Tally: TypeAlias = dict[str, int]
-"""The hits, misses, stale and undecodable values of one call, and the answered steps of a recipe, in this order."""
+
+@final
+class Tally(dict[str, int]):
+    """The hits, misses, stale and undecodable values of one call, and the answered steps of a recipe, in this order.
+
+    Attributes:
+        suppressed: the class of the last error after which the recipe went on; None: there was none.
+    """
+
+    suppressed: type[BaseException] | None = None  # of the class: most calls have none and do not store it
+
 
 # A tally that has no names counts for no call.
-TALLY: Final[ContextVar[Tally]] = ContextVar("metacache_tally", default={})  # noqa: B039 - it is never changed
+TALLY: Final[ContextVar[Tally]] = ContextVar("metacache_tally", default=Tally())  # noqa: B039 - it is never changed
 
 
 def new_tally() -> Tally:
     """Return the tally of a new call."""
-    return {"hits": 0, "misses": 0, "stale": 0, "undecodable": 0, "steps": 0}
+    return Tally(hits=0, misses=0, stale=0, undecodable=0, steps=0)
 
 
 def count_step() -> None:
@@ -29,6 +38,13 @@ def count_step() -> None:
     tally = TALLY.get()
     if tally:
         tally["steps"] += 1
+
+
+def note_suppressed(error: type[BaseException]) -> None:
+    """Note that the recipe that runs goes on after an *error*, which ``on_error`` suppresses."""
+    tally = TALLY.get()
+    if tally:
+        tally.suppressed = error
 
 
 class ReadCounts(Protocol):
@@ -71,7 +87,7 @@ class TallyCounts:
         try:
             tally[name] += number
         except KeyError:  # of the look-up: a background refresh belongs to no call
-            self.end_call({**new_tally(), name: number})
+            self.end_call(Tally(new_tally(), **{name: number}))
 
     def add_reads(self, hits: int, misses: int) -> None:
         """Add the hits and misses of a batch."""

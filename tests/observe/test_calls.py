@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -16,10 +16,12 @@ from typing_extensions import override
 from metacache import (
     AsyncClient,
     AsyncPool,
+    BatchError,
     Called,
     Client,
     ClosedError,
     Cluster,
+    ConnectError,
     Connection,
     Exchanged,
     InvalidArgumentError,
@@ -27,6 +29,7 @@ from metacache import (
     Node,
     OperationTimeout,
     Pool,
+    ServerError,
     Settings,
     Source,
     Stampede,
@@ -35,7 +38,7 @@ from metacache import (
     load_serializer,
 )
 from metacache.observe import Event
-from metacache.testing import Memcached
+from metacache.testing import Faults, Memcached
 from tests.observe.recorder import CALLER, Recorder
 
 
@@ -432,3 +435,61 @@ def test_a_background_refresh_is_no_call_and_counts_the_reads_of_its_factory(
         assert found == [("get", 1, None), ("get_or_compute", 1, Source.HIT)]
         # The ask, the shorter TTL of the old value, the read of the factory, and the store.
         assert [exchange.verb for exchange in recorder.exchanges].count("get_or_compute") >= 2
+
+
+def test_a_computation_without_the_cache_reports_the_error_that_on_error_suppresses(recorder: Recorder) -> None:
+    def many(keys: Sequence[str]) -> dict[str, str]:
+        return dict.fromkeys(keys, "2")
+
+    with connect("memcached://127.0.0.1:1", str, observer=recorder, on_error="miss") as client:
+        client.get_or_compute("a", lambda: "1")
+        client.get_or_compute_item("a", lambda: "1")
+        client.get_or_compute_many(["a", "b"], many)
+        assert client.statistics.errors == 4
+    assert [(call.verb, call.source, call.error) for call in recorder.calls] == [
+        ("get_or_compute", Source.UNSTORED, ConnectError),
+        ("get_or_compute_item", Source.UNSTORED, ConnectError),
+        ("get_or_compute_many", None, BatchError),
+    ]
+
+
+def test_a_computation_whose_ask_or_store_fails_reports_the_error_that_on_error_suppresses(
+    recorder: Recorder, metacache_url: str, metacache_faults: Faults
+) -> None:
+    async def compute() -> str:
+        return "1"
+
+    async def many(keys: Sequence[str]) -> dict[str, str]:
+        return dict.fromkeys(keys, "2")
+
+    async def main() -> None:
+        async with connect_async(metacache_url, str, observer=recorder, on_error="ignore") as client:
+            metacache_faults.on("mg").error("SERVER_ERROR out of memory")
+            await client.get_or_compute("f", compute)
+            metacache_faults.on("ms").error("SERVER_ERROR out of memory")
+            await client.get_or_compute("a", compute)
+            metacache_faults.on("ms").error("SERVER_ERROR out of memory")
+            await client.get_or_compute_many(["c", "d"], many)
+            await client.get_or_compute("e", compute)
+
+    asyncio.run(main())
+    assert [(call.verb, call.source, call.error) for call in recorder.calls] == [
+        ("get_or_compute", Source.UNSTORED, ServerError),
+        ("get_or_compute", Source.UNSTORED, ServerError),
+        ("get_or_compute_many", None, BatchError),
+        ("get_or_compute", Source.COMPUTED, None),
+    ]
+
+
+def test_an_error_that_a_factory_meets_in_its_own_call_is_not_one_of_the_computation(
+    server: Memcached, recorder: Recorder
+) -> None:
+    with (
+        connect(server.url, str, observer=recorder, prefix="outer:") as client,
+        connect("memcached://127.0.0.1:1", str, observer=recorder, on_error="miss", prefix="inner:") as inner,
+    ):
+        client.get_or_compute("a", lambda: inner.get_or_compute("a", lambda: "1"))
+    assert [(call.prefix, call.source, call.error) for call in recorder.calls] == [
+        ("inner:", Source.UNSTORED, ConnectError),
+        ("outer:", Source.COMPUTED, None),
+    ]
