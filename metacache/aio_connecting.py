@@ -107,7 +107,8 @@ def connect_async(  # pyright: ignore[reportInconsistentOverload]  # as above
     chosen = serializer_for(type_, serializer)
     observer = options_of(options).observer  # checks the options before anything is opened
     options.pop("observer", None)  # the client has the observer of its transport
-    where, make, complete = _async_clusters(url, settings or Settings(), observer, on_state_change)
+    base = Settings() if settings is None else settings
+    where, make, complete = _async_clusters(url, base, observer, on_state_change)
     owner = f"<AsyncClient prefix={options.get('prefix', '')!r} on {where}>"
     transport = PerLoop(make, name=where, owner=owner, timeout=complete.timeout, observer=observer)
     return AsyncClient(transport, chosen, owns=True, **options)

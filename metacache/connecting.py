@@ -101,7 +101,7 @@ def connect(  # pyright: ignore[reportInconsistentOverload]  # pyright does not 
     chosen = serializer_for(type_, serializer)
     observer = options_of(options).observer  # checks the options before anything is opened
     options.pop("observer", None)  # the client has the observer of its transport
-    cluster = open_cluster(url, settings or Settings(), observer, on_state_change)
+    cluster = open_cluster(url, Settings() if settings is None else settings, observer, on_state_change)
     return Client(cluster, chosen, owns=True, **options)
 
 

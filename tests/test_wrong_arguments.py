@@ -21,6 +21,8 @@ from metacache import (
     Node,
     Pool,
     RendezvousRouter,
+    connect,
+    connect_async,
 )
 
 NODE: Final = Node("127.0.0.1:1")
@@ -53,6 +55,21 @@ def test_a_connection_or_pool_requires_settings(make: Make) -> None:
 def test_a_cluster_requires_settings(make: Make) -> None:
     with pytest.raises(InvalidTypeError, match="a Settings, not dict"):
         make([NODE], settings={"timeout": 0.5})
+
+
+@pytest.mark.parametrize("make", [connect, connect_async])
+@pytest.mark.parametrize("settings", [{}, 0, ""])
+def test_connect_requires_settings_also_where_they_are_false(make: Make, settings: object) -> None:
+    with pytest.raises(InvalidTypeError, match="a Settings, not"):
+        make("memory://", str, settings=settings)
+
+
+@pytest.mark.parametrize("make", [Cluster, AsyncCluster])
+def test_a_cluster_requires_functions(make: Make) -> None:
+    with pytest.raises(InvalidTypeError, match=r"router is a function .*, not an object of class RendezvousRouter"):
+        make([NODE], router=RendezvousRouter([NODE]))
+    with pytest.raises(InvalidTypeError, match=r"on_state_change is a function .*, not int"):
+        make([NODE], on_state_change=5)
 
 
 class First:

@@ -11,7 +11,7 @@ import os
 from base64 import urlsafe_b64encode
 from typing import Final, TypeVar
 
-from metacache.errors import InvalidArgumentError, InvalidTypeError
+from metacache.errors import InvalidArgumentError, InvalidTypeError, MetacacheError
 from metacache.operations.arguments import DEFAULT
 from metacache.operations.options import Options
 from metacache.operations.recipes import Effects
@@ -38,7 +38,24 @@ def token_options(options: Options) -> Options:
 
 async def namespace_prefix(effects: Effects, tokens: Operations[bytes], prefix: Key, name: str) -> Key:
     """Return the prefix of the keys in the namespace *name*; make its token if it is absent."""
-    key = _key(name)
+    try:
+        return await _token_prefix(effects, tokens, prefix, name)
+    except MetacacheError as error:
+        _name_the_call(error, "namespace", name)
+        raise
+
+
+async def clear_namespace(effects: Effects, tokens: Operations[bytes], name: str) -> None:
+    """Store another token for the namespace *name*."""
+    try:
+        await effects.run(tokens.set(_key(name, "clear_namespace"), os.urandom(TOKEN), DEFAULT))
+    except MetacacheError as error:
+        _name_the_call(error, "clear_namespace", name)
+        raise
+
+
+async def _token_prefix(effects: Effects, tokens: Operations[bytes], prefix: Key, name: str) -> Key:
+    key = _key(name, "namespace")
     for _ in range(ATTEMPTS):
         token = await effects.run(tokens.get(key, None))
         if token is not None and len(token) == TOKEN:
@@ -54,16 +71,17 @@ async def namespace_prefix(effects: Effects, tokens: Operations[bytes], prefix: 
     return _prefix(prefix, made)
 
 
-async def clear_namespace(effects: Effects, tokens: Operations[bytes], name: str) -> None:
-    """Store another token for the namespace *name*."""
-    await effects.run(tokens.set(_key(name), os.urandom(TOKEN), DEFAULT))
+def _name_the_call(error: MetacacheError, operation: str, name: str) -> None:
+    """Replace the method and the key of the token in *error* by what the caller wrote."""
+    if error.key == f"{MARK}{name}":  # an exception of a signal handler has another key, or none
+        error.operation, error.key = operation, name
 
 
-def _key(name: str) -> str:
+def _key(name: str, operation: str) -> str:
     if not isinstance(name, str):
-        raise InvalidTypeError(f"the name of a namespace is a str, not {type(name).__name__}", operation="namespace")
+        raise InvalidTypeError(f"the name of a namespace is a str, not {type(name).__name__}", operation=operation)
     if not name:
-        raise InvalidArgumentError("the name of a namespace is not empty", operation="namespace")
+        raise InvalidArgumentError("the name of a namespace is not empty", operation=operation)
     return MARK + name
 
 

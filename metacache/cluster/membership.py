@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from metacache.cluster.health import Health, is_node_failure
 from metacache.cluster.snapshot import Member, Snapshot
-from metacache.errors import ClosedError
+from metacache.errors import ClosedError, InvalidTypeError
 from metacache.interrupts import is_from_handler
 from metacache.nodes import Node, nodes_of
 from metacache.observe import NodesChanged, NodeState, Reporter, Retried, StateChanged
@@ -35,6 +35,16 @@ StateListener: TypeAlias = Callable[[Node, NodeState, NodeState], object]
 
 # Seconds after which another caller may probe, if the one that probes never reports a result.
 PROBE_LEASE: Final = 30.0
+
+
+def _check_functions(make_router: object, listener: object) -> None:
+    if not callable(make_router):
+        raise InvalidTypeError(
+            f"router is a function that makes a router of the nodes, such as RendezvousRouter without its arguments, "
+            f"not an object of class {type(make_router).__name__}"
+        )
+    if listener is not None and not callable(listener):
+        raise InvalidTypeError(f"on_state_change is a function of (node, before, now), not {type(listener).__name__}")
 
 
 @final
@@ -60,6 +70,7 @@ class Membership(Generic[P]):
         listener: StateListener | None,
         reporter: Reporter | None = None,
     ) -> None:
+        _check_functions(make_router, listener)
         self._make_router = make_router
         self._listener = listener
         self._reporter = reporter

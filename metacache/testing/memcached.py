@@ -74,13 +74,7 @@ class Memcached:
         port_file.unlink(missing_ok=True)
         where = ["-s", str(self.path)] if self._unix else ["-l", "127.0.0.1", "-p", str(self._port or -1), "-U", "0"]
         user = ["-u", "root"] if os.geteuid() == 0 else []
-        process = subprocess.Popen(
-            [program, *user, *where, *self._options],
-            env={**os.environ, "MEMCACHED_PORT_FILENAME": str(port_file)},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
+        process = _spawn([program, *user, *where, *self._options], port_file)
         self._end = weakref.finalize(self, _end, os.getpid(), process)
         try:
             self._wait_until_ready(process, port_file)
@@ -187,6 +181,20 @@ class Memcached:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         self.close()
+
+
+def _spawn(command: list[str], port_file: Path) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            command,
+            env={**os.environ, "MEMCACHED_PORT_FILENAME": str(port_file)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+    except OSError as error:
+        # Not MemcachedNotFound: the embedded server must not silently take the place of a program that the user named.
+        raise RuntimeError(f"{command[0]} cannot be started: {error.strerror}; see ${VARIABLE}") from error
 
 
 def _end(owner: int, process: subprocess.Popen[bytes]) -> None:

@@ -6,7 +6,7 @@ from base64 import b64encode
 
 import pytest
 
-from metacache import AsyncClient, InvalidArgumentError, InvalidTypeError, TransportError
+from metacache import AsyncClient, InvalidArgumentError, InvalidKeyError, InvalidTypeError, TransportError
 from metacache.serializers import IntSerializer
 from metacache.testing import Memcached
 from tests.caching.rig import Rig
@@ -105,8 +105,19 @@ async def test_failures_raise_with_any_policy(kind: str, memcached: Memcached, o
     rig = Rig(kind, memcached.node)
     client: AsyncClient[str] = rig.texts(on_error=on_error)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # one of its literals
     memcached.kill()
-    with pytest.raises(TransportError):
+    with pytest.raises(TransportError) as reading:
         await client.namespace("n")
-    with pytest.raises(TransportError):
+    with pytest.raises(TransportError) as clearing:
         await client.clear_namespace("n")
+    # The caller's method and name, and not those of the token.
+    assert (reading.value.operation, reading.value.key) == ("namespace", "n")
+    assert (clearing.value.operation, clearing.value.key) == ("clear_namespace", "n")
     await rig.aclose()
+
+
+async def test_a_name_that_is_too_long_is_refused_by_its_own_name(both: Rig) -> None:
+    name = "n" * 200
+    for call, method in ((both.texts().namespace, "namespace"), (both.texts().clear_namespace, "clear_namespace")):
+        with pytest.raises(InvalidKeyError) as refused:
+            await call(name)
+        assert (refused.value.operation, refused.value.key) == (method, name)

@@ -108,3 +108,11 @@ def test_a_failed_start_leaves_no_process_and_no_files(tmp_path: Path, monkeypat
     with pytest.raises(MemcachedNotFound):
         Memcached()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_program_that_cannot_be_started_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("METACACHE_MEMCACHED", str(tmp_path / "absent"))
+    with pytest.raises(RuntimeError, match=r"absent cannot be started: No such file .* \$METACACHE_MEMCACHED"):
+        Memcached()
+    assert list(tmp_path.iterdir()) == []

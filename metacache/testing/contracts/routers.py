@@ -81,6 +81,15 @@ class RouterContract:
         idle = sorted({node.name for node in _NODES} - owning)
         assert not idle, f"of {len(_KEYS)} keys, the nodes {idle} own none"
 
+    def test_a_node_of_weight_0_serves_no_keys(self) -> None:
+        """A node of weight 0 stays in ``nodes``, and ``pick`` and ``rank`` leave it out."""
+        drained = Node(_NODES[0].address, name=_NODES[0].name, weight=0.0)
+        router = self.router([drained, *_NODES[1:]])
+        assert drained in router.nodes, "nodes does not have the node of weight 0"
+        for key in _KEYS:
+            names = {router.pick(key).name, *(node.name for node in router.rank(key, len(_NODES)))}
+            assert drained.name not in names, f"pick or rank gives {key!r} to a node of weight 0"
+
     def test_a_batch_is_split_as_single_keys_are_picked(self) -> None:
         """If the router has a method ``split``, it agrees with ``pick``."""
         router = self.router(_NODES)

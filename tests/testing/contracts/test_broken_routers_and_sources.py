@@ -86,7 +86,7 @@ class ByPosition(Wrapped):
 
     def __init__(self, nodes: Sequence[Node]) -> None:
         super().__init__(nodes)
-        self._given = list(nodes)
+        self._given = [node for node in nodes if node.weight]
 
     @override
     def pick(self, key: bytes, /) -> Node:
@@ -110,6 +110,19 @@ class FirstOnly(Wrapped):
 class SplittingWrongly(Wrapped):
     def split(self, keys: Sequence[bytes], /) -> dict[str, list[int]]:
         return {self._inner.nodes[0].name: list(range(len(keys)))}
+
+
+class ServingADrainedNode(Wrapped):
+    """It ignores the weights."""
+
+    def __init__(self, nodes: Sequence[Node]) -> None:
+        super().__init__([Node(node.address, name=node.name) for node in nodes])
+        self._given = tuple(nodes)
+
+    @property
+    @override
+    def nodes(self) -> Any:
+        return self._given
 
 
 class HashingRouter(RouterContract):
@@ -137,6 +150,7 @@ ROUTERS: Final[list[tuple[RouterContract, str]]] = [
     (router_contract(ByPosition), "test_the_same_key_has_the_same_owner"),
     (HashingRouter(), "test_owners_are_the_same_in_another_process"),
     (router_contract(FirstOnly), "test_each_node_owns_keys"),
+    (router_contract(ServingADrainedNode), "test_a_node_of_weight_0_serves_no_keys"),
     (router_contract(SplittingWrongly), "test_a_batch_is_split_as_single_keys_are_picked"),
     (router_contract(ByPosition), "test_removing_a_node_moves_only_its_keys"),
 ]

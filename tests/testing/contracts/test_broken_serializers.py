@@ -181,6 +181,10 @@ class WithTwoTypes(Contract):
     values: ClassVar = {list[int]: [[]], tuple[int, ...]: [[]]}
 
 
+class WithTwoTypesOfOneName(Contract):
+    values: ClassVar = {type("Order", (), {}): [[]], type("Order", (), {}): [[]]}
+
+
 class ServingAll(Contract):
     refused_types: ClassVar[Sequence[object]] = [str]
 
@@ -207,6 +211,7 @@ BROKEN: list[tuple[SerializerContract, str, str]] = [
     (contract_of(WithHugeFingerprint), "test_fingerprints_are_stable_numbers", "not between 0 and 65535"),
     (contract_of(WithCounter), "test_fingerprints_are_stable_numbers", "changes from"),
     (WithTwoTypes(), "test_fingerprints_differ_between_types", "have the fingerprint"),
+    (WithTwoTypesOfOneName(), "test_fingerprints_differ_between_types", "have the fingerprint"),
     (Hashing(), "test_fingerprints_are_the_same_in_another_process", "differ between processes"),
     (contract_of(WithBytearray), "test_values_come_back_equal", "returned bytearray, not bytes"),
     (contract_of(Lossy), "test_values_come_back_equal", r"differs after dumps and loads at \$"),
