@@ -92,13 +92,11 @@ class Core(Generic[T]):
     @classmethod
     def of(cls, serializer: Serializer[T], options: Options) -> Core[T]:
         """Return the core of a new client. Raises InvalidTypeError if *serializer* is not a Serializer."""
-        if isinstance(serializer, str) or not all(hasattr(serializer, name) for name in _SERIALIZER):
-            raise InvalidTypeError(
-                f"a client takes a Serializer, not {type(serializer).__name__}; load_serializer(name, type) makes one"
-            )
         # Items of other clients, and numbers that the server creates, have client flags 0. They are plain bytes, text
         # or digits.
-        reads_plain = isinstance(serializer, BytesSerializer | StrSerializer | IntSerializer)
+        reads_plain = isinstance(serializer, _PLAIN)
+        if not reads_plain:
+            _check_serializer(serializer)
         frame = Frame(serializer, compressor=options.compressor, reads_plain=reads_plain)
         counts = Counts()
         reads = None if options.observer is None else TallyCounts(counts)
@@ -165,6 +163,15 @@ def _shared() -> Shared[Any]:  # Any: T of the client that uses it first, and of
 
 
 _SERIALIZER = ("wire_id", "fingerprint", "dumps", "loads")
+_PLAIN: Final = (BytesSerializer, StrSerializer, IntSerializer)
+
+
+def _check_serializer(serializer: object) -> None:
+    if isinstance(serializer, str) or not all(hasattr(serializer, name) for name in _SERIALIZER):
+        raise InvalidTypeError(
+            f"a client takes a Serializer, not {type(serializer).__name__}; load_serializer(name, type) makes one"
+        )
+
 
 _RAISED: Final = (ClosedError, ValueTooLargeError, InvalidArgumentError)
 
@@ -193,15 +200,17 @@ def observed_options(options: Options, transport: object) -> Options:
     return options if options.observer is not None or observer is None else attrs.evolve(options, observer=observer)
 
 
+def _fits(transport: object, client: str) -> bool:
+    method, _, _ = _CLIENTS[client]
+    is_complete = hasattr(transport, method) and hasattr(transport, "run") and hasattr(transport, "run_batch")
+    return is_complete and not isinstance(transport, type)
+
+
 def check_transport(transport: object, client: str) -> None:
     """Raise InvalidTypeError unless *transport* has the methods that *client* calls. A wrapper has them too."""
-    fitting = [
-        name
-        for name, (method, _, _) in _CLIENTS.items()
-        if not isinstance(transport, type) and all(hasattr(transport, each) for each in ("run", "run_batch", method))
-    ]
-    if client in fitting:
+    if _fits(transport, client):
         return
+    fitting = [name for name in _CLIENTS if _fits(transport, name)]
     _, wanted, maker = _CLIENTS[client]
     given = f"the class {transport.__name__}" if isinstance(transport, type) else type(transport).__name__
     hint = f"that is for {fitting[0]}" if fitting else f"{maker}(url) makes a client of a URL"

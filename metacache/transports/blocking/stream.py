@@ -142,7 +142,7 @@ class Stream:
         self._receive_size = RECEIVE
         self.ready_for = 0.0
         self.used_at = -math.inf
-        self._begin_protocol(0)  # `_dial` replaces it
+        self._begin_protocol(0)  # a dial that fails leaves this one; `_dial` replaces it
 
     def _begin_protocol(self, first_opaque: int) -> None:
         limit = self._settings.max_reply_size
