@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import re
 from collections import Counter
 from collections.abc import Iterable
-from typing import Final, TypeAlias, final
+from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 import attrs
 from typing_extensions import override
 
 from metacache.errors import InvalidArgumentError, InvalidTypeError
-from metacache.sessions import LocalServer
+
+if TYPE_CHECKING:
+    from metacache.sessions import LocalServer
 
 __all__ = [
     "DEFAULT_PORT",
@@ -160,6 +161,8 @@ def _ipv6(host: str, text: str) -> str:
     literal, percent, zone = host.partition("%")
     if percent and not _is_zone(zone):
         raise InvalidArgumentError(f"address {text!r}: % must be followed by the name or number of a network interface")
+    import ipaddress  # late: only an address with an IPv6 literal needs it
+
     try:
         return f"{ipaddress.IPv6Address(literal)}{percent}{zone}"
     except ValueError:

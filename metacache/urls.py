@@ -14,12 +14,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias, final, get_args
-from urllib.parse import unquote
 
 import attrs
 
 from metacache.errors import InvalidArgumentError, InvalidTypeError
-from metacache.memory.registry import server_named
 from metacache.nodes import MemoryAddress, Node, TcpAddress, has_surrogate
 from metacache.operations.options import ClientOptions
 from metacache.settings import OnNodeDown, Settings, check_settings
@@ -151,6 +149,10 @@ def _decode(text: str, part: str) -> str:
 
 
 def _unescape(text: str, part: str) -> str:
+    if "%" not in text:
+        return text
+    from urllib.parse import unquote  # late: few URLs have percent-escapes
+
     try:
         return unquote(text, errors="strict")
     except UnicodeDecodeError:
@@ -188,6 +190,8 @@ def _memory(match: re.Match[str], settings: Settings) -> tuple[Location, Setting
     names = match["where"].split(",")
     if len(names) > 1 and "" in names:
         raise InvalidArgumentError("the memory URL has an empty name between its commas")
+    from metacache.memory.registry import server_named  # late: only a memory URL needs the embedded server
+
     nodes = tuple(Node(MemoryAddress(server_named(name))) for name in names)
     complete = attrs.evolve(settings, **fields, tls=None, username=None, password=None)
     return _with_weights(nodes, weights), complete

@@ -44,7 +44,7 @@ ORDER: Final[tuple[tuple[str, ...], ...]] = (
     ("serializers", "routing", "protocol"),
     ("settings",),
     ("nodes", "copying", "entry_points"),
-    ("interrupts", "errors", "sessions", "lazy_names", "acceleration"),
+    ("interrupts", "errors", "sessions", "lazy_names", "once", "acceleration"),
 )
 # Imports up, inside functions: `Cluster.client` makes clients, and `Cluster.from_url` parses a URL.
 LATE: Final = {
@@ -90,7 +90,8 @@ GUARDED: Final[dict[str, dict[str, str]]] = {
     "asyncio": {
         "cli/serve.py": "serves until a signal",
         "client/aio_effects.py": "sleeps between attempts",
-        "client/aio_caching.py": "tasks wait and refresh",
+        "client/aio_background.py": "tasks refresh",
+        "client/aio_caching.py": "tasks wait",
         "cluster/aio.py": "drains removed nodes in tasks",
         "cluster/aio_admin.py": "asks all nodes at the same time",
         "cluster/aio_batch.py": "sends to several nodes at the same time",

@@ -16,10 +16,11 @@ import pytest
 
 import metacache
 import metacache.discovery
+import metacache.routing
 import metacache.serializers
 from metacache.testing import Memcached
 
-PACKAGES: Final = (metacache, metacache.discovery, metacache.serializers)
+PACKAGES: Final = (metacache, metacache.discovery, metacache.routing, metacache.serializers)
 
 
 def declared(package: ModuleType) -> dict[str, str]:
@@ -141,6 +142,32 @@ def test_a_blocking_client_without_tls_loads_neither_asyncio_nor_ssl(shared_memc
         {LOADED}
     """
     assert run(program, shared_memcached.url) == ""
+
+
+# What a blocking client of a URL does not need before one of these is used: `get_or_compute` and its relatives, the
+# embedded server, an observer, a compressor.
+LATER: Final = (
+    *("metacache.caching.core", "metacache.client.blocking_caching", "metacache.memory", "metacache.client.calls"),
+    *("metacache.client.blocking_observed", "metacache.serializers.compression", "metacache.routing.reports"),
+    *("metacache.discovery", "concurrent.futures", "zlib", "random", "urllib.parse", "uuid"),
+)
+
+
+def test_a_client_that_gets_and_sets_loads_no_more_than_that(shared_memcached: Memcached) -> None:
+    program = f"""if True:
+        import sys
+        from metacache import connect
+        with connect(sys.argv[1], prefix="later:") as client:
+            assert client.set("key", b"value") and client.get("key") == b"value"
+            assert client.get_many(["key", "none"]) and client.statistics.hits == 2
+        print("early:", *[name for name in {LATER} if name in sys.modules])
+        client = connect("memory://")
+        assert client.get_or_compute("key", lambda: b"value") == b"value"
+        print(*[name for name in {LATER} if name in sys.modules])
+    """
+    first, _, then = run(program, shared_memcached.url).partition("\n")
+    assert first == "early:"
+    assert {"metacache.caching.core", "metacache.client.blocking_caching", "metacache.memory"} <= set(then.split())
 
 
 def test_a_dial_that_fails_loads_neither_asyncio_nor_ssl() -> None:

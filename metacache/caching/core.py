@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Executor
-from typing import Any, Final, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
 
 from metacache.caching.asking import ASK, ASK_MANY, Asked, Asking
 from metacache.caching.context import computing, refuse_own
@@ -19,6 +18,9 @@ from metacache.operations.requests import Operations, error_context
 from metacache.operations.tallies import ReadCounts
 from metacache.protocol.keys import MAX_KEY, K, Key, WireKey
 from metacache.transports.base import Operation
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 __all__ = ["Caching", "function_name"]
 

@@ -6,15 +6,17 @@ Pure: chance is passed in as a number between 0 and 1.
 from __future__ import annotations
 
 import math
-from concurrent.futures import Executor
 from datetime import timedelta
-from typing import Any, Final, Literal, TypeAlias, cast, final
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast, final
 
 import attrs
 
 from metacache.errors import InvalidArgumentError, InvalidTypeError
 from metacache.operations.arguments import MAX_RELATIVE, Ttl, ttl_seconds
 from metacache.settings import LONGEST_WAIT, check_seconds, number_text
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 __all__ = ["FOREVER", "STAMPEDE", "Plan", "Stampede"]
 
@@ -87,7 +89,11 @@ def _classes(_: Stampede, field: attrs.Attribute[tuple[type[Exception], ...]], v
 
 
 def _background(_: Stampede, field: attrs.Attribute[Any], value: object) -> None:  # Any: as above
-    if not isinstance(value, bool | Executor):
+    if isinstance(value, bool):
+        return
+    from concurrent.futures import Executor  # late: a policy without an executor does not need it
+
+    if not isinstance(value, Executor):
         raise InvalidTypeError(f"Stampede.{field.name} is a bool or an Executor, not {type(value).__name__}")
 
 

@@ -9,15 +9,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Generic, ParamSpec, Self, final, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, final, overload
 
 from typing_extensions import TypeVar, Unpack, override
 
-from metacache.caching.cached import AsyncCached
 from metacache.caching.policy import STAMPEDE, Stampede
-from metacache.client.aio_caching import AsyncCaching, Background
+from metacache.client.aio_background import Background
 from metacache.client.aio_effects import AsyncEffects
-from metacache.client.aio_observed import ObservedAsyncCaching, ObservedAsyncEffects
 from metacache.client.core import Core, check_transport, observed_options
 from metacache.copying import refuse_copy
 from metacache.errors import MetacacheError
@@ -33,6 +31,11 @@ from metacache.serializers.frame import Cause
 from metacache.serializers.interfaces import Serializer
 from metacache.serializers.plain import BytesSerializer
 from metacache.transports.base import ASYNC_CLOSED, AsyncTransport
+
+if TYPE_CHECKING:
+    from metacache.caching.cached import AsyncCached
+    from metacache.client.aio_caching import AsyncCaching
+    from metacache.client.aio_observed import ObservedAsyncCaching, ObservedAsyncEffects
 
 __all__ = ["AsyncClient"]
 
@@ -125,14 +128,33 @@ class AsyncClient(Generic[T]):
         self._operations = core.operations
         self._owns = owns
         effects = AsyncEffects(transport, core.options.timeout, core.errors)
-        caching = AsyncCaching(core, transport, effects, self._background)
         # Chosen once, so that a client without an observer does nothing more.
         self._effects: AsyncEffects | ObservedAsyncEffects = effects
-        self._caching: AsyncCaching[T] | ObservedAsyncCaching[T] = caching
+        self._caching: AsyncCaching[T] | ObservedAsyncCaching[T] | None = None  # made when it is first used
         if core.calls is not None:
+            # Late: only a client with an observer needs it.
+            from metacache.client.aio_observed import ObservedAsyncEffects
+
             self._effects = ObservedAsyncEffects(transport, effects, core.errors, core.calls)
-            self._caching = ObservedAsyncCaching(caching, core.calls)
         self._run = self._effects.transport_run
+
+    def _load_caching(self) -> AsyncCaching[T] | ObservedAsyncCaching[T]:
+        """Make what `get_or_compute` and its relatives need. Two threads may make one each: both share one state."""
+        # Late: most programs only get and set, and need not load these modules.
+        from metacache.client.aio_caching import AsyncCaching
+
+        core, transport = self._core, self._transport
+        effects = AsyncEffects(transport, core.options.timeout, core.errors)
+        inner = AsyncCaching(core, transport, effects, self._background)
+        caching: AsyncCaching[T] | ObservedAsyncCaching[T] = inner
+        if core.calls is not None:
+            from metacache.client.aio_observed import ObservedAsyncCaching  # late: as above
+
+            caching = ObservedAsyncCaching(inner, core.calls)
+        self._caching = caching
+        if self._transport is not transport:  # another thread closed the client, and may have seen no caching
+            caching.close(AsyncEffects(ASYNC_CLOSED, None, core.errors))
+        return caching
 
     def with_options(self, **changes: Unpack[ViewOptions]) -> AsyncClient[T]:
         """Return a view of this client with some options changed.
@@ -152,7 +174,8 @@ class AsyncClient(Generic[T]):
         transport, self._transport = self._transport, ASYNC_CLOSED
         self._effects = effects = AsyncEffects(ASYNC_CLOSED, None, self._core.errors)
         self._run = ASYNC_CLOSED.run
-        self._caching.close(effects)
+        if self._caching is not None:
+            self._caching.close(effects)
         if not self._is_view:
             await self._background.aclose()
         if self._owns:
@@ -480,7 +503,7 @@ class AsyncClient(Generic[T]):
         server runs without CAS. When the cache fails, ``on_error="raise"`` raises; "miss" and "ignore" compute without
         storing.
         """
-        return await self._caching.get(key, factory, policy, ttl, should_cache)
+        return await (self._caching or self._load_caching()).get(key, factory, policy, ttl, should_cache)
 
     async def get_or_compute_item(
         self,
@@ -492,7 +515,7 @@ class AsyncClient(Generic[T]):
         should_cache: Callable[[T], bool] | None = None,
     ) -> Computed[T]:
         """Do as `get_or_compute`; return the value and where it came from."""
-        return await self._caching.get_item(key, factory, policy, ttl, should_cache)
+        return await (self._caching or self._load_caching()).get_item(key, factory, policy, ttl, should_cache)
 
     async def get_or_compute_many(
         self,
@@ -509,7 +532,7 @@ class AsyncClient(Generic[T]):
         call waits for keys that other callers compute. Else as `get_or_compute`. Raises BatchError, with the values
         found or computed, when a part of an exchange failed.
         """
-        return await self._caching.get_many(keys, factory, policy, ttl, should_cache)
+        return await (self._caching or self._load_caching()).get_many(keys, factory, policy, ttl, should_cache)
 
     @overload
     def cached(
@@ -548,7 +571,8 @@ class AsyncClient(Generic[T]):
         """
 
         def decorate(function: Callable[..., Awaitable[T]]) -> AsyncCached[..., T]:
-            return self._caching.decorate(function, key, ignore, policy, ttl, should_cache, self.delete)
+            caching = self._caching or self._load_caching()
+            return caching.decorate(function, key, ignore, policy, ttl, should_cache, self.delete)
 
         return decorate
 
@@ -559,8 +583,9 @@ class AsyncClient(Generic[T]):
         for each unit of work, such as a request. All clients of the same prefix share the namespaces. Failures raise,
         with any ``on_error``.
         """
-        return self._view(self._core.namespace_view(await self._caching.namespace_prefix(name)))
+        caching = self._caching or self._load_caching()
+        return self._view(self._core.namespace_view(await caching.namespace_prefix(name)))
 
     async def clear_namespace(self, name: str) -> None:
         """Make all values of the namespace *name* unreachable; one exchange. Failures raise, with any ``on_error``."""
-        await self._caching.clear_namespace(name)
+        await (self._caching or self._load_caching()).clear_namespace(name)

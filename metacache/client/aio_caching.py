@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, Final, Generic, Protocol, TypeVar, final
+from typing import Any, Generic, Protocol, TypeVar, final
 
 from metacache.caching.asking import Asked
 from metacache.caching.cached import AsyncCached, key_function, refuse_function
-from metacache.caching.core import function_name
+from metacache.caching.core import Caching, function_name
 from metacache.caching.effects import Recipe
 from metacache.caching.flights import Flight
 from metacache.caching.many import ManyFetcher
 from metacache.caching.namespaces import TOKENS, clear_namespace, namespace_prefix, token_options
 from metacache.caching.policy import Plan, Stampede
 from metacache.caching.recipe import Fetcher
+from metacache.client.aio_background import Background
 from metacache.client.aio_effects import AsyncEffects
 from metacache.client.core import Core
 from metacache.errors import MetacacheError
@@ -27,93 +27,13 @@ from metacache.operations.results import Computed, DeleteResult
 from metacache.operations.tallies import note_suppressed
 from metacache.protocol.keys import K, Key
 from metacache.protocol.windows import Replies
-from metacache.transports.aio.loops import is_running_here, run_elsewhere, running_loop
+from metacache.transports.aio.loops import running_loop
 from metacache.transports.base import ASYNC_CLOSED, AsyncTransport, Batch, Operation
-from metacache.transports.forking import forget_in_children
 
-__all__ = ["AsyncCaching", "AsyncCachingEffects", "Background"]
+__all__ = ["AsyncCaching", "AsyncCachingEffects"]
 
 R = TypeVar("R")
 T = TypeVar("T")
-
-
-@final
-class Background:
-    """The tasks that refresh values beside their callers, of a client and its views.
-
-    Args:
-        timeout: seconds that `aclose` waits for tasks of loops that run in other threads.
-    """
-
-    __slots__ = ("__weakref__", "_is_closed", "_tasks", "_timeout")
-
-    def __init__(self, timeout: float) -> None:
-        # Loops in several threads share it. Each step is one call of a C method.
-        self._tasks: set[asyncio.Task[object]] = set()
-        self._is_closed = False
-        self._timeout = timeout
-        forget_in_children(self)
-
-    def __len__(self) -> int:
-        return len(self._tasks)
-
-    def start(self, recipe: Recipe) -> bool:
-        """Run *recipe* in a task; return False when the client was closed."""
-        task = asyncio.get_running_loop().create_task(recipe())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        if self._is_closed:  # checked after the task is in the set: `aclose` in another thread may have missed it
-            task.cancel()  # it has not begun
-            return False
-        return True
-
-    def reset_after_fork(self) -> None:
-        """In a forked child: forget the tasks, which run in the parent."""
-        _kept_in_children.append(self._tasks)
-        self._tasks = set()
-
-    async def aclose(self) -> None:
-        """Cancel the tasks, and wait until they have given their leases back.
-
-        A loop that runs in another thread cancels its tasks itself; this method waits for that for *timeout* seconds at
-        most. The tasks of a loop that does not run end when it runs again.
-        """
-        self._is_closed = True
-        by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Task[object]]] = {}
-        for task in tuple(self._tasks):
-            by_loop.setdefault(task.get_loop(), []).append(task)
-        here = [tasks for loop, tasks in by_loop.items() if is_running_here(loop)]
-        elsewhere = [_cancel_elsewhere(loop, tasks) for loop, tasks in by_loop.items() if not is_running_here(loop)]
-        for tasks in here:
-            await _cancel(tasks)
-        waits = [wait for wait in elsewhere if wait is not None]
-        if waits:
-            await asyncio.wait(waits, timeout=self._timeout)
-
-
-# The tasks that forked children inherited. They are kept, because a task that is freed before its end logs an error.
-_kept_in_children: Final[list[object]] = []
-
-
-async def _cancel(tasks: list[asyncio.Task[object]]) -> None:
-    """Cancel *tasks* of the running loop, and wait until they have ended."""
-    # A task that is cancelled before its first step gives nothing back: let all begin.
-    await asyncio.sleep(0)
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks)
-
-
-def _cancel_elsewhere(
-    loop: asyncio.AbstractEventLoop, tasks: list[asyncio.Task[object]]
-) -> asyncio.Future[None] | None:
-    """Cancel *tasks* of *loop*, which does not run here. Return a future if they end in another thread."""
-    with contextlib.suppress(RuntimeError):  # the loop is closed
-        if loop.is_running():
-            return run_elsewhere(loop, lambda: _cancel(tasks))
-        for task in tasks:
-            loop.call_soon_threadsafe(task.cancel)
-    return None
 
 
 @final
@@ -201,11 +121,14 @@ class AsyncCaching(Generic[T]):
         background: the tasks of the client and its views.
     """
 
-    __slots__ = ("_asks", "_background", "_core", "_effects", "_run", "_transport")
+    __slots__ = ("_asks", "_background", "_core", "_effects", "_run", "_shared", "_transport")
 
     def __init__(self, core: Core[T], transport: AsyncTransport, effects: AsyncEffects, background: Background) -> None:
         self._core = core
-        self._asks = core.caching(bool)
+        self._shared = core.shared.get()
+        self._asks: Caching[T] = Caching(
+            core.operations, core.options, core.read_counts, self._shared.computations, bool
+        )
         self._background = background
         self._transport = transport
         self._effects = effects
@@ -326,5 +249,5 @@ class AsyncCaching(Generic[T]):
     def _fetcher(self) -> Fetcher[T]:
         core = self._core
         effects = AsyncCachingEffects(self._effects, self._background)
-        flights = core.flights.of(running_loop())
-        return Fetcher(effects, self._asks.asking, flights, core.errors, core.computations)
+        flights = self._shared.flights.of(running_loop())
+        return Fetcher(effects, self._asks.asking, flights, core.errors, self._shared.computations)

@@ -9,15 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Generic, ParamSpec, Self, final, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, final, overload
 
 from typing_extensions import TypeVar, Unpack, override
 
-from metacache.caching.cached import Cached
 from metacache.caching.policy import STAMPEDE, Stampede
-from metacache.client.blocking_caching import BlockingCaching
 from metacache.client.blocking_effects import BlockingEffects
-from metacache.client.blocking_observed import ObservedCaching, ObservedEffects
 from metacache.client.core import Core, check_transport, observed_options
 from metacache.copying import refuse_copy
 from metacache.errors import MetacacheError
@@ -33,6 +30,11 @@ from metacache.serializers.frame import Cause
 from metacache.serializers.interfaces import Serializer
 from metacache.serializers.plain import BytesSerializer
 from metacache.transports.base import CLOSED, Transport
+
+if TYPE_CHECKING:
+    from metacache.caching.cached import Cached
+    from metacache.client.blocking_caching import BlockingCaching
+    from metacache.client.blocking_observed import ObservedCaching, ObservedEffects
 
 __all__ = ["Client"]
 
@@ -106,14 +108,33 @@ class Client(Generic[T]):
         self._operations = core.operations
         self._owns = owns
         effects = BlockingEffects(transport, core.options.timeout, core.errors)
-        caching = BlockingCaching(core, transport, effects)
         # Chosen once, so that a client without an observer does nothing more.
         self._effects: BlockingEffects | ObservedEffects = effects
-        self._caching: BlockingCaching[T] | ObservedCaching[T] = caching
+        self._caching: BlockingCaching[T] | ObservedCaching[T] | None = None  # made when it is first used
         if core.calls is not None:
+            # Late: only a client with an observer needs it.
+            from metacache.client.blocking_observed import ObservedEffects
+
             self._effects = ObservedEffects(transport, effects, core.errors, core.calls)
-            self._caching = ObservedCaching(caching, core.calls)
         self._run = self._effects.transport_run
+
+    def _load_caching(self) -> BlockingCaching[T] | ObservedCaching[T]:
+        """Make what `get_or_compute` and its relatives need. Two threads may make one each: both share one state."""
+        # Late: most programs only get and set, and need not load these modules.
+        from metacache.client.blocking_caching import BlockingCaching
+
+        core, transport = self._core, self._transport
+        effects = BlockingEffects(transport, core.options.timeout, core.errors)
+        inner = BlockingCaching(core, transport, effects)
+        caching: BlockingCaching[T] | ObservedCaching[T] = inner
+        if core.calls is not None:
+            from metacache.client.blocking_observed import ObservedCaching  # late: as above
+
+            caching = ObservedCaching(inner, core.calls)
+        self._caching = caching
+        if self._transport is not transport:  # another thread closed the client, and may have seen no caching
+            caching.close(BlockingEffects(CLOSED, None, core.errors))
+        return caching
 
     def with_options(self, **changes: Unpack[ViewOptions]) -> Client[T]:
         """Return a view of this client with some options changed.
@@ -133,7 +154,8 @@ class Client(Generic[T]):
         transport, self._transport = self._transport, CLOSED
         self._effects = effects = BlockingEffects(CLOSED, None, self._core.errors)
         self._run = CLOSED.run
-        self._caching.close(effects)
+        if self._caching is not None:
+            self._caching.close(effects)
         if self._owns:
             transport.close()
 
@@ -453,7 +475,7 @@ class Client(Generic[T]):
         server runs without CAS. When the cache fails, ``on_error="raise"`` raises; "miss" and "ignore" compute without
         storing.
         """
-        return self._caching.get(key, factory, policy, ttl, should_cache)
+        return (self._caching or self._load_caching()).get(key, factory, policy, ttl, should_cache)
 
     def get_or_compute_item(
         self,
@@ -465,7 +487,7 @@ class Client(Generic[T]):
         should_cache: Callable[[T], bool] | None = None,
     ) -> Computed[T]:
         """Do as `get_or_compute`; return the value and where it came from."""
-        return self._caching.get_item(key, factory, policy, ttl, should_cache)
+        return (self._caching or self._load_caching()).get_item(key, factory, policy, ttl, should_cache)
 
     def get_or_compute_many(
         self,
@@ -482,7 +504,7 @@ class Client(Generic[T]):
         call waits for keys that other callers compute. Else as `get_or_compute`. Raises BatchError, with the values
         found or computed, when a part of an exchange failed.
         """
-        return self._caching.get_many(keys, factory, policy, ttl, should_cache)
+        return (self._caching or self._load_caching()).get_many(keys, factory, policy, ttl, should_cache)
 
     @overload
     def cached(
@@ -521,7 +543,8 @@ class Client(Generic[T]):
         """
 
         def decorate(function: Callable[..., T]) -> Cached[..., T]:
-            return self._caching.decorate(function, key, ignore, policy, ttl, should_cache, self.delete)
+            caching = self._caching or self._load_caching()
+            return caching.decorate(function, key, ignore, policy, ttl, should_cache, self.delete)
 
         return decorate
 
@@ -532,8 +555,9 @@ class Client(Generic[T]):
         for each unit of work, such as a request. All clients of the same prefix share the namespaces. Failures raise,
         with any ``on_error``.
         """
-        return self._view(self._core.namespace_view(self._caching.namespace_prefix(name)))
+        caching = self._caching or self._load_caching()
+        return self._view(self._core.namespace_view(caching.namespace_prefix(name)))
 
     def clear_namespace(self, name: str) -> None:
         """Make all values of the namespace *name* unreachable; one exchange. Failures raise, with any ``on_error``."""
-        self._caching.clear_namespace(name)
+        (self._caching or self._load_caching()).clear_namespace(name)

@@ -10,7 +10,7 @@ from typing import Any, Generic, Protocol, TypeVar, final
 
 from metacache.caching.asking import Asked
 from metacache.caching.cached import Cached, key_function, refuse_function
-from metacache.caching.core import function_name
+from metacache.caching.core import Caching, function_name
 from metacache.caching.effects import Recipe
 from metacache.caching.flights import Flight
 from metacache.caching.many import ManyFetcher
@@ -128,11 +128,14 @@ class BlockingCaching(Generic[T]):
         effects: of the client.
     """
 
-    __slots__ = ("_asks", "_core", "_effects", "_run", "_transport")
+    __slots__ = ("_asks", "_core", "_effects", "_run", "_shared", "_transport")
 
     def __init__(self, core: Core[T], transport: Transport, effects: BlockingEffects) -> None:
         self._core = core
-        self._asks = core.caching(Executor)
+        self._shared = core.shared.get()
+        self._asks: Caching[T] = Caching(
+            core.operations, core.options, core.read_counts, self._shared.computations, Executor
+        )
         self._transport = transport
         self._effects = effects
         self._run = effects.transport_run
@@ -252,4 +255,4 @@ class BlockingCaching(Generic[T]):
     def _fetcher(self) -> Fetcher[T]:
         core = self._core
         effects = BlockingCachingEffects(self._effects)
-        return Fetcher(effects, self._asks.asking, core.flights.of(), core.errors, core.computations)
+        return Fetcher(effects, self._asks.asking, self._shared.flights.of(), core.errors, self._shared.computations)

@@ -6,27 +6,21 @@ It builds these parts and does no I/O. The counters and the policies change whil
 from __future__ import annotations
 
 import time
-from concurrent.futures import Executor
-from typing import Final, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
 
 import attrs
 from typing_extensions import Unpack
 
-from metacache.caching.asking import Asked
-from metacache.caching.core import Caching
-from metacache.caching.flights import AllFlights
-from metacache.caching.statistics import ComputationCounts
-from metacache.client.calls import Calls, prefix_text
 from metacache.errors import ClosedError, InvalidArgumentError, InvalidTypeError, MetacacheError, ValueTooLargeError
 from metacache.interrupts import is_injected
+from metacache.once import Once
 from metacache.operations.batches import Batches
 from metacache.operations.options import Options, ViewOptions, refuse_unknown
 from metacache.operations.policies import ErrorPolicy, UndecodablePolicy
 from metacache.operations.readers import Reader
 from metacache.operations.requests import Operations
-from metacache.operations.results import Computed
 from metacache.operations.statistics import ClientStatistics, Counts
-from metacache.operations.tallies import TallyCounts
+from metacache.operations.tallies import ReadCounts, TallyCounts
 from metacache.protocol.keys import Key
 from metacache.protocol.windows import Replies
 from metacache.serializers.frame import Frame
@@ -35,6 +29,11 @@ from metacache.serializers.plain import BytesSerializer, IntSerializer, StrSeria
 from metacache.settings import Settings
 from metacache.transports.base import Batch
 from metacache.transports.batch_windows import failed_replies
+
+if TYPE_CHECKING:
+    from metacache.caching.shared import Shared
+    from metacache.client.calls import Calls
+    from metacache.observe import Reporter
 
 __all__ = ["Core", "check_transport", "observed_options", "replies_after"]
 
@@ -52,11 +51,10 @@ class Core(Generic[T]):
         "_reads",
         "batches",
         "calls",
-        "computations",
         "errors",
-        "flights",
         "operations",
         "options",
+        "shared",
         "undecodable",
     )
 
@@ -68,13 +66,11 @@ class Core(Generic[T]):
         errors: ErrorPolicy,
         counts: Counts,
         reads: TallyCounts | None,
-        computations: ComputationCounts,
-        flights: AllFlights[Computed[T] | Asked[T]],
+        shared: Once[Shared[T]],
         label: str | None = None,
     ) -> None:
         self._reads = reads
-        self.computations = computations
-        self.flights = flights
+        self.shared = shared
         self._frame = frame
         self._counts = counts
         self.options = options
@@ -85,19 +81,22 @@ class Core(Generic[T]):
         self._label = label
         self.calls: Calls | None = None
         if reads is not None and options.observer is not None:
-            self._label = prefix_text(options.prefix) if label is None else label
-            self.calls = Calls(options.observer, reads, self._label, self.operations)
+            self.calls = self._calls(options.observer, reads, options.prefix)
+
+    def _calls(self, reporter: Reporter, reads: TallyCounts, prefix: Key) -> Calls:
+        from metacache.client.calls import Calls, prefix_text  # late: only a client with an observer needs it
+
+        self._label = prefix_text(prefix) if self._label is None else self._label
+        return Calls(reporter, reads, self._label, self.operations)
 
     @classmethod
     def of(cls, serializer: Serializer[T], options: Options) -> Core[T]:
         """Return the core of a new client. Raises InvalidTypeError if *serializer* is not a Serializer."""
-        if isinstance(serializer, str) or not all(hasattr(serializer, name) for name in _SERIALIZER):
-            raise InvalidTypeError(
-                f"a client takes a Serializer, not {type(serializer).__name__}; load_serializer(name, type) makes one"
-            )
         # Items of other clients, and numbers that the server creates, have client flags 0. They are plain bytes, text
         # or digits.
-        reads_plain = isinstance(serializer, BytesSerializer | StrSerializer | IntSerializer)
+        reads_plain = isinstance(serializer, _PLAIN)
+        if not reads_plain:
+            _check_serializer(serializer)
         frame = Frame(serializer, compressor=options.compressor, reads_plain=reads_plain)
         counts = Counts()
         reads = None if options.observer is None else TallyCounts(counts)
@@ -109,8 +108,7 @@ class Core(Generic[T]):
             ErrorPolicy(options.on_error, counts, {}),
             counts,
             reads,
-            ComputationCounts(),
-            AllFlights(),
+            Once(_shared),
         )
 
     def namespace_view(self, prefix: Key) -> Core[T]:
@@ -134,8 +132,7 @@ class Core(Generic[T]):
             self.errors.view(options.on_error),
             self._counts,
             self._reads,
-            self.computations,
-            self.flights,
+            self.shared,
             label,
         )
 
@@ -144,19 +141,37 @@ class Core(Generic[T]):
         """The seconds that closing waits for other threads: the client's timeout, or the default of a transport."""
         return Settings().timeout if self.options.timeout is None else self.options.timeout
 
-    def caching(self, background: type[bool] | type[Executor]) -> Caching[T]:
-        """Return the asks of `get_or_compute`. *background*: see `Caching`."""
-        return Caching(self.operations, self.options, self._reads or self._counts, self.computations, background)
+    @property
+    def read_counts(self) -> ReadCounts:
+        """What the readers of this client count with."""
+        return self._reads or self._counts
 
     @property
     def statistics(self) -> ClientStatistics:
         """A snapshot of the counters."""
-        return self._counts.snapshot(
-            sum(self.undecodable.counts.values()), self.computations.by_source(), self.computations.failures()
-        )
+        undecodable = sum(self.undecodable.counts.values())
+        shared = self.shared.made
+        if shared is None:
+            return self._counts.snapshot(undecodable, {}, {})
+        return self._counts.snapshot(undecodable, shared.computations.by_source(), shared.computations.failures())
+
+
+def _shared() -> Shared[Any]:  # Any: T of the client that uses it first, and of its views
+    from metacache.caching.shared import Shared  # late: only `get_or_compute` and its relatives need it
+
+    return Shared()
 
 
 _SERIALIZER = ("wire_id", "fingerprint", "dumps", "loads")
+_PLAIN: Final = (BytesSerializer, StrSerializer, IntSerializer)
+
+
+def _check_serializer(serializer: object) -> None:
+    if isinstance(serializer, str) or not all(hasattr(serializer, name) for name in _SERIALIZER):
+        raise InvalidTypeError(
+            f"a client takes a Serializer, not {type(serializer).__name__}; load_serializer(name, type) makes one"
+        )
+
 
 _RAISED: Final = (ClosedError, ValueTooLargeError, InvalidArgumentError)
 
@@ -185,15 +200,17 @@ def observed_options(options: Options, transport: object) -> Options:
     return options if options.observer is not None or observer is None else attrs.evolve(options, observer=observer)
 
 
+def _fits(transport: object, client: str) -> bool:
+    method, _, _ = _CLIENTS[client]
+    is_complete = hasattr(transport, method) and hasattr(transport, "run") and hasattr(transport, "run_batch")
+    return is_complete and not isinstance(transport, type)
+
+
 def check_transport(transport: object, client: str) -> None:
     """Raise InvalidTypeError unless *transport* has the methods that *client* calls. A wrapper has them too."""
-    fitting = [
-        name
-        for name, (method, _, _) in _CLIENTS.items()
-        if not isinstance(transport, type) and all(hasattr(transport, each) for each in ("run", "run_batch", method))
-    ]
-    if client in fitting:
+    if _fits(transport, client):
         return
+    fitting = [name for name in _CLIENTS if _fits(transport, name)]
     _, wanted, maker = _CLIENTS[client]
     given = f"the class {transport.__name__}" if isinstance(transport, type) else type(transport).__name__
     hint = f"that is for {fitting[0]}" if fitting else f"{maker}(url) makes a client of a URL"

@@ -8,7 +8,6 @@ Readers need no guard. This module opens no socket and reads no clock, and it ca
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final, Generic, TypeAlias, TypeVar, final
@@ -130,7 +129,7 @@ class Membership(Generic[P]):
 
     def failed(self, member: Member[P], now: float) -> None:
         """Count one failure of *member*."""
-        self._change(member, lambda health: health.failed(now, random.random()))
+        self._change(member, lambda health: health.failed(now, _chance()))
 
     def connection_failed(self, node: Node, error: object, now: float) -> None:
         """Count *error*, which ended a connection to *node*, if it is a failure of the node.
@@ -156,7 +155,7 @@ class Membership(Generic[P]):
         """Record the result of a probe: True answered, False failed, None no result (interrupted, or a full pool)."""
         steps: dict[bool | None, Callable[[Health], Health]] = {
             True: Health.probe_answered,
-            False: lambda health: health.probe_failed(now, random.random()),
+            False: lambda health: health.probe_failed(now, _chance()),
             None: Health.probe_abandoned,
         }
         self._change(member, steps[is_answered])
@@ -199,3 +198,9 @@ class Membership(Generic[P]):
             if is_from_handler(error):
                 raise
             logger.exception("on_state_change failed for node %s", node.name)
+
+
+def _chance() -> float:
+    import random  # late: only after a failure of a node
+
+    return random.random()

@@ -96,8 +96,13 @@ class Options:
 
 def options_of(given: Mapping[str, Any]) -> Options:  # Any: values of every type; Options checks them
     """Return the Options of *given*. Raises as `refuse_unknown` and `Options` do."""
+    if not given:
+        return _DEFAULTS
     refuse_unknown(given)
     return Options(**given)
+
+
+_DEFAULTS: Final = Options()
 
 
 def refuse_unknown(given: Mapping[str, object]) -> None:

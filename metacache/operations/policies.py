@@ -51,6 +51,9 @@ _REASONS: Final[dict[Cause, str]] = {
 }
 
 
+_NO_COUNTS: Final[dict[Cause, int]] = dict.fromkeys(get_args(Cause), 0)
+
+
 @final
 class UndecodablePolicy:
     """Counts undecodable values by cause and logs each (wire_id, fingerprint) once. A strict policy raises an error."""
@@ -60,7 +63,7 @@ class UndecodablePolicy:
     def __init__(self, *, strict: bool, reads: TallyCounts | None = None) -> None:
         self._strict = strict
         self._reads = reads  # of an observed client
-        self._counts: dict[Cause, int] = dict.fromkeys(get_args(Cause), 0)
+        self._counts: dict[Cause, int] = _NO_COUNTS.copy()
         self._logged: set[tuple[int, int]] = set()
 
     @property

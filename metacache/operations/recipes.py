@@ -6,7 +6,6 @@ await the event loop. A recipe builds operations and decides what to run next; i
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from typing import Final, Protocol, TypeVar, final
 
@@ -160,6 +159,8 @@ async def update(
 
 async def _pause(effects: Effects, attempt: int) -> None:
     if attempt:
+        import random  # late: only after a conflict
+
         await effects.sleep(random.uniform(0, min(FIRST_PAUSE * 2**attempt, LONGEST_PAUSE)))
 
 

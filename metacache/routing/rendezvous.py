@@ -23,11 +23,12 @@ from xxhash import xxh3_64_intdigest as xxh3
 from metacache.acceleration import make_owners
 from metacache.errors import InvalidArgumentError, InvalidKeyError, InvalidKeyTypeError, InvalidTypeError
 from metacache.nodes import Node, nodes_of
-from metacache.routing.reports import Moves, NodeScore
 from metacache.routing.router import Router, split
 
 if TYPE_CHECKING:
     from metacache_speed import Owners
+
+    from metacache.routing.reports import Moves, NodeScore
 
 __all__ = ["RendezvousRouter"]
 
@@ -244,6 +245,8 @@ class RendezvousRouter:
             raise InvalidArgumentError(f"samples must be at least 1, not {samples}")
         keys = [b"%d" % number for number in range(samples)]
         pairs = zip(_owner_names(self, keys), _owner_names(other, keys), strict=True)
+        from metacache.routing.reports import Moves  # late: only operators ask for it
+
         moves = [(before, after) for before, after in pairs if before != after]
         return Moves(
             samples=samples,
@@ -303,6 +306,8 @@ def _as_bytes(key: bytes | str) -> bytes:
 
 
 def _score(key: bytes, node: Node, rank: int | None) -> NodeScore:
+    from metacache.routing.reports import NodeScore  # late: as above
+
     h = xxh3(key, _seed(node))
     return NodeScore(node.name, node.weight, h, cost(h, node.weight) if node.weight else math.inf, rank)
 

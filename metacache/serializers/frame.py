@@ -15,7 +15,6 @@ from typing import Final, Generic, Literal, TypeAlias, TypeVar, final
 
 from metacache.errors import InvalidArgumentError, InvalidTypeError, SerializationError
 from metacache.interrupts import fails_again
-from metacache.serializers.compression import check_decompresses, installed_compressor
 from metacache.serializers.interfaces import Compressor, Serializer
 from metacache.serializers.plain import BytesSerializer, is_own_int
 from metacache.serializers.wire_ids import INT, PRIVATE, RULE, is_wire_id
@@ -47,7 +46,7 @@ class Frame(Generic[T]):
     Args:
         serializer: converts values to bytes and back.
         compressor: compresses values before they are stored; None stores them without compression.
-        find_compressor: returns the compressor with an id, or None; by default one of the installed compressors.
+        find_compressor: returns the compressor with an id, or None; left out: one of the installed compressors.
         reads_plain: also read values with the client flags 0, which other clients and the server itself write.
 
     ``flags`` are the client flags of an uncompressed value, and ``loads`` decodes one. ``is_raw`` is True if the bytes
@@ -65,7 +64,7 @@ class Frame(Generic[T]):
         serializer: Serializer[T],
         *,
         compressor: Compressor | None = None,
-        find_compressor: Callable[[int], Compressor | None] = installed_compressor,
+        find_compressor: Callable[[int], Compressor | None] | None = None,
         reads_plain: bool = False,
     ) -> None:
         check_serializer_ids(serializer)
@@ -78,7 +77,7 @@ class Frame(Generic[T]):
         kind: type[object] = type(serializer)
         self.is_raw = kind is BytesSerializer
         self.flags: int = MAGIC | serializer.fingerprint << 12 | serializer.wire_id
-        self._find_compressor = find_compressor
+        self._find_compressor = find_compressor or _installed_compressor
         self._reads_plain = reads_plain
 
     def encode(self, value: T) -> tuple[int, bytes]:
@@ -110,6 +109,8 @@ class Frame(Generic[T]):
             raise SerializationError(f"the compressor returned {type(compressed).__name__}, not bytes")
         if len(compressed) >= len(data):
             return self.flags, data
+        from metacache.serializers.compression import check_decompresses  # late: few clients compress
+
         check_decompresses(compressor, data, compressed)
         return self.flags | compressor.compressor_id << 8, compressed
 
@@ -199,6 +200,12 @@ def check_serializer_ids(serializer: Serializer[T]) -> None:
             f"{type(serializer).__name__} has the private wire_id {wire_id}, which other serializers may share, "
             "but no fingerprint: use fingerprint(type_, serializer=name)"
         )
+
+
+def _installed_compressor(compressor_id: int) -> Compressor | None:
+    from metacache.serializers.compression import installed_compressor  # late: few clients compress
+
+    return installed_compressor(compressor_id)
 
 
 def _check_compressor(compressor: Compressor) -> None:

@@ -106,7 +106,8 @@ class CountRegistry:
 
     def register(self, owner: object, counts: SocketCounts) -> None:
         """Add the *counts* of *owner*. The registry refers to *owner* weakly."""
-        self._merge_freed()
+        if self._entries:
+            self._merge_freed()
         self._entries.append((weakref.ref(owner), counts))
 
     def total(self) -> SocketCounts:

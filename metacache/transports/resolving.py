@@ -6,7 +6,6 @@ Each lookup by the system's resolver runs in a thread of its own, because `getad
 from __future__ import annotations
 
 import errno
-import ipaddress
 import socket
 import threading
 from collections.abc import Callable, Sequence
@@ -239,6 +238,8 @@ def _literal(host: str, port: int) -> Target | None:
 
     Not with `getaddrinfo`: its codec for names wraps an exception of a signal handler into another one.
     """
+    import ipaddress  # late: only a dial over TCP needs it
+
     with ignoring(ValueError):
         ip = ipaddress.ip_address(host)
         if ip.version == 4:

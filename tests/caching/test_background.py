@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from metacache import AsyncClient, Source, Stampede
-from metacache.client.aio_caching import Background
+from metacache.client.aio_background import Background
 from metacache.serializers import StrSerializer
 from metacache.testing import FakeServer
 from tests.caching.rig import Rig

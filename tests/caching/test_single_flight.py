@@ -41,7 +41,7 @@ def flights_of(client: object) -> Flights[object]:
     """Return the flights of *client* in this thread or loop. A flight in a reference cycle goes with the collector."""
     gc.collect()
     loop = None if hasattr(client, "_client") else asyncio.get_running_loop()
-    found: Flights[object] = core_of(client).flights.of(loop)  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]  # only counted
+    found: Flights[object] = core_of(client).shared.get().flights.of(loop)  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]  # only counted
     return found
 
 
@@ -59,7 +59,9 @@ async def until_waiting(client: object, key: str, listeners: int) -> None:
     for _ in range(1000):
         loop = None if hasattr(client, "_client") else asyncio.get_running_loop()
         known = [
-            ref() for (raw, _, _), ref in core_of(client).flights.of(loop)._known.copy().items() if raw == key.encode()
+            ref()
+            for (raw, _, _), ref in core_of(client).shared.get().flights.of(loop)._known.copy().items()
+            if raw == key.encode()
         ]
         if sum(len(each._listeners) for each in known if each is not None) >= listeners:
             return
@@ -336,7 +338,7 @@ def test_a_signal_in_the_factory_concerns_its_thread_only() -> None:
         return b"new"
 
     def waiting() -> bool:
-        flights = [ref() for ref in client._core.flights.of()._known.values()]
+        flights = [ref() for ref in client._core.shared.get().flights.of()._known.values()]
         return any(each is not None and each._listeners for each in flights)
 
     waiter = threading.Thread(target=lambda: found.append(client.get_or_compute("k", make)))
@@ -368,13 +370,13 @@ def test_a_forked_child_has_no_flights() -> None:
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        os.write(writer, b"%d" % len(client._core.flights.of()))
+        os.write(writer, b"%d" % len(client._core.shared.get().flights.of()))
         os._exit(0)
     os.close(writer)
     assert os.read(reader, 10) == b"0"
     os.close(reader)
     os.waitpid(child, 0)
-    assert len(client._core.flights.of()) == 1
+    assert len(client._core.shared.get().flights.of()) == 1
     gate.set()
     thread.join(10)
 

@@ -161,6 +161,12 @@ class Checkout(Generic[T]):
         self.idle = deque()
         self.reset_after_fork()
 
+    def stock(self) -> None:
+        """Make the first object now, so that the first borrower finds it idle and need not join the queue."""
+        made = self._new()
+        if made is not None:
+            self.idle.append(made)
+
     def reset_after_fork(self) -> None:
         """In a forked child: forget what the parent's threads hold, and locks that they can no longer release."""
         # Weak: a waiter leaves the queue when its batch is dropped.
@@ -335,10 +341,14 @@ class Checkout(Generic[T]):
         with ignoring(IndexError):  # another thread takes the last one
             while idle:
                 self.idle.append(idle.pop())  # closes it
-        with ignoring(IndexError):
+        if self._unconnected:
+            self._close_unconnected()
+        _wake_all(self.waiters)
+
+    def _close_unconnected(self) -> None:
+        with ignoring(IndexError):  # as above
             while self._unconnected:
                 self.idle.append(self._unconnected.pop())
-        _wake_all(self.waiters)
 
 
 def _living(waiters: Iterable[weakref.ref[Waiter[T]]]) -> list[Waiter[T]]:

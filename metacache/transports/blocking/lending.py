@@ -101,6 +101,7 @@ class Lending:
         make = partial(_new_stream, node, settings, self._exchanges, self.counts)
         may_make = partial(_may_open, ref(self))
         self._checkout: Checkout[Stream] = Checkout(make, limits.size, may_make=may_make)
+        self._checkout.stock()
         self._copy_references()
         forget_in_children(self)
 

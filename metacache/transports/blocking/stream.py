@@ -10,7 +10,7 @@ import contextlib
 import math
 import select
 from collections.abc import Callable, Sequence
-from random import getrandbits
+from os import urandom
 from time import monotonic
 from types import BuiltinMethodType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
@@ -142,7 +142,7 @@ class Stream:
         self._receive_size = RECEIVE
         self.ready_for = 0.0
         self.used_at = -math.inf
-        self._begin_protocol(0)  # `_dial` replaces it
+        self._begin_protocol(0)  # a dial that fails leaves this one; `_dial` replaces it
 
     def _begin_protocol(self, first_opaque: int) -> None:
         limit = self._settings.max_reply_size
@@ -256,7 +256,7 @@ class Stream:
         sock = self._dialer.dial(deadline)
         self.counts.dialled += 1
         poll = _poll_of(sock)
-        self._begin_protocol(getrandbits(16))
+        self._begin_protocol(int.from_bytes(urandom(2), "big"))
         self._sock, self.send, self.recv, self._poll = sock, sock.send, sock.recv, poll
         self._recv_into, self._receive_size = sock.recv_into, RECEIVE
         # The methods of a plain socket are C functions; those of TLS, and of a library that replaces sockets, are not.
