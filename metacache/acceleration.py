@@ -9,19 +9,33 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from metacache_speed import Builder, Exchange, Owners
 
-__all__ = ["accelerated", "make_builder", "make_exchange", "make_owners", "read_window"]
+__all__ = [
+    "accelerated",
+    "find_pending_reply",
+    "find_waiter",
+    "frame_requests",
+    "give_answers",
+    "make_builder",
+    "make_exchange",
+    "make_owners",
+    "queue_request",
+    "read_answers",
+    "read_window",
+    "wake_tasks",
+]
 
+C = TypeVar("C")
 Op = TypeVar("Op")
 # The type of `read_window`, which has too many arguments for a list of their types.
 ReadWindow: TypeAlias = Callable[..., int]
 
 # The number of the interface. A metacache-speed with another number has other primitives and is not used.
-API: Final = 1
+API: Final = 2
 
 
 def _is_usable() -> bool:
@@ -66,6 +80,66 @@ Takes data, position, largest value, number of replies, the first and the last m
 hits have values, `known_sizes`, `value_header`, and the lists of headers and values, which it extends. Returns the
 position after the last reply that it read.
 """
+
+
+def _find(name: str) -> Any:  # Any: a function of metacache-speed; the constants below have its type
+    if not accelerated:
+        return None
+    import metacache_speed
+
+    return getattr(metacache_speed, name)
+
+
+# The primitives of asyncio.
+
+read_answers: Final[Callable[..., tuple[list[Any], int]] | None] = _find("read_answers")  # Any: an Answer
+"""The usual case of `ProtocolConnection.answers`: reads the replies up to the first one that is not plain.
+
+Takes data, the queue of expected replies, `known_headers` and `value_header`. Removes from the queue what it read.
+Returns the answers, and the position after them.
+"""
+
+frame_requests: Final[Callable[..., tuple[bytes, int]] | None] = _find("frame_requests")
+"""The usual case of `Link._write`: moves plain requests from one list to another, and returns their bytes and number.
+
+Takes the two lists, the queue of expected replies, the iterator of opaques, the numbers of requests and bytes at which
+it stops, and CRLF.
+"""
+
+give_answers: Final[Callable[..., list[Any]] | None] = _find("give_answers")  # Any: a pending reply of any result
+"""The usual case of `Link._answer`: removes pending replies from a list, gives them their answers, and returns them.
+
+Takes the list and the answers. Returns an empty list, with nothing done, if a request is not plain.
+"""
+
+queue_request: Final[Callable[..., Any] | None] = _find("queue_request")  # Any: a pending reply of any result, or None
+"""The usual case of `AsyncConnection.run`: makes a pending reply and appends it to a list.
+
+Takes operation, command, head, body and reader; queue, its event loop and its list of waiting requests; deadline,
+timeout, the time for which the timer is set, and the time from which a flush must be scheduled. Returns None, with
+nothing done, if `AsyncConnection._enqueue` must do more.
+"""
+
+wake_tasks: Final[Callable[..., None] | None] = _find("wake_tasks")
+"""The loop of `RequestQueue.wake`. Takes the answered requests, the idle waiters, and a future that is done."""
+
+
+def find_pending_reply(pure: type[C]) -> type[C]:
+    """Return the compiled form of *pure*, which gets its unusual methods from *pure*; *pure* itself if not used."""
+    compiled = _find("PendingReply")
+    if compiled is None:
+        return pure
+    for name in ("__repr__", "abandon", "is_missed", "note_failure"):
+        setattr(compiled, name, pure.__dict__[name])
+    compiled.finish = pure.__dict__["__await__"]
+    # An Any: mypy cannot know that both have the same attributes.
+    return compiled  # type: ignore[no-any-return]
+
+
+def find_waiter(pure: type[C]) -> type[C]:
+    """Return the compiled form of *pure*, or *pure* itself if compiled primitives are not used."""
+    compiled = _find("Waiter")
+    return pure if compiled is None else compiled
 
 
 def make_builder(

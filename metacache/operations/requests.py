@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Final, Generic, TypeVar, cast, final
+from typing import Final, Generic, TypeVar, final
 
 from metacache.acceleration import make_builder
 from metacache.errors import InvalidArgumentError, InvalidKeyError, MetacacheError, ValueTooLargeError
@@ -186,8 +186,7 @@ class Operations(Generic[T]):
         if self._build_get is not None and default is None:
             built = self._build_get(key)
             if built is not None:
-                # cast: D is None.
-                return cast("Operation[T | D]", built)
+                return built  # type: ignore[return-value]  # pyright: ignore[reportReturnType]  # D is None
         raw = self.keys.plain(key)
         read = self.read_value if default is None else self.reader.value_or(default)
         if raw is None:

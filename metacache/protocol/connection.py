@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain, cycle
-from typing import TYPE_CHECKING, Final, TypeAlias, final
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, final
 
 from typing_extensions import override
 
+from metacache.acceleration import frame_requests, read_answers
 from metacache.errors import ConnectError, ProtocolError
 from metacache.protocol.commands import MN, Command
 from metacache.protocol.error_lines import refusal, server_hint
@@ -27,6 +28,8 @@ __all__ = ["LARGE", "ProtocolConnection", "answer_of", "frame", "pieces"]
 
 CRLF: Final = b"\r\n"
 LARGE: Final = 1 << 18  # bytes of a data block above which two more writes cost less than a copy
+
+P = TypeVar("P")
 
 _Plain: TypeAlias = tuple[Command, Opaque]
 """The queue entry of a plain request. It becomes an `ExpectedReply` if the shortcut cannot read the reply."""
@@ -55,6 +58,7 @@ class ProtocolConnection:
         "_held_size",
         "_limit",
         "_needed",
+        "_opaques",
         "_split_limit",
         "block",
         "failure",
@@ -67,7 +71,8 @@ class ProtocolConnection:
         self._limit = max_reply_size
         self._split_limit = min(max_reply_size, LONGEST_SPLIT)
         start = first_opaque % len(OPAQUES)
-        self.next_opaque = chain(OPAQUES[start:], cycle(OPAQUES)).__next__
+        self._opaques = chain(OPAQUES[start:], cycle(OPAQUES))
+        self.next_opaque = self._opaques.__next__
         self._expected: list[Expectation | _Plain] = []
         self._held: list[bytes] = []
         self._held_size = 0
@@ -107,6 +112,14 @@ class ProtocolConnection:
         self._expected.append((command, opaque))
         return head + opaque[0] if body is None else b"".join((head, opaque[0], body, CRLF))
 
+    def move_plain(self, waiting: list[P], in_flight: list[P], room: int, largest: int) -> tuple[bytes, int]:
+        """Move plain requests from *waiting* to *in_flight*, as `send_plain` for each; return the bytes and number.
+
+        Only where compiled primitives are used. See `frame_requests` in metacache/acceleration.py.
+        """
+        assert frame_requests is not None, "the caller looked"
+        return frame_requests(waiting, in_flight, self._expected, self._opaques, room, largest, CRLF)
+
     def send_window(
         self, command: Command, heads: Sequence[bytes], bodies: Sequence[bytes] | None
     ) -> tuple[bytes, Window]:
@@ -128,6 +141,11 @@ class ProtocolConnection:
         is_plain = expected and type(expected[0]) is tuple  # a window splits its bytes itself
         if self._held or not is_plain or len(data) > self._split_limit:
             return list(map(answer_of, self.receive(data)))
+        if read_answers is not None:
+            plain, position = read_answers(data, expected, known_headers, value_header)
+            if position == len(data):
+                return plain
+            return [*plain, *map(answer_of, self.receive(data[position:], before=len(plain)))]
         lines = data.split(CRLF)
         rest = lines.pop()  # not a line yet
         count = len(lines)

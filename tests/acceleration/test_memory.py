@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from metacache import Client, Cluster, Connection, InvalidKeyError, Node, RendezvousRouter, SerializationError
+from metacache import (
+    AsyncClient,
+    AsyncConnection,
+    Client,
+    Cluster,
+    Connection,
+    InvalidKeyError,
+    Node,
+    RendezvousRouter,
+    SerializationError,
+)
 from metacache.operations.requests import GET, SET, VALUE_FLAGS
 from metacache.protocol.replies import HD_REPLY, known_headers, known_sizes
 from metacache.serializers.frame import Frame
 from metacache.serializers.plain import BytesSerializer
 from metacache.testing import Memcached
+from metacache.transports.aio.pending import new_pending, new_waiter
+from tests.loops import new_uvloop
 
 pytestmark = [pytest.mark.usefixtures("primitives"), pytest.mark.alone]
 
@@ -73,6 +87,52 @@ def test_memory_and_reference_counts_stay_flat(memcached: Memcached) -> None:
     assert resident() - memory < GROWTH
     for client in clients:
         client.close()
+
+
+async def use_asyncio(client: AsyncClient[bytes], count: int) -> None:
+    """Take each way through the primitives of asyncio: plain, unusual, failing, cancelled."""
+    keys = [f"memory:{number}" for number in range(64)]
+
+    async def one(key: str) -> None:
+        await client.set(key, b"v")
+        assert await client.get(key) == b"v"
+        assert await client.get("memory:none") is None
+        with pytest.raises(InvalidKeyError):
+            await client.get("k" * 251)
+
+    await client.set_many(dict.fromkeys(keys, b"v"))
+    for number in range(count // 400):
+        tasks = [asyncio.create_task(one(key)) for key in keys]
+        for _ in range(number % 5):
+            await asyncio.sleep(0)
+        tasks[number % 64].cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert len(await client.get_many([*keys, "memory:none"])) == 64
+        await client.set("memory:k", b"v" * (number % 3000))
+        assert await client.get("memory:k") == b"v" * (number % 3000)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(client.get("memory:k"), 0)
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, new_uvloop], ids=["asyncio", "uvloop"])
+def test_memory_and_reference_counts_stay_flat_under_asyncio(
+    memcached: Memcached, new_loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        client = AsyncClient(AsyncConnection(memcached.node), owns=True)
+        runner.run(use_asyncio(client, 4000))
+        gc.collect()
+        tokens = known_headers[b"VA 1 f%d" % FLAGS][1]
+        shared: tuple[object, ...] = (GET, SET, new_pending, new_waiter, known_headers, tokens, None)
+        counts, memory = [sys.getrefcount(each) for each in shared], resident()
+        runner.run(use_asyncio(client, OPERATIONS))
+        gc.collect()
+        grown = [sys.getrefcount(each) - count for each, count in zip(shared, counts, strict=True)]
+        runner.run(client.aclose())
+        # A type has a reference from each of its objects, and each waiter keeps its last request until the next check.
+        assert max(map(abs, grown[:-1])) < 100, grown
+        assert abs(grown[-1]) < OPERATIONS // 10, grown  # of None, to which the interpreter itself refers
+        assert resident() - memory < GROWTH
 
 
 def test_each_dial_frees_its_exchange(memcached: Memcached) -> None:

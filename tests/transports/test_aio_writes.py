@@ -19,7 +19,7 @@ from metacache.operations.statistics import Counts
 from metacache.serializers.builtin import BytesSerializer
 from metacache.serializers.frame import Frame
 from metacache.transports.aio.link import Link
-from metacache.transports.aio.pending import AnyPending, PendingReply, RequestQueue
+from metacache.transports.aio.pending import AnyPending, RequestQueue, new_pending
 
 OPERATIONS: Final = Operations(
     Reader(Frame(BytesSerializer(), reads_plain=True), UndecodablePolicy(strict=False), Counts()),
@@ -54,7 +54,7 @@ def sets_of(size: int, count: int) -> list[AnyPending]:
     queue = RequestQueue(Node("localhost"))
     made: list[AnyPending] = []
     for _ in range(count):
-        pending: AnyPending = PendingReply()
+        pending: AnyPending = new_pending()
         op = OPERATIONS.set("key", b"x" * size, None)
         pending.queue, pending.work, pending.plain, pending.read = queue, op, op, op.read
         pending.deadline, pending.made_at = math.inf, 0.0

@@ -13,7 +13,7 @@ from typing import Final, final
 from metacache.errors import ClosedError, ConnectError, MetacacheError
 from metacache.interrupts import is_own
 from metacache.protocol.windows import Replies, Window
-from metacache.transports.aio.pending import BatchWindow, PendingReply, unsent, weight_of
+from metacache.transports.aio.pending import BatchWindow, PendingReply, new_pending, unsent, weight_of
 from metacache.transports.base import Batch
 from metacache.transports.batch_windows import Windows, fail_rest
 
@@ -62,7 +62,7 @@ class RunningBatch:
         """Queue further windows, up to the number that may be unanswered."""
         while len(self._windows) < MAX_WINDOWS and not self._cutter.is_done:
             start, stop = self._cutter.cut()
-            pending: PendingReply[Replies] = PendingReply()
+            pending: PendingReply[Replies] = new_pending()
             pending.work, pending.plain, pending.read = BatchWindow(self._batch, start, stop), None, _replies_of
             self._enqueue(pending)
             self._windows.append((start, stop, pending))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, Self, TypeVar, final
 
 from typing_extensions import override
 
+from metacache.acceleration import queue_request
 from metacache.copying import refuse_copy
 from metacache.errors import ClosedError, ConnectError, ConnectionLost, MetacacheError, ProtocolError, TransportError
 from metacache.interrupts import is_from_handler
@@ -29,7 +30,7 @@ from metacache.transports.aio.link import Link
 from metacache.transports.aio.loops import is_running_here, running_loop
 from metacache.transports.aio.observed import ObservedWaits, observed_batch, observed_hooks, observed_reply
 from metacache.transports.aio.opening import CLOSED_IMMEDIATELY, LinkOpener
-from metacache.transports.aio.pending import AnyPending, PendingReply, RequestQueue, fail_pending, verb_of
+from metacache.transports.aio.pending import AnyPending, PendingReply, RequestQueue, fail_pending, new_pending, verb_of
 from metacache.transports.base import Operation
 from metacache.transports.counters import CloseReason, IdleTimes, SocketCounts, WaitCounts
 from metacache.transports.limits import check_bodies, too_large
@@ -190,9 +191,22 @@ class AsyncConnection:
                 raise too_large(len(body), self._max_body)
             if self._is_special:
                 return self._run_specially(op, deadline)
-            pending: PendingReply[R] = PendingReply()
+            command = op.verb.command
+            if queue_request is not None and command.echoes:
+                # Here and not in a method of its own: a call of it would add 200 instructions.
+                queue, at = self._queue, self._timer.at
+                until = self._next_check if self._flushing else math.inf
+                queued: PendingReply[R] | None = queue_request(
+                    op, command, op.head, body, op.read,
+                    queue, queue.loop, queue.waiting, deadline, self._timeout, at, until,
+                )  # fmt: skip
+                if queued is not None:
+                    if not self._flushing:
+                        self._flush_soon()
+                    return queued
+            pending: PendingReply[R] = new_pending()
             pending.work = op
-            pending.plain = op if op.verb.command.echoes else None
+            pending.plain = op if command.echoes else None
             pending.read = op.read
             self._enqueue(pending, deadline)
             return pending
@@ -205,7 +219,7 @@ class AsyncConnection:
         if self._closed or self._exchanges is None:
             raise ClosedError(_CLOSED)
         began = monotonic()
-        pending: PendingReply[Reply] = PendingReply()
+        pending: PendingReply[Reply] = new_pending()
         pending.work = op
         # `KEEP_REPLY` replaces the reader of *op*, so the result is a reply and not R.
         pending.plain = op if op.verb.command.echoes else None  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]

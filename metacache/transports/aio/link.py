@@ -16,6 +16,7 @@ from typing import Final, TypeVar, cast, final
 
 from typing_extensions import override
 
+from metacache.acceleration import frame_requests, give_answers
 from metacache.errors import ConnectionLost, MetacacheError
 from metacache.interrupts import is_own
 from metacache.protocol.connection import ProtocolConnection, answer_of
@@ -160,6 +161,12 @@ class Link(asyncio.Protocol):
         frames: list[bytes] = []
         size = taken = 0
         large: bytes | None = None
+        if frame_requests is not None and room > 0 and self._max_write == MAX_WRITE:  # over TLS each pack is a frame
+            frame, number = self._protocol.move_plain(waiting, self.in_flight, room, MAX_WRITE)
+            room -= number
+            if number:
+                frames.append(frame)
+                size = len(frame)
         for pending in waiting:
             if room <= 0 or size >= MAX_WRITE:
                 break
@@ -295,8 +302,12 @@ class Link(asyncio.Protocol):
         elif protocol.block is not None and not self._has_receiver:
             self._has_receiver = True
             self._transport.set_protocol(BlockReceiver(self))
-        done = self.in_flight[: len(answers)]
-        self._answer(done, answers, failure)
+        done = give_answers(self.in_flight, answers) if give_answers is not None and failure is None else []
+        if done:
+            self.requests -= len(done)
+        else:
+            done = self.in_flight[: len(answers)]
+            self._answer(done, answers, failure)
         self._has_received = True
         if failure is not None:
             self.lose(failure)

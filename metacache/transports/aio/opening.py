@@ -18,7 +18,7 @@ from metacache.protocol.commands import Request
 from metacache.settings import Settings
 from metacache.transports.aio.dialer import dial
 from metacache.transports.aio.link import Link
-from metacache.transports.aio.pending import PendingReply, RequestQueue, throw
+from metacache.transports.aio.pending import PendingReply, RequestQueue, new_pending, throw
 from metacache.transports.aio.timing import time_limit
 from metacache.transports.base import Operation, Verb
 from metacache.transports.counters import CloseReason, SocketCounts
@@ -170,7 +170,7 @@ async def open_link(
 
 
 async def _authenticate(link: Link, queue: RequestQueue, credentials: Operation[bool], deadline: float) -> None:
-    pending: PendingReply[bool] = PendingReply()
+    pending: PendingReply[bool] = new_pending()
     pending.queue, pending.work, pending.plain, pending.read = queue, credentials, None, bool
     pending.deadline, pending.made_at = math.inf, -math.inf
     pending.answer = pending.waiter = None

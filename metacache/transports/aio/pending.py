@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, NoReturn, Typ
 
 from typing_extensions import override
 
+from metacache.acceleration import find_pending_reply, find_waiter, wake_tasks
 from metacache.errors import InvalidArgumentError, MetacacheError
 from metacache.nodes import Node
 from metacache.protocol.error_lines import Refusal
@@ -33,6 +34,7 @@ __all__ = [
     "Waiter",
     "Work",
     "fail_pending",
+    "new_pending",
     "throw",
     "unsent",
     "verb_of",
@@ -79,8 +81,8 @@ class Waiter:
 
     __slots__ = ("future", "pending")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.future: asyncio.Future[None] = asyncio.Future(loop=loop)
+    def __init__(self, future: asyncio.Future[None]) -> None:
+        self.future = future
         self.pending: AnyPending | None = None
 
 
@@ -143,13 +145,18 @@ class PendingReply(Generic[R]):
                 raise RuntimeError("this request has failed before; a request is awaited once")
             return self.read(answer)
         except BaseException as error:
-            # The error refers to this frame and to those of all callers. If this object kept it, they would never be
-            # freed by reference counting.
-            self.answer, answer = _CONSUMED, None
-            work = self.work
-            if isinstance(error, MetacacheError) and isinstance(work, Operation):
-                error.locate(node=self.queue.node.name, operation=work.verb.name, key=work.given)
+            answer = None
+            self.note_failure(error)
             raise
+
+    def note_failure(self, error: BaseException) -> None:
+        """Note that awaiting this raises *error*, and add to it what failed."""
+        # The error refers to the frames of all callers. If this object kept it, they would never be freed by reference
+        # counting.
+        self.answer = _CONSUMED
+        work = self.work
+        if isinstance(error, MetacacheError) and isinstance(work, Operation):
+            error.locate(node=self.queue.node.name, operation=work.verb.name, key=work.given)
 
     def abandon(self) -> None:
         """Give the request up: it is no longer sent, and a reply that still arrives is dropped."""
@@ -170,6 +177,10 @@ class PendingReply(Generic[R]):
 
 
 AnyPending: TypeAlias = PendingReply[Any]  # Any: a queue holds requests of every result type
+
+# The compiled classes, if they are used, and else the two above. `PendingReply` describes both forms.
+new_pending: Final[type[AnyPending]] = find_pending_reply(PendingReply)
+new_waiter: Final[type[Waiter]] = find_waiter(Waiter)
 
 
 def _task_of(waiter: Waiter) -> asyncio.Task[Any] | None:  # Any: the result of the task
@@ -215,7 +226,7 @@ class RequestQueue:
         self.in_flight: list[AnyPending] = []
         self.answered: deque[AnyPending] = deque()
         self.waiters: list[Waiter] = []
-        self.idle: deque[Waiter] = deque()
+        self.idle: list[Waiter] = []
         self.waits: WaitCounts | ObservedWaits = WaitCounts()
         self._trim_at = TRIM_AT
         self._drained: asyncio.Future[None] | None = None
@@ -234,7 +245,7 @@ class RequestQueue:
     def new_waiter(self) -> Waiter:
         """Make a waiter, add it to ``waiters`` and return it."""
         assert self.loop is not None, "a request is queued while a loop runs"
-        waiter = Waiter(self.loop)
+        waiter = new_waiter(asyncio.Future(loop=self.loop))
         self.waiters.append(waiter)
         return waiter
 
@@ -258,6 +269,9 @@ class RequestQueue:
         """
         answered, idle, done = self.answered, self.idle, self._done
         try:
+            if wake_tasks is not None:
+                wake_tasks(answered, idle, done)
+                return
             while answered:
                 pending = answered.popleft()
                 waiter = pending.waiter

@@ -1,9 +1,13 @@
 """The types of the extension module. The protocols in metacache/acceleration.py say what each primitive does."""
 
-from collections.abc import Callable
-from typing import Final, Generic, TypeVar, final
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any, Final, Generic, TypeVar, final, overload
 
 O = TypeVar("O")
+P = TypeVar("P")
 
 API: Final[int]
 
@@ -56,6 +60,61 @@ class Owners:
     def pick(self, key: object, /) -> int | None: ...
     def shares(self, keys: object, /) -> list[list[int]] | None: ...
 
+# It has the attributes and methods of its twin in Python, which describes them.
+@final
+class PendingReply:
+    # Any: the result of the operation, which its reader knows
+    def __await__(self) -> Iterator[Any]: ...
+    def __iter__(self) -> Iterator[Any]: ...  # Any: as above
+    def __next__(self) -> asyncio.Future[None]: ...
+    @overload
+    def throw(self, error: BaseException, /) -> asyncio.Future[None]: ...
+    @overload
+    def throw(
+        self, kind: type[BaseException], value: object = ..., trace: TracebackType | None = ..., /
+    ) -> asyncio.Future[None]: ...
+    def close(self) -> None: ...
+
+@final
+class Waiter:
+    future: asyncio.Future[None]
+    pending: object
+    def __new__(cls, future: asyncio.Future[None]) -> Waiter: ...
+
+def queue_request(
+    op: object,
+    command: object,
+    head: bytes,
+    body: bytes | None,
+    read: Callable[..., object],
+    queue: object,
+    loop: asyncio.AbstractEventLoop | None,
+    waiting: list[P],
+    deadline: float | None,
+    timeout: float,
+    timer_at: float,
+    until: float,
+    /,
+) -> P | None: ...
+def wake_tasks(answered: deque[P], idle: list[Waiter], done: asyncio.Future[None], /) -> None: ...
+def frame_requests(
+    waiting: list[P],
+    in_flight: list[P],
+    expected: list[O],
+    opaques: Iterator[tuple[bytes, bytes, bytes, bytes]],
+    room: int,
+    largest: int,
+    crlf: bytes,
+    /,
+) -> tuple[bytes, int]: ...
+def give_answers(in_flight: list[P], answers: list[O], /) -> list[P]: ...
+def read_answers(
+    data: bytes,
+    expected: list[O],
+    known_headers: dict[bytes, tuple[int, list[bytes]]],
+    learn: Callable[[bytes], tuple[int, list[bytes]]],
+    /,
+) -> tuple[list[tuple[list[bytes], bytes | None]], int]: ...
 def read_window(
     data: bytes,
     position: int,

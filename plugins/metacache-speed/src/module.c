@@ -1,6 +1,6 @@
 /* The module metacache_speed._speed. */
 
-#include "speed.h"
+#include "pending.h"
 
 static int
 add(PyObject *module, const char *name, PyObject *object)
@@ -19,7 +19,8 @@ add_all(PyObject *module)
     int failed = PyModule_AddIntConstant(module, "API", API) < 0 ||
                  add(module, "Exchange", make_exchange_type(module)) < 0 ||
                  add(module, "Builder", make_builder_type(module)) < 0 ||
-                 add(module, "Owners", make_owners_type(module)) < 0;
+                 add(module, "Owners", make_owners_type(module)) < 0 ||
+                 add_pending(module) < 0;
     return failed ? -1 : 0;
 }
 
@@ -30,14 +31,22 @@ static PyModuleDef_Slot slots[] = {
 
 static PyMethodDef functions[] = {
     {"read_window", (PyCFunction)(void (*)(void))read_window, METH_FASTCALL, NULL},
+    {"queue_request", (PyCFunction)(void (*)(void))queue_request, METH_FASTCALL, NULL},
+    {"wake_tasks", (PyCFunction)(void (*)(void))wake_tasks, METH_FASTCALL, NULL},
+    {"frame_requests", (PyCFunction)(void (*)(void))frame_requests, METH_FASTCALL, NULL},
+    {"give_answers", (PyCFunction)(void (*)(void))give_answers, METH_FASTCALL, NULL},
+    {"read_answers", (PyCFunction)(void (*)(void))read_answers, METH_FASTCALL, NULL},
     {NULL},
 };
 
 static PyModuleDef definition = {
     PyModuleDef_HEAD_INIT,
     .m_name = "_speed",
+    .m_size = sizeof(State),
     .m_methods = functions,
     .m_slots = slots,
+    .m_traverse = traverse_state,
+    .m_clear = clear_state,
 };
 
 PyMODINIT_FUNC

@@ -8,7 +8,7 @@
 #define MAX_KEY 250 /* bytes of a key on the wire */
 
 /* The number of the interface in metacache/acceleration.py. Increase both when a primitive changes its meaning. */
-#define API 1
+#define API 2
 
 /* Return the bytes of *key* and set their number; NULL, without an exception, if it is not plain. A plain key is a str
  * or bytes of 1 to MAX_KEY ASCII characters above the space. The bytes belong to *key*. */
@@ -19,5 +19,15 @@ PyObject *make_builder_type(PyObject *module);
 PyObject *make_owners_type(PyObject *module);
 
 PyObject *read_window(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
+
+/* Of pending.c and link.c, for asyncio. They need the state of the module, which pending.h defines. */
+int add_pending(PyObject *module);
+int traverse_state(PyObject *module, visitproc visit, void *arg);
+int clear_state(PyObject *module);
+PyObject *queue_request(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
+PyObject *wake_tasks(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
+PyObject *frame_requests(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
+PyObject *give_answers(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
+PyObject *read_answers(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 
 #endif
