@@ -55,8 +55,9 @@ nitpick_ignore_regex = [
         "py:.*",
         r"(asyncio|builtins|collections|concurrent|datetime|enum|pathlib|ssl|types|typing\w*)\..*",
     ),
-    # `settings` imports SSLContext for type checkers only, so Sphinx shows the annotations of `Settings` unresolved.
-    ("py:class", r"OnNodeDown|SSLContext"),
+    # `settings` imports SSLContext for type checkers only, so Sphinx shows the annotations of `Settings` unresolved. So
+    # do `caching.policy` with Executor, and `routing.rendezvous` with its reports.
+    ("py:class", r"OnNodeDown|SSLContext|OnBusy|Executor|timedelta|Moves|NodeScore"),
     # Type variables. Sphinx takes them for classes.
     ("py:class", r"~?(metacache\.[a-z_.]+\._?)?(B|Builtin|D|E|K|P|Q|R|S|T|V)"),
     # A public name is `metacache.X`. Below a module there are only private ones, which some signatures mention.

@@ -149,6 +149,7 @@ def test_a_blocking_client_without_tls_loads_neither_asyncio_nor_ssl(shared_memc
 LATER: Final = (
     *("metacache.caching.core", "metacache.client.blocking_caching", "metacache.memory", "metacache.client.calls"),
     *("metacache.client.blocking_observed", "metacache.serializers.compression", "metacache.routing.reports"),
+    *("metacache.transports.observed", "metacache.transports.blocking.observed", "metacache.pool.statistics"),
     *("metacache.discovery", "concurrent.futures", "zlib", "random", "urllib.parse", "uuid"),
 )
 

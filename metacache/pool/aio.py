@@ -18,7 +18,6 @@ from metacache.copying import refuse_copy
 from metacache.errors import ClosedError, ConnectError, InvalidTypeError, MetacacheError
 from metacache.nodes import Node
 from metacache.observe import Observer, reporter_of
-from metacache.pool.statistics import PoolStatistics
 from metacache.protocol.keys import Key
 from metacache.settings import Settings, check_settings
 from metacache.transports.aio.connection import AsyncConnection
@@ -28,6 +27,7 @@ from metacache.transports.limits import RETRY, Limits
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from metacache.pool.statistics import PoolStatistics
     from metacache.protocol.windows import Replies
     from metacache.transports.base import Batch, Operation
 
@@ -125,6 +125,8 @@ class AsyncPool:
     @property
     def statistics(self) -> PoolStatistics:
         """Return a snapshot of the connections, the callers and the counts."""
+        from metacache.pool.statistics import PoolStatistics  # late: few programs ask for it
+
         connections, now = self._all(), monotonic()
         return PoolStatistics(
             size=self._settings.pool_size,

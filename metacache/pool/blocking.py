@@ -10,7 +10,6 @@ from metacache.copying import refuse_copy
 from metacache.errors import InvalidTypeError
 from metacache.nodes import Node
 from metacache.observe import Observer, reporter_of
-from metacache.pool.statistics import PoolStatistics
 from metacache.settings import Settings, check_settings
 from metacache.transports.blocking.lending import Lending
 from metacache.transports.limits import Limits
@@ -18,6 +17,7 @@ from metacache.transports.limits import Limits
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from metacache.pool.statistics import PoolStatistics
     from metacache.protocol.windows import Replies
     from metacache.transports.base import Batch, Operation
 
@@ -71,6 +71,8 @@ class Pool:
     @property
     def statistics(self) -> PoolStatistics:
         """Return a snapshot of the connections, the callers and the counts."""
+        from metacache.pool.statistics import PoolStatistics  # late: few programs ask for it
+
         lending = self.lending
         idle, in_use = lending.usage()
         total = lending.counts.total()

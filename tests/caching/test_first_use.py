@@ -34,7 +34,8 @@ def test_views_made_before_and_after_the_first_use_share_the_flights_and_the_cou
 def test_a_client_that_another_thread_closes_meanwhile_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     with Connection(memory_node()) as connection:
         client = Client(connection)
-        original = blocking_caching.BlockingCaching.__init__
+        # pyright takes the T of a bare class for unknown.
+        original = blocking_caching.BlockingCaching.__init__  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
 
         def closing(self: blocking_caching.BlockingCaching[bytes], core: Core[bytes], *rest: object) -> None:
             original(self, core, *rest)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # as they came
@@ -54,7 +55,8 @@ async def test_an_asyncio_client_that_another_thread_closes_meanwhile_is_closed(
 
     async with AsyncConnection(memory_node()) as connection:
         client = AsyncClient(connection)
-        original = aio_caching.AsyncCaching.__init__
+        # pyright takes the T of a bare class for unknown.
+        original = aio_caching.AsyncCaching.__init__  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
 
         def closing(self: aio_caching.AsyncCaching[bytes], core: Core[bytes], *rest: object) -> None:
             original(self, core, *rest)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # as they came

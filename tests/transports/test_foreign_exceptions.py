@@ -260,7 +260,8 @@ def test_an_exception_before_or_after_a_system_call_propagates_unchanged(
 ) -> None:
     for kind, cold in (("connection", False), ("cluster", False), ("pool", True)):
         points = sweep(shared_memcached, kind, name, CLASSES[class_], cold=cold, only=SYSTEM, settings=PATIENT)
-        assert points >= (8 if cold else 4)
+        # On a stream that was just used, a compiled exchange is the only call: one point before it and one after it.
+        assert points >= (8 if cold else 2)
 
 
 @LEFT

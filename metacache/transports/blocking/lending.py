@@ -20,12 +20,10 @@ from metacache.protocol.windows import Replies
 from metacache.transports.batch_windows import failed_replies
 from metacache.transports.blocking.checkout import Checkout
 from metacache.transports.blocking.exchange import StreamExchange, drive_exchange
-from metacache.transports.blocking.observed import Run, observed_exchange, observed_run
 from metacache.transports.blocking.stream import Attempt, Stream
 from metacache.transports.counters import CloseReason, CountRegistry
 from metacache.transports.forking import forget_in_children
 from metacache.transports.limits import check_bodies, too_large
-from metacache.transports.observed import Exchanges
 
 if TYPE_CHECKING:
     from metacache.nodes import Node
@@ -33,7 +31,9 @@ if TYPE_CHECKING:
     from metacache.settings import Settings
     from metacache.transports.base import Batch, Operation
     from metacache.transports.blocking.checkout import IdleStack, Waiter, Waker
+    from metacache.transports.blocking.observed import MakeExchange, Run
     from metacache.transports.limits import Limits
+    from metacache.transports.observed import Exchanges
 
 __all__ = ["Lending"]
 
@@ -86,8 +86,10 @@ class Lending:
         self.counts = CountRegistry()
         self.waits = 0
         self.wait_seconds = 0.0
-        self._exchanges = None if reporter is None else Exchanges(node, reporter)
-        self._make_exchange = StreamExchange if self._exchanges is None else observed_exchange(self._exchanges)
+        self._exchanges: Exchanges | None = None
+        self._make_exchange: MakeExchange = StreamExchange
+        if reporter is not None:
+            self._observe(reporter)
         self._settings = settings
         self._limits = limits
         self._owner = owner
@@ -104,6 +106,14 @@ class Lending:
         self._checkout.stock()
         self._copy_references()
         forget_in_children(self)
+
+    def _observe(self, reporter: Reporter) -> None:
+        # Late: only a transport with an observer needs them.
+        from metacache.transports.blocking.observed import observed_exchange
+        from metacache.transports.observed import Exchanges
+
+        self._exchanges = Exchanges(self.node, reporter)
+        self._make_exchange = observed_exchange(self._exchanges)
 
     def _copy_references(self) -> None:
         # Copies save `run` attribute look-ups. The checkout replaces the objects after a fork, and when it is closed.
@@ -143,7 +153,11 @@ class Lending:
     @property
     def observed_run(self) -> Run:
         """`run`, or with an observer a function that also reports each request. `Pool` and `Connection` call it."""
-        return self.run if self._exchanges is None else observed_run(self.run, self._exchanges)
+        if self._exchanges is None:
+            return self.run
+        from metacache.transports.blocking.observed import observed_run  # late: as above
+
+        return observed_run(self.run, self._exchanges)
 
     def run(self, op: Operation[R], /, *, deadline: float | None = None) -> R:
         """Send *op*, wait for its reply and return ``op.read(reply)``. See `Connection.run`.
