@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final, TypeVar
 
+from metacache.acceleration import count_lines
 from metacache.errors import ProtocolError, ServerError
 from metacache.operations.results import DeleteResult, Metadata, StoreResult
 from metacache.protocol.keys import K
@@ -33,6 +34,9 @@ _STORED: Final = {
 _DELETED: Final = {b"HD": DeleteResult.DELETED, b"NF": DeleteResult.NOT_FOUND, b"EX": DeleteResult.EXISTS}
 
 
+_count: Final[Callable[[list[bytes], bytes], int]] = list.count if count_lines is None else count_lines
+
+
 def read_store(reply: Reply) -> StoreResult:
     """Return the result of one ``ms``."""
     return STORED if reply is HD_REPLY else _STORED[reply[0][0]]
@@ -54,7 +58,7 @@ def read_deletes(keys: Collection[K], replies: Replies, _: object) -> dict[K, De
 
 
 def _by_code(keys: Collection[K], replies: Replies, results: Mapping[bytes, T]) -> dict[K, T]:
-    if replies.headers.count(b"HD") == len(keys):
+    if _count(replies.headers, b"HD") == len(keys):
         return dict.fromkeys(keys, results[b"HD"])
     return {key: results[header.split(b" ")[0]] for key, header in zip(keys, replies.headers, strict=True) if header}
 

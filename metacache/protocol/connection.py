@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 from typing_extensions import override
 
+from metacache.acceleration import join_window
 from metacache.errors import ConnectError, ProtocolError
 from metacache.protocol.commands import MN, Command
 from metacache.protocol.error_lines import refusal, server_hint
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from metacache.protocol.blocks import Block
     from metacache.protocol.expectations import Answer, Expectation
 
-__all__ = ["LARGE", "ProtocolConnection", "answer_of", "frame", "pieces"]
+__all__ = ["LARGE", "ProtocolConnection", "answer_of", "frame", "joined", "pieces"]
 
 CRLF: Final = b"\r\n"
 LARGE: Final = 1 << 18  # bytes of a data block above which two more writes cost less than a copy
@@ -108,17 +109,25 @@ class ProtocolConnection:
         return head + opaque[0] if body is None else b"".join((head, opaque[0], body, CRLF))
 
     def send_window(
-        self, command: Command, heads: Sequence[bytes], bodies: Sequence[bytes] | None
+        self,
+        command: Command,
+        heads: Sequence[bytes],
+        bodies: Sequence[bytes] | None,
+        start: int = 0,
+        stop: int | None = None,
     ) -> tuple[bytes, Window]:
-        """Return the bytes of a window of requests, and the window. The first and the last request get an opaque."""
+        """Return the bytes of a window of the requests from *start* to *stop*, and the window.
+
+        The first and the last request of the window get an opaque.
+        """
+        stop = len(heads) if stop is None else stop
         first, last = self.next_opaque(), self.next_opaque()
-        marked = list(heads)
-        marked[-1] += b" " + last[1]
-        if len(marked) > 1:
-            marked[0] += b" " + first[1]
-        window = Window(command, len(marked), first if len(marked) > 1 else last, last)
+        window = Window(command, stop - start, first if stop - start > 1 else last, last)
+        data = None if join_window is None else join_window(heads, bodies, start, stop, first[3], last[3])
+        if data is None:
+            data = joined(heads[start:stop], None if bodies is None else bodies[start:stop], first[3], last[3])
         self._expected.append(window)
-        return _joined(marked, bodies), window
+        return data, window
 
     # --- bytes in ----------------------------------------------------------------------------------------------------
 
@@ -304,10 +313,15 @@ def pieces(head: bytes, opaque: Opaque | None, body: bytes | None, sent: int = 0
     return (frame(head, opaque, None), body, CRLF)
 
 
-def _joined(heads: Sequence[bytes], bodies: Sequence[bytes] | None) -> bytes:
+def joined(heads: Sequence[bytes], bodies: Sequence[bytes] | None, first: bytes, last: bytes) -> bytes:
+    """Return the bytes of a window, with *first* behind the first head if there are several, and *last*."""
+    marked = list(heads)
+    marked[-1] += last
+    if len(marked) > 1:
+        marked[0] += first
     if bodies is None:
-        return CRLF.join(heads) + CRLF
-    pieces = [b""] * (2 * len(heads))
-    pieces[::2] = heads
+        return CRLF.join(marked) + CRLF
+    pieces = [b""] * (2 * len(marked))
+    pieces[::2] = marked
     pieces[1::2] = bodies
     return CRLF.join(pieces) + CRLF

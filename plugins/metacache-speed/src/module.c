@@ -28,8 +28,18 @@ static PyModuleDef_Slot slots[] = {
     {0, NULL},
 };
 
+#define FUNCTION(name) {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL, NULL}
+
 static PyMethodDef functions[] = {
-    {"read_window", (PyCFunction)(void (*)(void))read_window, METH_FASTCALL, NULL},
+    FUNCTION(count_lines),
+    FUNCTION(encode_items),
+    FUNCTION(encode_keys),
+    FUNCTION(found_values),
+    FUNCTION(join_window),
+    FUNCTION(place_items),
+    FUNCTION(read_window),
+    FUNCTION(take_items),
+    FUNCTION(total_size),
     {NULL},
 };
 

@@ -36,6 +36,9 @@ owner_of(const Owners *self, const char *key, size_t size)
 {
     Py_ssize_t owner = 0, index = 0;
     double least = INFINITY;
+    if (self->candidates == 1) {
+        return self->candidate[0].position;
+    }
     for (Py_ssize_t group = 0; group < self->groups; group++) {
         Py_ssize_t best = self->candidate[index].position;
         uint64_t highest = XXH3_64bits_withSeed(key, size, self->candidate[index].seed) >> DROPPED_BITS;

@@ -8,16 +8,28 @@
 #define MAX_KEY 250 /* bytes of a key on the wire */
 
 /* The number of the interface in metacache/acceleration.py. Increase both when a primitive changes its meaning. */
-#define API 1
+#define API 2
 
 /* Return the bytes of *key* and set their number; NULL, without an exception, if it is not plain. A plain key is a str
  * or bytes of 1 to MAX_KEY ASCII characters above the space. The bytes belong to *key*. */
 const char *plain_key(PyObject *key, Py_ssize_t *size);
 
+/* Return whether a plain key stays plain behind *prefix*, which is bytes. */
+int is_plain_prefix(PyObject *prefix);
+
 PyObject *make_exchange_type(PyObject *module);
 PyObject *make_builder_type(PyObject *module);
 PyObject *make_owners_type(PyObject *module);
 
+/* The functions of the module. */
+PyObject *count_lines(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
+PyObject *encode_items(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
+PyObject *encode_keys(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
+PyObject *found_values(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
+PyObject *join_window(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
+PyObject *place_items(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 PyObject *read_window(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
+PyObject *take_items(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
+PyObject *total_size(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 
 #endif
