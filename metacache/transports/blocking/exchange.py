@@ -144,7 +144,7 @@ class StreamExchange:
         self._is_fresh = False
         self._is_prepared = False
         self._late = 0  # bytes that were read after the deadline
-        self._replies = Replies(len(batch.heads))
+        self._replies = Replies()  # of the windows that were answered; `_fail` adds the other requests
         self._start(stream)
 
     def _start(self, stream: NonBlockingStream) -> None:
@@ -292,11 +292,13 @@ class StreamExchange:
         if failure is None:
             return
         is_unsent = self._batch.is_read or isinstance(failure, ConnectError)
+        self._replies.pad(len(self._batch.heads))
         fail_rest(self._replies, failure, 0 if is_unsent else self._sent)
         self._finish(stream)
 
     def _fail_unsent(self, error: MetacacheError, stream: NonBlockingStream) -> None:
         """Fail all requests. Nothing was sent, so the connection stays open."""
+        self._replies.pad(len(self._batch.heads))
         fail_rest(self._replies, error, 0)
         self._finish(stream)
 
