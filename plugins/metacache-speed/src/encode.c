@@ -1,7 +1,7 @@
 /* Encodes the keys and the items of a batch of one type of plain keys.
  *
- * The twins in Python are `Batches.of_keys_in_python` and `Batches.set_in_python` of metacache/operations/batches.py. Both functions
- * return None for the whole batch if a key or a value is not plain: the Python code knows what it means.
+ * The twins in Python are the rest of `Batches._of_keys` and `Batches.set_many` of metacache/operations/batches.py. Both
+ * functions return None for the whole batch if a key or a value is not plain: the Python code knows what it means.
  */
 
 #include "speed.h"
