@@ -19,6 +19,7 @@ __all__ = [
     "count_lines",
     "encode_items",
     "encode_keys",
+    "exchange_parts",
     "found_values",
     "join_window",
     "make_builder",
@@ -36,6 +37,7 @@ K = TypeVar("K")
 CountLines: TypeAlias = Callable[[Sequence[bytes], bytes], int]
 EncodeItems: TypeAlias = Callable[..., tuple[list[Any], list[bytes], list[bytes], list[bytes]] | None]  # Any: keys
 EncodeKeys: TypeAlias = Callable[[Sequence[object], bytes, bytes, bytes], tuple[list[bytes], list[bytes]] | None]
+ExchangeParts: TypeAlias = Callable[[list[int], list[bytes], float], list[tuple[int, bytes | None, int]] | None]
 FoundValues: TypeAlias = Callable[..., dict[Any, bytes] | None]  # Any: keys
 JoinWindow: TypeAlias = Callable[[Sequence[bytes], Sequence[bytes] | None, int, int, bytes, bytes], bytes | None]
 PlaceItems: TypeAlias = Callable[..., bool]
@@ -110,6 +112,13 @@ place_items: Final[PlaceItems | None] = _find("place_items")
 
 total_size: Final[TotalSize | None] = _find("total_size")
 """The usual case of `_total` in `batch_windows`: takes a list or tuple of bytes, start and stop. -1: it is not one."""
+
+exchange_parts: Final[ExchangeParts | None] = _find("exchange_parts")
+"""The usual case of a batch over several nodes: takes descriptors, the bytes of a window for each, and a deadline.
+
+Returns how many bytes of each were sent, what one read received (None: nothing yet) and the errno. It stops when the
+deadline passes, and after the writes if one was not whole. None: nothing was sent, because a socket is readable.
+"""
 
 found_values: Final[FoundValues | None] = _find("found_values")
 """The usual case of `Reader.values`: takes keys, header lines, values and the set of known lines.

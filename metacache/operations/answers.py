@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import Final, TypeVar
 
 from metacache.acceleration import count_lines
@@ -34,9 +34,6 @@ _STORED: Final = {
 _DELETED: Final = {b"HD": DeleteResult.DELETED, b"NF": DeleteResult.NOT_FOUND, b"EX": DeleteResult.EXISTS}
 
 
-_count: Final[Callable[[list[bytes], bytes], int]] = list.count if count_lines is None else count_lines
-
-
 def read_store(reply: Reply) -> StoreResult:
     """Return the result of one ``ms``."""
     return STORED if reply is HD_REPLY else _STORED[reply[0][0]]
@@ -55,6 +52,10 @@ def read_stores(keys: Collection[K], replies: Replies, _: object) -> dict[K, Sto
 def read_deletes(keys: Collection[K], replies: Replies, _: object) -> dict[K, DeleteResult]:
     """Return the results of a batch of ``md``, by key."""
     return _by_code(keys, replies, _DELETED)
+
+
+def _count(lines: list[bytes], line: bytes) -> int:
+    return lines.count(line) if count_lines is None else count_lines(lines, line)
 
 
 def _by_code(keys: Collection[K], replies: Replies, results: Mapping[bytes, T]) -> dict[K, T]:

@@ -126,12 +126,9 @@ class Batches(Generic[T]):
         if self._ops.frame.compressor is not None:
             return self._set_one_by_one(items, ttl_flag)
         dumped = None if self._ops.frame.is_raw else map_or_none(self._ops.frame.dumps, items.values())
-        if encode_items is not None and (dumped is not None or self._ops.frame.is_raw):
-            ends = self._ops.tails if ttl is DEFAULT and self._ops.is_relative else [None] * CACHED_TAILS
-            make_end = partial(self._tail, ttl=ttl, ttl_flag=ttl_flag)
-            encoded = encode_items(items, dumped, self._ops.keys.prefix, b"ms ", ends, make_end, MAX_BODY)
-            if encoded is not None:
-                return BatchOperation(Batch(SET_MANY, *encoded), items, read_stores, {})
+        encoded = self._encode_items(items, dumped, ttl, ttl_flag)
+        if encoded is not None:
+            return BatchOperation(Batch(SET_MANY, *encoded), items, read_stores, {})
         keys = list(items)
         raws = self._ops.keys.plain_many(keys) if keys else []
         if raws is None:
@@ -147,6 +144,18 @@ class Batches(Generic[T]):
         pieces[1::2] = map(ends.__getitem__, sizes)
         heads = (b"ms " + b"".join(pieces)).split(b"\n")[:-1]
         return BatchOperation(Batch(SET_MANY, keys, raws, heads, bodies), items, read_stores, {})
+
+    def _encode_items(
+        self, items: dict[K, T], dumped: list[bytes] | None, ttl: Ttl | Default, ttl_flag: bytes
+    ) -> tuple[list[K], list[bytes], list[bytes], list[bytes]] | None:
+        """Return the given keys, routing keys, heads and bodies, by compiled code; None if something is not plain."""
+        if encode_items is None or (dumped is None and not self._ops.frame.is_raw):
+            return None
+        # The ends of request lines by size. Those of the default TTL are the same in each batch.
+        is_lasting = ttl is DEFAULT and self._ops.is_relative
+        ends: list[bytes | None] = self._ops.tails if is_lasting else [None] * CACHED_TAILS
+        make_end = partial(self._tail, ttl=ttl, ttl_flag=ttl_flag)
+        return encode_items(items, dumped, self._ops.keys.prefix, b"ms ", ends, make_end, MAX_BODY)
 
     def _tail(self, size: int, ttl: Ttl | Default, ttl_flag: bytes) -> bytes:
         if ttl is DEFAULT:

@@ -121,11 +121,21 @@ class ProtocolConnection:
         The first and the last request of the window get an opaque.
         """
         stop = len(heads) if stop is None else stop
-        first, last = self.next_opaque(), self.next_opaque()
+        return self.resend_window(command, heads, bodies, start, stop, (self.next_opaque(), self.next_opaque()))
+
+    def resend_window(
+        self,
+        command: Command,
+        heads: Sequence[bytes],
+        bodies: Sequence[bytes] | None,
+        start: int,
+        stop: int,
+        opaques: tuple[Opaque, Opaque],
+    ) -> tuple[bytes, Window]:
+        """Return what `send_window` returns, for opaques that the caller took."""
+        first, last = opaques
         window = Window(command, stop - start, first if stop - start > 1 else last, last)
-        data = None if join_window is None else join_window(heads, bodies, start, stop, first[3], last[3])
-        if data is None:
-            data = joined(heads[start:stop], None if bodies is None else bodies[start:stop], first[3], last[3])
+        data = joined(heads, bodies, start, stop, first[3], last[3])
         self._expected.append(window)
         return data, window
 
@@ -313,9 +323,17 @@ def pieces(head: bytes, opaque: Opaque | None, body: bytes | None, sent: int = 0
     return (frame(head, opaque, None), body, CRLF)
 
 
-def joined(heads: Sequence[bytes], bodies: Sequence[bytes] | None, first: bytes, last: bytes) -> bytes:
-    """Return the bytes of a window, with *first* behind the first head if there are several, and *last*."""
-    marked = list(heads)
+def joined(
+    heads: Sequence[bytes], bodies: Sequence[bytes] | None, start: int, stop: int, first: bytes, last: bytes
+) -> bytes:
+    """Return the bytes of the window from *start* to *stop*.
+
+    *first* is behind the first head if there are several, and *last* behind the last one.
+    """
+    data = None if join_window is None else join_window(heads, bodies, start, stop, first, last)
+    if data is not None:
+        return data
+    marked = list(heads[start:stop])
     marked[-1] += last
     if len(marked) > 1:
         marked[0] += first
@@ -323,5 +341,5 @@ def joined(heads: Sequence[bytes], bodies: Sequence[bytes] | None, first: bytes,
         return CRLF.join(marked) + CRLF
     pieces = [b""] * (2 * len(marked))
     pieces[::2] = marked
-    pieces[1::2] = bodies
+    pieces[1::2] = bodies[start:stop]
     return CRLF.join(pieces) + CRLF

@@ -143,6 +143,10 @@ class Window:
         self.needed = 0
         return pos
 
+    def split_whole(self, data: bytes, limit: int) -> bool:
+        """Read *data* by the shortcut; return whether it is all replies. If not, the window cannot be used further."""
+        return self._split(data, 0, limit) == len(data) and len(self.replies.headers) == self._count
+
     def _opaque_at(self, index: int) -> bytes | None:
         return self._first[1] if index == 0 else self._last[1] if index == self._count - 1 else None
 

@@ -57,7 +57,7 @@ def use(clients: list[Client[bytes]], router: RendezvousRouter, count: int) -> N
             use_batches(client, keys, number)
         for position, share in enumerate(router.split(raws).values()):
             part, whole = Replies(), Replies(len(raws))
-            part.headers, part.values = list(take(raws, share)), list(take(raws, share))
+            part.headers, part.values = [*take(raws, share)], [raws[index] for index in share]
             fill_part(whole, share, part)
             assert whole.values[share[0]] == raws[share[0]], position
         router.pick(raws[0])
@@ -78,7 +78,9 @@ def use_batches(client: Client[bytes], keys: list[str], number: int) -> None:
 
 
 def test_memory_and_reference_counts_stay_flat(memcached: Memcached) -> None:
-    clients = [Client(Connection(memcached.node), owns=True), Client(Cluster([memcached.node]), owns=True)]
+    both = [Node(memcached.node.address, name=name) for name in "ab"]  # so that a batch has two parts
+    transports = (Connection(memcached.node), Cluster([memcached.node]), Cluster(both))
+    clients = [Client(transport, owns=True) for transport in transports]
     router = RendezvousRouter([Node("a"), Node("b", weight=2.0), Node("c")])
     use(clients, router, 4000)
     gc.collect()

@@ -34,6 +34,7 @@ static PyMethodDef functions[] = {
     FUNCTION(count_lines),
     FUNCTION(encode_items),
     FUNCTION(encode_keys),
+    FUNCTION(exchange_parts),
     FUNCTION(found_values),
     FUNCTION(join_window),
     FUNCTION(place_items),

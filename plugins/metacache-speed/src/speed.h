@@ -25,6 +25,7 @@ PyObject *make_owners_type(PyObject *module);
 PyObject *count_lines(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 PyObject *encode_items(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 PyObject *encode_keys(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
+PyObject *exchange_parts(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 PyObject *found_values(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 PyObject *join_window(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 PyObject *place_items(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
