@@ -115,7 +115,7 @@ storm: $(VENV)/.dev memcached
 	@$(STEP) storm "random faults under load (up to 40 min; MINUTES=20 ends it earlier)" $(BIN)/python -m storms \
 	    $(if $(OPERATIONS),--operations $(OPERATIONS)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
 
-fuzz: $(VENV)/.dev
+fuzz: $(VENV)/.dev $(VENV)/.speed
 	@$(STEP) fuzz "random bytes, by atheris ($(or $(MINUTES),20) min)" $(BIN)/python -m fuzzing --minutes $(or $(MINUTES),20)
 
 docs: $(VENV)/.docs

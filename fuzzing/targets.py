@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from fuzzing.decoding import TYPES, decoder
+from fuzzing.primitives import compare_primitives
 from fuzzing.replies import parse_replies, parse_windows
 from fuzzing.requests import build_requests
 from fuzzing.served import serve_requests
@@ -19,6 +20,7 @@ TARGETS: Final[dict[str, Target]] = {
     "windows": parse_windows,
     "server": serve_requests,
     "requests": build_requests,
+    "primitives": compare_primitives,
     "urls": parse_urls,
     "elasticache": parse_elasticache,
     "templates": fill_templates,

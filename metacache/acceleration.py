@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
@@ -16,23 +16,42 @@ if TYPE_CHECKING:
 
 __all__ = [
     "accelerated",
+    "count_lines",
+    "encode_items",
+    "encode_keys",
+    "exchange_parts",
     "find_pending_reply",
     "find_waiter",
+    "found_values",
     "frame_requests",
     "give_answers",
+    "join_window",
     "make_builder",
     "make_exchange",
     "make_owners",
+    "place_items",
     "queue_request",
     "read_answers",
     "read_window",
+    "take_items",
+    "total_size",
     "wake_tasks",
 ]
 
 C = TypeVar("C")
 Op = TypeVar("Op")
-# The type of `read_window`, which has too many arguments for a list of their types.
+K = TypeVar("K")
+# Arguments that are too many for a list of their types, or generic, are `...`.
+CountLines: TypeAlias = Callable[[Sequence[bytes], bytes], int]
+EncodeItems: TypeAlias = Callable[..., tuple[list[Any], list[bytes], list[bytes], list[bytes]] | None]  # Any: keys
+EncodeKeys: TypeAlias = Callable[[Sequence[object], bytes, bytes, bytes], tuple[list[bytes], list[bytes]] | None]
+ExchangeParts: TypeAlias = Callable[[list[int], list[bytes], float], list[tuple[int, bytes | None, int]] | None]
+FoundValues: TypeAlias = Callable[..., dict[Any, bytes] | None]  # Any: keys
+JoinWindow: TypeAlias = Callable[[Sequence[bytes], Sequence[bytes] | None, int, int, bytes, bytes], bytes | None]
+PlaceItems: TypeAlias = Callable[..., bool]
 ReadWindow: TypeAlias = Callable[..., int]
+TotalSize: TypeAlias = Callable[[Sequence[bytes], int, int], int]
+TakeItems: TypeAlias = Callable[..., list[Any] | None]  # Any: items of any type
 
 # The number of the interface. A metacache-speed with another number has other primitives and is not used.
 API: Final = 2
@@ -65,15 +84,60 @@ accelerated: Final[bool] = _is_usable()
 """True if compiled primitives are used."""
 
 
-def _find_read_window() -> ReadWindow | None:
+def _find(name: str) -> Any:  # Any: a function of its own type, or None
     if not accelerated:
         return None
-    from metacache_speed import read_window
+    import metacache_speed
 
-    return read_window
+    return getattr(metacache_speed, name)
 
 
-read_window: Final[ReadWindow | None] = _find_read_window()
+encode_keys: Final[EncodeKeys | None] = _find("encode_keys")
+"""The usual case of `Batches._of_keys`: distinct keys of one type, of ASCII characters above the space.
+
+Takes keys, prefix, start and end of a request line. Returns the routing keys and the heads; None if a key is not plain
+or if two are equal.
+"""
+
+encode_items: Final[EncodeItems | None] = _find("encode_items")
+"""The usual case of `Batches.set_many`, as `encode_keys`.
+
+Takes a dict, the list of its encoded values (None: each value is its own), prefix, start, a list of the ends of request
+lines by size, a function that makes an end and the largest size. It adds to that list. Returns keys, routing keys,
+heads and encoded values; None if a key or an encoded value is not plain. Raises what the function raises.
+"""
+
+join_window: Final[JoinWindow | None] = _find("join_window")
+"""The usual case of `joined` in `connection`: takes lists or tuples of heads and of bodies, start, stop, the first and
+the last mark. Returns the bytes of the window; None if something has another type.
+"""
+
+take_items: Final[TakeItems | None] = _find("take_items")
+"""The usual case of `take` in `parts`: takes a list or tuple of items, and of indexes; None if an index is wrong."""
+
+place_items: Final[PlaceItems | None] = _find("place_items")
+"""A part of `fill_part` in `parts`: takes a list, indexes, and the items to put there. False: nothing was changed."""
+
+total_size: Final[TotalSize | None] = _find("total_size")
+"""The usual case of `_total` in `batch_windows`: takes a list or tuple of bytes, start and stop. -1: it is not one."""
+
+exchange_parts: Final[ExchangeParts | None] = _find("exchange_parts")
+"""The usual case of a batch over several nodes: takes descriptors, the bytes of a window for each, and a deadline.
+
+Returns how many bytes of each were sent, what one read received (None: nothing yet) and the errno. It stops when the
+deadline passes, and after the writes if one was not whole. None: nothing was sent, because a socket is readable.
+"""
+
+found_values: Final[FoundValues | None] = _find("found_values")
+"""The usual case of `Reader.values`: takes keys, header lines, values and the set of known lines.
+
+Returns the values that are not None, by key; None if the line of one is not known.
+"""
+
+count_lines: Final[CountLines | None] = _find("count_lines")
+"""``list.count`` of bytes, for a list in which equal ones are often one object. -1 if an element is not bytes."""
+
+read_window: Final[ReadWindow | None] = _find("read_window")
 """The usual case of `Window._split`: reads the replies up to the first one that is not plain.
 
 Takes data, position, largest value, number of replies, the first and the last mark, the codes of whole replies, whether

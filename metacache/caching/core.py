@@ -12,7 +12,7 @@ from metacache.caching.effects import Call, CallMany
 from metacache.caching.policy import Plan, Stampede
 from metacache.caching.statistics import ComputationCounts
 from metacache.errors import InvalidArgumentError, InvalidTypeError
-from metacache.operations.arguments import Default, Ttl, distinct_keys
+from metacache.operations.arguments import Default, Ttl, distinct_keys, listed_keys
 from metacache.operations.options import Options
 from metacache.operations.requests import Operations, error_context
 from metacache.operations.tallies import ReadCounts
@@ -133,7 +133,7 @@ class Caching(Generic[T]):
         """
         _check_functions(ASK_MANY.name, factory, should_cache)
         with error_context(ASK_MANY):
-            given = distinct_keys(keys)
+            given = distinct_keys(listed_keys(keys))
         _, plan, flags, _, _ = self._plan(policy, ttl, None)
         wires: dict[K, WireKey] = {}
         first: dict[bytes, K] = {}

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Final, final
 
 from typing_extensions import override
 
+from metacache.acceleration import exchange_parts
 from metacache.cluster.parts import fill_part, part_of, take, verdict
+from metacache.cluster.quick_parts import run_quickly
 from metacache.errors import ClosedError
 from metacache.interrupts import is_own
 from metacache.protocol.windows import Replies
@@ -20,6 +22,7 @@ from metacache.transports.batch_windows import failed_replies
 from metacache.transports.blocking.checkout import POLL, Waker
 
 if TYPE_CHECKING:
+    from metacache.acceleration import ExchangeParts
     from metacache.cluster.membership import Membership
     from metacache.cluster.snapshot import Member
     from metacache.pool.blocking import Pool
@@ -114,7 +117,23 @@ class ClusterExchange:
     def begin(self) -> None:
         """Start the parts whose nodes have a free connection. Raises ClosedError before anything is sent."""
         self._assign(range(len(self._batch.heads)))
+        if exchange_parts is not None and self._waiting:
+            self._run_quickly(exchange_parts)
         self._start_waiting()
+
+    def _run_quickly(self, exchange: ExchangeParts) -> None:
+        """Run all parts by compiled code, if each node has a free stream."""
+        parts = self._waiting
+        left = run_quickly(exchange, parts, self._replies, deadline=self._deadline, now=self._now)
+        if left is None:
+            return
+        self._waiting = []
+        self._running += left
+        self._fresh += left
+        if not self._nodes.snapshot.is_all_healthy:
+            for part in parts:
+                if part not in left:
+                    self._nodes.succeeded(part.member)
 
     def wait(self, seconds: float, /) -> None:
         """Wait until a part can go on, at most that many seconds."""

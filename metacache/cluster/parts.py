@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from operator import itemgetter
 from typing import TypeVar
 
+from metacache.acceleration import place_items, take_items
 from metacache.cluster.health import is_node_failure
 from metacache.protocol.windows import Replies
 from metacache.transports.base import Batch
@@ -25,6 +26,10 @@ def part_of(batch: Batch, indices: Sequence[int]) -> Batch:
 
 def take(items: Sequence[T], indices: Sequence[int]) -> Sequence[T]:
     """Return the *items* at *indices*. `itemgetter` runs in C and costs a fifth of a list comprehension."""
+    if take_items is not None:
+        taken: Sequence[T] | None = take_items(items, indices)
+        if taken is not None:
+            return taken
     if len(indices) < 2:
         return [items[index] for index in indices]  # itemgetter would return the item itself
     found: tuple[T, ...] = itemgetter(*indices)(items)
@@ -37,9 +42,15 @@ def fill_part(whole: Replies, indices: Sequence[int], part: Replies) -> None:
         whole.headers, whole.values = part.headers, part.values
         whole.errors |= part.errors
         return
-    for index, header, value in zip(indices, part.headers, part.values, strict=True):
-        whole.headers[index] = header
-        whole.values[index] = value
+    is_placed = (
+        place_items is not None
+        and place_items(whole.headers, indices, part.headers)
+        and place_items(whole.values, indices, part.values)
+    )
+    if not is_placed:
+        for index, header, value in zip(indices, part.headers, part.values, strict=True):
+            whole.headers[index] = header
+            whole.values[index] = value
     for at, error in part.errors.items():
         whole.errors[indices[at]] = error
 

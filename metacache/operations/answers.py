@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Final, TypeVar
 
+from metacache.acceleration import count_lines
 from metacache.errors import ProtocolError, ServerError
 from metacache.operations.results import DeleteResult, Metadata, StoreResult
 from metacache.protocol.keys import K
@@ -53,8 +54,12 @@ def read_deletes(keys: Collection[K], replies: Replies, _: object) -> dict[K, De
     return _by_code(keys, replies, _DELETED)
 
 
+def _count(lines: list[bytes], line: bytes) -> int:
+    return lines.count(line) if count_lines is None else count_lines(lines, line)
+
+
 def _by_code(keys: Collection[K], replies: Replies, results: Mapping[bytes, T]) -> dict[K, T]:
-    if replies.headers.count(b"HD") == len(keys):
+    if _count(replies.headers, b"HD") == len(keys):
         return dict.fromkeys(keys, results[b"HD"])
     return {key: results[header.split(b" ")[0]] for key, header in zip(keys, replies.headers, strict=True) if header}
 

@@ -17,7 +17,7 @@ from metacache.protocol.flags import I32_MAX, U64_MAX
 from metacache.protocol.keys import K
 from metacache.settings import number_text
 
-__all__ = ["DEFAULT", "Default", "Ttl", "check_cas", "distinct_keys", "exptime", "ttl_seconds", "u64"]
+__all__ = ["DEFAULT", "Default", "Ttl", "check_cas", "distinct_keys", "exptime", "listed_keys", "ttl_seconds", "u64"]
 
 Ttl: TypeAlias = int | timedelta | None
 """A TTL: seconds, or a timedelta (a fraction of a second is rounded up); None: the item never expires."""
@@ -87,15 +87,28 @@ def check_cas(cas: int) -> int:
     return cas
 
 
-def distinct_keys(keys: Iterable[K]) -> list[K]:
-    """Return *keys* without duplicates, in order. Raises InvalidTypeError for a single str or bytes."""
+def listed_keys(keys: Iterable[K]) -> list[K]:
+    """Return *keys* as a new list. Raises InvalidTypeError for a single str or bytes, and if it is not iterable."""
     if isinstance(keys, str | bytes):
         raise InvalidTypeError(f"keys is an iterable of keys, not one {type(keys).__name__}; write [key]")
     try:
-        given = list(keys)
+        return list(keys)
+    except TypeError as error:
+        if not is_own(error):
+            raise
+        raise _not_keys(error) from None
+
+
+def distinct_keys(given: list[K]) -> list[K]:
+    """Return the *given* keys without duplicates, in order. Raises InvalidTypeError if one cannot be hashed."""
+    try:
         # A set shows at half the cost of dict.fromkeys whether there are duplicates.
         return given if len(set(given)) == len(given) else list(dict.fromkeys(given))
     except TypeError as error:
         if not is_own(error):
             raise
-        raise InvalidTypeError(f"keys is an iterable of str or bytes: {error}") from None
+        raise _not_keys(error) from None
+
+
+def _not_keys(error: TypeError) -> InvalidTypeError:
+    return InvalidTypeError(f"keys is an iterable of str or bytes: {error}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Final, Generic, NamedTuple, TypeVar, cast, final
 
+from metacache.acceleration import found_values
 from metacache.errors import MetacacheError, ServerError
 from metacache.interrupts import fails_again, is_own, map_or_none
 from metacache.operations.policies import MISS, Miss, UndecodablePolicy
@@ -121,6 +122,13 @@ class Reader(Generic[T]):
 
         Leaves out misses. Adds an error of a strict policy, and of a broken reply, to *errors*.
         """
+        if found_values is not None:
+            raw: dict[K, bytes] | None = found_values(keys, replies.headers, replies.values, self._known_lines)
+            results = None if raw is None else self._loaded(raw)
+            if results is not None:
+                misses = len(replies.headers) - len(results) and replies.headers.count(b"EN")
+                self._counts.add_reads(len(results), misses)
+                return results
         if self._known_lines.issuperset(replies.headers):
             # cast: known lines are lines of values, so no data block is None and all keys are hits.
             values = cast("list[bytes]", replies.values)
@@ -130,6 +138,13 @@ class Reader(Generic[T]):
                 self._counts.add_reads(len(found), 0)
                 return dict(zip(keys, found, strict=True))
         return self._values_one_by_one(keys, replies, errors)
+
+    def _loaded(self, raw: dict[K, bytes]) -> dict[K, T] | None:
+        """Return the decoded values of *raw*; None if one cannot be decoded."""
+        if self._is_raw:
+            return cast("dict[K, T]", raw)  # cast: the values of a client whose frame is raw are bytes
+        loaded = map_or_none(self.loads, raw.values())
+        return None if loaded is None else dict(zip(raw, loaded, strict=True))
 
     def _values_one_by_one(self, keys: Collection[K], replies: Replies, errors: dict[K, MetacacheError]) -> dict[K, T]:
         known, loads = self._known_lines, self.loads

@@ -142,14 +142,14 @@ class Operations(Generic[T]):
         "_dumps",
         "_has_tails",
         "_is_raw",
-        "_is_relative",
         "_options",
         "_plain_prefix",
-        "_tails",
         "frame",
+        "is_relative",
         "keys",
         "read_value",
         "reader",
+        "tails",
     )
 
     def __init__(self, reader: Reader[T], options: Options, clock: Callable[[], float]) -> None:
@@ -164,18 +164,16 @@ class Operations(Generic[T]):
         self.keys = KeyEncoder(options.prefix, hash_long=options.long_keys == "hash")
         # One bound method, which an observed client recognises.
         self.read_value = reader.value
-        self._tails: list[bytes | None] = [None] * CACHED_TAILS
-        self._is_relative = options.default_ttl is None or ttl_seconds(options.default_ttl) <= MAX_RELATIVE
+        self.tails: list[bytes | None] = [None] * CACHED_TAILS
+        self.is_relative = options.default_ttl is None or ttl_seconds(options.default_ttl) <= MAX_RELATIVE
         self._plain_prefix = self.keys.text
-        self._has_tails = self._is_relative and frame.compressor is None
+        self._has_tails = self.is_relative and frame.compressor is None
         # The usual cases of `get` and `set`, or None. See metacache/acceleration.py.
         prefix = self.keys.prefix
         kind: type[Operation[T | None]] = Operation
         reads = make_builder(kind, GET, prefix, b"mg ", VALUE_FLAGS, self.read_value)
         store_kind: type[Operation[StoreResult]] = Operation
-        stores = make_builder(
-            store_kind, SET, prefix, b"ms ", self._tails, read_store, self._dumps, is_raw=self._is_raw
-        )
+        stores = make_builder(store_kind, SET, prefix, b"ms ", self.tails, read_store, self._dumps, is_raw=self._is_raw)
         self._build_get = None if reads is None else reads.get
         self._build_set = None if stores is None or not self._has_tails else stores.set
 
@@ -289,7 +287,7 @@ class Operations(Generic[T]):
                 raise not_bytes_error(body).locate(operation=SET.name, key=key)
         size = len(body)
         try:
-            tail = (self._tails[size] if size < CACHED_TAILS else None) or self.tail(size)
+            tail = (self.tails[size] if size < CACHED_TAILS else None) or self.tail(size)
         except ValueTooLargeError as error:
             error.locate(operation=SET.name, key=key)
             raise
@@ -309,8 +307,8 @@ class Operations(Generic[T]):
         """
         check_size(size)
         tail = b" %d" % size + CLIENT_FLAGS % self.frame.flags + self.ttl_flag(DEFAULT)
-        if size < CACHED_TAILS and self._is_relative:
-            self._tails[size] = tail
+        if size < CACHED_TAILS and self.is_relative:
+            self.tails[size] = tail
         return tail
 
     def add(self, key: Key, value: T, ttl: Ttl | Default) -> Operation[StoreResult]:

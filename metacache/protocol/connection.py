@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, final
 
 from typing_extensions import override
 
-from metacache.acceleration import frame_requests, read_answers
+from metacache.acceleration import frame_requests, join_window, read_answers
 from metacache.errors import ConnectError, ProtocolError
 from metacache.protocol.commands import MN, Command
 from metacache.protocol.error_lines import refusal, server_hint
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from metacache.protocol.blocks import Block
     from metacache.protocol.expectations import Answer, Expectation
 
-__all__ = ["LARGE", "ProtocolConnection", "answer_of", "frame", "pieces"]
+__all__ = ["LARGE", "ProtocolConnection", "answer_of", "frame", "joined", "pieces"]
 
 CRLF: Final = b"\r\n"
 LARGE: Final = 1 << 18  # bytes of a data block above which two more writes cost less than a copy
@@ -121,17 +121,35 @@ class ProtocolConnection:
         return frame_requests(waiting, in_flight, self._expected, self._opaques, room, largest, CRLF)
 
     def send_window(
-        self, command: Command, heads: Sequence[bytes], bodies: Sequence[bytes] | None
+        self,
+        command: Command,
+        heads: Sequence[bytes],
+        bodies: Sequence[bytes] | None,
+        start: int = 0,
+        stop: int | None = None,
     ) -> tuple[bytes, Window]:
-        """Return the bytes of a window of requests, and the window. The first and the last request get an opaque."""
-        first, last = self.next_opaque(), self.next_opaque()
-        marked = list(heads)
-        marked[-1] += b" " + last[1]
-        if len(marked) > 1:
-            marked[0] += b" " + first[1]
-        window = Window(command, len(marked), first if len(marked) > 1 else last, last)
+        """Return the bytes of a window of the requests from *start* to *stop*, and the window.
+
+        The first and the last request of the window get an opaque.
+        """
+        stop = len(heads) if stop is None else stop
+        return self.resend_window(command, heads, bodies, start, stop, (self.next_opaque(), self.next_opaque()))
+
+    def resend_window(
+        self,
+        command: Command,
+        heads: Sequence[bytes],
+        bodies: Sequence[bytes] | None,
+        start: int,
+        stop: int,
+        opaques: tuple[Opaque, Opaque],
+    ) -> tuple[bytes, Window]:
+        """Return what `send_window` returns, for opaques that the caller took."""
+        first, last = opaques
+        window = Window(command, stop - start, first if stop - start > 1 else last, last)
+        data = joined(heads, bodies, start, stop, first[3], last[3])
         self._expected.append(window)
-        return _joined(marked, bodies), window
+        return data, window
 
     # --- bytes in ----------------------------------------------------------------------------------------------------
 
@@ -322,10 +340,23 @@ def pieces(head: bytes, opaque: Opaque | None, body: bytes | None, sent: int = 0
     return (frame(head, opaque, None), body, CRLF)
 
 
-def _joined(heads: Sequence[bytes], bodies: Sequence[bytes] | None) -> bytes:
+def joined(
+    heads: Sequence[bytes], bodies: Sequence[bytes] | None, start: int, stop: int, first: bytes, last: bytes
+) -> bytes:
+    """Return the bytes of the window from *start* to *stop*.
+
+    *first* is behind the first head if there are several, and *last* behind the last one.
+    """
+    data = None if join_window is None else join_window(heads, bodies, start, stop, first, last)
+    if data is not None:
+        return data
+    marked = list(heads[start:stop])
+    marked[-1] += last
+    if len(marked) > 1:
+        marked[0] += first
     if bodies is None:
-        return CRLF.join(heads) + CRLF
-    pieces = [b""] * (2 * len(heads))
-    pieces[::2] = heads
-    pieces[1::2] = bodies
+        return CRLF.join(marked) + CRLF
+    pieces = [b""] * (2 * len(marked))
+    pieces[::2] = marked
+    pieces[1::2] = bodies[start:stop]
     return CRLF.join(pieces) + CRLF

@@ -42,7 +42,7 @@ class Replies:
 
     def fill(self, start: int, part: Replies) -> None:
         """Copy *part*, the replies to the requests from index *start* on, into these replies."""
-        if len(part.headers) == len(self.headers):
+        if not start and len(part.headers) >= len(self.headers):
             self.headers, self.values, self.errors = part.headers, part.values, part.errors
             return
         stop = start + len(part.headers)
@@ -50,6 +50,12 @@ class Replies:
         self.values[start:stop] = part.values
         for index, error in part.errors.items():
             self.errors[start + index] = error
+
+    def pad(self, count: int) -> None:
+        """Append requests that failed, up to *count* requests."""
+        missing = count - len(self.headers)
+        self.headers += [b""] * missing
+        self.values += [None] * missing
 
     def add(self, answer: Answer) -> None:
         """Append one answer."""
@@ -117,6 +123,10 @@ class Window:
             if splits:
                 pos = self._split(data, pos, limit)
             if len(headers) == before:
+                if reply is None and pos == len(data):
+                    # The bytes end between two replies, which is common for stores.
+                    self._partial, self.needed = None, 1
+                    return pos
                 opaque = self._opaque_at(before)
                 reply = reply or ExpectedReply(self.command, opaque)
                 pos = reply.parse(data, pos, limit)
@@ -132,6 +142,10 @@ class Window:
                 reply = None
         self.needed = 0
         return pos
+
+    def split_whole(self, data: bytes, limit: int) -> bool:
+        """Read *data* by the shortcut; return whether it is all replies. If not, the window cannot be used further."""
+        return self._split(data, 0, limit) == len(data) and len(self.replies.headers) == self._count
 
     def _opaque_at(self, index: int) -> bytes | None:
         return self._first[1] if index == 0 else self._last[1] if index == self._count - 1 else None

@@ -210,13 +210,13 @@ class RendezvousRouter:
         Names and indexes are in ascending order. Nodes that own none of the keys are omitted. This is cheaper than
         `pick` for each key. Raises the errors of `pick`.
         """
+        found = None if self._owners is None else self._owners.shares(keys)
+        if found is not None:
+            return {node.name: share for node, share in zip(self.nodes, found, strict=True) if share}
         # cast: the types are checked, all together, which is cheaper than one by one.
         raws = cast("Sequence[bytes]", keys) if set(map(type, keys)) == {bytes} else list(map(_as_bytes, keys))
         if self._only is not None:
             return {self._only.name: list(range(len(raws)))} if raws else {}
-        found = None if self._owners is None else self._owners.shares(raws)
-        if found is not None:
-            return {node.name: share for node, share in zip(self.nodes, found, strict=True) if share}
         columns = (b"".join(map(xxh3_digest, raws, repeat(seed))) for seed in self._seeds)
         shares: list[list[int]] = [[] for _ in self.nodes]
         for index, position in enumerate(winners(columns, self._groups, len(raws))):

@@ -6,14 +6,17 @@ import copy
 from operator import add
 from typing import TYPE_CHECKING, Final, final
 
+from metacache.acceleration import total_size
 from metacache.errors import MetacacheError
 from metacache.protocol.windows import Replies, Window
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from metacache.protocol.connection import ProtocolConnection
     from metacache.transports.base import Batch
 
-__all__ = ["Windows", "build_window", "fail_rest", "failed_replies"]
+__all__ = ["Windows", "build_window", "fail_rest", "failed_replies", "is_one_window"]
 
 MAX_REQUESTS: Final = 256  # in one window
 MAX_WINDOW: Final = 65536  # bytes of several requests in one window
@@ -44,7 +47,7 @@ class Windows:
         start = self.next
         # Try twice the last count, then halve it until it fits. So no window is measured far beyond the limit.
         count = min(MAX_REQUESTS, 2 * self._count, self._total - start)
-        if count > 1 and not self._surely_fit(start, count) and self._size(start, start + count) > self._limit:
+        if count > 1 and not self._fit(start, start + count):
             count = self._fitting(start, count)
         self._count = count
         self.next = start + count
@@ -57,21 +60,16 @@ class Windows:
         self.is_done = True
         return rest
 
-    def _surely_fit(self, start: int, count: int) -> bool:
-        """Return whether *count* requests from *start* on fit into a window, whatever their keys are."""
+    def _fit(self, start: int, stop: int) -> bool:
+        """Return whether the requests from *start* to *stop* fit into a window."""
         bodies = self._batch.bodies
-        longest = LONGEST_HEAD + MARGIN
+        room = self._limit - MARGIN * (stop - start)
         if bodies is not None:
-            longest += max(map(len, bodies[start : start + count]))
-        return longest * count <= self._limit
-
-    def _size(self, start: int, stop: int) -> int:
-        # Joining small bodies is faster than adding up their lengths.
-        bodies = self._batch.bodies
-        size = len(b"".join(self._batch.heads[start:stop])) + MARGIN * (stop - start)
-        if bodies is None:
-            return size
-        return self._limit + 1 if len(bodies[start]) > self._limit else size + len(b"".join(bodies[start:stop]))
+            if len(bodies[start]) > room:
+                return False  # do not join large bodies
+            room -= _total(bodies, start, stop)
+        # First by the longest heads that are possible, which costs nothing.
+        return LONGEST_HEAD * (stop - start) <= room or _total(self._batch.heads, start, stop) <= room
 
     def _fitting(self, start: int, count: int) -> int:
         """Return how many of the *count* requests from *start* on fit into a window. Copies no body."""
@@ -83,10 +81,25 @@ class Windows:
         return count
 
 
+def _total(items: Sequence[bytes], start: int, stop: int) -> int:
+    """Return the sum of the sizes. Joining small items is faster than adding up their sizes."""
+    total = -1 if total_size is None else total_size(items, start, stop)
+    return total if total >= 0 else len(b"".join(items[start:stop]))
+
+
+def is_one_window(batch: Batch) -> bool:
+    """Return whether all requests of *batch* surely fit into one window."""
+    count = len(batch.heads)
+    bodies = batch.bodies
+    if bodies is not None and len(bodies[0]) > MAX_WINDOW:
+        return False  # do not join large bodies
+    size = 0 if bodies is None else _total(bodies, 0, count)
+    return size + (LONGEST_HEAD + MARGIN) * count <= MAX_WINDOW
+
+
 def build_window(protocol: ProtocolConnection, batch: Batch, start: int, stop: int) -> tuple[bytes, Window]:
     """Return the bytes of one window of *batch* and the expectation of its replies. Sends nothing."""
-    bodies = None if batch.bodies is None else batch.bodies[start:stop]
-    return protocol.send_window(batch.verb.command, batch.heads[start:stop], bodies)
+    return protocol.send_window(batch.verb.command, batch.heads, batch.bodies, start, stop)
 
 
 def fail_rest(replies: Replies, error: MetacacheError, sent: int) -> None:

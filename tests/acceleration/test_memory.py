@@ -23,8 +23,10 @@ from metacache import (
     RendezvousRouter,
     SerializationError,
 )
+from metacache.cluster.parts import fill_part, take
 from metacache.operations.requests import GET, SET, VALUE_FLAGS
 from metacache.protocol.replies import HD_REPLY, known_headers, known_sizes
+from metacache.protocol.windows import Replies
 from metacache.serializers.frame import Frame
 from metacache.serializers.plain import BytesSerializer
 from metacache.testing import Memcached
@@ -66,14 +68,34 @@ def use(clients: list[Client[bytes]], router: RendezvousRouter, count: int) -> N
                 client.get("k" * 251)
             with pytest.raises(SerializationError):
                 client.set("memory:k", wrong[0])
-            client.set_many(dict.fromkeys(keys, b"v" * (number % 200)))
-            assert len(client.get_many([*keys, "memory:none"])) == 100
-        router.split(raws)
+            use_batches(client, keys, number)
+        for position, share in enumerate(router.split(raws).values()):
+            part, whole = Replies(), Replies(len(raws))
+            part.headers = [*take(raws, share)]
+            part.values += take(raws, share)
+            fill_part(whole, share, part)
+            assert whole.values[share[0]] == raws[share[0]], position
         router.pick(raws[0])
 
 
+def use_batches(client: Client[bytes], keys: list[str], number: int) -> None:
+    """Take the ways of batches: of one size, of several, unusual, repeated and invalid keys, and a TTL."""
+    client.set_many(dict.fromkeys(keys, b"v" * (number % 200)))
+    assert len(client.get_many([*keys, "memory:none"])) == 100
+    few = keys[number % 90 :][:10]
+    client.set_many({key: key.encode() * (number % 7) for key in few}, ttl=60)
+    assert client.get_many([*few, *few]).keys() == set(few)
+    client.set_many({few[0]: b"v", "memory é": b"v"})
+    assert client.get_many([few[0], "memory é"]) == {few[0]: b"v", "memory é": b"v"}
+    assert len(client.delete_many([*few, "memory é"])) == len(few) + 1
+    with pytest.raises(InvalidKeyError):
+        client.get_many([few[0], "k" * 251])
+
+
 def test_memory_and_reference_counts_stay_flat(memcached: Memcached) -> None:
-    clients = [Client(Connection(memcached.node), owns=True), Client(Cluster([memcached.node]), owns=True)]
+    both = [Node(memcached.node.address, name=name) for name in "ab"]  # so that a batch has two parts
+    transports = (Connection(memcached.node), Cluster([memcached.node]), Cluster(both))
+    clients = [Client(transport, owns=True) for transport in transports]
     router = RendezvousRouter([Node("a"), Node("b", weight=2.0), Node("c")])
     use(clients, router, 4000)
     gc.collect()

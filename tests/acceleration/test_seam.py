@@ -12,6 +12,7 @@ from typing import Final
 import pytest
 
 import metacache
+from metacache.acceleration import API
 
 SHOW: Final = "import metacache; print(metacache.accelerated)"
 
@@ -31,7 +32,7 @@ def test_an_installed_extension_is_used() -> None:
 
 @pytest.mark.parametrize(("value", "is_off"), [("1", True), ("yes", True), ("0", False), ("", False)])
 def test_metacache_pure_turns_it_off(value: str, is_off: bool, tmp_path: Path) -> None:
-    (tmp_path / "metacache_speed.py").write_text("API = 2\ndef __getattr__(name): return None\n")
+    (tmp_path / "metacache_speed.py").write_text(f"API = {API}\ndef __getattr__(_): return None\n")
     assert started(path=tmp_path, METACACHE_PURE=value) == (str(not is_off), "")
 
 
@@ -42,7 +43,7 @@ def test_another_interface_is_not_used_and_is_logged_once(tmp_path: Path) -> Non
     )
     assert printed == "False"
     assert errors == (
-        "metacache-speed has interface 99, and metacache needs 2; pure Python is used; "
+        f"metacache-speed has interface 99, and metacache needs {API}; pure Python is used; "
         "install the versions of one release"
     )
 

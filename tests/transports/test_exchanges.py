@@ -50,6 +50,9 @@ class Broken:
         self._at("read")
         return None
 
+    def unblock(self) -> None:
+        self._at("unblock")
+
     def failed(self, error: BaseException, /) -> MetacacheError | None:
         self.is_closed = True
         return error if isinstance(error, MetacacheError) else None

@@ -209,7 +209,7 @@ class Link(asyncio.Protocol):
         bodies = batch.bodies
         if bodies is None or stop - start > 1 or len(bodies[start]) <= MAX_WRITE:
             return build_window(self._protocol, *work)[0], None
-        data, _ = self._protocol.send_window(batch.verb.command, batch.heads[start:stop], None)
+        data, _ = self._protocol.send_window(batch.verb.command, batch.heads, None, start, stop)
         return data, bodies[start]
 
     # --- large data blocks -------------------------------------------------------------------------------------------

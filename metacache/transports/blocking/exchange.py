@@ -6,10 +6,11 @@ nodes waits for the streams of all its parts; `Exchange.wait` waits for one.
 
 from __future__ import annotations
 
+import os
 import select
 from collections import deque
 from time import monotonic
-from typing import TYPE_CHECKING, Final, Protocol, final
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, final
 
 from typing_extensions import override
 
@@ -25,9 +26,10 @@ if TYPE_CHECKING:
 
     from metacache.protocol.connection import ProtocolConnection
     from metacache.protocol.expectations import Expectation
+    from metacache.protocol.replies import Opaque
     from metacache.transports.base import Batch
 
-__all__ = ["Exchange", "NonBlockingStream", "StreamExchange", "drive_exchange"]
+__all__ = ["Exchange", "Handed", "NonBlockingStream", "StreamExchange", "drive_exchange"]
 
 MAX_UNANSWERED: Final = 131072  # bytes; a further window is written only below it
 
@@ -54,6 +56,16 @@ class Exchange(Protocol):
         ...
 
 
+@final
+class Handed(NamedTuple):
+    """What compiled code did with the only window of a batch: bytes that were sent and received, and the errno."""
+
+    opaques: tuple[Opaque, Opaque]
+    sent: int
+    data: bytes | None
+    error: int
+
+
 class NonBlockingStream(Protocol):
     """The methods of a stream that an exchange uses."""
 
@@ -69,6 +81,10 @@ class NonBlockingStream(Protocol):
 
     def prepare(self, deadline: float, /) -> bool:
         """Dial if necessary, and make the socket non-blocking; return whether it dialled. Raises a MetacacheError."""
+        ...
+
+    def unblock(self) -> None:
+        """Make the socket non-blocking."""
         ...
 
     def fileno(self) -> int:
@@ -108,6 +124,7 @@ class StreamExchange:
         "_began",
         "_cutter",
         "_deadline",
+        "_handed",
         "_is_fresh",
         "_is_prepared",
         "_late",
@@ -143,8 +160,9 @@ class StreamExchange:
         self._deadline = deadline
         self._is_fresh = False
         self._is_prepared = False
+        self._handed: Handed | None = None
         self._late = 0  # bytes that were read after the deadline
-        self._replies = Replies(len(batch.heads))
+        self._replies = Replies()  # of the windows that were answered; `_fail` adds the other requests
         self._start(stream)
 
     def _start(self, stream: NonBlockingStream) -> None:
@@ -180,6 +198,8 @@ class StreamExchange:
         try:
             if not self._is_prepared and not self._prepare(self._stream, now):
                 return True
+            if self._handed is not None:
+                self._take_handed(self._stream, self._handed)
             self._write(self._stream)
             # Do not read before the first write: no reply can have arrived.
             while self._began and self._windows and self._read(self._stream):
@@ -248,7 +268,10 @@ class StreamExchange:
         received = stream.read()
         if received is None:
             return False
-        count, finished = received
+        self._take(stream, *received)
+        return True
+
+    def _take(self, stream: NonBlockingStream, count: int, finished: Sequence[Expectation]) -> None:
         if not count:
             raise ConnectionLost("the server closed the connection before the last reply")
         self._late += count if monotonic() >= self._deadline else 0
@@ -262,7 +285,28 @@ class StreamExchange:
             raise stream.protocol.failure
         if self._late > MAX_LATE:
             raise late_reply()
-        return True
+
+    # --- an exchange that compiled code has begun --------------------------------------------------------------------
+
+    def go_on(self, handed: Handed) -> None:
+        """Go on where compiled code has stopped. Call it before the first `advance`."""
+        self._is_prepared = self._began = True
+        self._handed = handed
+
+    def _take_handed(self, stream: NonBlockingStream, handed: Handed) -> None:
+        self._handed = None
+        stream.unblock()
+        batch, (start, stop) = self._batch, self._cutter.cut()
+        data, window = stream.protocol.resend_window(
+            batch.verb.command, batch.heads, batch.bodies, start, stop, handed.opaques
+        )
+        self._windows.append((start, len(data), window))
+        self._unanswered, self._sent = len(data), stop
+        self._unwritten = memoryview(data)[handed.sent :]
+        if handed.error:
+            raise OSError(handed.error, os.strerror(handed.error))
+        if handed.data is not None:
+            self._take(stream, len(handed.data), stream.protocol.receive(handed.data) if handed.data else ())
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
@@ -292,11 +336,13 @@ class StreamExchange:
         if failure is None:
             return
         is_unsent = self._batch.is_read or isinstance(failure, ConnectError)
+        self._replies.pad(len(self._batch.heads))
         fail_rest(self._replies, failure, 0 if is_unsent else self._sent)
         self._finish(stream)
 
     def _fail_unsent(self, error: MetacacheError, stream: NonBlockingStream) -> None:
         """Fail all requests. Nothing was sent, so the connection stays open."""
+        self._replies.pad(len(self._batch.heads))
         fail_rest(self._replies, error, 0)
         self._finish(stream)
 

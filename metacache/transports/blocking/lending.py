@@ -16,10 +16,10 @@ from metacache.errors import ClosedError, ConnectError, MetacacheError, Operatio
 from metacache.interrupts import clear_frames, ignoring, is_own
 from metacache.protocol.connection import LARGE, pieces
 from metacache.protocol.replies import HD_REPLY, NO_OPAQUE, whole_reply
-from metacache.protocol.windows import Replies
+from metacache.protocol.windows import Replies, Window
 from metacache.transports.batch_windows import failed_replies
 from metacache.transports.blocking.checkout import Checkout
-from metacache.transports.blocking.exchange import StreamExchange, drive_exchange
+from metacache.transports.blocking.exchange import Handed, StreamExchange, drive_exchange
 from metacache.transports.blocking.stream import Attempt, Stream
 from metacache.transports.counters import CloseReason, CountRegistry
 from metacache.transports.forking import forget_in_children
@@ -28,6 +28,7 @@ from metacache.transports.limits import check_bodies, too_large
 if TYPE_CHECKING:
     from metacache.nodes import Node
     from metacache.observe import Reporter
+    from metacache.protocol.replies import Opaque
     from metacache.settings import Settings
     from metacache.transports.base import Batch, Operation
     from metacache.transports.blocking.checkout import IdleStack, Waiter, Waker
@@ -351,6 +352,40 @@ class Lending:
                 raise self._closed().locate(operation=batch.verb.name)
             stream = self._checkout.take_now() if waiter is None else self._checkout.collect(waiter)
         return None if stream is None else self._start(stream, batch, deadline)
+
+    def take_connected(self) -> Stream | None:
+        """Return an idle stream with a plain socket; None if there is none, or if an observer is called."""
+        if self._exchanges is not None:
+            return None
+        try:
+            stream = self._idle.pop()
+        except IndexError as error:
+            if not is_own(error):
+                raise
+            return None
+        if stream.exchange_once is not None:
+            return stream
+        self._checkout.put_back(stream)
+        return None
+
+    def put_back(self, stream: Stream, now: float) -> None:
+        """Take back a *stream* whose replies were all read; close idle streams from time to time."""
+        stream.used_at = now
+        self._checkout.put_back(stream)
+        if now >= self._review_at:
+            self.reap()
+
+    def read_whole(self, batch: Batch, data: bytes, opaques: tuple[Opaque, Opaque]) -> Replies | None:
+        """Return the replies to *batch* if they are all of *data* and none is unusual; else None."""
+        window = Window(batch.verb.command, len(batch.heads), *opaques)
+        return window.replies if window.split_whole(data, self._max_reply) else None
+
+    def go_on(self, stream: Stream, batch: Batch, deadline: float, handed: Handed) -> StreamExchange:
+        """Return the exchange that goes on where compiled code has stopped."""
+        release = partial(self._take_back, stream)
+        exchange = self._make_exchange(batch, stream, release, node=self.node.name, deadline=deadline)
+        exchange.go_on(handed)
+        return exchange
 
     def join(self, waker: Waker) -> Waiter[Stream]:
         """Join the queue for a stream; *waker* wakes the caller when one is handed over."""

@@ -411,6 +411,10 @@ class Stream:
         self._set_timeout(0.0)
         return self.dialled_at >= began
 
+    def unblock(self) -> None:
+        """Make the socket non-blocking."""
+        self._set_timeout(0.0)
+
     def write(self, data: memoryview, /) -> int:
         """Send what the socket takes of *data* without waiting, and return the number of bytes. Raises OSError."""
         try:

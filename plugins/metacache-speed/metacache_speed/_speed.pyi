@@ -2,12 +2,14 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Final, Generic, TypeVar, final, overload
 
+K = TypeVar("K")
 O = TypeVar("O")
 P = TypeVar("P")
+T = TypeVar("T")
 
 API: Final[int]
 
@@ -130,3 +132,29 @@ def read_window(
     values: list[bytes | None],
     /,
 ) -> int: ...
+def encode_keys(
+    keys: Sequence[object], prefix: bytes, start: bytes, end: bytes, /
+) -> tuple[list[bytes], list[bytes]] | None: ...
+def encode_items(
+    items: dict[K, T],
+    bodies: list[bytes] | None,
+    prefix: bytes,
+    start: bytes,
+    ends: list[bytes | None],
+    make_end: Callable[[int], bytes],
+    longest: int,
+    /,
+) -> tuple[list[K], list[bytes], list[bytes], list[bytes]] | None: ...
+def join_window(
+    heads: Sequence[bytes], bodies: Sequence[bytes] | None, start: int, stop: int, first: bytes, last: bytes, /
+) -> bytes | None: ...
+def take_items(items: Sequence[T], indices: Sequence[int], /) -> list[T] | None: ...
+def place_items(items: list[T], indices: Sequence[int], parts: Sequence[T], /) -> bool: ...
+def found_values(
+    keys: Sequence[K], headers: Sequence[bytes], values: Sequence[bytes | None], known: set[bytes], /
+) -> dict[K, bytes] | None: ...
+def count_lines(lines: Sequence[bytes], line: bytes, /) -> int: ...
+def total_size(items: Sequence[bytes], start: int, stop: int, /) -> int: ...
+def exchange_parts(
+    descriptors: list[int], requests: list[bytes], deadline: float, /
+) -> list[tuple[int, bytes | None, int]] | None: ...

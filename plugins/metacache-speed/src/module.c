@@ -29,13 +29,24 @@ static PyModuleDef_Slot slots[] = {
     {0, NULL},
 };
 
+#define FUNCTION(name) {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL, NULL}
+
 static PyMethodDef functions[] = {
-    {"read_window", (PyCFunction)(void (*)(void))read_window, METH_FASTCALL, NULL},
-    {"queue_request", (PyCFunction)(void (*)(void))queue_request, METH_FASTCALL, NULL},
-    {"wake_tasks", (PyCFunction)(void (*)(void))wake_tasks, METH_FASTCALL, NULL},
-    {"frame_requests", (PyCFunction)(void (*)(void))frame_requests, METH_FASTCALL, NULL},
-    {"give_answers", (PyCFunction)(void (*)(void))give_answers, METH_FASTCALL, NULL},
-    {"read_answers", (PyCFunction)(void (*)(void))read_answers, METH_FASTCALL, NULL},
+    FUNCTION(count_lines),
+    FUNCTION(encode_items),
+    FUNCTION(encode_keys),
+    FUNCTION(exchange_parts),
+    FUNCTION(found_values),
+    FUNCTION(frame_requests),
+    FUNCTION(give_answers),
+    FUNCTION(join_window),
+    FUNCTION(place_items),
+    FUNCTION(queue_request),
+    FUNCTION(read_answers),
+    FUNCTION(read_window),
+    FUNCTION(take_items),
+    FUNCTION(total_size),
+    FUNCTION(wake_tasks),
     {NULL},
 };
 

@@ -36,6 +36,9 @@ owner_of(const Owners *self, const char *key, size_t size)
 {
     Py_ssize_t owner = 0, index = 0;
     double least = INFINITY;
+    if (self->candidates == 1) {
+        return self->candidate[0].position;
+    }
     for (Py_ssize_t group = 0; group < self->groups; group++) {
         Py_ssize_t best = self->candidate[index].position;
         uint64_t highest = XXH3_64bits_withSeed(key, size, self->candidate[index].seed) >> DROPPED_BITS;
@@ -85,6 +88,27 @@ empty_lists(Py_ssize_t count)
     return lists;
 }
 
+/* Fill the list of the only node with the index of each key. Returns as `share`. */
+static int
+share_of_one(const Owners *self, PyObject *keys, PyObject *shares)
+{
+    Py_ssize_t count = PyList_Size(keys);
+    PyObject *list = PyList_New(count);
+    int status = list == NULL ? -1 : 1;
+    for (Py_ssize_t index = 0; status == 1 && index < count; index++) {
+        PyObject *number = PyLong_FromSsize_t(index), *key = PyList_GetItem(keys, index);
+        status = number == NULL || key == NULL ? -1 : PyBytes_CheckExact(key);
+        if (number != NULL) {
+            PyList_SetItem(list, index, number); /* takes the reference, and cannot fail here */
+        }
+    }
+    if (status == 1) {
+        return PyList_SetItem(shares, self->candidate[0].position, list) < 0 ? -1 : 1;
+    }
+    Py_XDECREF(list);
+    return status;
+}
+
 /* Append the index of each key to the list of its owner. Returns 1, 0 if a key is not bytes, -1 with an exception. */
 static int
 share(const Owners *self, PyObject *keys, PyObject *shares)
@@ -117,7 +141,7 @@ Owners_shares(PyObject *object, PyObject *keys)
     if (shares == NULL) {
         return NULL;
     }
-    int status = share(self, keys, shares);
+    int status = self->candidates == 1 ? share_of_one(self, keys, shares) : share(self, keys, shares);
     if (status == 1) {
         return shares;
     }

@@ -14,11 +14,24 @@
  * or bytes of 1 to MAX_KEY ASCII characters above the space. The bytes belong to *key*. */
 const char *plain_key(PyObject *key, Py_ssize_t *size);
 
+/* Return whether a plain key stays plain behind *prefix*, which is bytes. */
+int is_plain_prefix(PyObject *prefix);
+
 PyObject *make_exchange_type(PyObject *module);
 PyObject *make_builder_type(PyObject *module);
 PyObject *make_owners_type(PyObject *module);
 
+/* The functions of the module. */
+PyObject *count_lines(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
+PyObject *encode_items(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
+PyObject *encode_keys(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
+PyObject *exchange_parts(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
+PyObject *found_values(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
+PyObject *join_window(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
+PyObject *place_items(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 PyObject *read_window(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
+PyObject *take_items(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
+PyObject *total_size(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 
 /* Of pending.c and link.c, for asyncio. They need the state of the module, which pending.h defines. */
 int add_pending(PyObject *module);

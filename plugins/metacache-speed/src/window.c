@@ -9,7 +9,8 @@
 #include <string.h>
 
 typedef struct {
-    PyObject *data; /* bytes */
+    const char *data;
+    Py_ssize_t size; /* bytes of data */
     Py_ssize_t limit;
     Py_ssize_t count; /* replies of the window */
     PyObject *first;  /* bytes: the end of the first header line, a space and the opaque */
@@ -25,6 +26,8 @@ typedef struct {
 /* The header line that was seen last: lines repeat. */
 typedef struct {
     PyObject *line; /* bytes, owned */
+    const char *bytes;
+    Py_ssize_t length;
     Py_ssize_t size; /* of its value; see below */
 } Header;
 
@@ -67,8 +70,7 @@ announced(const Reading *reading, PyObject *line)
 static int
 look_up(const Reading *reading, Header *header, const char *line, Py_ssize_t length)
 {
-    if (header->line != NULL && PyBytes_Size(header->line) == length &&
-        memcmp(PyBytes_AsString(header->line), line, (size_t)length) == 0) {
+    if (header->line != NULL && header->length == length && memcmp(header->bytes, line, (size_t)length) == 0) {
         return 0;
     }
     PyObject *bytes = PyBytes_FromStringAndSize(line, length);
@@ -77,6 +79,8 @@ look_up(const Reading *reading, Header *header, const char *line, Py_ssize_t len
     }
     PyObject *old = header->line;
     header->line = bytes;
+    header->bytes = PyBytes_AsString(bytes);
+    header->length = length;
     Py_XDECREF(old);
     header->size = announced(reading, bytes);
     return PyErr_Occurred() ? -1 : 0;
@@ -106,8 +110,8 @@ append(PyObject *list, PyObject *item)
 static Py_ssize_t
 read_reply(const Reading *reading, Header *header, Py_ssize_t position, Py_ssize_t index)
 {
-    const char *data = PyBytes_AsString(reading->data), *line = data + position;
-    Py_ssize_t size = PyBytes_Size(reading->data);
+    const char *data = reading->data, *line = data + position;
+    Py_ssize_t size = reading->size;
     const char *end = memchr(line, '\n', (size_t)(size - position));
     if (end == NULL || end == line || end[-1] != '\r') {
         return position;
@@ -146,7 +150,7 @@ read_reply(const Reading *reading, Header *header, Py_ssize_t position, Py_ssize
 static int
 is_valid(const Reading *reading)
 {
-    return PyBytes_Check(reading->data) && PyBytes_Check(reading->first) && PyBytes_Check(reading->last) &&
+    return PyBytes_Check(reading->first) && PyBytes_Check(reading->last) &&
            PyFrozenSet_Check(reading->whole) && PyDict_Check(reading->sizes) && PyList_Check(reading->headers) &&
            PyList_Check(reading->values);
 }
@@ -161,7 +165,6 @@ read_window(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
         return NULL;
     }
     Reading reading = {
-        .data = arguments[0],
         .limit = PyLong_AsSsize_t(arguments[2]),
         .count = PyLong_AsSsize_t(arguments[3]),
         .first = arguments[4],
@@ -177,13 +180,16 @@ read_window(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
     if (PyErr_Occurred()) {
         return NULL;
     }
-    if (!is_valid(&reading) || position < 0 || position > PyBytes_Size(reading.data)) {
+    if (PyBytes_Check(arguments[0])) {
+        reading.data = PyBytes_AsString(arguments[0]);
+        reading.size = PyBytes_Size(arguments[0]);
+    }
+    if (reading.data == NULL || !is_valid(&reading) || position < 0 || position > reading.size) {
         PyErr_SetString(PyExc_TypeError, "read_window was called with an argument of a wrong type or range");
         return NULL;
     }
-    Header header = {NULL, UNKNOWN};
-    Py_ssize_t end = PyBytes_Size(reading.data);
-    while (position < end) {
+    Header header = {NULL, NULL, 0, UNKNOWN};
+    while (position < reading.size) {
         Py_ssize_t index = PyList_Size(reading.headers); /* again for each reply: `learn` runs Python code */
         if (index >= reading.count || PyList_Size(reading.values) != index) {
             break;
