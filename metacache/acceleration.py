@@ -92,6 +92,8 @@ def _find(name: str) -> Any:  # Any: a function of its own type, or None
     return getattr(metacache_speed, name)
 
 
+# --- batches ---------------------------------------------------------------------------------------------------------
+
 encode_keys: Final[EncodeKeys | None] = _find("encode_keys")
 """The usual case of `Batches._of_keys`: distinct keys of one type, of ASCII characters above the space.
 
@@ -146,15 +148,7 @@ position after the last reply that it read.
 """
 
 
-def _find(name: str) -> Any:  # Any: a function of metacache-speed; the constants below have its type
-    if not accelerated:
-        return None
-    import metacache_speed
-
-    return getattr(metacache_speed, name)
-
-
-# The primitives of asyncio.
+# --- asyncio ---------------------------------------------------------------------------------------------------------
 
 read_answers: Final[Callable[..., tuple[list[Any], int]] | None] = _find("read_answers")  # Any: an Answer
 """The usual case of `ProtocolConnection.answers`: reads the replies up to the first one that is not plain.
