@@ -182,8 +182,8 @@ COMMANDS: Final[Mapping[str, Command]] = {
         "metacache serve --port 11311",
         "metacache.cli.serve:serve",
         (
-            _argument("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)"),
-            _argument("--port", type=int, default=11211, help="the TCP port (default: 11211); 0: a free one"),
+            _argument("--host", help="the address to listen on (default: 127.0.0.1)"),
+            _argument("--port", type=int, help="the TCP port (default: 11211); 0: a free one"),
             _argument("--unix", metavar="PATH", help="listen on this unix socket instead"),
             _argument("--memory-limit", type=count, default=64, metavar="MB", help="for items (default: 64)"),
             _argument("--max-item-size", type=count, default=1 << 20, metavar="BYTES", help="(default: 1048576)"),

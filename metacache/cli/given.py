@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+from argparse import ArgumentTypeError
 from typing import Final
 
 from metacache.cli.messagepack import Shown
@@ -32,18 +33,17 @@ def key_of(argument: str, *, is_base64: bool) -> Key:
 
 
 def count(text: str) -> int:
-    """Return *text* as a number of at least 1. Raises ValueError."""
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
+    """Return *text* as a number of at least 1. Raises ArgumentTypeError."""
+    if not (text.isascii() and text.isdecimal() and int(text) >= 1):
+        raise ArgumentTypeError("it is a whole number of at least 1")
+    return int(text)
 
 
 def interval(text: str) -> float:
-    """Return *text* as seconds, from a hundredth to a day. Raises ValueError."""
+    """Return *text* as seconds, from a hundredth to a day. Raises ArgumentTypeError, and ValueError if not a number."""
     seconds = float(text)
     if not 0.01 <= seconds <= 86400:
-        raise ValueError(text)
+        raise ArgumentTypeError("it is from 0.01 to 86400 seconds")
     return seconds
 
 

@@ -19,8 +19,11 @@ MEGABYTE = 1024 * 1024
 
 def serve(session: Session, args: argparse.Namespace) -> Status:
     """Listen, print where, and serve until a signal. Raises InvalidArgumentError if it cannot listen."""
+    if args.unix is not None and not (args.host is args.port is None):
+        raise InvalidArgumentError("serve listens on a unix socket or on a TCP port; leave --host and --port out")
     server = MemoryServer(memory_limit=args.memory_limit * MEGABYTE, max_item_size=args.max_item_size)
-    listener = Listener(server, host=args.host, port=args.port, unix=args.unix)
+    port = 11211 if args.port is None else args.port
+    listener = Listener(server, host=args.host or "127.0.0.1", port=port, unix=args.unix)
     try:
         asyncio.run(_serve_until_signal(session, listener))
     except (OSError, OverflowError) as error:

@@ -46,8 +46,8 @@ class KeyEncoder:
 
     ``prefix`` is the prefix as bytes. ``text`` is the prefix as str; None if it needs base64.
 
-    Raises InvalidArgumentError for a prefix that UTF-8 cannot encode, and InvalidTypeError for one that is not str or
-    bytes.
+    Raises InvalidArgumentError for a prefix that UTF-8 cannot encode or that leaves no room for a key, and
+    InvalidTypeError for one that is not str or bytes.
     """
 
     __slots__ = ("_hash_long", "prefix", "text")
@@ -59,6 +59,12 @@ class KeyEncoder:
             self.prefix = prefix.encode() if isinstance(prefix, str) else bytes(prefix)
         except UnicodeEncodeError:
             raise InvalidArgumentError("prefix holds a lone surrogate, which UTF-8 cannot encode") from None
+        limit = _limit(is_unsafe=_is_unsafe(self.prefix))
+        if len(self.prefix) >= limit and not hash_long:
+            raise InvalidArgumentError(
+                f"prefix has {len(self.prefix)} bytes, and a key with its prefix has {limit} at most; shorten it or use"
+                " long_keys='hash'"
+            )
         self._hash_long = hash_long
         self.text = self._plain_text()
 
@@ -109,8 +115,8 @@ class KeyEncoder:
         Raises InvalidKeyError that names length and limit, InvalidKeyTypeError if *key* is neither str nor bytes.
         """
         raw = self.prefix + _to_bytes(key)
-        unsafe = raw.translate(_CHANGE_UNSAFE) != raw
-        limit = MAX_BASE64_KEY if unsafe else MAX_KEY
+        unsafe = _is_unsafe(raw)
+        limit = _limit(is_unsafe=unsafe)
         if self._hash_long and (len(raw) > limit or raw.startswith(HASH_MARK)):
             from hashlib import sha256  # late: it starts slowly, and few clients hash keys
 
@@ -122,6 +128,16 @@ class KeyEncoder:
                 key=key,
             )
         return (raw, b64encode(raw), b" b") if unsafe else (raw, raw, b"")
+
+
+def _is_unsafe(raw: bytes) -> bool:
+    """Return whether *raw* must be sent as base64."""
+    return raw.translate(_CHANGE_UNSAFE) != raw
+
+
+def _limit(*, is_unsafe: bool) -> int:
+    """Return how many bytes a key may have."""
+    return MAX_BASE64_KEY if is_unsafe else MAX_KEY
 
 
 def _joined(keys: Sequence[Key]) -> bytes | None:

@@ -95,6 +95,7 @@ MISTAKES = (
     ("ping", f"--ur={URL}"),
     ("get", "k", URL),
     ("top", "--interval", URL),
+    ("keys", "--limit", URL),
     ("set", "k", "v", "--type", URL),
     ("--url", URL.replace("//root", "//ro/ot"), "ping"),
     ("--url", f"memcached://root:{PASSWORD}/x@h", "ping"),
@@ -116,6 +117,23 @@ def test_no_error_shows_a_password(arguments: tuple[str, ...], capsys: pytest.Ca
     assert PASSWORD not in out + err
     assert err.startswith("metacache")
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("serve", "--memory-limit", "0"), "--memory-limit: it is a whole number of at least 1"),
+        (("keys", "--limit", "-1"), "--limit: it is a whole number of at least 1"),
+        (("top", "--interval", "0"), "--interval: it is from 0.01 to 86400 seconds"),
+        (("serve", "--unix", "/tmp/s", "--port", "1"), "leave --host and --port out"),
+        (("serve", "--unix", "/tmp/s", "--host", "::1"), "leave --host and --port out"),
+    ],
+)
+def test_an_error_says_what_to_give(
+    arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,15 @@ def test_a_bad_prefix_is_refused_when_it_is_given() -> None:
         KeyEncoder(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # a wrong type is the point
 
 
+@pytest.mark.parametrize(("longest", "limit"), [("x" * 249, 250), (" " + "x" * 184, 186)])
+def test_a_prefix_that_leaves_no_room_for_a_key_is_refused_when_it_is_given(longest: str, limit: int) -> None:
+    assert len(KeyEncoder(longest).encode("k")[0]) == limit
+    for prefix in (longest + "x", longest.encode() + b"x", longest + "x" * 100):
+        with pytest.raises(InvalidArgumentError, match=rf"prefix has {len(prefix)} bytes, .* has {limit} at most"):
+            KeyEncoder(prefix)
+        assert KeyEncoder(prefix, hash_long=True).encode("k")[2] == b" b"
+
+
 @pytest.mark.parametrize("key", ["x" * 251, " " * 187, "é" * 250, "\0h", b"\0hx", "\0h" + "x" * 300])
 def test_a_key_too_long_for_the_wire_is_hashed_if_asked(key: Key) -> None:
     raw = key if isinstance(key, bytes) else key.encode()
