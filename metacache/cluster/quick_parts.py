@@ -91,5 +91,6 @@ def _take_streams(parts: Sequence[P]) -> list[Stream] | None:
             for taken, other in zip(streams, parts, strict=False):
                 other.member.pool.lending.put_back(taken, taken.used_at)
             return None
-        streams.append(stream)
+        # Not `append`: the frame of a trace function, in the traceback of its exception, would keep that method.
+        streams += [stream]
     return streams

@@ -167,6 +167,12 @@ def test_a_changed_private_attribute_is_refused() -> None:
         load_serializer("pydantic", models.Counted).dumps(counted)
 
 
+def test_an_int_that_is_a_key_where_the_type_says_float_is_stored_as_the_float() -> None:
+    serializer = load_serializer("pydantic", list[dict[float, float]])
+    value: list[dict[float, float]] = [{0: 1, 2: 2.5}, {}]
+    assert repr(serializer.loads(serializer.dumps(value))) == "[{0.0: 1.0, 2.0: 2.5}, {}]"
+
+
 def test_an_int_in_a_field_of_floats_is_stored_as_the_float() -> None:
     serializer = load_serializer("pydantic", User)
     assert repr(serializer.loads(serializer.dumps(user(ratio=2))).ratio) == "2.0"
