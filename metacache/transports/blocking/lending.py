@@ -171,8 +171,9 @@ class Lending:
         seconds = self._timeout if deadline is None else deadline - now
         try:
             # 1. Check the size, before a stream is taken.
-            if self._max_body is not None and op.body is not None and len(op.body) > self._max_body:
-                raise too_large(len(op.body), self._max_body)
+            body = op.body
+            if body is not None and self._max_body is not None and len(body) > self._max_body:
+                raise too_large(len(body), self._max_body)
             # 2. Take a stream, or wait for one.
             try:
                 stream = self._idle.pop()
@@ -194,7 +195,6 @@ class Lending:
                 command = op.verb.command
                 next_opaque = stream.next_opaque
                 opaque = next_opaque() if command.echoes else NO_OPAQUE
-                body = op.body
                 once = stream.exchange_once
                 if once is not None and (body is None or len(body) <= LARGE):
                     wire = b""
