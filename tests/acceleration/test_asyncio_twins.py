@@ -10,7 +10,7 @@ import gc
 import os
 import weakref
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from itertools import count, pairwise
 from time import monotonic
 from typing import Any, Final, final
@@ -177,6 +177,31 @@ def test_a_request_is_awaited_as_in_python(
     with patch.object(aio_pending, "new_waiter", Waiter):
         expected = [(pure.take(step), pure.state()) for step in steps]
     assert [(compiled.take(step), compiled.state()) for step in steps] == expected
+
+
+@pytest.mark.parametrize("kind", [new_pending, PendingReply], ids=["compiled", "pure"])
+def test_an_iterator_that_is_used_late_does_not_take_the_place_of_a_task(
+    kind: type[AnyPending], loop: asyncio.AbstractEventLoop
+) -> None:
+    awaited = Awaited(kind, loop)
+
+    async def await_it() -> object:
+        return await awaited.pending
+
+    async def both() -> object:
+        late = iter(awaited.pending.__await__())
+        task = asyncio.ensure_future(await_it())
+        await asyncio.sleep(0)
+        with pytest.raises(RuntimeError, match="another task awaits"):
+            next(late)
+        awaited.pending.answer = ANSWERS[0]()
+        awaited.queue.answered.append(awaited.pending)
+        loop.call_soon(awaited.queue.wake)
+        return await asyncio.wait_for(task, 5.0)
+
+    replace = nullcontext() if kind is new_pending else patch.object(aio_pending, "wake_tasks", None)
+    with replace, patch.object(aio_pending, "new_waiter", new_waiter if kind is new_pending else Waiter):
+        assert loop.run_until_complete(both()) == b"abc"
 
 
 def test_a_request_that_was_not_queued_cannot_be_awaited() -> None:
