@@ -10,7 +10,7 @@ import gc
 import os
 import weakref
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from itertools import count, pairwise
 from time import monotonic
 from typing import Any, Final, final
@@ -179,11 +179,11 @@ def test_a_request_is_awaited_as_in_python(
     assert [(compiled.take(step), compiled.state()) for step in steps] == expected
 
 
-@pytest.mark.parametrize("kind", [new_pending, PendingReply], ids=["compiled", "pure"])
+@pytest.mark.parametrize("is_pure", [False, True], ids=["compiled", "pure"])
 def test_an_iterator_that_is_used_late_does_not_take_the_place_of_a_task(
-    kind: type[AnyPending], loop: asyncio.AbstractEventLoop
+    is_pure: bool, loop: asyncio.AbstractEventLoop
 ) -> None:
-    awaited = Awaited(kind, loop)
+    awaited = Awaited(PendingReply if is_pure else new_pending, loop)
 
     async def await_it() -> object:
         return await awaited.pending
@@ -199,8 +199,9 @@ def test_an_iterator_that_is_used_late_does_not_take_the_place_of_a_task(
         loop.call_soon(awaited.queue.wake)
         return await asyncio.wait_for(task, 5.0)
 
-    replace = nullcontext() if kind is new_pending else patch.object(aio_pending, "wake_tasks", None)
-    with replace, patch.object(aio_pending, "new_waiter", new_waiter if kind is new_pending else Waiter):
+    with ExitStack() as stack:
+        if is_pure:
+            without_primitives(stack)
         assert loop.run_until_complete(both()) == b"abc"
 
 
