@@ -127,7 +127,8 @@ exchange_parts: Final[ExchangeParts | None] = _find("exchange_parts")
 """The usual case of a batch over several nodes: takes descriptors, the bytes of a window for each, and a deadline.
 
 Returns how many bytes of each were sent, what one read received (None: nothing yet) and the errno. It stops when the
-deadline passes, and after the writes if one was not whole. None: nothing was sent, because a socket is readable.
+deadline passes, after a signal, and after the writes if one was not whole. None: nothing was sent, because a
+socket is readable.
 """
 
 found_values: Final[FoundValues | None] = _find("found_values")

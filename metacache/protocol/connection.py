@@ -146,7 +146,7 @@ class ProtocolConnection:
     ) -> tuple[bytes, Window]:
         """Return what `send_window` returns, for opaques that the caller took."""
         first, last = opaques
-        window = Window(command, stop - start, first if stop - start > 1 else last, last)
+        window = Window(command, stop - start, first, last)
         data = joined(heads, bodies, start, stop, first[3], last[3])
         self._expected.append(window)
         return data, window

@@ -95,7 +95,7 @@ class Window:
         self.needed = 1
         self.closes = False
         self._count = count
-        self._first = first
+        self._first = first if count > 1 else last  # as `joined`
         self._last = last
         self._can_split = True
         self._partial: ExpectedReply | None = None  # the reply whose large data block is being received

@@ -179,6 +179,32 @@ def test_a_request_is_awaited_as_in_python(
     assert [(compiled.take(step), compiled.state()) for step in steps] == expected
 
 
+@pytest.mark.parametrize("is_pure", [False, True], ids=["compiled", "pure"])
+def test_an_iterator_that_is_used_late_does_not_take_the_place_of_a_task(
+    is_pure: bool, loop: asyncio.AbstractEventLoop
+) -> None:
+    awaited = Awaited(PendingReply if is_pure else new_pending, loop)
+
+    async def await_it() -> object:
+        return await awaited.pending
+
+    async def both() -> object:
+        late = iter(awaited.pending.__await__())
+        task = asyncio.ensure_future(await_it())
+        await asyncio.sleep(0)
+        with pytest.raises(RuntimeError, match="another task awaits"):
+            next(late)
+        awaited.pending.answer = ANSWERS[0]()
+        awaited.queue.answered.append(awaited.pending)
+        loop.call_soon(awaited.queue.wake)
+        return await asyncio.wait_for(task, 5.0)
+
+    with ExitStack() as stack:
+        if is_pure:
+            without_primitives(stack)
+        assert loop.run_until_complete(both()) == b"abc"
+
+
 def test_a_request_that_was_not_queued_cannot_be_awaited() -> None:
     with pytest.raises(AttributeError, match="not queued"):
         next(iter(new_pending().__await__()))

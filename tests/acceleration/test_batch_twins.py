@@ -6,7 +6,8 @@ METACACHE_EXAMPLES sets the number of examples of each test.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Sequence
+import gc
+from collections.abc import Callable, Generator, Sequence, Sized
 from contextlib import ExitStack
 from typing import Any, Final
 from unittest.mock import patch
@@ -160,6 +161,26 @@ def test_what_makes_an_end_may_raise() -> None:
         encode_items({"a": b"x"}, None, b"", b"ms ", [], refuse, 9)
     with pytest.raises(TypeError, match="is bytes"):
         encode_items({"a": b"x"}, None, b"", b"ms ", [], str, 9)
+
+
+def test_code_that_runs_meanwhile_does_not_find_lists_with_empty_places() -> None:
+    count = 137  # no other list has this length
+    found: list[int] = []
+
+    def walk(size: int) -> bytes:  # as a profiler of the memory in another thread
+        lists = [each for each in gc.get_objects() if type(each).__name__ == "list" and isinstance(each, Sized)]
+        found.extend(id(each) for each in lists if len(each) == count)
+        return end_of(size)
+
+    assert encode_items is not None
+    encoded = encode_items({str(size): b"x" * size for size in range(count)}, None, b"", b"ms ", [], walk, count)
+    assert encoded is not None
+    keys, raws, heads, bodies = encoded
+    # To iterate over such a list would end the process.
+    assert not {id(raws), id(heads)} & set(found)
+    assert {id(keys), id(bodies)} <= set(found)
+    assert gc.is_tracked(raws)
+    assert gc.is_tracked(heads)
 
 
 def test_a_batch_of_other_keys_or_values_is_handed_over_as_a_whole() -> None:

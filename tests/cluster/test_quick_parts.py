@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import signal
 import socket
 import time
@@ -91,11 +92,11 @@ def surplus(peer: Peer, asked: list[Asked]) -> None:
     peer.send(whole(asked) + b"EN\r\n")
 
 
-def serve(peer: Peer) -> None:
-    """Answer every batch at once, until the client ends the connection."""
+def serve(peer: Peer, count: int = COUNT) -> None:
+    """Answer every batch of *count* requests at once, until the client ends the connection."""
     with contextlib.suppress(AssertionError, ConnectionResetError):
         while True:
-            at_once(peer, peer.requests(COUNT))
+            at_once(peer, peer.requests(count))
 
 
 def script_of(*replies: Reply) -> Script:
@@ -148,6 +149,21 @@ def test_replies_that_arrive_at_once_need_no_python() -> None:
         found = outcomes_of(client, keys, 0)
         assert found.results == expected(keys)
         assert not found.errors
+
+
+def test_a_part_of_one_key_needs_no_python() -> None:
+    def serve_one(peer: Peer) -> None:
+        serve(peer, 1)
+
+    with (
+        ScriptedServer(serve_one) as a,
+        ScriptedServer(serve_one) as b,
+        Cluster([Node(a.node.address, name="a"), Node(b.node.address, name="b")], settings=PATIENT) as cluster,
+    ):
+        client = Client(cluster)
+        keys = [*keys_of(cluster, "a", 1), *keys_of(cluster, "b", 1)]
+        assert client.get_many(keys) == expected(keys)
+        assert outcomes_of(client, keys, 0).results == expected(keys)
 
 
 @pytest.mark.parametrize("reply", [in_two_pieces, between_two_replies], ids=lambda reply: reply.__name__)
@@ -280,6 +296,26 @@ def test_the_deadline_ends_the_wait() -> None:
         began = time.monotonic()
         assert exchanged(opened, [b"a", b"bc"], 0.05) == [(1, None, 0), (2, None, 0)]
         assert time.monotonic() - began < 4
+
+
+@pytest.mark.alone
+def test_a_socket_that_a_signal_handler_replaces_is_not_read() -> None:
+    other, bait = socket.socketpair()
+    with pairs() as opened, other, bait:
+        other.send(b"of another exchange")
+
+        def handler(_: int, __: FrameType | None) -> None:
+            # As a handler that forks: the child closes the sockets, and opens others with their numbers.
+            os.dup2(bait.fileno(), opened[0][0].fileno())
+
+        before = signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        try:
+            assert exchanged(opened, [b"a", b"bc"]) == [(1, None, 0), (2, None, 0)]
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+            signal.signal(signal.SIGALRM, before)
+        assert bait.recv(99) == b"of another exchange"
 
 
 def test_a_closed_peer_is_reported() -> None:

@@ -97,7 +97,9 @@ drop(Requests *requests)
     Py_CLEAR(requests->heads);
 }
 
-/* Get ready for *count* requests. Returns -1 with an exception; call `drop` in either case. */
+/* Get ready for *count* requests. Returns -1 with an exception; call `drop` in either case.
+ *
+ * The lists are hidden from `gc.get_objects` until they are full: to iterate over an empty place would crash. */
 static int
 get_ready(Requests *requests, PyObject *prefix, PyObject *start, Py_ssize_t count)
 {
@@ -106,7 +108,20 @@ get_ready(Requests *requests, PyObject *prefix, PyObject *start, Py_ssize_t coun
     requests->lead = between(piece_of(start), requests->prefix, nothing);
     requests->raws = PyList_New(count);
     requests->heads = PyList_New(count);
-    return requests->lead == NULL || requests->raws == NULL || requests->heads == NULL ? -1 : 0;
+    if (requests->lead == NULL || requests->raws == NULL || requests->heads == NULL) {
+        return -1;
+    }
+    PyObject_GC_UnTrack(requests->raws);
+    PyObject_GC_UnTrack(requests->heads);
+    return 0;
+}
+
+/* Return *list*, which is full, and is hidden no more. */
+static PyObject *
+shown(PyObject *list)
+{
+    PyObject_GC_Track(list);
+    return list;
 }
 
 /* Fill in the routing key and the head of one request. Returns -1 with an exception. */
@@ -185,7 +200,7 @@ encode_keys(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
         found = Py_NewRef(Py_None);
     }
     else if (status > 0) {
-        found = PyTuple_Pack(2, requests.raws, requests.heads);
+        found = PyTuple_Pack(2, shown(requests.raws), shown(requests.heads));
     }
     PyMem_Free(seen.places);
     drop(&requests);
@@ -299,7 +314,7 @@ encode_items(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
         found = Py_NewRef(Py_None);
     }
     else if (status > 0) {
-        found = PyTuple_Pack(4, keys, requests.raws, requests.heads, bodies);
+        found = PyTuple_Pack(4, keys, shown(requests.raws), shown(requests.heads), bodies);
     }
     Py_XDECREF(ends.last);
     Py_XDECREF(keys);

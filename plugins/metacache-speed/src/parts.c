@@ -1,8 +1,8 @@
 /* One window of requests on each of several plain sockets, and one read of the replies from each.
  *
  * It does what `ClusterExchange` (metacache/cluster/blocking_batch.py) does if nothing unusual happens, and says how far
- * it came. The Python code goes on from there. The GIL is released while the thread waits. A signal that interrupts the
- * wait runs its Python handler, and an exception of the handler propagates unchanged.
+ * it came. The Python code goes on from there. The GIL is released while the thread waits. A signal ends the wait. Its
+ * Python handler runs, and an exception of the handler propagates unchanged.
  */
 
 #include "speed.h"
@@ -152,10 +152,9 @@ receive_all(Parts *all, double deadline)
             if (errno != EINTR) {
                 return 0; /* the Python code finds the error */
             }
-            if (PyErr_CheckSignals() < 0) {
-                return -1;
-            }
-            continue;
+            /* The handler may have closed a socket, for example by a fork, and another one may have the number. The
+             * Python code knows the sockets. */
+            return PyErr_CheckSignals() < 0 ? -1 : 0;
         }
         Py_ssize_t received = receive_ready(all);
         if (received < 0) {

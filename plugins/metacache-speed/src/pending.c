@@ -15,6 +15,8 @@
 #include <structmember.h>
 #include <time.h>
 
+#define AWAITED "another task awaits this request already"
+
 /* The texts of `Name`. */
 static const char *const names[NAMES] = {
     [ABANDON] = "abandon",
@@ -130,7 +132,7 @@ static PyObject *
 PendingReply_await(PyObject *object)
 {
     if (!is_none(((PendingReply *)object)->waiter)) {
-        PyErr_SetString(PyExc_RuntimeError, "another task awaits this request already");
+        PyErr_SetString(PyExc_RuntimeError, AWAITED);
         return NULL;
     }
     return Py_NewRef(object);
@@ -223,6 +225,19 @@ finish(PyObject *self)
     return result;
 }
 
+/* Return whether a task waits on *waiter*, which is a Waiter or None. Code that made an iterator before that task began,
+ * and uses it later, must not take its place: that task would wait for ever. */
+static int
+is_waited_on(State *state, PyObject *waiter)
+{
+    PyObject *future = Py_IS_TYPE(waiter, state->waiter) ? ((Waiter *)waiter)->future : NULL;
+    PyObject *callbacks = future == NULL ? NULL : PyObject_GetAttr(future, state->names[CALLBACKS]);
+    int is_waiting = callbacks != NULL && PyList_CheckExact(callbacks) && PyList_Size(callbacks) > 0;
+    PyErr_Clear(); /* a future without callbacks is no future of a task */
+    Py_XDECREF(callbacks);
+    return is_waiting;
+}
+
 /* As `generator.send`. `read`, which may be code of the user, runs in it. */
 static PySendResult
 PendingReply_send(PyObject *object, PyObject *sent, PyObject **result)
@@ -234,11 +249,17 @@ PendingReply_send(PyObject *object, PyObject *sent, PyObject **result)
         *result = NULL;
         return PYGEN_ERROR;
     }
-    assign(&self->waiter, Py_None);
     if (is_none(self->answer)) {
+        if (!is_none(self->waiter) && is_waited_on(state_of(self), self->waiter)) {
+            PyErr_SetString(PyExc_RuntimeError, AWAITED);
+            *result = NULL;
+            return PYGEN_ERROR;
+        }
+        assign(&self->waiter, Py_None);
         *result = wait_for_answer(self);
         return *result == NULL ? PYGEN_ERROR : PYGEN_NEXT;
     }
+    assign(&self->waiter, Py_None);
     Py_INCREF(object); /* the code that runs may end the last other reference */
     if (PyTuple_CheckExact(self->answer)) {
         PyObject *read = Py_NewRef(self->read), *answer = Py_NewRef(self->answer);
