@@ -169,9 +169,7 @@ def _windows_received(cursor: Cursor) -> Call:
 def _window(window: Window) -> object:
     replies = window.replies
     errors = [(index, type(error), str(error)) for index, error in replies.errors.items()]
-    # A shortcut removes one opaque from a header line, and the parser all of them. No reader looks at an opaque.
-    headers = [[token for token in header.split(b" ") if token[:1] != b"O"] for header in replies.headers]
-    return headers, replies.values, errors, window.closes
+    return replies.headers, replies.values, errors, window.closes
 
 
 def _results(cursor: Cursor) -> Call:

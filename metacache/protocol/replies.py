@@ -118,7 +118,8 @@ def value_header(header: bytes) -> tuple[int, list[bytes]]:
     """Return (size, tokens) of a VA header without opaque; (-1, tokens) of any other line. Keeps the result."""
     tokens = header.split(b" ")
     is_value = tokens[0] == b"VA" and len(tokens) > 1 and len(tokens[1]) <= 10 and tokens[1].isdigit()
-    is_plain = is_value and b"\n" not in header and len(header) <= LONGEST_PLAIN
+    # With an opaque, it has two of them, or the wrong one: the parser decides.
+    is_plain = is_value and b"\n" not in header and b" O" not in header and len(header) <= LONGEST_PLAIN
     if len(known_headers) >= KNOWN_HEADERS:
         known_headers.clear()
         known_sizes.clear()

@@ -350,8 +350,9 @@ def test_a_link_sends_and_answers_as_in_python(
 
 # --- queueing ---------------------------------------------------------------------------------------------------------
 
-# Seconds, far from one another: the machine may be busy.
-DEADLINES: Final = st.lists(st.sampled_from([None, 50.0, 500.0, 0.0, -1.0, float("inf")]), min_size=1, max_size=6)
+# Seconds, hours from one another and rounded to UNIT: the machine may be busy, or stand still for minutes.
+DEADLINES: Final = st.lists(st.sampled_from([None, 5e3, 5e4, 0.0, -1.0, float("inf")]), min_size=1, max_size=6)
+UNIT: Final = 2500.0
 
 
 async def queue_outcome(deadlines: list[float | None], *, is_pure: bool, is_flushing: bool) -> object:
@@ -359,7 +360,7 @@ async def queue_outcome(deadlines: list[float | None], *, is_pure: bool, is_flus
     with ExitStack() as stack:
         if is_pure:
             without_primitives(stack)
-        connection = AsyncConnection(Node("localhost:1"), settings=Settings(timeout=100.0))
+        connection = AsyncConnection(Node("localhost:1"), settings=Settings(timeout=4 * UNIT))
         connection._flushing = is_flushing
         made: list[Any] = []  # Any: pending replies
         now = monotonic()
@@ -367,8 +368,8 @@ async def queue_outcome(deadlines: list[float | None], *, is_pure: bool, is_flus
             made.append(connection.run(getting("key"), deadline=None if seconds is None else now + seconds))
             assert made[-1].work is made[-1].plain
         assert all(now <= each.made_at <= monotonic() for each in made)
-        rest = [(f"{(each.deadline - now) / 25:.0f}", type(each.answer).__name__) for each in made]
-        is_set = f"{(connection._timer.at - now) / 25:.0f}", connection._next_check > now, connection._flushing
+        rest = [(f"{(each.deadline - now) / UNIT:.0f}", type(each.answer).__name__) for each in made]
+        is_set = f"{(connection._timer.at - now) / UNIT:.0f}", connection._next_check > now, connection._flushing
         waiting = [made.index(each) for each in connection._queue.waiting]
         connection.drop()
         return rest, is_set, waiting

@@ -15,9 +15,10 @@ from metacache.protocol.connection import ProtocolConnection
 
 LIMIT: Final = 1000
 
-# What follows the header of a reply: the opaque that belongs there, none, one of another request, or flags behind it.
+# What follows the header of a reply: the opaque that belongs there, none, one of another request, flags behind it, or
+# several opaques, which no server sends.
 USUAL: Final = b" %b"
-MARKS: Final = (USUAL, b"", b" O9999", b" %b W")
+MARKS: Final = (USUAL, b"", b" O9999", b" %b W", b" %b %b", b" O9999 %b")
 OF_VALUES: Final = (
     b"VA 5 f12%m\r\nhello\r\n",
     b"VA 5 f12%m\r\nHELLO\r\n",
@@ -52,9 +53,7 @@ def outcome(command: Command, replies: list[tuple[bytes, bytes]], cuts: list[int
     stream = b""
     for line, (text, mark) in zip(lines, replies, strict=False):
         opaque = line.removeprefix(b"xx k")  # with its space; empty in the middle
-        # A reply without a requested opaque has none.
-        given = mark.replace(USUAL, opaque) if opaque or b"O" not in mark else b""
-        stream += text.replace(b"%m", given)
+        stream += text.replace(b"%m", mark.replace(USUAL, opaque))
     finished = 0
     edges = [0, *sorted(cut % (len(stream) + 1) for cut in cuts), len(stream)]
     for start, stop in pairwise(edges):
