@@ -117,7 +117,8 @@ class ClusterExchange:
     def begin(self) -> None:
         """Start the parts whose nodes have a free connection. Raises ClosedError before anything is sent."""
         self._assign(range(len(self._batch.heads)))
-        if exchange_parts is not None and self._waiting:
+        # A single part needs fewer calls as a `StreamExchange`, which reads replies as they arrive.
+        if exchange_parts is not None and len(self._waiting) > 1:
             self._run_quickly(exchange_parts)
         self._start_waiting()
 
