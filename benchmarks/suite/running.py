@@ -155,12 +155,16 @@ class Bench:
         self._say = say
 
     def times(self, kind: Kind, names: Sequence[str], rounds: int) -> Iterator[tuple[str, float, Mapping[str, Figure]]]:
-        """Yield for each case how busy the machine was before it, and the figures of all contenders."""
+        """Yield for each case how busy the machine was after it, and the figures of all contenders.
+
+        After it: before the first case, the processors are busy with the start of the workers.
+        """
         with ExitStack() as stack:
             contenders = CONTENDERS[kind] if names else ()
             workers = {each.name: stack.enter_context(closing(Worker(kind, each))) for each in contenders}
             for name in names:
-                yield name, machine.busy_share(SAMPLE), self._times(name, workers, rounds)
+                figures = self._times(name, workers, rounds)
+                yield name, machine.busy_share(SAMPLE), figures
 
     def _times(self, name: str, workers: Mapping[str, Worker], rounds: int) -> Mapping[str, Figure]:
         _, case = CASES[name]
