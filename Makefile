@@ -10,7 +10,7 @@
 # make test-pure  the tests of code that has compiled primitives, with these turned off
 # make test-sanitized  the tests of the primitives under ASan and UBSan
 # make bench     goals, instructions and times, side by side with other clients
-# make bench-results  the comparison with other clients, anew: docs/explanation/benchmarks.md and its charts
+# make bench-results  measures the comparison with other clients again: docs/explanation/benchmarks.md and its charts
 # make bench-check  fails if an instruction count rose by more than 5 % (5 min on a quiet machine)
 # make storm     random faults under load, 10,000,000 operations; OPERATIONS=N MINUTES=N SEED=N limit and repeat it
 # make fuzz      random bytes for everything that reads bytes of others, for MINUTES=20

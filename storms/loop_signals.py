@@ -72,7 +72,7 @@ class LoopInterruptions:
         self.calls += self._took(raised)
 
     def finish(self) -> None:
-        """Note exceptions that nobody got. Call it when all callbacks have run."""
+        """Note exceptions that were never retrieved. Call it when all callbacks have run."""
         for lost in self._expected:
             if _is_of_part(lost):
                 self.dropped += 1

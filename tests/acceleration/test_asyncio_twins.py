@@ -19,7 +19,6 @@ from unittest.mock import patch
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from typing_extensions import override
 
 from metacache import AsyncClient, AsyncConnection, ConnectionLost, Node, Settings
 from metacache.protocol import connection as protocol_connection
@@ -42,8 +41,8 @@ from metacache.transports.aio.pending import (
 )
 from metacache.transports.base import Batch, Operation, Verb
 from tests.acceleration.test_twins import PIECES
-from tests.transports.aio_rig import PATIENT, nothing_left
-from tests.transports.test_aio_pending_replies import OPERATIONS, getting
+from tests.transports.aio_rig import OPERATIONS, PATIENT, Recorder, nothing_left
+from tests.transports.test_aio_pending_replies import getting
 
 pytestmark = pytest.mark.usefixtures("primitives")
 
@@ -249,31 +248,6 @@ def test_a_cycle_through_a_request_is_collected(loop: asyncio.AbstractEventLoop)
 # --- a link -----------------------------------------------------------------------------------------------------------
 
 KINDS: Final = ("get", "get", "get", "set", "big", "huge", "noop", "window", "given up", "cancelled")
-
-
-@final
-class Recorder(asyncio.Transport):
-    """A transport that keeps what is written."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.writes: list[bytes] = []
-
-    @override
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self.writes.append(bytes(data))
-
-    @override
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    @override
-    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        pass
-
-    @override
-    def abort(self) -> None:
-        pass
 
 
 def work_of(kind: str) -> Operation[Any] | BatchWindow:  # Any: of several types

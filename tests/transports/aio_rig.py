@@ -12,11 +12,32 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, TypeVar, final
+
+from typing_extensions import override
 
 from metacache import AsyncClient, AsyncConnection, Node, Settings
+from metacache.operations.options import Options
+from metacache.operations.policies import UndecodablePolicy
+from metacache.operations.readers import Reader
+from metacache.operations.requests import Operations
+from metacache.operations.statistics import Counts
+from metacache.serializers.frame import Frame
+from metacache.serializers.plain import BytesSerializer
 
-__all__ = ["HIT", "PATIENT", "SHORT", "client_of", "nothing_left", "run_alone", "sockets", "until", "value_of"]
+__all__ = [
+    "HIT",
+    "OPERATIONS",
+    "PATIENT",
+    "SHORT",
+    "Recorder",
+    "client_of",
+    "nothing_left",
+    "run_alone",
+    "sockets",
+    "until",
+    "value_of",
+]
 
 T = TypeVar("T")
 
@@ -24,6 +45,36 @@ HIT: Final = (b"VA 5 f0", b"right")
 PATIENT: Final = Settings(timeout=10.0, connect_timeout=10.0)
 SHORT: Final = 0.2  # seconds
 PATIENCE: Final = 10.0
+OPERATIONS: Final = Operations(
+    Reader(Frame(BytesSerializer(), reads_plain=True), UndecodablePolicy(strict=False), Counts()),
+    Options(),
+    lambda: 0.0,
+)
+
+
+@final
+class Recorder(asyncio.Transport):
+    """A transport that sends every write immediately, and keeps it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[bytes] = []
+
+    @override
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.writes.append(bytes(data))
+
+    @override
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    @override
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        pass
+
+    @override
+    def abort(self) -> None:
+        pass
 
 
 def value_of(key: str) -> bytes:

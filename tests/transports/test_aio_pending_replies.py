@@ -7,29 +7,16 @@ import gc
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Final, final
+from typing import final
 
 import pytest
 
 from metacache import AsyncClient, AsyncConnection, OperationTimeout, ServerError, Settings
-from metacache.operations.options import Options
-from metacache.operations.policies import UndecodablePolicy
-from metacache.operations.readers import Reader
-from metacache.operations.requests import Operations
-from metacache.operations.statistics import Counts
-from metacache.serializers.builtin import BytesSerializer
-from metacache.serializers.frame import Frame
 from metacache.testing import Memcached
 from metacache.transports.base import Operation
 from tests.loops import new_uvloop
 from tests.scripted import Peer, Script, ScriptedServer, answering, silent
-from tests.transports.aio_rig import PATIENT, nothing_left
-
-OPERATIONS: Final = Operations(
-    Reader(Frame(BytesSerializer(), reads_plain=True), UndecodablePolicy(strict=False), Counts()),
-    Options(),
-    lambda: 0.0,
-)
+from tests.transports.aio_rig import OPERATIONS, PATIENT, nothing_left
 
 
 def getting(key: str) -> Operation[bytes | None]:

@@ -2,47 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from typing import Final
 
 import pytest
-from typing_extensions import override
 
 from metacache import Settings
 from metacache.nodes import Node
-from metacache.operations.options import Options
-from metacache.operations.policies import UndecodablePolicy
-from metacache.operations.readers import Reader
-from metacache.operations.requests import Operations
-from metacache.operations.statistics import Counts
-from metacache.serializers.builtin import BytesSerializer
-from metacache.serializers.frame import Frame
 from metacache.transports.aio.link import Link
 from metacache.transports.aio.pending import AnyPending, RequestQueue, new_pending
+from tests.transports.aio_rig import OPERATIONS, Recorder
 
-OPERATIONS: Final = Operations(
-    Reader(Frame(BytesSerializer(), reads_plain=True), UndecodablePolicy(strict=False), Counts()),
-    Options(),
-    lambda: 0.0,
-)
 SETTINGS: Final = Settings(max_in_flight=1000)
-
-
-class Recorder(asyncio.Transport):
-    """A transport that sends every write immediately, and keeps it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.writes: list[bytes] = []
-
-    @override
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self.writes.append(bytes(data))
-
-    @override
-    def get_write_buffer_size(self) -> int:
-        return 0
 
 
 def ignore(*_: object) -> None:
