@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from fuzzing.decoding import TYPES, decoder
+from fuzzing.links import share_a_link
 from fuzzing.primitives import compare_primitives
 from fuzzing.replies import parse_replies, parse_windows
 from fuzzing.requests import build_requests
@@ -21,6 +22,7 @@ TARGETS: Final[dict[str, Target]] = {
     "server": serve_requests,
     "requests": build_requests,
     "primitives": compare_primitives,
+    "links": share_a_link,
     "urls": parse_urls,
     "elasticache": parse_elasticache,
     "templates": fill_templates,
