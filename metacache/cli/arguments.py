@@ -34,15 +34,23 @@ class UsageError(Exception):
 class _Parser(argparse.ArgumentParser):
     @override
     def error(self, message: str) -> NoReturn:
-        # argparse quotes arguments. One of them may be a URL with a password, in the wrong place.
-        quotes_url = "://" in message or "@" in message
-        shown = "an argument is in the wrong place; give the URL with --url" if quotes_url else message
-        raise UsageError(f"{self.prog}: {shown}; see {self.prog} --help")
+        raise _usage_error(self.prog, message)
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """Return the parsed *arguments*. Raises UsageError; SystemExit after ``--help``."""
-    return _parser().parse_args(arguments)
+    args, unknown = _parser().parse_known_args(arguments)
+    if unknown:
+        # Not `parse_args`: its error names the help of all commands, and not that of this one.
+        raise _usage_error(f"metacache {args.command}", f"unrecognized arguments: {' '.join(unknown)}")
+    return args
+
+
+def _usage_error(program: str, message: str) -> UsageError:
+    # argparse quotes arguments. One of them may be a URL with a password, in the wrong place.
+    quotes_url = "://" in message or "@" in message
+    shown = "an argument is in the wrong place; give the URL with --url" if quotes_url else message
+    return UsageError(f"{program}: {shown}; see {program} --help")
 
 
 def _parser() -> argparse.ArgumentParser:

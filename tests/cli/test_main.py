@@ -49,6 +49,13 @@ def test_help_fits_into_80_columns_and_has_an_example(
     assert any(line.startswith(wanted) for line in lines)
 
 
+@pytest.mark.parametrize("name", [name for name, command in COMMANDS.items() if not command.is_program])
+def test_an_unknown_option_names_the_help_of_its_command(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    _, *arguments = shlex.split(COMMANDS[name].example)
+    assert main([*arguments, "--colour"]) == 2
+    assert f"metacache {name}: unrecognized arguments: --colour; see metacache {name} --help" in capsys.readouterr().err
+
+
 def test_the_script_and_the_module_run_the_same_function() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["scripts"] == {"metacache": "metacache.cli.main:main"}
