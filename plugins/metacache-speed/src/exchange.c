@@ -10,6 +10,7 @@
  */
 
 #include "speed.h"
+#include "system.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -18,15 +19,7 @@
 #include <stddef.h>
 #include <string.h>
 #include <structmember.h>
-#include <sys/socket.h>
 #include <sys/uio.h>
-#include <time.h>
-
-#define RECEIVE 65536 /* bytes of one read, as in Python */
-
-#ifndef MSG_NOSIGNAL
-#define MSG_NOSIGNAL 0 /* macOS; Python ignores SIGPIPE */
-#endif
 
 typedef struct {
     PyObject_HEAD
@@ -39,14 +32,6 @@ typedef struct {
     Py_ssize_t sent;         /* bytes that the kernel took */
     char *buffer;            /* RECEIVE bytes; a thread's stack may be smaller */
 } Exchange;
-
-static double
-monotonic_seconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
 
 /* How the system calls of one exchange ended. */
 typedef enum { DONE, UNFINISHED, INTERRUPTED, FAILED } Ending;

@@ -6,19 +6,12 @@
  */
 
 #include "speed.h"
+#include "system.h"
 
 #include <errno.h>
 #include <limits.h>
 #include <math.h>
 #include <poll.h>
-#include <sys/socket.h>
-#include <time.h>
-
-#define RECEIVE 65536 /* bytes of one read, as in Python */
-
-#ifndef MSG_NOSIGNAL
-#define MSG_NOSIGNAL 0 /* macOS; Python ignores SIGPIPE */
-#endif
 
 /* The socket of one part; `descriptor` of `wait` is negative when there is nothing to wait for. */
 typedef struct {
@@ -98,14 +91,6 @@ send_all(Parts *all)
         is_usual &= sent == size;
     }
     return is_usual;
-}
-
-static double
-monotonic_seconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
 /* Receive once from each socket that is ready. Returns how many were; -1 with an exception. */

@@ -9,11 +9,11 @@
  */
 
 #include "pending.h"
+#include "system.h"
 
 #include <math.h>
 #include <stddef.h>
 #include <structmember.h>
-#include <time.h>
 
 #define AWAITED "another task awaits this request already"
 
@@ -415,14 +415,6 @@ static PyType_Spec pending_spec = {
 };
 
 /* --- queueing ----------------------------------------------------------------------------------------------------- */
-
-static double
-monotonic_seconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
 
 static int
 find_running_loop(State *state)
