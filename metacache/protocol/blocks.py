@@ -8,6 +8,8 @@ from __future__ import annotations
 from io import BytesIO
 from typing import Final, Protocol, final
 
+from typing_extensions import override
+
 from metacache.errors import ProtocolError
 from metacache.interrupts import is_own
 
@@ -40,6 +42,21 @@ class Block(Protocol):
 
 
 @final
+class _Buffer(BytesIO):
+    """A BytesIO that is never closed.
+
+    The garbage collector closes a BytesIO before it frees the views of it. That raises BufferError, which Python 3.13
+    and later print.
+    """
+
+    __slots__ = ()
+
+    @override
+    def close(self) -> None:
+        pass
+
+
+@final
 class ReceivedBlock:
     """A block that keeps its value.
 
@@ -56,7 +73,7 @@ class ReceivedBlock:
         # A BytesIO takes over a `bytes` that nothing else refers to, and returns it at the end without a copy. The
         # system gives zeroed memory page by page when bytes arrive, so the announced size alone costs no memory.
         try:
-            self._buffer = BytesIO(bytes(size))
+            self._buffer = _Buffer(bytes(size))
         except MemoryError as error:
             raise ProtocolError(
                 f"the server announces {size} bytes, and this process has no memory for them"

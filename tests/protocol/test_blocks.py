@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import subprocess
 import sys
@@ -123,6 +124,16 @@ def test_a_room_that_is_still_in_use_at_the_end_costs_a_copy_and_no_failure() ->
     block.advance(2)
     assert block.end(b"\r\n") == b"a" * LARGE_BLOCK
     assert bytes(holder) == b"\r\n"
+
+
+def test_an_incomplete_value_is_collected_without_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    messages: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", messages.append)
+    kept: list[object] = [ReceivedBlock(100_000, memoryview(b"start"))]
+    kept.append(kept)  # a cycle, as the traceback of an error makes one
+    del kept
+    gc.collect()
+    assert messages == []
 
 
 @pytest.mark.parametrize("closing", [b"xx", b"\r\r", b"\n\n", b"\n\r"])
