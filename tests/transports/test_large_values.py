@@ -29,7 +29,7 @@ from tests.certificates import trusting
 from tests.conftest import start
 from tests.scripted import Peer, Script, ScriptedServer, answering, in_turn, silent
 from tests.transports.aio_rig import client_of as aio_client_of
-from tests.transports.aio_rig import nothing_left
+from tests.transports.aio_rig import nothing_left, until
 from tests.transports.rig import HIT, client_of, within
 from tests.transports.test_interrupts import Interrupt, alarm
 
@@ -215,7 +215,9 @@ async def test_the_value_of_a_caller_that_gave_up_is_dropped_and_needs_no_memory
                 del task
                 gc.collect()
                 proceed[0].set()
-                await asyncio.sleep(0.1)
+                await until(
+                    lambda: tracemalloc.get_traced_memory()[0] < BIG / 4
+                )  # the next bytes made it drop the value
                 tracemalloc.reset_peak()
                 after = asyncio.ensure_future(client.get("key"))
                 proceed[1].set()
