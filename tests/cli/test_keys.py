@@ -244,7 +244,7 @@ def peak(url: str, *arguments: str) -> tuple[int, int]:
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="needs /proc")
 def test_memory_does_not_grow_with_the_number_of_items() -> None:
     with start("-m", "256") as server:
-        client = Client(Connection(server.node))
+        client = Client(Connection(server.node), timeout=60.0)
         few = peak(server.url, "keys")
         for begin in range(0, 200_000, 10_000):
             client.set_many({f"user:{number}": b"x" for number in range(begin, begin + 10_000)})
@@ -256,7 +256,7 @@ def test_memory_does_not_grow_with_the_number_of_items() -> None:
 
 
 def test_a_reader_that_leaves_ends_the_listing_quietly(memcached: Memcached) -> None:
-    client = Client(Connection(memcached.node))
+    client = Client(Connection(memcached.node), timeout=60.0)
     for begin in range(0, 50_000, 10_000):
         client.set_many({f"user:{number}": b"x" for number in range(begin, begin + 10_000)})
     with reader_that_leaves(memcached.url, "keys") as process:

@@ -163,7 +163,7 @@ class Bench:
             return error
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def quiet(shared_memcached: Memcached) -> Iterator[Quiet]:
     connection = Connection(shared_memcached.node, settings=PATIENT)
     quiet = Quiet(connection)
