@@ -1,0 +1,97 @@
+"""The memory of this process: how much is resident, and how much of it is in use.
+
+The resident memory shows every leak, and also what an allocator keeps: pages with one living block among freed ones.
+So the storms run with one allocator, that of the C library (see `waits`). It returns its free pages before each sample,
+and it knows exactly how much is in use. A leak grows both figures, fragmentation only the first.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NamedTuple, final
+
+__all__ = ["GROWTH", "Growth", "Memory", "collected", "growth", "memory"]
+
+ENOUGH: Final = 30  # samples; fewer are all warm-up and say nothing of growth
+GROWTH: Final = 0.01  # how much the memory may grow after the warm-up
+PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+
+
+class Memory(NamedTuple):
+    """Bytes at one moment. *in_use*: what malloc gave out and did not get back; 0 if the C library cannot say."""
+
+    resident: int
+    in_use: int
+
+
+class Growth(NamedTuple):
+    """How much the memory grew, as fractions."""
+
+    resident: float
+    in_use: float
+
+
+@final
+class _Info(ctypes.Structure):
+    """``struct mallinfo2``: see mallinfo(3)."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena",
+            "ordblks",
+            "smblks",
+            "hblks",
+            "hblkhd",
+            "usmblks",
+            "fsmblks",
+            "uordblks",
+            "fordblks",
+            "keepcost",
+        )
+    )
+
+    hblkhd: int  # bytes in blocks that have a mapping of their own
+    uordblks: int  # bytes in all other blocks that are in use
+
+
+def collected() -> None:
+    """Collect garbage twice, so that finalizers of the first round are freed too."""
+    gc.collect()
+    gc.collect()
+
+
+def memory() -> Memory:
+    """Return the memory of this process, after the garbage collector and the allocator have freed what they can."""
+    collected()
+    library = ctypes.CDLL(None)
+    if hasattr(library, "malloc_trim"):
+        library.malloc_trim(0)
+    resident = int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
+    return Memory(resident, _in_use(library))
+
+
+def _in_use(library: ctypes.CDLL) -> int:
+    if not hasattr(library, "mallinfo2"):
+        return 0
+    library.mallinfo2.restype = _Info
+    info: _Info = library.mallinfo2()
+    return info.hblkhd + info.uordblks
+
+
+def growth(samples: Sequence[Memory]) -> Growth | None:
+    """Return how much the last tenth of *samples* exceeds the third tenth; None for few samples."""
+    if len(samples) < ENOUGH:
+        return None
+    return Growth(*(_grown(series) for series in zip(*samples, strict=True)))
+
+
+def _grown(series: Sequence[int]) -> float:
+    tenth = len(series) // 10
+    warm, last = statistics.median(series[2 * tenth : 3 * tenth]), statistics.median(series[-tenth:])
+    return last / warm - 1 if warm else 0.0
