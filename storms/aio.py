@@ -73,7 +73,8 @@ async def _storm(name: str, servers: Fleet, limits: Limits, seed: int, say: Call
 
     progress = Progress(name, limits, tallies, say, measured)
     async with AsyncCluster(servers.nodes, settings=servers.settings) as cluster:
-        cluster.client(int)  # its late import must be over before a fork: a child would wait for it forever
+        # Every import must be over before a fork: a child would wait forever for one that another thread has begun.
+        await asyncio.to_thread(_in_child, servers, seed)
 
         def set_nodes(nodes: list[Node]) -> None:
             loop.call_soon_threadsafe(cluster.set_nodes, nodes)

@@ -55,7 +55,8 @@ def run(name: str, limits: Limits, seed: int, say: Callable[[str], object], *, i
 def _storm(
     name: str, cluster: Cluster, servers: Fleet, lag: Lag, limits: Limits, seed: int, say: Callable[[str], object]
 ) -> Result:
-    cluster.client(int)  # its late import must be over before a fork: a child would wait for it forever
+    # Every import must be over before a fork: a child would wait forever for one that another thread has begun.
+    _in_child(cluster, lag, seed)
     tallies = [Tally() for _ in range(THREADS + 1)]
     rests = Rests(THREADS + 2)
     progress = Progress(name, limits, tallies, say, rests.measured)

@@ -64,6 +64,7 @@ class LoopInterruptions:
         try:
             yield
         finally:
+            signal.signal(signal.SIGALRM, signal.SIG_IGN)  # first: the handler sets the timer again
             signal.setitimer(signal.ITIMER_REAL, 0.0)
             signal.signal(signal.SIGALRM, before)
             sys.unraisablehook = hook
