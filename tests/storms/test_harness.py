@@ -30,6 +30,7 @@ from storms.raw import leases, open_connections
 from storms.report import MEMORY, criteria, summary
 from storms.rests import Rests
 from storms.signals import RAISED, Interruptions
+from storms.steps import Clients, Step
 from storms.tally import Tally
 from storms.waits import environment
 
@@ -172,6 +173,25 @@ def test_the_lag_before_a_call_reads_the_clock_is_known(block: Callable[[float],
 
     assert asyncio.run(scenario()).lost == pytest.approx(lost[0], abs=0.1)
     assert block is count or lost[0] > 0.15
+
+
+@pytest.mark.parametrize(("before", "after", "late"), [(0.2, 0.0, 0), (0.0, 0.2, 1), (0.2, 0.2, 1)])
+def test_only_the_lag_before_a_call_reads_the_clock_moves_its_deadline(before: float, after: float, late: int) -> None:
+    async def call(clients: Clients) -> None:
+        time.sleep(before)
+        await asyncio.sleep(clients.timeout + after)
+
+    async def scenario() -> Tally:
+        tally, lag = Tally(), LoopLag()
+        measuring = asyncio.create_task(lag.measure())
+        await asyncio.sleep(0.01)
+        clients = Clients(None, None, 0.1, lambda make: make)
+        await aio._step(Step("get", 1, call, lambda _: None), clients, tally, lag)
+        lag.stop()
+        await measuring
+        return tally
+
+    assert asyncio.run(scenario()).late == late
 
 
 def test_a_call_with_a_measured_first_step_can_be_cancelled() -> None:
