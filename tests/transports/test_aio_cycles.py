@@ -10,6 +10,7 @@ from typing import Final
 import pytest
 
 from metacache import AsyncClient, AsyncCluster, AsyncConnection, AsyncPool, MetacacheError, Node, Settings
+from metacache.transports.aio.link import Link
 from metacache.transports.base import Batch, Operation
 from tests.scripted import Peer, ScriptedServer, silent
 
@@ -35,8 +36,8 @@ def closing(peer: Peer) -> None:
     peer.fin()
 
 
-def requests() -> list[object]:
-    return [found for found in gc.get_objects() if isinstance(found, Batch | Operation)]
+def held() -> list[object]:
+    return [found for found in gc.get_objects() if isinstance(found, Batch | Operation | Link)]
 
 
 @pytest.fixture(autouse=True)
@@ -53,11 +54,11 @@ def _no_collector() -> Generator[None]:
 def test_a_failed_operation_leaves_no_cycle_of_references(made: str, used: str, script: Callable[[Peer], None]) -> None:
     async def scenario(node: Node) -> list[object]:
         async with MADE[made](node) as transport:
-            before = requests()
+            before = held()
             with pytest.raises(MetacacheError):
                 await USED[used](AsyncClient(transport))
             await asyncio.sleep(2 * SETTINGS.timeout)  # the timers of the call are over
-            return [found for found in requests() if all(found is not known for known in before)]
+            return [found for found in held() if all(found is not known for known in before)]
 
     with ScriptedServer(script) as server:
         assert asyncio.run(scenario(server.node)) == []
