@@ -17,7 +17,7 @@ from typing import Final, NamedTuple, final
 
 __all__ = ["GROWTH", "Growth", "Memory", "collected", "growth", "memory"]
 
-ENOUGH: Final = 30  # samples; fewer are all warm-up and say nothing of growth
+ENOUGH: Final = 20  # samples; fewer are all warm-up and say nothing of growth
 GROWTH: Final = 0.01  # how much the memory may grow after the warm-up
 PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
