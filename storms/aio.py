@@ -27,7 +27,7 @@ from storms.memory import Memory, collected
 from storms.rests import Rests
 from storms.signals import RAISED
 from storms.steps import Clients, Step, next_step
-from storms.tally import Tally, merged
+from storms.tally import Tally
 
 __all__ = ["run"]
 
@@ -62,7 +62,7 @@ def run(
 
 
 async def _storm(name: str, servers: Fleet, limits: Limits, seed: int, say: Callable[[str], object]) -> Result:
-    tallies = [Tally() for _ in range(TASKS)]
+    tally = Tally()  # one for all tasks: they run in one thread
     loop, lag, rests = asyncio.get_running_loop(), LoopLag(), Rests(TASKS + 1)
     interruptions = LoopInterruptions(random.Random(f"{seed} signals"))
 
@@ -71,7 +71,7 @@ async def _storm(name: str, servers: Fleet, limits: Limits, seed: int, say: Call
         measuring = rests.measured_async(lambda: interruptions.finish(raised))
         return asyncio.run_coroutine_threadsafe(measuring, loop).result()
 
-    progress = Progress(name, limits, tallies, say, measured)
+    progress = Progress(name, limits, [tally], say, measured)
     async with AsyncCluster(servers.nodes, settings=servers.settings) as cluster:
         # Every import must be over before a fork: a child would wait forever for one that another thread has begun.
         await asyncio.to_thread(_in_child, servers, seed)
@@ -92,7 +92,7 @@ async def _storm(name: str, servers: Fleet, limits: Limits, seed: int, say: Call
         with interruptions.installed(loop):
             worker = _Worker(cluster, progress, lag, rests, interruptions)
             workers = [
-                asyncio.create_task(worker.work(random.Random(f"{seed} {number}"), tallies[number], number))
+                asyncio.create_task(worker.work(random.Random(f"{seed} {number}"), tally, number))
                 for number in range(TASKS)
             ]
             hanging = await _hanging(workers, progress)
@@ -102,7 +102,6 @@ async def _storm(name: str, servers: Fleet, limits: Limits, seed: int, say: Call
         await asyncio.to_thread(progress.stop)
         await asyncio.sleep(0.1)  # callbacks run
         interruptions.finish(interruptions.expected)
-        tally = merged(tallies)
         tally.faults += chaos.faults + interruptions.faults + hanging
         if lag.blocked > BLOCKED:
             tally.fault(f"a call blocked the event loop for {lag.blocked * 1000:.0f} ms")

@@ -217,7 +217,8 @@ class _Wakes:
     """The times at which a sleeper was due and did not run. It is due at the time ``due``."""
 
     def __init__(self) -> None:
-        self._late: deque[tuple[float, float]] = deque(maxlen=KEPT)
+        # Full from the beginning, so that the memory does not grow while it fills.
+        self._late: deque[tuple[float, float]] = deque(((-float(number),) * 2 for number in range(KEPT)), maxlen=KEPT)
         self.due = monotonic()
         self.worst = 0.0
 

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
 __all__ = ["LoopInterruptions"]
 
-# The modules of asyncio that schedule tasks and callbacks.
-SCHEDULING: Final = frozenset(f"asyncio.{name}" for name in ("base_events", "events", "futures", "tasks"))
+# The modules that schedule tasks and callbacks; and one that swallows each OSError, as a closed descriptor raises it.
+SCHEDULING: Final = frozenset(
+    [*(f"asyncio.{name}" for name in ("base_events", "events", "futures", "tasks")), "selectors"]
+)
 PAUSE: Final = (0.005, 0.4)  # seconds between two signals
 
 

@@ -10,7 +10,7 @@ from typing import Final, final
 
 import attrs
 
-from storms.memory import GROWTH, Growth, Memory, growth
+from storms.memory import Growth, Memory, growth
 from storms.tally import Tally, merged
 
 __all__ = ["Limits", "Progress", "Result", "descriptors"]
@@ -55,9 +55,8 @@ class Result:
     def faults(self) -> list[str]:
         """Everything that must not happen, as sentences."""
         leaked = [f"{count} {what} leaked" for what, count in self.leaks.items() if count]
-        grown = [] if self.growth is None else self.growth._asdict().items()
-        grew = [f"the memory {name} grew by {share:.2%}" for name, share in grown if share >= GROWTH]
-        return [*self.tally.faults, *leaked, *grew]
+        grown = [] if self.growth is None else self.growth.excesses
+        return [*self.tally.faults, *leaked, *grown]
 
 
 def descriptors() -> int:

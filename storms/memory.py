@@ -15,10 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, final
 
-__all__ = ["GROWTH", "Growth", "Memory", "collected", "growth", "memory"]
+__all__ = ["GROWTH", "RESIDENT_GROWTH", "Growth", "Memory", "collected", "growth", "memory"]
 
 ENOUGH: Final = 20  # samples; fewer are all warm-up and say nothing of growth
-GROWTH: Final = 0.01  # how much the memory may grow after the warm-up
+# How much the memory in use may grow after the warm-up, and how much the resident memory: each peak of the load may
+# leave pages with few living blocks, and a higher one comes ever more rarely.
+GROWTH: Final = 0.01
+RESIDENT_GROWTH: Final = 0.05
 PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -30,10 +33,16 @@ class Memory(NamedTuple):
 
 
 class Growth(NamedTuple):
-    """How much the memory grew, as fractions."""
+    """How much the memory grew, as shares of the resident memory: a leak of 1 % of it is 1 % in both."""
 
     resident: float
     in_use: float
+
+    @property
+    def excesses(self) -> list[str]:
+        """What grew too much, as sentences."""
+        limits = {"resident memory": (self.resident, RESIDENT_GROWTH), "memory in use": (self.in_use, GROWTH)}
+        return [f"the {name} grew by {share:.2%}" for name, (share, limit) in limits.items() if share >= limit]
 
 
 @final
@@ -88,10 +97,10 @@ def growth(samples: Sequence[Memory]) -> Growth | None:
     """Return how much the last tenth of *samples* exceeds the third tenth; None for few samples."""
     if len(samples) < ENOUGH:
         return None
-    return Growth(*(_grown(series) for series in zip(*samples, strict=True)))
+    tenth = len(samples) // 10
+    warm, last = _typical(samples[2 * tenth : 3 * tenth]), _typical(samples[-tenth:])
+    return Growth(*((after - before) / warm.resident for before, after in zip(warm, last, strict=True)))
 
 
-def _grown(series: Sequence[int]) -> float:
-    tenth = len(series) // 10
-    warm, last = statistics.median(series[2 * tenth : 3 * tenth]), statistics.median(series[-tenth:])
-    return last / warm - 1 if warm else 0.0
+def _typical(samples: Sequence[Memory]) -> Memory:
+    return Memory(*map(round, map(statistics.median, zip(*samples, strict=True))))

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from storms.measures import Result
-from storms.memory import GROWTH, Growth
+from storms.memory import GROWTH, RESIDENT_GROWTH
 
 __all__ = ["Criterion", "criteria", "summary"]
 
-MEMORY: Final = ("resident memory", "memory in use")
+MEMORY: Final = {"resident memory": RESIDENT_GROWTH, "memory in use": GROWTH}
 
 
 class Criterion(NamedTuple):
@@ -41,13 +41,15 @@ def criteria(results: Sequence[Result], operations: int) -> list[Criterion]:
 
 def _memory(results: Sequence[Result]) -> list[Criterion]:
     grown = [each.growth for each in results if each.growth is not None]
-    if not grown:
-        return [Criterion(name, f"below {GROWTH:.0%}", "not measured", None) for name in MEMORY]
-    most = Growth(*map(max, zip(*grown, strict=True)))
-    return [
-        Criterion(name, f"below {GROWTH:.0%}", f"{share:+.2%} at most", share < GROWTH)
-        for name, share in zip(MEMORY, most, strict=True)
-    ]
+    most: Sequence[float | None] = [max(each) for each in zip(*grown, strict=True)] or [None] * len(MEMORY)
+    return [_growth(name, limit, share) for (name, limit), share in zip(MEMORY.items(), most, strict=True)]
+
+
+def _growth(name: str, limit: float, share: float | None) -> Criterion:
+    wanted = f"grows < {limit:.0%}"
+    if share is None:
+        return Criterion(name, wanted, "not measured", None)
+    return Criterion(name, wanted, f"{share:+.2%} at most", share < limit)
 
 
 def summary(results: Sequence[Result], operations: int) -> str:

@@ -1,4 +1,4 @@
-"""`Tally`: what one worker did and met. Each worker has its own, so none needs a lock."""
+"""`Tally`: what one thread did and met. Each thread has its own, so none needs a lock."""
 
 from __future__ import annotations
 

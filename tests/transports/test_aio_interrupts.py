@@ -37,7 +37,7 @@ from metacache.cluster.health import is_node_failure
 from metacache.testing import Memcached
 from storms.lag import SleeperLag
 from tests.scripted import Peer, ScriptedServer
-from tests.transports.aio_rig import sockets, value_of
+from tests.transports.aio_rig import sockets, until, value_of
 
 T = TypeVar("T")
 
@@ -317,9 +317,8 @@ def lose(line: int) -> bool:
             calls = [client.set(key, b"value") for key in KEYS[:2]]
             found = await asyncio.gather(*calls, return_exceptions=True)
         assert all(isinstance(each, TransportError) for each in found), found
-        await asyncio.sleep(2 * settings.timeout)
-        assert connection.in_flight == connection.load == 0
-        assert not connection._timer._timers
+        await until(lambda: not connection.load and not connection._timer._timers)
+        assert connection.in_flight == 0
 
     with ScriptedServer(close) as server:
         surfaced = surfaced_in(scenario)
