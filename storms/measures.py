@@ -107,6 +107,15 @@ class Progress:
         self._thread.join()
 
     def _run(self) -> None:
+        try:
+            self._watch()
+        except Exception as error:
+            self._tallies[0].fault(f"the end of the storm was not watched: {error!r}")
+            raise
+        finally:
+            self.is_over = True  # else the workers would never end
+
+    def _watch(self) -> None:
         wake, spoken, sampled = threading.Event(), 0.0, 0.0
         while not self.is_over:
             wake.wait(CHECK)

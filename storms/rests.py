@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from time import monotonic, sleep
 from typing import Final, final
 
+from metacache.protocol.replies import known_headers, known_sizes
 from storms.memory import Memory, memory
 
 __all__ = ["Rests"]
@@ -60,7 +61,7 @@ class Rests:
         with self._rest() as end:
             while self._must_wait(end):
                 sleep(POLL)
-            return memory() if self._is_complete else None
+            return _memory() if self._is_complete else None
 
     async def measured_async(self, settle: Callable[[], object]) -> Memory | None:
         """As `measured`, in the loop of the workers. Call *settle* when the callbacks of all their calls have run."""
@@ -71,7 +72,7 @@ class Rests:
             if not self._is_complete:
                 return None
             settle()
-            return memory()
+            return _memory()
 
     @contextmanager
     def _rest(self) -> Generator[float]:
@@ -87,3 +88,10 @@ class Rests:
     @property
     def _is_complete(self) -> bool:
         return len(self._resting) == self._workers
+
+
+def _memory() -> Memory:
+    """Return the memory without the table of parsed headers: for minutes it fills up to its limit, then it is emptied."""
+    known_headers.clear()
+    known_sizes.clear()
+    return memory()

@@ -18,7 +18,7 @@ import pytest
 from metacache import Connection, MetacacheError, NodeDownError, OperationTimeout, ProtocolError
 from metacache.client.blocking import Client
 from metacache.testing import Memcached
-from storms import aio, rests
+from storms import aio, measures, rests
 from storms.canary import ForeignValue, canary, check_canary
 from storms.chaos import forked
 from storms.lag import FirstStep, LoopLag, SleeperLag
@@ -389,6 +389,17 @@ def test_exceptions_of_signals_in_a_loop_that_are_swallowed_or_doubled_are_fault
     assert "twice" in faults[0]
     assert type(lost).__name__ in faults[1]
     assert "swallowed" in faults[1]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_storm_ends_although_its_memory_cannot_be_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measures, "SAMPLE", 0.0)
+    tally = Tally()
+    progress = Progress("storm", Limits(10, 30.0), [tally], print, lambda: Memory(*map(int, "no numbers")))
+    progress.start()
+    progress._thread.join(10.0)
+    assert progress.is_over
+    assert "not watched" in tally.faults[0]
 
 
 CALLS: Final = """
