@@ -91,7 +91,7 @@ class Rests:
 
 
 def _memory() -> Memory:
-    """Return the memory without the table of parsed headers: for minutes it fills up to its limit, then it is emptied."""
+    """Return the memory without the table of parsed headers, which fills for minutes until it is full and emptied."""
     known_headers.clear()
     known_sizes.clear()
     return memory()
