@@ -1,8 +1,9 @@
 """The memory of this process: how much is resident, and how much of it is in use.
 
-The resident memory shows every leak, and also what an allocator keeps: pages with one living block among freed ones.
-So the storms run with one allocator, that of the C library (see `waits`). It returns its free pages before each sample,
-and it knows exactly how much is in use. A leak grows both figures, fragmentation only the first.
+The resident memory shows every leak, and also what the allocator keeps: pages with one living block among freed ones.
+So the storms run with one allocator and one heap, those of the C library (see `waits`). It returns its free pages
+before each sample, and it knows how much of the heap is in use. All that is resident outside the heap counts as used. So
+a leak of any kind grows both figures, fragmentation of the heap only the first.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
-import statistics
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, final
@@ -21,19 +22,19 @@ ENOUGH: Final = 20  # samples; fewer are all warm-up and say nothing of growth
 # How much the memory in use may grow after the warm-up, and how much the resident memory: each peak of the load may
 # leave pages with few living blocks, and a higher one comes ever more rarely.
 GROWTH: Final = 0.01
-RESIDENT_GROWTH: Final = 0.05
+RESIDENT_GROWTH: Final = 0.1
 PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 class Memory(NamedTuple):
-    """Bytes at one moment. *in_use*: what malloc gave out and did not get back; 0 if the C library cannot say."""
+    """Bytes at one moment. *in_use*: without the free blocks of the heap; as *resident* if nothing says how many."""
 
     resident: int
     in_use: int
 
 
 class Growth(NamedTuple):
-    """How much the memory grew, as shares of the resident memory: a leak of 1 % of it is 1 % in both."""
+    """How much the memory grew, as fractions."""
 
     resident: float
     in_use: float
@@ -65,8 +66,7 @@ class _Info(ctypes.Structure):
         )
     )
 
-    hblkhd: int  # bytes in blocks that have a mapping of their own
-    uordblks: int  # bytes in all other blocks that are in use
+    uordblks: int  # bytes of the heap that are in use
 
 
 def collected() -> None:
@@ -82,15 +82,17 @@ def memory() -> Memory:
     if hasattr(library, "malloc_trim"):
         library.malloc_trim(0)
     resident = int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
-    return Memory(resident, _in_use(library))
+    return Memory(resident, resident - _free(library))
 
 
-def _in_use(library: ctypes.CDLL) -> int:
-    if not hasattr(library, "mallinfo2"):
+def _free(library: ctypes.CDLL) -> int:
+    """Return the resident bytes of the heap that are free; 0 where nothing says so."""
+    heap = re.search(r"\[heap\]\n(?:.*\n)*?Rss: +(\d+) kB", Path("/proc/self/smaps").read_text())
+    if heap is None or not hasattr(library, "mallinfo2"):
         return 0
     library.mallinfo2.restype = _Info
     info: _Info = library.mallinfo2()
-    return info.hblkhd + info.uordblks
+    return int(heap[1]) * 1024 - info.uordblks
 
 
 def growth(samples: Sequence[Memory]) -> Growth | None:
@@ -98,9 +100,10 @@ def growth(samples: Sequence[Memory]) -> Growth | None:
     if len(samples) < ENOUGH:
         return None
     tenth = len(samples) // 10
-    warm, last = _typical(samples[2 * tenth : 3 * tenth]), _typical(samples[-tenth:])
-    return Growth(*((after - before) / warm.resident for before, after in zip(warm, last, strict=True)))
+    warm, last = _least(samples[2 * tenth : 3 * tenth]), _least(samples[-tenth:])
+    return Growth(*(after / before - 1 for before, after in zip(warm, last, strict=True)))
 
 
-def _typical(samples: Sequence[Memory]) -> Memory:
-    return Memory(*map(round, map(statistics.median, zip(*samples, strict=True))))
+def _least(samples: Sequence[Memory]) -> Memory:
+    """Return the least of *samples*: a leak is in all of them, and what a call has left for a moment only in some."""
+    return Memory(*map(min, zip(*samples, strict=True)))

@@ -29,7 +29,7 @@ TUNABLES: Final = "GLIBC_TUNABLES"
 PYTHON: Final = "PYTHONMALLOC"
 ALLOCATOR: Final = ":".join(
     f"glibc.malloc.{name}={value}"
-    for name, value in {"arena_max": 2, "tcache_count": 0, "mmap_threshold": 65536}.items()
+    for name, value in {"arena_max": 1, "tcache_count": 0, "mmap_threshold": 65536}.items()
 )
 
 
