@@ -218,7 +218,9 @@ class _Wakes:
 
     def __init__(self) -> None:
         # Full from the beginning, so that the memory does not grow while it fills.
-        self._late: deque[tuple[float, float]] = deque(((-float(number),) * 2 for number in range(KEPT)), maxlen=KEPT)
+        self._late: deque[tuple[float, float]] = deque(
+            ((-1.0 - number, -float(number)) for number in range(KEPT)), KEPT
+        )
         self.due = monotonic()
         self.worst = 0.0
 

@@ -2,8 +2,8 @@
 
 The resident memory shows every leak, and also what the allocator keeps: pages with one living block among freed ones.
 So the storms run with one allocator and one heap, those of the C library (see `waits`). It returns its free pages
-before each sample, and it knows how much of the heap is in use. All that is resident outside the heap counts as used. So
-a leak of any kind grows both figures, fragmentation of the heap only the first.
+before each sample, and it knows how much of the heap is in use. All that is resident outside the heap counts as used.
+So a leak of any kind grows both figures, fragmentation of the heap only the first.
 """
 
 from __future__ import annotations

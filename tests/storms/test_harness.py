@@ -185,8 +185,7 @@ def test_only_the_lag_before_a_call_reads_the_clock_moves_its_deadline(before: f
         tally, lag = Tally(), LoopLag()
         measuring = asyncio.create_task(lag.measure())
         await asyncio.sleep(0.01)
-        clients = Clients(None, None, 0.1, lambda make: make)
-        await aio._step(Step("get", 1, call, lambda _: None), clients, tally, lag)
+        await aio._step(Step("get", 1, call, repr), Clients(None, None, 0.1, aio._factory), tally, lag)
         lag.stop()
         await measuring
         return tally
