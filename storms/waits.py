@@ -29,7 +29,12 @@ TUNABLES: Final = "GLIBC_TUNABLES"
 PYTHON: Final = "PYTHONMALLOC"
 ALLOCATOR: Final = ":".join(
     f"glibc.malloc.{name}={value}"
-    for name, value in {"arena_max": 1, "tcache_count": 0, "mmap_threshold": 65536}.items()
+    for name, value in {
+        "arena_max": 1,
+        "tcache_count": 0,
+        "mmap_threshold": 65536,
+        "trim_threshold": 1 << 30,  # the heap is trimmed before each sample, and not after each peak
+    }.items()
 )
 
 
