@@ -12,6 +12,7 @@ import ctypes
 import gc
 import os
 import re
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, final
@@ -96,14 +97,14 @@ def _free(library: ctypes.CDLL) -> int:
 
 
 def growth(samples: Sequence[Memory]) -> Growth | None:
-    """Return how much the last tenth of *samples* exceeds the third tenth; None for few samples."""
+    """Return how much the last fifth of *samples* exceeds the second fifth; None for few samples."""
     if len(samples) < ENOUGH:
         return None
-    tenth = len(samples) // 10
-    warm, last = _least(samples[2 * tenth : 3 * tenth]), _least(samples[-tenth:])
+    fifth = len(samples) // 5
+    warm, last = _typical(samples[fifth : 2 * fifth]), _typical(samples[-fifth:])
     return Growth(*(after / before - 1 for before, after in zip(warm, last, strict=True)))
 
 
-def _least(samples: Sequence[Memory]) -> Memory:
-    """Return the least of *samples*: a leak is in all of them, and what a call has left for a moment only in some."""
-    return Memory(*map(min, zip(*samples, strict=True)))
+def _typical(samples: Sequence[Memory]) -> Memory:
+    """Return the median of *samples*: what calls have left for a moment makes single ones larger."""
+    return Memory(*map(round, map(statistics.median, zip(*samples, strict=True))))

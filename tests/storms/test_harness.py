@@ -247,7 +247,7 @@ def test_the_proxy_cuts_and_counts_the_requests(memcached: Memcached) -> None:
 def test_growth_compares_the_end_with_the_time_after_the_warm_up() -> None:
     assert growth([Memory(1, 1)] * 19) is None
     assert growth([Memory(50, 5)] * 20 + [Memory(100, 10)] * 80) == Growth(0.0, 0.0)
-    assert growth([Memory(100, 10)] * 90 + [Memory(102, 11)] * 10) == pytest.approx(Growth(0.02, 0.1))
+    assert growth([Memory(100, 10)] * 80 + [Memory(102, 11)] * 20) == pytest.approx(Growth(0.02, 0.1))
     assert growth([Memory(100, 10)] * 91 + [Memory(102, 11)] * 9) == Growth(0.0, 0.0)
     assert len(Growth(0.099, 0.009).excesses) == 0
     assert len(Growth(0.101, 0.011).excesses) == 2
