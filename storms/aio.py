@@ -11,7 +11,7 @@ import random
 import threading
 from collections.abc import Awaitable, Callable
 from time import monotonic
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import attrs
 
@@ -20,12 +20,14 @@ from storms.blocking import CALM, CHILD_STEPS, HASTY, PATIENT, SHARED, USUAL
 from storms.canary import ForeignValue, canary
 from storms.chaos import Chaos
 from storms.fleet import Fleet, fleet
-from storms.lag import BLOCKED, Lag, LoopLag, lag_of_threads
+from storms.lag import BLOCKED, FirstStep, Lag, LoopLag, lag_of_threads
 from storms.loop_signals import LoopInterruptions
-from storms.measures import Limits, Progress, Result, collected, descriptors
+from storms.measures import Limits, Progress, Result, descriptors
+from storms.memory import Memory, collected
+from storms.rests import Rests
 from storms.signals import RAISED
 from storms.steps import Clients, Step, next_step
-from storms.tally import ALLOWANCE, Tally, merged
+from storms.tally import Tally
 
 __all__ = ["run"]
 
@@ -60,24 +62,37 @@ def run(
 
 
 async def _storm(name: str, servers: Fleet, limits: Limits, seed: int, say: Callable[[str], object]) -> Result:
-    tallies = [Tally() for _ in range(TASKS)]
-    progress, lag = Progress(name, limits, tallies, say), LoopLag()
-    loop = asyncio.get_running_loop()
+    tally = Tally()  # one for all tasks: they run in one thread
+    loop, lag, rests = asyncio.get_running_loop(), LoopLag(), Rests(TASKS + 1)
+    interruptions = LoopInterruptions(random.Random(f"{seed} signals"))
+
+    def measured() -> Memory | None:
+        raised = interruptions.expected
+        measuring = rests.measured_async(lambda: interruptions.finish(raised))
+        return asyncio.run_coroutine_threadsafe(measuring, loop).result()
+
+    progress = Progress(name, limits, [tally], say, measured)
     async with AsyncCluster(servers.nodes, settings=servers.settings) as cluster:
-        cluster.client(int)  # its late import must be over before a fork: a child would wait for it forever
+        # Every import must be over before a fork: a child would wait forever for one that another thread has begun.
+        await asyncio.to_thread(_in_child, servers, seed)
 
         def set_nodes(nodes: list[Node]) -> None:
             loop.call_soon_threadsafe(cluster.set_nodes, nodes)
 
-        chaos = Chaos(servers.servers, random.Random(f"{seed} chaos"), set_nodes, lambda: _in_child(servers, seed))
-        interruptions = LoopInterruptions(random.Random(f"{seed} signals"))
+        chaos = Chaos(
+            servers.servers,
+            random.Random(f"{seed} chaos"),
+            set_nodes,
+            lambda: _in_child(servers, seed),
+            lambda: rests.take(TASKS),
+        )
         measuring = asyncio.create_task(lag.measure())
         chaos.start()
         progress.start()
         with interruptions.installed(loop):
-            worker = _Worker(cluster, progress, lag, interruptions)
+            worker = _Worker(cluster, progress, lag, rests, interruptions)
             workers = [
-                asyncio.create_task(worker.work(random.Random(f"{seed} {number}"), tallies[number], number))
+                asyncio.create_task(worker.work(random.Random(f"{seed} {number}"), tally, number))
                 for number in range(TASKS)
             ]
             hanging = await _hanging(workers, progress)
@@ -86,8 +101,7 @@ async def _storm(name: str, servers: Fleet, limits: Limits, seed: int, say: Call
         await asyncio.to_thread(chaos.stop)
         await asyncio.to_thread(progress.stop)
         await asyncio.sleep(0.1)  # callbacks run
-        interruptions.finish()
-        tally = merged(tallies)
+        interruptions.finish(interruptions.expected)
         tally.faults += chaos.faults + interruptions.faults + hanging
         if lag.blocked > BLOCKED:
             tally.fault(f"a call blocked the event loop for {lag.blocked * 1000:.0f} ms")
@@ -143,56 +157,61 @@ class _Worker:
     """What the tasks share: each runs random steps in `work`."""
 
     def __init__(
-        self, cluster: AsyncCluster, progress: Progress, lag: LoopLag, interruptions: LoopInterruptions
+        self,
+        cluster: AsyncCluster,
+        progress: Progress,
+        lag: LoopLag,
+        rests: Rests,
+        interruptions: LoopInterruptions,
     ) -> None:
         values, counters = cluster.client(), cluster.client(int)
         self._usual = Clients(values, counters, USUAL, _factory)
         self._hasty = Clients(values.with_options(timeout=HASTY), counters.with_options(timeout=HASTY), HASTY, _factory)
         self._progress = progress
         self._lag = lag
+        self._rests = rests
         self._interruptions = interruptions
 
     async def work(self, chance: random.Random, tally: Tally, number: int) -> None:
         """Run random steps until the storm is over."""
         steps = 0
         while not self._progress.is_over:
+            if self._rests.is_due:
+                await self._rests.take_async(number)
             steps += 1
-            step = next_step(chance, number, steps)
-            clients = self._hasty if chance.random() < 0.03 else self._usual
             try:
-                if chance.random() < CANCELLED:
-                    await _cancelled(step, clients, tally, chance)
-                else:
-                    await _step(step, clients, tally, self._lag)
+                await self._step(chance, tally, number, steps)
             except RAISED as raised:
                 self._interruptions.arrived(raised)
                 tally.outcomes["interrupted"] += 1
 
+    async def _step(self, chance: random.Random, tally: Tally, number: int, steps: int) -> None:
+        # A method, so that a worker that rests keeps no value.
+        step = next_step(chance, number, steps)
+        clients = self._hasty if chance.random() < 0.03 else self._usual
+        if chance.random() < CANCELLED:
+            await _cancelled(step, clients, tally, chance)
+        else:
+            await _step(step, clients, tally, self._lag)
+
 
 async def _step(step: Step, clients: Clients, tally: Tally, lag: Lag) -> None:
     """Run *step*. An exception of a signal comes out."""
-    error: MetacacheError | None = None
-    result: Any = None  # Any: as in `Step`
     mark = lag.mark()
     deadline = monotonic() + clients.timeout
+    call = FirstStep(step.call(clients))
     try:
-        result = await step.call(clients)
+        result = await call
     except RAISED:
         raise
-    except MetacacheError as failed:
-        error = failed
-    if monotonic() > deadline + ALLOWANCE and step.is_timed:
-        tally.timed(step.verb, clients.timeout, deadline, lag, mark)
-    tally.operations += step.keys
-    if error is not None:
+    except MetacacheError as error:
+        tally.ended(step, clients.timeout, deadline + call.lost, lag, mark)
         tally.failed(step.verb, error)
-        await asyncio.sleep(0)  # a call that needs no waiting must let the other tasks run
+    else:
+        tally.ended(step, clients.timeout, deadline + call.lost, lag, mark)
+        tally.returned(step, result)
         return
-    try:
-        step.check(result)
-    except ForeignValue as foreign:
-        tally.failed(step.verb, foreign)
-    tally.outcomes["returned"] += 1
+    await asyncio.sleep(0)  # a call that needs no waiting must let the other tasks run
 
 
 async def _cancelled(step: Step, clients: Clients, tally: Tally, chance: random.Random) -> None:
@@ -211,6 +230,8 @@ async def _cancelled(step: Step, clients: Clients, tally: Tally, chance: random.
         tally.failed(step.verb, failed)
     else:
         tally.outcomes["returned"] += 1
+    finally:
+        del task  # it keeps its error, which keeps this frame
 
 
 def _in_child(servers: Fleet, seed: int) -> None:

@@ -9,19 +9,21 @@ import random
 import threading
 from collections.abc import Callable
 from time import monotonic
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
 from metacache import Cluster, MetacacheError, Stampede
-from storms.canary import ForeignValue, canary
+from storms.canary import canary
 from storms.chaos import Chaos
 from storms.fleet import SETTINGS, Fleet, fleet
 from storms.lag import Lag, lag_of_threads
-from storms.measures import Limits, Progress, Result, collected, descriptors
+from storms.measures import Limits, Progress, Result, descriptors
+from storms.memory import collected
+from storms.rests import Rests
 from storms.signals import RAISED, Interruptions
 from storms.steps import Clients, next_step
-from storms.tally import ALLOWANCE, Tally, merged
+from storms.tally import Tally, merged
 
 __all__ = ["CALM", "HASTY", "SHARED", "run"]
 
@@ -53,15 +55,21 @@ def run(name: str, limits: Limits, seed: int, say: Callable[[str], object], *, i
 def _storm(
     name: str, cluster: Cluster, servers: Fleet, lag: Lag, limits: Limits, seed: int, say: Callable[[str], object]
 ) -> Result:
-    cluster.client(int)  # its late import must be over before a fork: a child would wait for it forever
+    # Every import must be over before a fork: a child would wait forever for one that another thread has begun.
+    _in_child(cluster, lag, seed)
     tallies = [Tally() for _ in range(THREADS + 1)]
-    progress = Progress(name, limits, tallies, say)
+    rests = Rests(THREADS + 2)
+    progress = Progress(name, limits, tallies, say, rests.measured)
     chaos = Chaos(
-        servers.servers, random.Random(f"{seed} chaos"), cluster.set_nodes, lambda: _in_child(cluster, lag, seed)
+        servers.servers,
+        random.Random(f"{seed} chaos"),
+        cluster.set_nodes,
+        lambda: _in_child(cluster, lag, seed),
+        lambda: rests.take(THREADS + 1),
     )
     interruptions = Interruptions(random.Random(f"{seed} signals"))
     threads = [
-        threading.Thread(target=_work, args=(cluster, tallies[number], progress, lag, seed, number), daemon=True)
+        threading.Thread(target=_work, args=(cluster, tallies[number], progress, rests, lag, seed, number), daemon=True)
         for number in range(THREADS)
     ]
     for thread in threads:
@@ -71,6 +79,7 @@ def _storm(
     with interruptions.installed():
         worker = _Worker(cluster, tallies[THREADS], lag, random.Random(f"{seed} main"), THREADS)
         while not progress.is_over:
+            rests.take(THREADS)
             interruptions.round(worker.step)
     for thread in threads:
         thread.join()
@@ -92,10 +101,11 @@ def _storm(
     )
 
 
-def _work(cluster: Cluster, tally: Tally, progress: Progress, lag: Lag, seed: int, number: int) -> None:
+def _work(cluster: Cluster, tally: Tally, progress: Progress, rests: Rests, lag: Lag, seed: int, number: int) -> None:
     try:
         worker = _Worker(cluster, tally, lag, random.Random(f"{seed} {number}"), number)
         while not progress.is_over:
+            rests.take(number)
             worker.step()
     except BaseException as error:
         tally.fault(f"a worker ended with {error!r}")
@@ -127,27 +137,18 @@ class _Worker:
         self._steps += 1
         step = next_step(self._chance, self._number, self._steps)
         clients = self._hasty if self._chance.random() < 0.03 else self._usual
-        error: BaseException | None = None
-        result: Any = None  # Any: as in `Step`
         mark = self._lag.mark()
         deadline = monotonic() + clients.timeout
         try:
             result = step.call(clients)
         except RAISED:
             raise
-        except MetacacheError as failed:
-            error = failed
-        if monotonic() > deadline + ALLOWANCE and step.is_timed:
-            tally.timed(step.verb, clients.timeout, deadline, self._lag, mark)
-        tally.operations += step.keys
-        if error is not None:
+        except MetacacheError as error:
+            tally.ended(step, clients.timeout, deadline, self._lag, mark)
             tally.failed(step.verb, error)
             return error
-        try:
-            step.check(result)
-        except ForeignValue as foreign:
-            tally.failed(step.verb, foreign)
-        tally.outcomes["returned"] += 1
+        tally.ended(step, clients.timeout, deadline, self._lag, mark)
+        tally.returned(step, result)
         return None
 
 

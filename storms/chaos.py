@@ -36,6 +36,7 @@ class Chaos:
         chance: decides which fault comes next, where and for how long.
         set_nodes: changes the node set of the clients.
         child: the work of a forked child; it returns None or raises.
+        rest: called between two faults; it may wait.
     """
 
     def __init__(
@@ -44,11 +45,13 @@ class Chaos:
         chance: random.Random,
         set_nodes: Callable[[list[Node]], object],
         child: Callable[[], object],
+        rest: Callable[[], object],
     ) -> None:
         self._servers = list(servers)
         self._chance = chance
         self._set_nodes = set_nodes
         self._child = child
+        self._rest = rest
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="chaos", daemon=True)
         self.done: Counter[str] = Counter()
@@ -72,6 +75,7 @@ class Chaos:
     def _run(self) -> None:
         faults = (self._freeze, self._freeze, self._kill, self._leave, self._reweigh, self._fork)
         while not self._over.wait(self._chance.uniform(*PAUSE)):
+            self._rest()
             fault = self._chance.choice(faults)
             try:
                 fault()

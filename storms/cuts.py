@@ -36,7 +36,8 @@ from metacache import (
     load_serializer,
 )
 from metacache.testing import Memcached
-from storms.measures import Limits, Progress, Result, collected, descriptors
+from storms.measures import Limits, Progress, Result, descriptors
+from storms.memory import collected
 from storms.proxy import CuttingProxy
 from storms.tally import Tally, merged
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Generator
 from time import monotonic, sleep, thread_time
-from typing import Final, Protocol, final
+from typing import Any, Final, Protocol, final
+
+from typing_extensions import override
 
 from storms.waits import measure
 
-__all__ = ["BLOCKED", "Lag", "LoopLag", "SleeperLag", "ThreadLag", "lag_of_threads"]
+__all__ = ["BLOCKED", "FirstStep", "Lag", "LoopLag", "SleeperLag", "ThreadLag", "lag_of_threads"]
 
 # Seconds between two times to wake. A call that waits for the interpreter many times is late by the sum of its waits.
 # The sleeper misses the time in which it is not due, so this time is short.
@@ -173,11 +175,52 @@ class LoopLag:
 
 
 @final
+class FirstStep(Generator[Any, Any, Any]):  # Any: what a call yields to its loop, and its result
+    """Awaits *call*, and measures the lag of the machine in its first step.
+
+    In its first step a call makes its request, and reads the clock: its timeout begins there. If the machine takes the
+    processor from the thread before that, the call is late by this time, whatever it does.
+
+    Attributes:
+        lost: seconds of the first step in which the thread did not run.
+    """
+
+    def __init__(self, call: Awaitable[Any]) -> None:
+        self._steps = call.__await__()
+        self._has_begun = False
+        self.lost = 0.0
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self
+
+    @override
+    def send(self, value: Any, /) -> Any:
+        """Resume the call."""
+        if self._has_begun:
+            return self._steps.send(value)
+        self._has_begun = True
+        began, ran = monotonic(), thread_time()
+        try:
+            return self._steps.send(value)
+        finally:
+            ran_for = thread_time() - ran
+            self.lost = max(0.0, monotonic() - began - ran_for)
+
+    @override
+    def throw(self, *error: Any) -> Any:
+        """Raise an exception in the call."""
+        return self._steps.throw(*error)
+
+
+@final
 class _Wakes:
     """The times at which a sleeper was due and did not run. It is due at the time ``due``."""
 
     def __init__(self) -> None:
-        self._late: deque[tuple[float, float]] = deque(maxlen=KEPT)
+        # Full from the beginning, so that the memory does not grow while it fills.
+        self._late: deque[tuple[float, float]] = deque(
+            ((-1.0 - number, -float(number)) for number in range(KEPT)), KEPT
+        )
         self.due = monotonic()
         self.worst = 0.0
 

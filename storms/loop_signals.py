@@ -11,7 +11,8 @@ import asyncio
 import random
 import signal
 import sys
-from collections.abc import Generator
+import traceback
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, final
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
 
 __all__ = ["LoopInterruptions"]
 
-# The modules of asyncio that schedule tasks and callbacks.
-SCHEDULING: Final = frozenset(f"asyncio.{name}" for name in ("base_events", "events", "futures", "tasks"))
+# The modules that schedule tasks and callbacks; and one that swallows each OSError, as a closed descriptor raises it.
+SCHEDULING: Final = frozenset(
+    [*(f"asyncio.{name}" for name in ("base_events", "events", "futures", "tasks")), "selectors"]
+)
 PAUSE: Final = (0.005, 0.4)  # seconds between two signals
 
 
@@ -63,6 +66,7 @@ class LoopInterruptions:
         try:
             yield
         finally:
+            signal.signal(signal.SIGALRM, signal.SIG_IGN)  # first: the handler sets the timer again
             signal.setitimer(signal.ITIMER_REAL, 0.0)
             signal.signal(signal.SIGALRM, before)
             sys.unraisablehook = hook
@@ -71,14 +75,22 @@ class LoopInterruptions:
         """Note that *raised* came out of a call."""
         self.calls += self._took(raised)
 
-    def finish(self) -> None:
-        """Note exceptions that were never retrieved. Call it when all callbacks have run."""
-        for lost in self._expected:
+    @property
+    def expected(self) -> list[BaseException]:
+        """The exceptions that have not come out yet."""
+        return self._expected.copy()
+
+    def finish(self, raised: Iterable[BaseException]) -> None:
+        """Note those of *raised* that did not come out. Call it when all calls that they interrupted have ended."""
+        for lost in raised:
+            left = [each for each in self._expected if each is not lost]
+            if len(left) == len(self._expected):
+                continue  # it came out
+            self._expected = left
             if _is_of_part(lost):
                 self.dropped += 1
             else:
                 self.faults.append(f"a {type(lost).__name__} of a signal was swallowed{path(lost)}")
-        self._expected.clear()
 
     def _arm(self) -> None:
         signal.setitimer(signal.ITIMER_REAL, self._chance.uniform(*PAUSE))
@@ -117,13 +129,14 @@ class LoopInterruptions:
 
 def _is_in_client(frame: FrameType | None) -> bool:
     """Return whether *frame* belongs to metacache, or to code that metacache has called and that may be interrupted."""
-    while frame is not None:
-        module = str(frame.f_globals.get("__name__"))
+    frames = [each for each, _ in traceback.walk_stack(frame)] if frame is not None else []
+    if any(each.f_code.co_name == "get_buffer" for each in frames):
+        return False  # uvloop replaces the exceptions of `get_buffer`, and of what it calls, by one of its own
+    for each in frames:
+        module = str(each.f_globals.get("__name__"))
         package = module.partition(".")[0]
         if package in {"metacache", "storms"} or module in SCHEDULING:
-            # uvloop replaces an exception of `get_buffer` by one of its own.
-            return package == "metacache" and frame.f_code.co_name != "get_buffer"
-        frame = frame.f_back
+            return package == "metacache"
     return False
 
 

@@ -1,10 +1,7 @@
-"""What one storm measured: its result, its resident memory, its descriptors, and the thread that reports progress."""
+"""What one storm measured: its result, its descriptors, and the thread that reports progress."""
 
 from __future__ import annotations
 
-import gc
-import os
-import statistics
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,15 +10,14 @@ from typing import Final, final
 
 import attrs
 
+from storms.memory import Growth, Memory, growth
 from storms.tally import Tally, merged
 
-__all__ = ["GROWTH", "Limits", "Progress", "Result", "collected", "descriptors", "growth"]
+__all__ = ["Limits", "Progress", "Result", "descriptors"]
 
 EVERY: Final = 10.0  # seconds between two lines
-SAMPLE: Final = 0.5  # seconds between two samples of the memory
-ENOUGH: Final = 240  # samples; fewer are all warm-up and say nothing of growth
-GROWTH: Final = 0.01  # how much the memory may grow after the warm-up
-PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+CHECK: Final = 0.5  # seconds between two checks of the limits
+SAMPLE: Final = 4.0  # seconds of load between two samples of the memory
 
 
 @final
@@ -43,7 +39,7 @@ class Result:
     seconds: float
     tally: Tally
     lag: float = 0.0
-    growth: float | None = None
+    growth: Growth | None = None
     sockets: int = 0
     slots: int = 0
     tasks: int = 0
@@ -56,15 +52,10 @@ class Result:
         return {"sockets": self.sockets, "slots": self.slots, "tasks": self.tasks, "leases": self.leases}
 
     @property
-    def has_grown(self) -> bool:
-        """True if the memory grew by more than `GROWTH`."""
-        return self.growth is not None and self.growth >= GROWTH
-
-    @property
     def faults(self) -> list[str]:
         """Everything that must not happen, as sentences."""
         leaked = [f"{count} {what} leaked" for what, count in self.leaks.items() if count]
-        grown = [f"the memory grew by {self.growth:.2%}"] if self.growth is not None and self.has_grown else []
+        grown = [] if self.growth is None else self.growth.excesses
         return [*self.tally.faults, *leaked, *grown]
 
 
@@ -73,34 +64,29 @@ def descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def resident() -> int:
-    """Return the resident memory of this process in bytes."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
-
-
-def growth(samples: Sequence[int]) -> float | None:
-    """Return how much the last tenth of *samples* exceeds the third tenth, as a fraction; None for few samples."""
-    if len(samples) < ENOUGH:
-        return None
-    tenth = len(samples) // 10
-    warm, last = statistics.median(samples[2 * tenth : 3 * tenth]), statistics.median(samples[-tenth:])
-    return last / warm - 1
-
-
 @final
 class Progress:
-    """A thread that prints a line from time to time, samples the memory, and ends the storm at its limits.
+    """A thread that prints a line from time to time, measures the memory, and ends the storm at its limits.
 
-    ``is_over`` is True when the workers must end. ``seconds`` is the time since `start`.
+    *measured* returns the memory at a comparable moment, or None. ``is_over`` is True when the workers must end.
+    ``seconds`` is the time since `start`.
     """
 
-    def __init__(self, name: str, limits: Limits, tallies: Sequence[Tally], say: Callable[[str], object]) -> None:
+    def __init__(
+        self,
+        name: str,
+        limits: Limits,
+        tallies: Sequence[Tally],
+        say: Callable[[str], object],
+        measured: Callable[[], Memory | None] = lambda: None,
+    ) -> None:
         self._name = name
         self._limits = limits
         self._tallies = tallies
         self._say = say
+        self._measured = measured
         self._began = monotonic()
-        self._samples: list[int] = []
+        self._samples: list[Memory] = []
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
         self.seconds = 0.0
         self.is_over = False
@@ -111,7 +97,7 @@ class Progress:
         self._thread.start()
 
     @property
-    def growth(self) -> float | None:
+    def growth(self) -> Growth | None:
         """See `growth`."""
         return growth(self._samples)
 
@@ -121,10 +107,18 @@ class Progress:
         self._thread.join()
 
     def _run(self) -> None:
-        wake, spoken = threading.Event(), 0.0
+        try:
+            self._watch()
+        except Exception as error:
+            self._tallies[0].fault(f"the end of the storm was not watched: {error!r}")
+            raise
+        finally:
+            self.is_over = True  # else the workers would never end
+
+    def _watch(self) -> None:
+        wake, spoken, sampled = threading.Event(), 0.0, 0.0
         while not self.is_over:
-            wake.wait(SAMPLE)
-            self._samples.append(resident())
+            wake.wait(CHECK)
             done = sum(tally.operations for tally in self._tallies)
             self.seconds = seconds = monotonic() - self._began
             if seconds - spoken >= EVERY:
@@ -133,17 +127,21 @@ class Progress:
             limits = self._limits
             is_done = done >= limits.operations and seconds >= limits.at_least
             self.is_over |= is_done or seconds >= limits.seconds
+            if seconds - sampled >= SAMPLE and not self.is_over:
+                self._sample()
+                sampled = monotonic() - self._began
+
+    def _sample(self) -> None:
+        sample = self._measured()
+        if sample is not None:
+            self._samples.append(sample)
 
     def _line(self, done: int, seconds: float) -> str:
         total = merged(self._tallies)
+        memory = "".join(
+            f", {sample.resident / 2**20:.1f} MiB, {sample.in_use / 2**20:.2f} in use" for sample in self._samples[-1:]
+        )
         return (
             f"  {self._name}: {seconds:5.0f} s, {done:>11,} operations ({done / seconds:,.0f} a second), "
-            f"{total.foreign} foreign, {total.late} late, {len(total.faults)} faults, "
-            f"{self._samples[-1] / 2**20:.1f} MiB"
+            f"{total.foreign} foreign, {total.late} late, {len(total.faults)} faults{memory}"
         )
-
-
-def collected() -> None:
-    """Collect garbage twice, so that finalizers of the first round are freed too."""
-    gc.collect()
-    gc.collect()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from storms.measures import GROWTH, Result
+from storms.measures import Result
+from storms.memory import GROWTH, RESIDENT_GROWTH
 
 __all__ = ["Criterion", "criteria", "summary"]
+
+MEMORY: Final = {"resident memory": RESIDENT_GROWTH, "memory in use": GROWTH}
 
 
 class Criterion(NamedTuple):
@@ -32,15 +35,21 @@ def criteria(results: Sequence[Result], operations: int) -> list[Criterion]:
     return [
         Criterion("operations", f"{operations:,}", f"{done:,}", True if done >= operations else None),
         *(Criterion(name, "0", f"{count:,}", count == 0) for name, count in counts.items()),
-        _memory(results),
+        *_memory(results),
     ]
 
 
-def _memory(results: Sequence[Result]) -> Criterion:
+def _memory(results: Sequence[Result]) -> list[Criterion]:
     grown = [each.growth for each in results if each.growth is not None]
-    measured = f"{max(grown):+.2%} at most" if grown else "not measured"
-    passed = not any(each.has_grown for each in results) if grown else None
-    return Criterion("memory growth", f"below {GROWTH:.0%}", measured, passed)
+    most: Sequence[float | None] = [max(each) for each in zip(*grown, strict=True)] or [None] * len(MEMORY)
+    return [_growth(name, limit, share) for (name, limit), share in zip(MEMORY.items(), most, strict=True)]
+
+
+def _growth(name: str, limit: float, share: float | None) -> Criterion:
+    wanted = f"grows < {limit:.0%}"
+    if share is None:
+        return Criterion(name, wanted, "not measured", None)
+    return Criterion(name, wanted, f"{share:+.2%} at most", share < limit)
 
 
 def summary(results: Sequence[Result], operations: int) -> str:
@@ -51,15 +60,15 @@ def summary(results: Sequence[Result], operations: int) -> str:
 def _figures(results: Sequence[Result]) -> str:
     lines = [
         f"{'storm':<13}{'seconds':>8}{'operations':>13}{'foreign':>9}{'over':>7}{'late':>6}{'worst ms':>10}"
-        f"{'lag ms':>8}{'sockets':>9}{'slots':>7}{'tasks':>7}{'leases':>8}{'memory':>9}{'faults':>8}"
+        f"{'lag ms':>8}{'sockets':>9}{'slots':>7}{'tasks':>7}{'leases':>8}{'resident':>10}{'in use':>8}{'faults':>8}"
     ]
     for each in results:
         tally = each.tally
-        grown = "-" if each.growth is None else f"{each.growth:+.2%}"
+        resident, in_use = ("-", "-") if each.growth is None else map("{:+.2%}".format, each.growth)
         lines.append(
             f"{each.name:<13}{each.seconds:>8.0f}{tally.operations:>13,}{tally.foreign:>9}{tally.over:>7}"
             f"{tally.late:>6}{tally.worst * 1000:>10.0f}{each.lag * 1000:>8.0f}{each.sockets:>9}{each.slots:>7}"
-            f"{each.tasks:>7}{each.leases:>8}{grown:>9}{len(each.faults):>8}"
+            f"{each.tasks:>7}{each.leases:>8}{resident:>10}{in_use:>8}{len(each.faults):>8}"
         )
     return "\n".join(lines)
 

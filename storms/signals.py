@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Final, final
@@ -112,7 +113,8 @@ class Interruptions:
         """
         self._last.clear()
         for raised in hidden:
-            if any("metacache" in Path(place.filename).parts for place in traceback.extract_tb(raised.__traceback__)):
+            frames = (frame for frame, _ in traceback.walk_tb(raised.__traceback__))
+            if any("metacache" in Path(frame.f_code.co_filename).parts for frame in frames):
                 self.faults.append(f"a {type(raised).__name__} of a signal came out as {error!r}{path(raised)}")
             else:
                 self.dropped += 1
@@ -127,5 +129,7 @@ def path(raised: BaseException) -> str:
 
 def place(frame: FrameType | None) -> str:
     """Return where *frame* is, as a note for an exception."""
-    calls = traceback.extract_stack(frame, PLACES)
-    return "raised in " + " > ".join(f"{Path(call.filename).name}:{call.lineno}" for call in calls)
+    # Not `extract_stack`: it would keep the lines of every file, and the memory would grow for minutes.
+    calls = [*islice(traceback.walk_stack(frame), PLACES)]
+    names = [f"{Path(call.f_code.co_filename).name}:{line}" for call, line in reversed(calls)]
+    return "raised in " + " > ".join(names)

@@ -1,9 +1,10 @@
-"""`Tally`: what one worker did and met. Each worker has its own, so none needs a lock."""
+"""`Tally`: what one thread did and met. Each thread has its own, so none needs a lock."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from time import monotonic
 from typing import Final, final
 
 import attrs
@@ -20,6 +21,7 @@ from metacache import (
 )
 from storms.canary import ForeignValue
 from storms.lag import Lag
+from storms.steps import Step
 
 __all__ = ["ALLOWANCE", "Tally", "merged"]
 
@@ -68,6 +70,20 @@ class Tally:
         for each in errors:
             if not isinstance(each, (*EXPECTED, ForeignValue)):
                 self.fault(f"{verb}: {type(each).__name__}: {each if isinstance(each, MetacacheError) else repr(each)}")
+
+    def ended(self, step: Step, timeout: float, deadline: float, lag: Lag, mark: float) -> None:
+        """Note that *step*, a call with *timeout*, has ended now. Its *deadline* may be over."""
+        if monotonic() > deadline + ALLOWANCE and step.is_timed:
+            self.timed(step.verb, timeout, deadline, lag, mark)
+        self.operations += step.keys
+
+    def returned(self, step: Step, result: object) -> None:
+        """Note that *step* returned *result*, which may be foreign."""
+        try:
+            step.check(result)
+        except ForeignValue as foreign:
+            self.failed(step.verb, foreign)
+        self.outcomes["returned"] += 1
 
     def timed(self, verb: str, timeout: float, deadline: float, lag: Lag, mark: float) -> None:
         """Note that a call with *timeout* ended, now, more than `ALLOWANCE` after its *deadline*."""

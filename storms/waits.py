@@ -24,11 +24,17 @@ MARK: Final = "STORMS_RESTARTED"
 # The allocator of the C library keeps freed memory: in a heap of each thread, in caches of each thread, and between
 # living blocks. So the resident memory of 64 threads grows for hours although no more is in use (measured: from 55 to
 # 105 MiB in 150 s, of which 9 MiB were in use after the threads had ended). With these settings it follows what is in
-# use, and a leak is seen.
+# use, and a leak is seen. Python's own allocator keeps freed memory too, and does not say how much of it is in use.
 TUNABLES: Final = "GLIBC_TUNABLES"
+PYTHON: Final = "PYTHONMALLOC"
 ALLOCATOR: Final = ":".join(
     f"glibc.malloc.{name}={value}"
-    for name, value in {"arena_max": 2, "tcache_count": 0, "mmap_threshold": 65536}.items()
+    for name, value in {
+        "arena_max": 1,
+        "tcache_count": 0,
+        "mmap_threshold": 65536,
+        "trim_threshold": 1 << 30,  # the heap is trimmed before each sample, and not after each peak
+    }.items()
 )
 
 
@@ -36,7 +42,7 @@ def restarted(arguments: list[str]) -> None:
     """Replace this process by one that runs *arguments* in `environment`; return if it does so already."""
     if MARK not in os.environ:
         os.execve(sys.executable, [sys.executable, *arguments], environment())
-    for name in (MARK, "LD_PRELOAD", TUNABLES):  # these are not for the servers
+    for name in (MARK, "LD_PRELOAD", TUNABLES, PYTHON):  # these are not for the servers
         os.environ.pop(name, None)
 
 
@@ -44,7 +50,7 @@ def environment() -> Mapping[str, str]:
     """Return the environment of a process that measures its waits and its memory."""
     library = _build()
     preload = {} if library is None else {"LD_PRELOAD": str(library)}
-    return {**os.environ, MARK: "1", TUNABLES: ALLOCATOR, **preload}
+    return {**os.environ, MARK: "1", TUNABLES: ALLOCATOR, PYTHON: "malloc", **preload}
 
 
 def measure() -> Callable[[], float] | None:

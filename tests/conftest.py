@@ -7,6 +7,7 @@ that hangs. For any other test, faulthandler prints the stack of every thread an
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import functools
 import gc
 import inspect
@@ -68,6 +69,12 @@ def limited(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[Non
             await test(*arguments, **fixtures)
 
     return run
+
+
+@pytest.fixture
+def own_time_limit() -> None:
+    """For a test that waits for a slow tool with a time limit of its own: faulthandler does not watch it."""
+    faulthandler.cancel_dump_traceback_later()
 
 
 def start(*options: str, unix: bool = False) -> Memcached:

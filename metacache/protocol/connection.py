@@ -7,7 +7,7 @@ no clock. Its owner guards it: one request or batch at a time (blocking), or one
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain, cycle
+from itertools import chain, islice, repeat
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, final
 
 from typing_extensions import override
@@ -70,8 +70,9 @@ class ProtocolConnection:
     def __init__(self, *, max_reply_size: int, first_opaque: int = 0) -> None:
         self._limit = max_reply_size
         self._split_limit = min(max_reply_size, LONGEST_SPLIT)
-        start = first_opaque % len(OPAQUES)
-        self._opaques = chain(OPAQUES[start:], cycle(OPAQUES))
+        first_round = islice(OPAQUES, first_opaque % len(OPAQUES), None)
+        # Not `cycle`: it would keep a copy of the table for each connection.
+        self._opaques = chain.from_iterable(chain((first_round,), repeat(OPAQUES)))
         self.next_opaque = self._opaques.__next__
         self._expected: list[Expectation | _Plain] = []
         self._held: list[bytes] = []

@@ -181,6 +181,7 @@ def check_types(pages: Sequence[Page], directory: Path) -> Checked:
     return Checked(reported)
 
 
+@pytest.mark.usefixtures("own_time_limit")
 def test_a_type_checker_reports_of_each_page_what_the_page_says(tmp_path: Path) -> None:
     # One test for all pages: to start mypy takes longer than to check a page.
     checked = check_types(PAGES_WITH_EXAMPLES, tmp_path)

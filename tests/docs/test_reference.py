@@ -81,6 +81,7 @@ def test_every_public_name_has_its_entry_and_every_entry_is_a_public_name() -> N
     assert found["metacache.serializers"] == set(serializers.__all__) - set(metacache.__all__)
 
 
+@pytest.mark.usefixtures("own_time_limit")
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     builder = [sys.executable, "-m", "sphinx", "-n", "-W", "--keep-going", "-q", "-b", "dummy"]
     command = [*builder, "-d", str(tmp_path / "doctrees"), str(ROOT / "docs"), str(tmp_path / "site")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -329,3 +330,14 @@ def test_opaques_go_round_and_never_grow_beyond_what_every_server_takes() -> Non
     assert len(set(seen)) == 2048
     assert seen[:2048] == seen[2048:4096]
     assert max(map(len, seen)) <= 32
+
+
+def test_a_connection_keeps_no_opaques_of_its_own() -> None:
+    tracemalloc.start()
+    connections = [ProtocolConnection(max_reply_size=1, first_opaque=number * 97) for number in range(20)]
+    for connection in connections:
+        for _ in range(5000):
+            connection.next_opaque()
+    used, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert used < 2_000 * len(connections)

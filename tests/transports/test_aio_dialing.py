@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -15,6 +16,8 @@ import attrs
 import pytest
 
 from metacache import AsyncClient, AsyncConnection, ConnectError, MetacacheError, Node
+from metacache.transports import resolving
+from metacache.transports.aio.dialer import dial
 from tests.certificates import serving, trusting
 from tests.scripted import Peer, ScriptedServer, answering, in_turn
 from tests.transports.aio_rig import HIT, PATIENT, SHORT, client_of, nothing_left, until
@@ -175,3 +178,34 @@ def test_a_lookup_that_ends_after_the_loop_was_closed_is_dropped(monkeypatch: py
         thread.join(10.0)
         assert not thread.is_alive()
     asyncio.run(connection.aclose())
+
+
+class Interrupt(BaseException):
+    """As KeyboardInterrupt, from the handler of a signal."""
+
+
+class SystemSignal(OSError):
+    """As an error of a system call, from the handler of a signal."""
+
+
+@pytest.mark.parametrize("kind", [Interrupt, SystemSignal])
+async def test_a_signal_while_uvloop_closes_the_socket_of_a_failed_dial_is_not_swallowed(
+    monkeypatch: pytest.MonkeyPatch, kind: type[BaseException]
+) -> None:
+    """uvloop closes the descriptor and then detaches the socket. A signal may come in between."""
+    sockets: list[socket.socket] = []
+
+    async def create_connection(
+        make: Callable[[], asyncio.Protocol], *, sock: socket.socket, **_: object
+    ) -> tuple[asyncio.Transport, asyncio.Protocol]:
+        make()
+        sockets.append(sock)
+        os.close(sock.fileno())
+        raise kind("a signal")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", create_connection)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        node = Node(f"127.0.0.1:{listener.getsockname()[1]}")
+        with pytest.raises(kind, match="a signal"):
+            await dial(node, PATIENT, resolving.Resolver(node), time.monotonic() + 5.0, asyncio.Protocol)
+    assert sockets[0].fileno() == -1, "a finalizer would close the descriptor, which may be another socket's by then"

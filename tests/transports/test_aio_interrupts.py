@@ -12,6 +12,7 @@ import random
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final, TypeVar, final
@@ -27,14 +28,16 @@ from metacache import (
     ConnectError,
     ConnectionLost,
     MetacacheError,
+    Node,
     OperationTimeout,
     Settings,
     TransportError,
 )
 from metacache.cluster.health import is_node_failure
 from metacache.testing import Memcached
+from storms.lag import SleeperLag
 from tests.scripted import Peer, ScriptedServer
-from tests.transports.aio_rig import sockets, value_of
+from tests.transports.aio_rig import sockets, until, value_of
 
 T = TypeVar("T")
 
@@ -42,6 +45,8 @@ PACKAGE: Final = str(Path(metacache.__file__).parent)
 KEYS: Final = [f"interrupt:{number}" for number in range(30)]
 ITEMS: Final = {key: value_of(key) for key in KEYS}
 SETTINGS: Final = Settings(timeout=0.6, connect_timeout=0.6, pool_size=1)
+# Seconds. A machine whose threads wake so late may also answer later than the timeouts above.
+LATE: Final = 0.1
 
 
 class Interrupt(BaseException):
@@ -172,36 +177,68 @@ LEFT: Final = pytest.mark.filterwarnings("ignore:.*unclosed", "ignore:Exception 
 GAPS: Final = (1, 1, 1, 2, 2, 3, 4, 5, 8, 13, 30)
 
 
-def inject_everywhere(shared_memcached: Memcached, *, is_cold: bool, count: int) -> None:
-    chance = random.Random(count)
+def inject(loop: Loop, node: Node, injector: Injector, *, is_cold: bool) -> None:
+    """Read with a new client of *node* while *injector* raises; check that the client goes on, and charges no node."""
     failures: list[MetacacheError] = []
 
     async def open_client() -> AsyncClient[bytes]:
-        client = AsyncClient(AsyncPool(shared_memcached.node, settings=SETTINGS, on_failure=failures.append), owns=True)
+        client = AsyncClient(AsyncPool(node, settings=SETTINGS, on_failure=failures.append), owns=True)
         if not is_cold:
             await client.set_many(ITEMS)
         return client
 
+    client = loop.run(open_client)
+    try:
+        read_while(loop, client, injector)
+        read_again(loop, client)
+    finally:
+        loop.run(client.aclose)
+    charged = [failure for failure in failures if is_node_failure(failure)]
+    assert not charged, charged
+
+
+def repeat_if_late(case: Callable[[], None]) -> None:
+    """Run *case*. If it fails while the machine is late, its time limits say nothing: run it again."""
+    for is_last in (False, False, False, True):
+        lag = SleeperLag()
+        lag.start()
+        try:
+            case()
+        except (AssertionError, MetacacheError, TimeoutError):
+            if lag.worst < LATE or is_last:
+                raise
+        else:
+            return
+        finally:
+            lag.stop()
+
+
+def inject_everywhere(shared_memcached: Memcached, *, is_cold: bool, count: int) -> None:
+    chance = random.Random(count)
+    node = shared_memcached.node
+    raised: list[BaseException] = []
+    surfaced: list[BaseException] = []
+
     async def store() -> None:
-        async with AsyncClient(AsyncPool(shared_memcached.node), owns=True) as client:
+        async with AsyncClient(AsyncPool(node), owns=True) as client:
             await client.set_many(ITEMS)
+
+    def run_case(gaps: Sequence[int], kind: type[BaseException]) -> None:
+        loop, injector = Loop(runner.get_loop()), Injector(gaps, kind)
+        inject(loop, node, injector, is_cold=is_cold)
+        raised[:], surfaced[:] = injector.raised, loop.surfaced
 
     with asyncio.Runner() as runner:
         runner.run(store())
-        before, at, injector = sockets(), 1, None
-        while at < 700 and (injector is None or injector.raised):
-            loop = Loop(runner.get_loop())
-            client = loop.run(open_client)
-            injector = Injector([at, *chance.choices(GAPS, k=count - 1)], chance.choice(KINDS))
-            read_while(loop, client, injector)
-            read_again(loop, client)
-            loop.run(client.aclose)
-            assert not [failure for failure in failures if is_node_failure(failure)], f"at {at}"
-            if count == 1 and injector.raised:
-                assert any(map(is_injected, loop.surfaced)), f"{injector.raised} was swallowed at {at}"
-            failures.clear()
-            del loop, client
+        before, at = sockets(), 1
+        while at < 700 and (at == 1 or raised):
+            gaps, kind = [at, *chance.choices(GAPS, k=count - 1)], chance.choice(KINDS)
+            repeat_if_late(partial(run_case, gaps, kind))
+            if count == 1 and raised:
+                assert any(map(is_injected, surfaced)), f"{raised} was swallowed at {at}"
+            surfaced.clear()
             at += 5 if count == 1 else 7
+        raised.clear()
         gc.collect()
         runner.run(asyncio.sleep(0.01))
         assert at > 100, "the code under test has some lines"
@@ -280,9 +317,8 @@ def lose(line: int) -> bool:
             calls = [client.set(key, b"value") for key in KEYS[:2]]
             found = await asyncio.gather(*calls, return_exceptions=True)
         assert all(isinstance(each, TransportError) for each in found), found
-        await asyncio.sleep(2 * settings.timeout)
-        assert connection.in_flight == connection.load == 0
-        assert not connection._timer._timers
+        await until(lambda: not connection.load and not connection._timer._timers)
+        assert connection.in_flight == 0
 
     with ScriptedServer(close) as server:
         surfaced = surfaced_in(scenario)

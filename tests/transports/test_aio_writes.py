@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Final
 
 import pytest
@@ -11,6 +12,7 @@ from metacache import Settings
 from metacache.nodes import Node
 from metacache.transports.aio.link import Link
 from metacache.transports.aio.pending import AnyPending, RequestQueue, new_pending
+from metacache.transports.aio.write_buffer import WriteBuffer
 from tests.transports.aio_rig import OPERATIONS, Recorder
 
 SETTINGS: Final = Settings(max_in_flight=1000)
@@ -51,3 +53,18 @@ async def test_a_large_value_is_written_in_pieces_behind_its_request_line() -> N
     link.write(waiting)
     assert [len(data) for data in recorder.writes[1:]] == [262_144, 262_144, 600_000 - 2 * 262_144 + 2]
     assert recorder.writes[-1].endswith(b"x\r\n")
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_a_large_value_is_released_when_it_is_written_or_the_link_is_lost(*, is_lost: bool) -> None:
+    buffer: WriteBuffer[object] = WriteBuffer()
+    body = bytes(300_000)
+    before = sys.getrefcount(body)
+    buffer.fill(body, object())
+    assert sys.getrefcount(body) > before
+    if is_lost:
+        buffer.clear()
+    else:
+        assert not buffer.write_pieces(ignore, lambda: True)
+    assert buffer.pending is None
+    assert sys.getrefcount(body) == before

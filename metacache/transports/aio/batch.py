@@ -84,7 +84,9 @@ class RunningBatch:
                 except MetacacheError as error:
                     if not is_own(error):
                         raise
-                    replies.errors.update(dict.fromkeys(range(start, stop), error))
+                    # Its traceback has this frame, which refers to the replies. Without it, reference counting frees
+                    # the requests of a failed batch, and not the garbage collector much later.
+                    replies.errors.update(dict.fromkeys(range(start, stop), error.with_traceback(None)))
                     replies.errors.update(dict.fromkeys(self._cutter.skip_rest(), unsent(error)))
                 windows.popleft()
                 self._enqueue_windows()

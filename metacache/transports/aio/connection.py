@@ -90,7 +90,7 @@ class AsyncConnection:
         "_exchanges",
         "_flushing",
         "_is_special",
-        "_last_link",
+        "_last_closed",
         "_link",
         "_max_body",
         "_next_check",
@@ -142,7 +142,7 @@ class AsyncConnection:
             opened, failed = observed_hooks(opened, failed, self._exchanges)
         self._opener = LinkOpener(self._queue, settings, self.counts, make, opened, failed, self._flush_soon)
         self._link: Link | None = None
-        self._last_link: Link | None = None
+        self._last_closed: asyncio.Future[None] | None = None
         self._flushing = False
         self._next_check = -math.inf
         self._timer = Deadlines(self._queue, settings.timeout, lambda: self._link, self._after_check).timer
@@ -267,10 +267,11 @@ class AsyncConnection:
         await self._queue.drain(self._timeout)
         self._timer.cancel()
         await self._opener.aclose()
-        self._link = None
-        if self._last_link is not None:
-            self._last_link.close()
-            await self._last_link.when_closed  # the last link may have been lost or discarded just before
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+        if self._last_closed is not None:
+            await self._last_closed  # the last link may have been lost or discarded just before
 
     def drop(self) -> None:
         """Close without waiting. Call it in a callback of its loop, or when the loop does not run."""
@@ -413,7 +414,8 @@ class AsyncConnection:
 
     def _opened(self, link: Link) -> None:
         self._queue.in_flight = link.in_flight
-        self._link = self._last_link = link
+        # Not the link itself: a lost one would keep what it expected and received until the next dial.
+        self._link, self._last_closed = link, link.when_closed
         self.failed_at = -math.inf
 
     def _dial_failed(self, error: MetacacheError, began: float) -> None:

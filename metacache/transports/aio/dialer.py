@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import TypeVar
 
-from metacache.interrupts import is_from_handler, is_own
+from metacache.interrupts import ignoring, is_from_handler, is_own
 from metacache.nodes import MemoryAddress, Node, TcpAddress, UnixAddress
 from metacache.settings import Settings
 from metacache.transports.aio.local import open_local
@@ -92,8 +92,9 @@ async def _connect(node: Node, settings: Settings, target: Target, make: Callabl
     except BaseException as error:
         # After `hand_over` the loop closes the socket, but only after errors that it expects.
         is_refused = is_tls_refusal(error)
-        if not is_handed_over or is_refused or not isinstance(error, OSError | asyncio.CancelledError):
-            sock.close()
+        if not is_handed_over or is_refused or not _is_expected(error):
+            with ignoring(OSError):  # uvloop closes the descriptor, and a signal may interrupt it before it says so
+                sock.close()
         if is_refused and is_own(error):
             raise tls_refused(error) from error
         raise
@@ -110,6 +111,11 @@ async def _open(node: Node, settings: Settings, sock: socket.socket, make: Calla
         assert isinstance(node.address, TcpAddress)
         name = None if settings.tls is None else node.address.certificate_name
         await loop.create_connection(make, sock=sock, ssl=settings.tls, server_hostname=name)
+
+
+def _is_expected(error: BaseException) -> bool:
+    """Return whether *error* is one after which the loop closes a socket."""
+    return isinstance(error, asyncio.CancelledError) or (isinstance(error, OSError) and _is_of_network(error))
 
 
 def _is_of_network(error: OSError) -> bool:

@@ -51,12 +51,12 @@ class WriteBuffer(Generic[P]):
             # look at the bytes of a further command that it has decrypted already.
             write(piece if self._rest else b"".join((piece, CRLF)))
             if not self._rest:
-                self.pending = None
+                self.clear()
         return False
 
     def clear(self) -> None:
-        """Release the rest, which may be hundreds of megabytes."""
-        self._rest = _NOTHING
+        """Release the block, which may be hundreds of megabytes: even an empty rest refers to all of it."""
+        self._rest, self.pending = _NOTHING, None
 
 
 def packs(frames: list[bytes], limit: int) -> Iterator[bytes]:
