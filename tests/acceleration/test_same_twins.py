@@ -14,6 +14,7 @@ import enum
 import math
 import os
 import struct
+import sys
 import uuid
 import zoneinfo
 from typing import Any, Final, TypeAlias
@@ -114,8 +115,8 @@ LEAVES: Final[list[Value]] = [
     None, False, True, 0, 1, 0.0, -0.0, 1.0, "", "a", b"", b"a", Shade.RED, Text("a"), Whole(1), math.nan, OTHER_NAN,
     math.inf, 2**53 + 1, float(2**53), 2**80, "\ud800", bytearray(b"a"), decimal.Decimal("NaN"),
     decimal.Decimal("sNaN"), decimal.Decimal("1"), decimal.Decimal("1.0"), uuid.UUID(int=1), complex(0, -0.0),
-    MOMENT.date(), int, Empty(), datetime.timedelta(1), datetime.timedelta(2), set(), {1}, {True}, {1.0}, {1, "a"}, {"a"},
-    {"b"}, frozenset(), frozenset("a"),
+    MOMENT.date(), int, Empty(), datetime.timedelta(1), datetime.timedelta(2), set(), {1}, {True}, {1.0}, {1, "a"},
+    {"a"}, {"b"}, frozenset(), frozenset("a"),
     *(MOMENT.replace(tzinfo=zone, fold=fold) for zone in ZONES for fold in (0, 1)),
     *(datetime.time(1, tzinfo=zone) for zone in ZONES),
 ]  # fmt: skip
@@ -140,9 +141,13 @@ def grown(inner: st.SearchStrategy[Value]) -> st.SearchStrategy[Value]:
 VALUES: Final = st.recursive(st.sampled_from(LEAVES), grown, max_leaves=8)
 
 
+def class_of(value: object) -> type[object]:
+    return type(value)
+
+
 def twisted(value: Value, draw: Any) -> Value:  # Any: of st.data
     """Return a copy of *value* with one part replaced, or in another order."""
-    kind: type[object] = type(value)
+    kind = class_of(value)
     if kind in (list, tuple) and value:
         index = draw(st.integers(0, len(value) - 1))
         parts = [*value[:index], twisted(value[index], draw), *value[index + 1 :]]
@@ -269,6 +274,27 @@ def test_what_code_of_the_user_does_is_survived() -> None:
             are_same([Odd()], [Odd()], {Odd: each})
     with pytest.raises(TypeError, match="two values and a dict"):
         are_same(1, 2, [])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # wrong on purpose
+
+
+def test_no_reference_is_kept_or_lost() -> None:
+    assert are_same is not None
+    comparer = Comparer()
+    value: Value = [
+        Record([b"a" * 9], 2.5, {"k" * 9: MOMENT.replace(tzinfo=datetime.UTC)}),
+        {2**70},
+        ("t" * 9,),
+        Data(1),
+    ]
+    again: Value = copy.deepcopy(value)
+    comparer.check(value, again)
+    other = copy.deepcopy(value)
+    other[0].more = None
+    shared = (*value, *again, value[0].one[0], value[0].more, Record, Data, datetime.UTC, comparer._fields[Record])
+    before = list(map(sys.getrefcount, shared))
+    for _ in range(1000):
+        are_same(value, again, comparer._fields)
+        are_same(value, other, comparer._fields)
+    assert list(map(sys.getrefcount, shared)) == before
 
 
 TYPES: Final[tuple[Value, ...]] = (
