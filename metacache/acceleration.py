@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "accelerated",
+    "are_same",
     "count_lines",
     "encode_items",
     "encode_keys",
@@ -42,6 +43,7 @@ C = TypeVar("C")
 Op = TypeVar("Op")
 K = TypeVar("K")
 # Arguments that are too many for a list of their types, or generic, are `...`.
+AreSame: TypeAlias = Callable[[object, object, dict[type, Sequence[object]]], bool]
 CountLines: TypeAlias = Callable[[Sequence[bytes], bytes], int]
 EncodeItems: TypeAlias = Callable[..., tuple[list[Any], list[bytes], list[bytes], list[bytes]] | None]  # Any: keys
 EncodeKeys: TypeAlias = Callable[[Sequence[object], bytes, bytes, bytes], tuple[list[bytes], list[bytes]] | None]
@@ -54,7 +56,7 @@ TotalSize: TypeAlias = Callable[[Sequence[bytes], int, int], int]
 TakeItems: TypeAlias = Callable[..., list[Any] | None]  # Any: items of any type
 
 # The number of the interface. A metacache-speed with another number has other primitives and is not used.
-API: Final = 2
+API: Final = 3
 
 
 def _is_usable() -> bool:
@@ -148,6 +150,17 @@ hits have values, `known_sizes`, `value_header`, and the lists of headers and va
 position after the last reply that it read.
 """
 
+
+# --- serializers -----------------------------------------------------------------------------------------------------
+
+are_same: Final[AreSame | None] = _find("are_same")
+"""The usual case of `Comparer.check`: takes a value, the value decoded for it, and a dict of classes.
+
+A class has a tuple with the names of its fields, or a list. With a list, ``==`` compares two values if certain
+attributes are one object in both: each tuple of the list has the name of an attribute, and the objects that it may be.
+
+True: the same, and no part has another class. False: `Comparer.check` must decide.
+"""
 
 # --- asyncio ---------------------------------------------------------------------------------------------------------
 

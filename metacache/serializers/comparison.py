@@ -29,6 +29,7 @@ from operator import is_
 from types import MappingProxyType, NoneType
 from typing import Final, TypeAlias, final
 
+from metacache.acceleration import are_same
 from metacache.serializers.forms import RECORDS, Form, walk
 from metacache.serializers.layouts import EVERY, NONE, Layout, layout_of
 from metacache.serializers.mismatches import Mismatch, Value, float_holds
@@ -80,6 +81,16 @@ _KEYS: Final[Mapping[type, ComparisonKey]] = {
     memoryview: lambda value: (value.format, value.shape, value.tobytes()),
 }
 
+# What `are_same` needs of the classes that have no fields of a user.
+_TIME: Final = [("tzinfo", *_PORTABLE_ZONES), ("fold", 0)]
+_FIELDS: Final[Mapping[type, Sequence[object]]] = {
+    uuid.UUID: ("int",),
+    datetime.date: [],
+    datetime.timedelta: [],
+    datetime.datetime: _TIME,
+    datetime.time: _TIME,
+}
+
 
 @final
 class Comparer:
@@ -93,22 +104,25 @@ class Comparer:
     def __init__(self, form: Form | None = None, keys: Mapping[type, ComparisonKey] = MappingProxyType({})) -> None:
         self._keys: dict[type, ComparisonKey] = {**_KEYS, **keys}
         self._layouts: dict[type, Layout] = {}
+        self._fields = {class_: fields for class_, fields in _FIELDS.items() if class_ not in keys}
         for _, each in () if form is None else walk(form):
             if each.kind in RECORDS and each.class_ is not dict:
                 # The form of a generic class has the fields of one parametrisation only.
                 is_generic = bool(getattr(each.class_, "__parameters__", ()))
-                self._layouts[each.class_] = layout_of(each.class_, None if is_generic else each)
+                self._add(each.class_, layout_of(each.class_, None if is_generic else each))
 
-    def check(self, value: Value, decoded: Value) -> None:
-        """Raise Mismatch if *decoded* is not the same as *value*."""
+    def check(self, value: Value, decoded: Value) -> bool:
+        """Raise Mismatch if *decoded* is not the same as *value*. Return whether an int became a float."""
+        if are_same is not None and are_same(value, decoded, self._fields):
+            return False
         class_ = type(value)
         layout = self._layouts.get(class_)
         if layout is None and class_ not in _PLAIN and class_ not in self._keys:
             layout = self._layout(class_)
         if layout is None or layout.floats is None or class_ is not type(decoded):
-            self._compare_parts(_ROOT, (value,), (decoded,), EVERY)
-        else:  # a record, the usual case: saves one level of recursion
-            self._compare_parts(layout, layout.parts_of(value), layout.parts_of(decoded), layout.floats)
+            return self._compare_parts(_ROOT, (value,), (decoded,), EVERY)
+        # a record, the usual case: saves one level of recursion
+        return self._compare_parts(layout, layout.parts_of(value), layout.parts_of(decoded), layout.floats)
 
     def parts(self, value: Value) -> list[tuple[str, Value]]:
         """Return the parts of *value*, each after the step that leads to it."""
@@ -131,9 +145,10 @@ class Comparer:
 
     def _compare_parts(
         self, layout: Layout, values: Sequence[Value], others: Sequence[Value], floats: Container[object]
-    ) -> None:
+    ) -> bool:
         # One long function, so that each level of a value costs only one Python frame of the recursion limit. The most
         # frequent branches come first: the comparison of a record of ten fields takes a few µs.
+        is_widened = False
         for step, value, decoded in zip(layout.steps, values, others):  # noqa: B905 - `strict` costs as much as two fields
             if value is decoded:
                 continue
@@ -141,6 +156,7 @@ class Comparer:
             try:
                 if class_ is not type(decoded):
                     if class_ is int and type(decoded) is float and step in floats and _reads_back_as(value, decoded):
+                        is_widened = True
                         continue
                     raise _changed_class(value, decoded)
                 if class_ in _PLAIN:
@@ -169,14 +185,21 @@ class Comparer:
                 if inner.reorder is not None:
                     rest = inner.reorder(self._key, parts, rest)
                 inherited: Container[object] = EVERY if step in floats else NONE
-                self._compare_parts(inner, parts, rest, inherited if inner.floats is None else inner.floats)
+                floats_within = inherited if inner.floats is None else inner.floats
+                is_widened = self._compare_parts(inner, parts, rest, floats_within) or is_widened
             except Mismatch as found:
                 found.within(layout.show(step, len(values)))
                 raise
+        return is_widened
 
     def _layout(self, class_: type) -> Layout:
         layout = self._layouts.get(class_)
-        return self._layouts.setdefault(class_, layout_of(class_)) if layout is None else layout
+        return self._add(class_, layout_of(class_)) if layout is None else layout
+
+    def _add(self, class_: type, layout: Layout) -> Layout:
+        if layout.attributes is not None and class_ not in self._keys:
+            self._fields[class_] = layout.attributes
+        return self._layouts.setdefault(class_, layout)
 
     def _key(self, value: Value) -> object:
         """Return a hashable key. Values that are the same have equal keys."""

@@ -109,6 +109,7 @@ class Layout:
         reorder: arranges the parts of a second value in the order of the first; None if order counts. Its first
             argument returns a key for a part; equal parts have equal keys.
         combine: returns the key of a value from the keys of its parts.
+        attributes: the names of attributes that together have all parts; None if no attributes have them.
         is_record: True for a class with typed fields and without type variables.
     """
 
@@ -118,6 +119,7 @@ class Layout:
     floats: Container[object] | None = None
     reorder: _Reorder | None = None
     combine: Callable[[list[object]], object] = tuple
+    attributes: tuple[str, ...] | None = None
     is_record: bool = False
 
     def parts_of(self, value: Value) -> Sequence[Value]:
@@ -163,12 +165,14 @@ def layout_of(class_: type, form: Form | None = None) -> Layout:
         return layout(lambda value: tuple[Value, ...].__getitem__(value, slice(None)), steps=names)
     if is_model(class_):
         private = private_names(class_)
-        return layout(_model_reader(names, private), steps=(*names, *private, *_MODEL_STEPS))
-    parts = _fields_reader(class_, names)
+        steps = (*names, *private, *_MODEL_STEPS)
+        return layout(_model_reader(names, private), steps=steps, attributes=_MODEL_ATTRIBUTES)
+    are_always_set = _are_always_set(class_)
+    parts = _fields_reader(names) if are_always_set else _careful_reader(names)
     if dataclasses.is_dataclass(class_) and config_of(class_).get("extra") == "allow":
         return layout(lambda value: (*parts(value), _extra(value, names)), steps=(*names, "extra"))
     if not contents:
-        return layout(parts, steps=names)
+        return layout(parts, steps=names, attributes=names if are_always_set else None)
     return layout(lambda value: (*parts(value), contents[0](value)), steps=(*names, "contents"))
 
 
@@ -205,15 +209,24 @@ class _Unset(enum.Enum):
     UNSET = "unset"
 
 
-def _fields_reader(class_: Any, names: tuple[str, ...]) -> _Parts:  # Any: as above
+def _are_always_set(class_: Any) -> bool:  # Any: as above
+    """Return whether `__init__` takes every field of *class_*. Other fields may be unset."""
     fields: Iterable[Any] = getattr(
         class_, "__attrs_attrs__", None
     ) or (  # Any: attrs and dataclasses have other fields
         dataclasses.fields(class_) if dataclasses.is_dataclass(class_) else ()
     )
-    if len(names) > 1 and not [field for field in fields if not field.init]:
+    return all(field.init for field in fields)
+
+
+def _fields_reader(names: tuple[str, ...]) -> _Parts:
+    if len(names) > 1:
         return attrgetter(*names)
-    # A field that `__init__` does not take may be unset.
+    return lambda value: tuple([getattr(value, name) for name in names])
+
+
+def _careful_reader(names: tuple[str, ...]) -> _Parts:
+    """Return a reader of fields of which some may be unset."""
     return lambda value: tuple([getattr(value, name, _Unset.UNSET) for name in names])
 
 
@@ -224,6 +237,7 @@ def _extra(value: Value, names: tuple[str, ...]) -> Value:
 
 
 _MODEL_STEPS: Final = ("model_extra", "model_fields_set")
+_MODEL_ATTRIBUTES: Final = ("__dict__", "__pydantic_private__", "__pydantic_extra__", "__pydantic_fields_set__")
 
 
 def _model_reader(names: tuple[str, ...], private: tuple[str, ...]) -> _Parts:

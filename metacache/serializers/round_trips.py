@@ -84,7 +84,8 @@ class RoundTrip(Generic[T, E]):
     def _attempt(self, value: T) -> tuple[E, T]:
         data = self._encode(value)
         decoded = self._decode(data)
-        self._comparer.check(value, decoded)
+        if self._comparer.check(value, decoded):
+            data = self._encode(decoded)  # a format may write an int and the equal float differently
         return data, decoded
 
 

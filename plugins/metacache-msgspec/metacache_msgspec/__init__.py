@@ -46,38 +46,43 @@ class _Msgspec(Generic[T]):
         self._encoders = [module.Encoder().encode]
         if module is msgspec.msgpack and any(form.kind == "datetime" for _, form in walk(resolve(type_))):
             self._encoders.append(_encode_times_as_text)
-        self._round_trips = [
+        self._round_trip, *others = [
             RoundTrip(
                 type_, encode, self._read, probe=partial(_probe, module, encode), comparison_keys=_COMPARISON_KEYS
             )
             for encode in self._encoders
         ]
+        self._other_round_trip = others[0] if others else None
 
     def dumps(self, value: T, /) -> bytes:
         """Return *value* as bytes. Raises SerializationError with the path to a part that would not come back the same.
 
         An int where the type says float, which type checkers allow, is written as the equal float.
         """
-        round_trip, *others = self._round_trips
-        encode, *_ = self._encoders
+        data: bytes
+        other = self._other_round_trip
         try:
-            _, decoded = round_trip(value)
+            data, _ = self._round_trip(value)
         except SerializationError as error:
-            if not others or not is_own(error):
+            if other is None or not is_own(error):
                 raise
         else:
-            # Encode the decoded value, because *value* may have an int where the type says float.
-            data: bytes = encode(decoded)
             return data
-        _, decoded = others[0](value)
-        return _encode_times_as_text(decoded)
+        data, _ = other(value)
+        return data
 
     def loads(self, data: bytes, /) -> T:
         """Return the value. Raises if *data* is not exactly of the type."""
         value = self._read(data)
         for encode in self._encoders:
-            if self._is_written_by(encode, value, data):
-                return value
+            try:
+                canonical = encode(value)
+            except OverflowError as error:  # a datetime too near year 1 or 9999 for a timestamp in UTC
+                if not fails_again(encode, value, error):
+                    raise
+            else:
+                if canonical == data or self._is_equivalent(data, canonical):
+                    return value
         raise ValueError("msgspec coerced or dropped a part of the data")
 
     def _read(self, data: bytes) -> T:
@@ -93,15 +98,9 @@ class _Msgspec(Generic[T]):
             return value
         raise interrupted
 
-    def _is_written_by(self, encode: Callable[[T], bytes], value: T, data: bytes) -> bool:
-        """Return whether *encode* encodes *value* as *data*, except for the order of sets and omitted defaults."""
-        try:
-            canonical = encode(value)
-        except OverflowError as error:  # a datetime too near year 1 or 9999 for a timestamp in UTC
-            if not fails_again(encode, value, error):
-                raise
-            return False
-        return canonical == data or _same_kinds(self._decode_any(data), self._decode_any(canonical))
+    def _is_equivalent(self, data: bytes, canonical: bytes) -> bool:
+        """Return whether *data* is *canonical*, except for the order of sets and omitted defaults."""
+        return _same_kinds(self._decode_any(data), self._decode_any(canonical))
 
 
 def _encode_times_as_text(value: object) -> bytes:

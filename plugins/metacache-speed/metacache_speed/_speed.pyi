@@ -83,6 +83,7 @@ class Waiter:
     pending: object
     def __new__(cls, future: asyncio.Future[None]) -> Waiter: ...
 
+def are_same(value: object, decoded: object, fields: dict[type, Sequence[object]], /) -> bool: ...
 def queue_request(
     op: object,
     command: object,

@@ -32,6 +32,7 @@ static PyModuleDef_Slot slots[] = {
 #define FUNCTION(name) {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL, NULL}
 
 static PyMethodDef functions[] = {
+    FUNCTION(are_same),
     FUNCTION(count_lines),
     FUNCTION(encode_items),
     FUNCTION(encode_keys),

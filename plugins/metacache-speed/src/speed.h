@@ -8,7 +8,7 @@
 #define MAX_KEY 250 /* bytes of a key on the wire */
 
 /* The number of the interface in metacache/acceleration.py. Increase both when a primitive changes its meaning. */
-#define API 2
+#define API 3
 
 /* Return the bytes of *key* and set their number; NULL, without an exception, if it is not plain. A plain key is a str
  * or bytes of 1 to MAX_KEY ASCII characters above the space. The bytes belong to *key*. */
@@ -22,6 +22,7 @@ PyObject *make_builder_type(PyObject *module);
 PyObject *make_owners_type(PyObject *module);
 
 /* The functions of the module. */
+PyObject *are_same(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 PyObject *count_lines(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 PyObject *encode_items(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 PyObject *encode_keys(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
