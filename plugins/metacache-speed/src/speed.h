@@ -8,7 +8,7 @@
 #define MAX_KEY 250 /* bytes of a key on the wire */
 
 /* The number of the interface in metacache/acceleration.py. Increase both when a primitive changes its meaning. */
-#define API 2
+#define API 3
 
 /* Return the bytes of *key* and set their number; NULL, without an exception, if it is not plain. A plain key is a str
  * or bytes of 1 to MAX_KEY ASCII characters above the space. The bytes belong to *key*. */
@@ -16,6 +16,9 @@ const char *plain_key(PyObject *key, Py_ssize_t *size);
 
 /* Return whether a plain key stays plain behind *prefix*, which is bytes. */
 int is_plain_prefix(PyObject *prefix);
+
+/* Return the descriptor of an Exchange; -1 if it was closed, or if *object* is something else. */
+int descriptor_of(PyObject *object);
 
 PyObject *make_exchange_type(PyObject *module);
 PyObject *make_builder_type(PyObject *module);
