@@ -39,12 +39,14 @@ from metacache.cluster.quick_parts import run_quickly
 from metacache.operations.batches import GET_MANY, SET_MANY
 from metacache.protocol.replies import HD_REPLY, OPAQUES, known_headers, value_header
 from metacache.protocol.windows import Replies
+from metacache.testing import Memcached
 from metacache.transports.base import Batch
 from tests.acceleration.test_twins import MANY
 from tests.cluster.rig import keys_of
 from tests.pool.rig import Call
 from tests.scripted import Asked, Peer, Script, ScriptedServer, silent
 from tests.transports.rig import within
+from tests.transports.test_interrupts import interrupted
 
 COUNT: Final = 3  # keys of each node
 QUICK: Final = Settings(timeout=0.5)
@@ -426,6 +428,27 @@ def test_a_closed_peer_is_reported() -> None:
         for _, theirs in opened:
             theirs.shutdown(socket.SHUT_RD)
         assert exchanged(opened)[0] == [(0, None, errno.EPIPE)] * 2
+
+
+# A socket without an owner is closed by its finalizer; Python drops an exception in a callback of the collector.
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.usefixtures("way")
+def test_wherever_a_signal_interrupts_a_batch_its_connections_are_free_and_the_next_batch_is_right(
+    shared_memcached: Memcached,
+) -> None:
+    nodes = [Node(shared_memcached.node.address, name=name) for name in "ab"]
+    with Cluster(nodes, settings=Settings(timeout=5.0, pool_size=1)) as cluster:
+        client = Client(cluster)
+        keys = [*keys_of(cluster, "a", COUNT, "swept"), *keys_of(cluster, "b", COUNT, "swept")]
+        client.set_many({key: key.encode() for key in keys})
+        for at in range(1, 2000):
+            was_interrupted = interrupted(lambda client: client.get_many(keys), client, at)
+            with within(0.0, 4.0):  # no connection is still in use
+                assert client.get_many([*keys, "none"]) == expected(keys), f"interrupted at point {at}"
+            assert [pool.in_use for pool in cluster.statistics.values()] == [0, 0], f"interrupted at point {at}"
+            if not was_interrupted:
+                assert at > 30
+                break
 
 
 PIECES: Final = st.sampled_from(

@@ -416,7 +416,8 @@ class Stream:
 
     def unblock(self) -> None:
         """Make the socket non-blocking."""
-        self._set_timeout(0.0)
+        if self._timeout:  # it is, after a batch
+            self._set_timeout(0.0)
 
     def write(self, data: memoryview, /) -> int:
         """Send what the socket takes of *data* without waiting, and return the number of bytes. Raises OSError."""

@@ -12,6 +12,7 @@
 #include <limits.h>
 #include <math.h>
 #include <poll.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <time.h>
 
@@ -100,14 +101,15 @@ make_part(Part *part, Span span, PyObject *share, PyObject *opaques, Py_ssize_t 
         return wrong_part();
     }
     part->indices = indices.is_list ? PyList_AsTuple(share) : Py_NewRef(share);
-    /* Now, because making a list may run the garbage collector, and so Python code. */
+    /* Now, and before the sizes are taken: making a list may run the garbage collector, and so Python code. */
     part->headers = PyList_New(0);
     part->values = PyList_New(0);
     if (part->indices == NULL || part->headers == NULL || part->values == NULL) {
         return -1;
     }
     is_sequence(part->indices, &indices);
-    if (indices.size == 0 || indices.size > most) {
+    if (indices.size == 0 || indices.size > most || !is_sequence(span.heads.items, &span.heads) ||
+        (span.has_bodies && !is_sequence(span.bodies.items, &span.bodies))) {
         return 0;
     }
     span.indices = &indices;
@@ -139,6 +141,18 @@ make_parts(Parts *all, PyObject *shares, PyObject *opaques, const Span *span, Py
     return 1;
 }
 
+/* Return the descriptor of the socket of a part; -1, without an exception, if it was closed. */
+static int
+descriptor_at(const Parts *all, Py_ssize_t index)
+{
+    PyObject *exchange = PyList_GetItem(all->exchanges, index);
+    if (exchange == NULL) {
+        PyErr_Clear(); /* other code shortened the list */
+        return -1;
+    }
+    return descriptor_of(exchange);
+}
+
 /* Take the descriptors of the parts that still wait. Returns 0 if a socket was closed.
  *
  * A signal handler may close a socket, for example because it forks, and another socket may get the number. So this
@@ -148,10 +162,8 @@ take_descriptors(Parts *all)
 {
     for (Py_ssize_t index = 0; index < all->count; index++) {
         if (all->waits[index].fd >= 0) {
-            PyObject *exchange = PyList_GetItem(all->exchanges, index);
-            int descriptor = exchange == NULL ? -1 : descriptor_of(exchange);
+            int descriptor = descriptor_at(all, index);
             if (descriptor < 0) {
-                PyErr_Clear(); /* another thread changed the list */
                 return 0;
             }
             all->waits[index] = (struct pollfd){.fd = descriptor, .events = POLLIN};
@@ -259,7 +271,7 @@ receive_ready(Parts *all)
             continue;
         }
         /* Again for each: reading the replies of the part before may have run Python code. */
-        if (descriptor_of(PyList_GetItem(all->exchanges, index)) != wait->fd) {
+        if (descriptor_at(all, index) != wait->fd) {
             continue;
         }
         int status = receive_part(all, &all->parts[index], wait->fd);
@@ -348,7 +360,7 @@ exchange_parts(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
     PyObject *heads = arguments[3], *bodies = arguments[4];
     Py_ssize_t most = PyLong_AsSsize_t(arguments[5]), largest = PyLong_AsSsize_t(arguments[6]);
     double deadline = PyFloat_AsDouble(arguments[7]);
-    Span span = {.has_bodies = bodies != Py_None};
+    Span span = {.heads.items = heads, .bodies.items = bodies, .has_bodies = bodies != Py_None};
     Parts all = {.count = PyList_Size(arguments[0]), .exchanges = arguments[0], .header = NO_HEADER};
     all.reading = (Reading){
         .limit = PyLong_AsSsize_t(arguments[8]),
@@ -366,9 +378,6 @@ exchange_parts(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
         !is_sequence(arguments[14], &all.values)) {
         PyErr_SetString(PyExc_TypeError, "exchange_parts was called with an argument of a wrong type");
         return NULL;
-    }
-    if (!is_sequence(heads, &span.heads) || (span.has_bodies && !is_sequence(bodies, &span.bodies))) {
-        Py_RETURN_NONE;
     }
     int status = make_parts(&all, arguments[1], arguments[2], &span, most, largest);
     PyObject *outcomes = status == 1 ? exchange_all(&all, deadline) : status == 0 ? Py_NewRef(Py_None) : NULL;
