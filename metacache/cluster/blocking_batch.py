@@ -115,8 +115,7 @@ class ClusterExchange:
     def begin(self) -> None:
         """Start the parts whose nodes have a free connection. Raises ClosedError before anything is sent."""
         assignments = self._nodes.snapshot.assign(self._batch.keys)
-        # A single part needs fewer calls as a `StreamExchange`, which reads replies as they arrive.
-        if len(assignments) < 2 or not self._run_quickly(assignments):
+        if not self._run_quickly(assignments):
             self._add_parts(self._batch, range(len(self._batch.heads)), assignments)
             self._start_waiting()
 
