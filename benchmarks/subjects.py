@@ -260,8 +260,8 @@ SUBJECTS: Final = (
     ),
     # Client and server together. A get: 1.2 times the budget of one over a socket.
     Subject("metacache, memory://", set_up_memory, {"get": 27_240}),
-    Subject("metacache, Cluster of 3", set_up_cluster, {"get_many": 15_500, "set_many": 15_500}, nodes=3),
-    Subject("metacache, Cluster of 10", set_up_cluster, {"get_many": 32_000, "set_many": 33_000}, nodes=10),
+    Subject("metacache, Cluster of 3", set_up_cluster, {"get_many": 12_000, "set_many": 12_500}, nodes=3),
+    Subject("metacache, Cluster of 10", set_up_cluster, {"get_many": 24_000, "set_many": 24_500}, nodes=10),
     Subject("metacache, Cluster of 30", set_up_cluster, nodes=30),
     Subject("metacache, AsyncPool", set_up_async_pool, {"get, 64 tasks": 31_000}),
     Subject(

@@ -47,7 +47,7 @@ AreSame: TypeAlias = Callable[[object, object, dict[type, Sequence[object]]], bo
 CountLines: TypeAlias = Callable[[Sequence[bytes], bytes], int]
 EncodeItems: TypeAlias = Callable[..., tuple[list[Any], list[bytes], list[bytes], list[bytes]] | None]  # Any: keys
 EncodeKeys: TypeAlias = Callable[[Sequence[object], bytes, bytes, bytes], tuple[list[bytes], list[bytes]] | None]
-ExchangeParts: TypeAlias = Callable[[list[int], list[bytes], float], list[tuple[int, bytes | None, int]] | None]
+ExchangeParts: TypeAlias = Callable[..., list[tuple[int, bytes | None, int] | None] | None]
 FoundValues: TypeAlias = Callable[..., dict[Any, bytes] | None]  # Any: keys
 JoinWindow: TypeAlias = Callable[[Sequence[bytes], Sequence[bytes] | None, int, int, bytes, bytes], bytes | None]
 PlaceItems: TypeAlias = Callable[..., bool]
@@ -126,11 +126,13 @@ total_size: Final[TotalSize | None] = _find("total_size")
 """The usual case of `_total` in `batch_windows`: takes a list or tuple of bytes, start and stop. -1: it is not one."""
 
 exchange_parts: Final[ExchangeParts | None] = _find("exchange_parts")
-"""The usual case of a batch over several nodes: takes descriptors, the bytes of a window for each, and a deadline.
+"""`exchange_windows` in `parallel`: sends a window on each of several sockets, and reads plain replies.
 
-Returns how many bytes of each were sent, what one read received (None: nothing yet) and the errno. It stops when the
-deadline passes, after a signal, and after the writes if one was not whole. None: nothing was sent, because a
-socket is readable.
+Takes lists of an `Exchange`, of the indexes of requests and of two opaques for each part; heads, bodies, the most
+requests and the largest window; the deadline; largest value, codes of whole replies, whether hits have values,
+`known_sizes` and `value_header`; and the lists of all headers and values, which it fills. Returns None for each part
+that is finished, or how many bytes were sent, what was received (None: nothing) and the errno. A signal ends the wait.
+None: nothing was sent.
 """
 
 found_values: Final[FoundValues | None] = _find("found_values")

@@ -82,6 +82,7 @@ GUARDED: Final[dict[str, dict[str, str]]] = {
     "select": {
         "cli/metadump.py": "waits for the lines of a dump",
         "cluster/blocking_batch.py": "waits for several nodes",
+        "cluster/parallel.py": "waits for several nodes",
         "transports/blocking/exchange.py": "waits for one node",
         "transports/blocking/stream.py": "sees whether an idle connection is stale",
     },
@@ -126,6 +127,7 @@ GUARDED: Final[dict[str, dict[str, str]]] = {
         "client/aio_effects.py": "deadlines",
         "cluster/blocking.py": "deadlines, probes",
         "cluster/blocking_batch.py": "deadlines",
+        "cluster/parallel.py": "deadlines",
         "cluster/aio.py": "deadlines, probes",
         "cluster/opening.py": "deadlines",
         "discovery/watch.py": "when to ask again",

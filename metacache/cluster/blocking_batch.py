@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final, final
 
 from typing_extensions import override
 
-from metacache.acceleration import exchange_parts
 from metacache.cluster.parts import fill_part, part_of, take, verdict
 from metacache.cluster.quick_parts import run_quickly
 from metacache.errors import ClosedError
@@ -22,9 +21,8 @@ from metacache.transports.batch_windows import failed_replies
 from metacache.transports.blocking.checkout import POLL, Waker
 
 if TYPE_CHECKING:
-    from metacache.acceleration import ExchangeParts
     from metacache.cluster.membership import Membership
-    from metacache.cluster.snapshot import Member
+    from metacache.cluster.snapshot import Assignment, Member
     from metacache.pool.blocking import Pool
     from metacache.transports.base import Batch
     from metacache.transports.blocking.checkout import Waiter
@@ -116,25 +114,27 @@ class ClusterExchange:
 
     def begin(self) -> None:
         """Start the parts whose nodes have a free connection. Raises ClosedError before anything is sent."""
-        self._assign(range(len(self._batch.heads)))
-        # A single part needs fewer calls as a `StreamExchange`, which reads replies as they arrive.
-        if exchange_parts is not None and len(self._waiting) > 1:
-            self._run_quickly(exchange_parts)
-        self._start_waiting()
+        assignments = self._nodes.snapshot.assign(self._batch.keys)
+        if not self._run_quickly(assignments):
+            self._add_parts(self._batch, range(len(self._batch.heads)), assignments)
+            self._start_waiting()
 
-    def _run_quickly(self, exchange: ExchangeParts) -> None:
-        """Run all parts by compiled code, if each node has a free stream."""
-        parts = self._waiting
-        left = run_quickly(exchange, parts, self._replies, deadline=self._deadline, now=self._now)
+    def _run_quickly(self, assignments: Sequence[Assignment[Pool]]) -> bool:
+        """Run all parts together, if each node has a free stream; return False if nothing was sent."""
+        left = run_quickly(self._batch, assignments, self._replies, deadline=self._deadline, now=self._now)
         if left is None:
-            return
-        self._waiting = []
-        self._running += left
-        self._fresh += left
+            return False
+        for assignment, stream, handed in left:
+            part = self._part(self._batch, assignment.indices, assignment)
+            part.exchange = assignment.member.pool.lending.go_on(stream, part.batch, self._deadline, handed)
+            self._running.append(part)
+            self._fresh.append(part)
         if not self._nodes.snapshot.is_all_healthy:
-            for part in parts:
-                if part not in left:
-                    self._nodes.succeeded(part.member)
+            unfinished = [assignment for assignment, _, _ in left]
+            for assignment in assignments:
+                if assignment not in unfinished:
+                    self._nodes.succeeded(assignment.member)
+        return True
 
     def wait(self, seconds: float, /) -> None:
         """Wait until a part can go on, at most that many seconds."""
@@ -172,15 +172,22 @@ class ClusterExchange:
     def _assign(self, indices: Sequence[int]) -> None:
         """Make a part for each node that serves requests at *indices* now, in ascending order of node names."""
         batch = part_of(self._batch, indices)
-        for assignment in self._nodes.snapshot.assign(batch.keys):
-            part = part_of(batch, assignment.indices)
-            own = indices if part is batch else take(indices, assignment.indices)
-            if assignment.error is not None:
-                fill_part(self._replies, own, failed_replies(part, assignment.error))
-                continue
-            # Half of the time at most: the rest is for the requests themselves.
-            until = assignment.member.pool.lending.wait_until(self._now, (self._now + self._deadline) / 2)
-            self._waiting.append(_Part(assignment.member, own, part, until))
+        self._add_parts(batch, indices, self._nodes.snapshot.assign(batch.keys))
+
+    def _add_parts(self, batch: Batch, indices: Sequence[int], assignments: Sequence[Assignment[Pool]]) -> None:
+        """Let the parts of *batch*, which has the requests at *indices*, wait for connections."""
+        for assignment in assignments:
+            own = indices if len(assignment.indices) == len(indices) else take(indices, assignment.indices)
+            part = self._part(batch, own, assignment)
+            if assignment.error is None:
+                self._waiting.append(part)
+            else:
+                fill_part(self._replies, own, failed_replies(part.batch, assignment.error))
+
+    def _part(self, batch: Batch, own: Sequence[int], assignment: Assignment[Pool]) -> _Part:
+        # It waits half of the time at most: the rest is for the requests themselves.
+        until = assignment.member.pool.lending.wait_until(self._now, (self._now + self._deadline) / 2)
+        return _Part(assignment.member, own, part_of(batch, assignment.indices), until)
 
     def _wait_for_connections(self) -> None:
         """Start the parts that can start, and fail those that have waited too long."""

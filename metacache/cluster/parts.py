@@ -48,9 +48,10 @@ def fill_part(whole: Replies, indices: Sequence[int], part: Replies) -> None:
         and place_items(whole.values, indices, part.values)
     )
     if not is_placed:
+        headers, values = whole.headers, whole.values
         for index, header, value in zip(indices, part.headers, part.values, strict=True):
-            whole.headers[index] = header
-            whole.values[index] = value
+            headers[index] = header
+            values[index] = value
     for at, error in part.errors.items():
         whole.errors[indices[at]] = error
 

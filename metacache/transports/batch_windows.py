@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from metacache.protocol.connection import ProtocolConnection
     from metacache.transports.base import Batch
 
-__all__ = ["Windows", "build_window", "fail_rest", "failed_replies", "is_one_window"]
+__all__ = ["MAX_REQUESTS", "MAX_WINDOW", "Windows", "build_window", "fail_rest", "failed_replies"]
 
 MAX_REQUESTS: Final = 256  # in one window
 MAX_WINDOW: Final = 65536  # bytes of several requests in one window
@@ -85,16 +85,6 @@ def _total(items: Sequence[bytes], start: int, stop: int) -> int:
     """Return the sum of the sizes. Joining small items is faster than adding up their sizes."""
     total = -1 if total_size is None else total_size(items, start, stop)
     return total if total >= 0 else len(b"".join(items[start:stop]))
-
-
-def is_one_window(batch: Batch) -> bool:
-    """Return whether all requests of *batch* surely fit into one window."""
-    count = len(batch.heads)
-    bodies = batch.bodies
-    if bodies is not None and len(bodies[0]) > MAX_WINDOW:
-        return False  # do not join large bodies
-    size = 0 if bodies is None else _total(bodies, 0, count)
-    return size + (LONGEST_HEAD + MARGIN) * count <= MAX_WINDOW
 
 
 def build_window(protocol: ProtocolConnection, batch: Batch, start: int, stop: int) -> tuple[bytes, Window]:

@@ -196,6 +196,33 @@ def test_many_keys_with_equal_or_near_hashes_have_the_owners_of_the_definition(
     assert list(winners(columns(tables), grouped([1.0] * nodes), keys)) == expected
 
 
+ODD_KEYS = st.one_of(
+    st.binary(max_size=300), st.text(max_size=20), st.sampled_from([b"", b"k", "k", "\0", b"\xff" * 250])
+)
+
+
+@given(
+    weights=st.lists(st.sampled_from([0.5, 1.0, 1.0, 1.0, 2.0, 3.7]), min_size=1, max_size=30),
+    is_equal=st.booleans(),
+    is_compiled=st.booleans(),
+    keys=st.lists(ODD_KEYS, max_size=40),
+)
+def test_a_batch_routes_each_key_as_a_single_pick(
+    weights: list[float], is_equal: bool, is_compiled: bool, keys: list[bytes | str]
+) -> None:
+    named = {f"node-{number}": 1.0 if is_equal else weight for number, weight in enumerate(weights)}
+    router = RendezvousRouter(nodes(named))
+    if not is_compiled:
+        with patch.object(rendezvous, "make_owners", return_value=None):
+            router = RendezvousRouter(nodes(named))
+    shares = router.split(keys)
+    assert list(shares) == sorted(shares)
+    assert all(indices == sorted(indices) for indices in shares.values())
+    placed = {index: name for name, indices in shares.items() for index in indices}
+    assert placed == {index: router.pick(key).name for index, key in enumerate(keys)}
+    assert sum(map(len, shares.values())) == len(keys)
+
+
 @given(st.integers(0, 2**52 - 2), st.floats(1e-200, 1e200))
 def test_neighbouring_hashes_never_have_the_same_cost(number: int, weight: float) -> None:
     assert cost(number << 12, weight) > cost((number + 1) << 12, weight) > 0

@@ -58,7 +58,7 @@ class Exchange(Protocol):
 
 @final
 class Handed(NamedTuple):
-    """What compiled code did with the only window of a batch: bytes that were sent and received, and the errno."""
+    """How far the only window of a batch came: bytes that were sent and received (None: none yet), and the errno."""
 
     opaques: tuple[Opaque, Opaque]
     sent: int
@@ -286,22 +286,22 @@ class StreamExchange:
         if self._late > MAX_LATE:
             raise late_reply()
 
-    # --- an exchange that compiled code has begun --------------------------------------------------------------------
+    # --- an exchange that was begun elsewhere ------------------------------------------------------------------------
 
     def go_on(self, handed: Handed) -> None:
-        """Go on where compiled code has stopped. Call it before the first `advance`."""
+        """Go on with a window that was sent. Call it before the first `advance`."""
         self._is_prepared = self._began = True
         self._handed = handed
 
     def _take_handed(self, stream: NonBlockingStream, handed: Handed) -> None:
         self._handed = None
         stream.unblock()
-        batch, (start, stop) = self._batch, self._cutter.cut()
+        batch, count = self._batch, len(self._cutter.skip_rest())
         data, window = stream.protocol.resend_window(
-            batch.verb.command, batch.heads, batch.bodies, start, stop, handed.opaques
+            batch.verb.command, batch.heads, batch.bodies, 0, count, handed.opaques
         )
-        self._windows.append((start, len(data), window))
-        self._unanswered, self._sent = len(data), stop
+        self._windows.append((0, len(data), window))
+        self._unanswered, self._sent = len(data), count
         self._unwritten = memoryview(data)[handed.sent :]
         if handed.error:
             raise OSError(handed.error, os.strerror(handed.error))

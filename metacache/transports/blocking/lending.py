@@ -16,7 +16,7 @@ from metacache.errors import ClosedError, ConnectError, MetacacheError, Operatio
 from metacache.interrupts import clear_frames, ignoring, is_own
 from metacache.protocol.connection import LARGE, pieces
 from metacache.protocol.replies import HD_REPLY, NO_OPAQUE, whole_reply
-from metacache.protocol.windows import Replies, Window
+from metacache.protocol.windows import Replies
 from metacache.transports.batch_windows import failed_replies
 from metacache.transports.blocking.checkout import Checkout
 from metacache.transports.blocking.exchange import Handed, StreamExchange, drive_exchange
@@ -28,7 +28,6 @@ from metacache.transports.limits import check_bodies, too_large
 if TYPE_CHECKING:
     from metacache.nodes import Node
     from metacache.observe import Reporter
-    from metacache.protocol.replies import Opaque
     from metacache.settings import Settings
     from metacache.transports.base import Batch, Operation
     from metacache.transports.blocking.checkout import IdleStack, Waiter, Waker
@@ -56,7 +55,7 @@ class Lending:
         reporter: reports requests, dials, waits and retries; None: nothing is reported.
 
     ``counts`` are the socket counts of all streams that ever existed. ``waits`` is how often callers waited for a
-    stream, ``wait_seconds`` for how many seconds in total.
+    stream, ``wait_seconds`` for how many seconds in total. ``max_reply`` is the limit of the bytes of a value.
     """
 
     __slots__ = (
@@ -68,13 +67,13 @@ class Lending:
         "_limits",
         "_make_exchange",
         "_max_body",
-        "_max_reply",
         "_owner",
         "_review_at",
         "_settings",
         "_timeout",
         "_waiters",
         "counts",
+        "max_reply",
         "node",
         "wait_seconds",
         "waits",
@@ -95,7 +94,7 @@ class Lending:
         self._limits = limits
         self._owner = owner
         self._max_body = settings.max_value_size
-        self._max_reply = settings.max_reply_size
+        self.max_reply = settings.max_reply_size
         self._timeout = settings.timeout
         self._review_at = limits.next_review(monotonic())
         self._failed_at = -math.inf
@@ -214,7 +213,7 @@ class Lending:
                         if reply is None:
                             sent, data = once.sent, once.data
                             if data is not None:
-                                reply = whole_reply(data, opaque[0], command, self._max_reply)
+                                reply = whole_reply(data, opaque[0], command, self.max_reply)
                     elif wire:
                         send, recv = stream.send, stream.recv
                         sent = send(wire)
@@ -223,7 +222,7 @@ class Lending:
                             if command.has_plain_hd and data == opaque[2]:
                                 reply = HD_REPLY
                             else:
-                                reply = whole_reply(data, opaque[0], command, self._max_reply)
+                                reply = whole_reply(data, opaque[0], command, self.max_reply)
                 except OSError as error:
                     if not is_own(error):
                         raise
@@ -363,7 +362,7 @@ class Lending:
             if not is_own(error):
                 raise
             return None
-        if stream.exchange_once is not None:
+        if stream.is_plain:
             return stream
         self._checkout.put_back(stream)
         return None
@@ -371,17 +370,14 @@ class Lending:
     def put_back(self, stream: Stream, now: float) -> None:
         """Take back a *stream* whose replies were all read; close idle streams from time to time."""
         stream.used_at = now
-        self._checkout.put_back(stream)
+        self._idle.append(stream)  # `Checkout.put_back` without the call: one for each part of a batch
+        if self._waiters:
+            self._checkout.serve()
         if now >= self._review_at:
             self.reap()
 
-    def read_whole(self, batch: Batch, data: bytes, opaques: tuple[Opaque, Opaque]) -> Replies | None:
-        """Return the replies to *batch* if they are all of *data* and none is unusual; else None."""
-        window = Window(batch.verb.command, len(batch.heads), *opaques)
-        return window.replies if window.split_whole(data, self._max_reply) else None
-
     def go_on(self, stream: Stream, batch: Batch, deadline: float, handed: Handed) -> StreamExchange:
-        """Return the exchange that goes on where compiled code has stopped."""
+        """Return the exchange that goes on with a window of *batch* that was sent on *stream*."""
         release = partial(self._take_back, stream)
         exchange = self._make_exchange(batch, stream, release, node=self.node.name, deadline=deadline)
         exchange.go_on(handed)

@@ -93,7 +93,8 @@ class Stream:
     ``used_at`` is when the last exchange began. ``ready_for`` is the timeout of the operation for which the socket's
     timeout was last set, in seconds; 0.0 when unknown. ``send`` and ``recv`` are methods of the socket, ``next_opaque``
     is one of the protocol connection. ``protocol`` is replaced at every dial. ``exchange_once`` is the compiled
-    exchange of the socket, or None.
+    exchange of the socket, or None. ``is_plain`` is True while there is a socket whose methods are C functions: neither
+    TLS, nor in this process, nor of a library that replaces sockets.
     """
 
     __slots__ = (
@@ -112,6 +113,7 @@ class Stream:
         "counts",
         "dialled_at",
         "exchange_once",
+        "is_plain",
         "next_opaque",
         "protocol",
         "ready_for",
@@ -137,6 +139,7 @@ class Stream:
         self._sock: socket.socket | LocalSocket | None = None
         self._poll = _undialled
         self.exchange_once: CompiledExchange | None = None
+        self.is_plain = False
         self.dialled_at = 0.0
         self._timeout = -1.0
         self._receive_size = RECEIVE
@@ -178,6 +181,7 @@ class Stream:
         if self.exchange_once is not None:
             self.exchange_once.close()
             self.exchange_once = None
+        self.is_plain = False
         self._poll = _undialled
         self.used_at = -math.inf
         if sock is None:
@@ -259,10 +263,9 @@ class Stream:
         self._begin_protocol(int.from_bytes(urandom(2), "big"))
         self._sock, self.send, self.recv, self._poll = sock, sock.send, sock.recv, poll
         self._recv_into, self._receive_size = sock.recv_into, RECEIVE
-        # The methods of a plain socket are C functions; those of TLS, and of a library that replaces sockets, are not.
-        is_plain = isinstance(sock.recv, BuiltinMethodType)
+        self.is_plain = isinstance(sock.recv, BuiltinMethodType)
         limit = self._settings.max_reply_size
-        self.exchange_once = make_exchange(sock.fileno(), limit, known_headers, HD_REPLY) if is_plain else None
+        self.exchange_once = make_exchange(sock.fileno(), limit, known_headers, HD_REPLY) if self.is_plain else None
         self._timeout = -1.0
         try:
             self._authenticate(deadline)
@@ -413,7 +416,8 @@ class Stream:
 
     def unblock(self) -> None:
         """Make the socket non-blocking."""
-        self._set_timeout(0.0)
+        if self._timeout:  # it is, after a batch
+            self._set_timeout(0.0)
 
     def write(self, data: memoryview, /) -> int:
         """Send what the socket takes of *data* without waiting, and return the number of bytes. Raises OSError."""

@@ -157,5 +157,20 @@ def found_values(
 def count_lines(lines: Sequence[bytes], line: bytes, /) -> int: ...
 def total_size(items: Sequence[bytes], start: int, stop: int, /) -> int: ...
 def exchange_parts(
-    descriptors: list[int], requests: list[bytes], deadline: float, /
-) -> list[tuple[int, bytes | None, int]] | None: ...
+    exchanges: list[Exchange],
+    shares: list[list[int]],
+    opaques: list[tuple[tuple[bytes, bytes, bytes, bytes], tuple[bytes, bytes, bytes, bytes]]],
+    heads: Sequence[bytes],
+    bodies: Sequence[bytes] | None,
+    most: int,
+    largest: int,
+    deadline: float,
+    limit: int,
+    whole: frozenset[bytes],
+    has_value: bool,
+    sizes: dict[bytes, int],
+    learn: Callable[[bytes], tuple[int, list[bytes]]],
+    headers: list[bytes],
+    values: list[bytes | None],
+    /,
+) -> list[tuple[int, bytes | None, int] | None] | None: ...

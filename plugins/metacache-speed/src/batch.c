@@ -3,19 +3,11 @@
  * The twins in Python are named at each function. They take every sequence; these functions take lists and tuples.
  */
 
-#include "speed.h"
+#include "batch.h"
 
 #include <string.h>
 
-/* A list or a tuple. */
-typedef struct {
-    PyObject *items;
-    int is_list;
-    Py_ssize_t size;
-} Sequence;
-
-/* Returns 0, without an exception, if *object* is something else. */
-static int
+int
 is_sequence(PyObject *object, Sequence *sequence)
 {
     sequence->items = object;
@@ -27,25 +19,26 @@ is_sequence(PyObject *object, Sequence *sequence)
     return 1;
 }
 
-/* Return a borrowed reference. *index* must be below the size, which does not change while no Python code runs. */
-static PyObject *
+PyObject *
 item(const Sequence *sequence, Py_ssize_t index)
 {
     return sequence->is_list ? PyList_GetItem(sequence->items, index) : PyTuple_GetItem(sequence->items, index);
 }
 
-/* --- the bytes of a window: `_joined` of metacache/protocol/connection.py ------------------------------------------ */
+/* Return the index at *at*; -1, without an exception, if it is not one of *size* items. */
+static Py_ssize_t
+index_at(const Sequence *indices, Py_ssize_t at, Py_ssize_t size)
+{
+    PyObject *number = item(indices, at);
+    Py_ssize_t index = number != NULL && PyLong_CheckExact(number) ? PyLong_AsSsize_t(number) : -1;
+    if (index < 0) {
+        PyErr_Clear(); /* it is too large */
+        return -1;
+    }
+    return index < size ? index : -1;
+}
 
-/* The requests of one window, from *start* to *stop*. */
-typedef struct {
-    Sequence heads;
-    Sequence bodies;
-    int has_bodies;
-    Py_ssize_t start;
-    Py_ssize_t stop;
-    PyObject *first; /* bytes: what follows the first head */
-    PyObject *last;
-} Span;
+/* --- the bytes of a window: `_joined` of metacache/protocol/connection.py ------------------------------------------ */
 
 static PyObject *
 mark_of(const Span *span, Py_ssize_t index)
@@ -53,13 +46,25 @@ mark_of(const Span *span, Py_ssize_t index)
     return index == span->stop - 1 ? span->last : index == span->start ? span->first : NULL;
 }
 
-/* Return the size of the window; -1, without an exception, if an item is not bytes. */
+/* Return the index of the request at *at*; -1, without an exception, if it is not there. */
+static Py_ssize_t
+request_at(const Span *span, Py_ssize_t at)
+{
+    Py_ssize_t index = span->indices == NULL ? at : index_at(span->indices, at, span->heads.size);
+    return span->has_bodies && index >= span->bodies.size ? -1 : index;
+}
+
+/* Return the size of the window; -1, without an exception, if an item is not bytes or not there. */
 static Py_ssize_t
 size_of(const Span *span)
 {
     Py_ssize_t size = 0;
-    for (Py_ssize_t index = span->start; index < span->stop; index++) {
-        PyObject *head = item(&span->heads, index), *mark = mark_of(span, index);
+    for (Py_ssize_t at = span->start; at < span->stop; at++) {
+        Py_ssize_t index = request_at(span, at);
+        if (index < 0) {
+            return -1;
+        }
+        PyObject *head = item(&span->heads, index), *mark = mark_of(span, at);
         PyObject *body = span->has_bodies ? item(&span->bodies, index) : NULL;
         if (!PyBytes_CheckExact(head) || (body != NULL && !PyBytes_CheckExact(body))) {
             return -1;
@@ -93,14 +98,29 @@ append_end(char *to)
 static void
 write_window(const Span *span, char *to)
 {
-    for (Py_ssize_t index = span->start; index < span->stop; index++) {
-        PyObject *mark = mark_of(span, index);
+    for (Py_ssize_t at = span->start; at < span->stop; at++) {
+        Py_ssize_t index = request_at(span, at);
+        PyObject *mark = mark_of(span, at);
         to = append_bytes(to, item(&span->heads, index));
         to = append_end(mark == NULL ? to : append_bytes(to, mark));
         if (span->has_bodies) {
             to = append_end(append_bytes(to, item(&span->bodies, index)));
         }
     }
+}
+
+PyObject *
+join_span(const Span *span, Py_ssize_t limit)
+{
+    Py_ssize_t size = size_of(span);
+    if (size < 0 || size > limit) {
+        Py_RETURN_NONE;
+    }
+    PyObject *window = PyBytes_FromStringAndSize(NULL, size);
+    if (window != NULL) {
+        write_window(span, PyBytes_AsString(window));
+    }
+    return window;
 }
 
 /* join_window(heads, bodies, start, stop, first, last) -> bytes; None if the arguments are not lists or tuples of bytes */
@@ -127,15 +147,7 @@ join_window(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
         span.stop <= span.start || span.stop > span.heads.size || (span.has_bodies && span.stop > span.bodies.size)) {
         Py_RETURN_NONE;
     }
-    Py_ssize_t size = size_of(&span);
-    if (size < 0) {
-        Py_RETURN_NONE;
-    }
-    PyObject *window = PyBytes_FromStringAndSize(NULL, size);
-    if (window != NULL) {
-        write_window(&span, PyBytes_AsString(window));
-    }
-    return window;
+    return join_span(&span, PY_SSIZE_T_MAX);
 }
 
 /* --- the size of a window: `_total` of metacache/transports/batch_windows.py -------------------------------------- */
@@ -170,19 +182,6 @@ total_size(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
 
 /* --- parts of a batch: `take` and `fill_part` of metacache/cluster/parts.py ---------------------------------------- */
 
-/* Return the index at *at*; -1, without an exception, if it is not one of *size* items. */
-static Py_ssize_t
-index_at(const Sequence *indices, Py_ssize_t at, Py_ssize_t size)
-{
-    PyObject *number = item(indices, at);
-    Py_ssize_t index = number != NULL && PyLong_CheckExact(number) ? PyLong_AsSsize_t(number) : -1;
-    if (index < 0) {
-        PyErr_Clear(); /* it is too large */
-        return -1;
-    }
-    return index < size ? index : -1;
-}
-
 /* take_items(items, indices) -> list of the items at the indices; None if one of them is not there, or it is not a list */
 PyObject *
 take_items(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
@@ -208,6 +207,28 @@ take_items(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
     return taken;
 }
 
+int
+place(const Sequence *whole, const Sequence *indices, const Sequence *parts)
+{
+    if (!whole->is_list || parts->size != indices->size || whole->items == indices->items) {
+        return 0;
+    }
+    for (Py_ssize_t at = 0; at < indices->size; at++) {
+        if (index_at(indices, at, whole->size) < 0) {
+            return 0;
+        }
+    }
+    for (Py_ssize_t at = 0; at < indices->size; at++) {
+        /* The replaced items are bytes or None. Others may run Python code when they are freed, so check again. */
+        PyObject *part = item(parts, at);
+        Py_ssize_t index = part == NULL ? -1 : index_at(indices, at, whole->size);
+        if (index < 0 || PyList_SetItem(whole->items, index, Py_NewRef(part)) < 0) {
+            return PyErr_Occurred() ? -1 : 0;
+        }
+    }
+    return 1;
+}
+
 /* place_items(items, indices, parts) -> whether each of *parts* was put into the list *items* at its index. False: nothing
  * was changed. */
 PyObject *
@@ -219,24 +240,12 @@ place_items(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
         PyErr_SetString(PyExc_TypeError, "place_items takes items, indices and parts");
         return NULL;
     }
-    if (!is_sequence(arguments[0], &whole) || !whole.is_list || !is_sequence(arguments[1], &indices) ||
-        !is_sequence(arguments[2], &parts) || parts.size != indices.size || arguments[0] == arguments[1]) {
+    if (!is_sequence(arguments[0], &whole) || !is_sequence(arguments[1], &indices) ||
+        !is_sequence(arguments[2], &parts)) {
         Py_RETURN_FALSE;
     }
-    for (Py_ssize_t at = 0; at < indices.size; at++) {
-        if (index_at(&indices, at, whole.size) < 0) {
-            Py_RETURN_FALSE;
-        }
-    }
-    for (Py_ssize_t at = 0; at < indices.size; at++) {
-        /* The replaced items are bytes or None. Others may run Python code when they are freed, so check again. */
-        PyObject *part = item(&parts, at);
-        Py_ssize_t index = part == NULL ? -1 : index_at(&indices, at, whole.size);
-        if (index < 0 || PyList_SetItem(whole.items, index, Py_NewRef(part)) < 0) {
-            return PyErr_Occurred() ? NULL : Py_NewRef(Py_False);
-        }
-    }
-    Py_RETURN_TRUE;
+    int status = place(&whole, &indices, &parts);
+    return status < 0 ? NULL : PyBool_FromLong(status);
 }
 
 /* --- results: `Reader.values` of metacache/operations/readers.py ---------------------------------------------------- */

@@ -284,6 +284,13 @@ Exchange_dealloc(PyObject *object)
     Py_DECREF(type);
 }
 
+int
+descriptor_of(PyObject *object)
+{
+    destructor dealloc = (destructor)PyType_GetSlot(Py_TYPE(object), Py_tp_dealloc);
+    return dealloc == Exchange_dealloc ? ((Exchange *)object)->descriptor : -1;
+}
+
 static PyMethodDef methods[] = {
     {"run", (PyCFunction)(void (*)(void))Exchange_run, METH_FASTCALL, NULL},
     {"close", Exchange_close, METH_NOARGS, NULL},

@@ -17,6 +17,9 @@ const char *plain_key(PyObject *key, Py_ssize_t *size);
 /* Return whether a plain key stays plain behind *prefix*, which is bytes. */
 int is_plain_prefix(PyObject *prefix);
 
+/* Return the descriptor of an Exchange; -1 if it was closed, or if *object* is something else. */
+int descriptor_of(PyObject *object);
+
 PyObject *make_exchange_type(PyObject *module);
 PyObject *make_builder_type(PyObject *module);
 PyObject *make_owners_type(PyObject *module);

@@ -4,35 +4,14 @@
  * tables, and `learn` (`value_header` there) fills them: this file does not parse header lines.
  */
 
-#include "speed.h"
+#include "window.h"
 
 #include <string.h>
 
-typedef struct {
-    const char *data;
-    Py_ssize_t size; /* bytes of data */
-    Py_ssize_t limit;
-    Py_ssize_t count; /* replies of the window */
-    PyObject *first;  /* bytes: the end of the first header line, a space and the opaque */
-    PyObject *last;   /* the same of the last one */
-    PyObject *whole;  /* frozenset: header lines that are replies without a value */
-    int has_value;
-    PyObject *sizes;   /* dict: header line -> size of its value, -1 if it announces none */
-    PyObject *learn;   /* callable: header line -> (size, tokens); fills the dict */
-    PyObject *headers; /* list of the replies that were read */
-    PyObject *values;  /* list, parallel */
-} Reading;
-
-/* The header line that was seen last: lines repeat. */
-typedef struct {
-    PyObject *line; /* bytes, owned */
-    const char *bytes;
-    Py_ssize_t length;
-    Py_ssize_t size; /* of its value; see below */
-} Header;
-
 #define NO_VALUE (-1) /* the line is a whole reply */
 #define UNKNOWN (-2)  /* the parser must read this reply */
+
+const Header NO_HEADER = {NULL, NULL, 0, UNKNOWN};
 
 /* Return the size of the value that *line* announces. Sets an exception on failure and returns UNKNOWN then. */
 static Py_ssize_t
@@ -108,12 +87,13 @@ append(PyObject *list, PyObject *item)
 
 /* Read one reply at *position*; return the position after it, *position* if it is not plain, -1 with an exception. */
 static Py_ssize_t
-read_reply(const Reading *reading, Header *header, Py_ssize_t position, Py_ssize_t index)
+read_reply(Reading *reading, Header *header, Py_ssize_t position, Py_ssize_t index)
 {
     const char *data = reading->data, *line = data + position;
     Py_ssize_t size = reading->size;
     const char *end = memchr(line, '\n', (size_t)(size - position));
     if (end == NULL || end == line || end[-1] != '\r') {
+        reading->is_short = end == NULL;
         return position;
     }
     Py_ssize_t length = end - 1 - line, next = end + 1 - data;
@@ -136,8 +116,14 @@ read_reply(const Reading *reading, Header *header, Py_ssize_t position, Py_ssize
         Py_INCREF(Py_None);
         return append(reading->values, Py_None) < 0 || PyList_Append(reading->headers, header->line) < 0 ? -1 : next;
     }
-    if (header->size > reading->limit || size - next < 2 || header->size > size - next - 2 ||
-        memcmp(data + next + header->size, "\r\n", 2) != 0) {
+    if (header->size > reading->limit) {
+        return position;
+    }
+    if (size - next < 2 || header->size > size - next - 2) {
+        reading->is_short = 1;
+        return position;
+    }
+    if (memcmp(data + next + header->size, "\r\n", 2) != 0) {
         return position;
     }
     PyObject *value = PyBytes_FromStringAndSize(data + next, header->size);
@@ -147,12 +133,30 @@ read_reply(const Reading *reading, Header *header, Py_ssize_t position, Py_ssize
     return next + header->size + 2;
 }
 
-static int
-is_valid(const Reading *reading)
+int
+is_valid_reading(const Reading *reading)
 {
-    return PyBytes_Check(reading->first) && PyBytes_Check(reading->last) &&
-           PyFrozenSet_Check(reading->whole) && PyDict_Check(reading->sizes) && PyList_Check(reading->headers) &&
+    return PyFrozenSet_Check(reading->whole) && PyDict_Check(reading->sizes) && PyList_Check(reading->headers) &&
            PyList_Check(reading->values);
+}
+
+Py_ssize_t
+read_replies(Reading *reading, Header *header, Py_ssize_t position)
+{
+    reading->is_short = position == reading->size;
+    while (position < reading->size) {
+        Py_ssize_t index = PyList_Size(reading->headers); /* again for each reply: `learn` runs Python code */
+        if (index >= reading->count || PyList_Size(reading->values) != index) {
+            break;
+        }
+        Py_ssize_t next = read_reply(reading, header, position, index);
+        if (next <= position) {
+            return next < 0 ? -1 : position;
+        }
+        position = next;
+        reading->is_short = position == reading->size;
+    }
+    return position;
 }
 
 /* read_window(data, position, limit, count, first, last, whole, has_value, sizes, learn, headers, values) -> position */
@@ -180,27 +184,16 @@ read_window(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
     if (PyErr_Occurred()) {
         return NULL;
     }
-    if (PyBytes_Check(arguments[0])) {
+    if (PyBytes_Check(arguments[0]) && PyBytes_Check(reading.first) && PyBytes_Check(reading.last)) {
         reading.data = PyBytes_AsString(arguments[0]);
         reading.size = PyBytes_Size(arguments[0]);
     }
-    if (reading.data == NULL || !is_valid(&reading) || position < 0 || position > reading.size) {
+    if (reading.data == NULL || !is_valid_reading(&reading) || position < 0 || position > reading.size) {
         PyErr_SetString(PyExc_TypeError, "read_window was called with an argument of a wrong type or range");
         return NULL;
     }
-    Header header = {NULL, NULL, 0, UNKNOWN};
-    while (position < reading.size) {
-        Py_ssize_t index = PyList_Size(reading.headers); /* again for each reply: `learn` runs Python code */
-        if (index >= reading.count || PyList_Size(reading.values) != index) {
-            break;
-        }
-        Py_ssize_t next = read_reply(&reading, &header, position, index);
-        if (next <= position) {
-            position = next < 0 ? -1 : position;
-            break;
-        }
-        position = next;
-    }
+    Header header = NO_HEADER;
+    position = read_replies(&reading, &header, position);
     Py_XDECREF(header.line);
     return position < 0 ? NULL : PyLong_FromSsize_t(position);
 }
