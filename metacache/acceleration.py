@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
+from metacache.logs import logger_of
+
 if TYPE_CHECKING:
     from metacache_speed import Builder, Exchange, Owners
 
@@ -73,10 +75,9 @@ def _is_usable() -> bool:
 
 
 def _unusable(why: str) -> bool:
-    import logging  # late: few programs have a metacache-speed that does not fit
-
-    logger = logging.getLogger("metacache.acceleration")
-    logger.warning("metacache-speed %s; pure Python is used; install the versions of one release", why)
+    logger_of("metacache.acceleration").warning(
+        "metacache-speed %s; pure Python is used; install the versions of one release", why
+    )
     return False
 
 

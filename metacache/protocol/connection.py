@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from itertools import chain, cycle
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, final
 
-from typing_extensions import override
-
 from metacache.acceleration import frame_requests, join_window, read_answers
 from metacache.errors import ConnectError, ProtocolError
+from metacache.marks import override
 from metacache.protocol.commands import MN, Command
 from metacache.protocol.error_lines import refusal, server_hint
 from metacache.protocol.expectations import ExpectedReply
