@@ -12,10 +12,9 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar, final
 
-import attrs
-
 from metacache.errors import InvalidTypeError, MetacacheError
 from metacache.interrupts import fails_again, is_own
+from metacache.values import Factory, frozen
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution, EntryPoint
@@ -26,7 +25,7 @@ R = TypeVar("R")
 
 
 @final
-@attrs.frozen
+@frozen
 class PluginGroup:
     """One kind of plugin.
 
@@ -42,7 +41,7 @@ class PluginGroup:
     kind: str
     error: type[MetacacheError]
     conflict: type[MetacacheError]
-    extras: Mapping[str, str] = attrs.Factory(dict[str, str])
+    extras: Mapping[str, str] = Factory(dict[str, str])
 
     def installed(self) -> tuple[EntryPoint, ...]:
         """Return the entry points of all plugins, by name.

@@ -8,10 +8,9 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
-import attrs
-from typing_extensions import override
-
 from metacache.errors import InvalidArgumentError, InvalidTypeError
+from metacache.marks import override
+from metacache.values import evolve, frozen
 
 if TYPE_CHECKING:
     from metacache.sessions import LocalServer
@@ -38,7 +37,7 @@ has_surrogate: Final = re.compile(r"[\ud800-\udfff]").search
 
 
 @final
-@attrs.frozen
+@frozen
 class TcpAddress:
     """A host and a port, and the name that the server's TLS certificate must have.
 
@@ -66,7 +65,7 @@ class TcpAddress:
 
 
 @final
-@attrs.frozen
+@frozen
 class UnixAddress:
     """The path of a unix stream socket."""
 
@@ -78,7 +77,7 @@ class UnixAddress:
 
 
 @final
-@attrs.frozen
+@frozen
 class MemoryAddress:
     """A server in this process (``memory://``). It is the address of its own server only, whatever the name."""
 
@@ -107,7 +106,7 @@ def parse_address(text: str | Address) -> Address:
     if isinstance(text, UnixAddress):
         return _unix(text.path)
     if isinstance(text, TcpAddress):
-        return attrs.evolve(_tcp(str(text)), server_hostname=_check_hostname(text.server_hostname))
+        return evolve(_tcp(str(text)), server_hostname=_check_hostname(text.server_hostname))
     if not isinstance(text, str):
         raise InvalidTypeError(f"an address is a str like 'cache-1:11211', not {type(text).__name__}")
     path = text.removeprefix("unix:")
@@ -190,7 +189,7 @@ def _check_name(name: str) -> str:
 
 
 @final
-@attrs.frozen(init=False)
+@frozen(init=False)
 class Node:
     """One memcached server and its share of the keys.
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import enum
 from typing import Protocol, TypeAlias, final
 
-import attrs
+from metacache.values import frozen
 
 __all__ = ["Ending", "LocalServer", "Pause", "Session", "Step"]
 
 
 @final
-@attrs.frozen
+@frozen
 class Pause:
     """A number of seconds for which the server waits before the next step."""
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import enum
 from typing import Generic, TypeVar, final
 
-import attrs
-from typing_extensions import override
-
 from metacache.errors import MetacacheError
+from metacache.marks import override
 from metacache.observe import Source
 from metacache.protocol.keys import K
+from metacache.values import field, frozen
 
 __all__ = ["Computed", "DeleteResult", "Item", "Metadata", "Outcomes", "Source", "StoreResult"]
 
@@ -51,7 +50,7 @@ class DeleteResult(enum.Enum):
 
 
 @final
-@attrs.frozen
+@frozen
 class Item(Generic[T]):
     """A stored value and its metadata.
 
@@ -67,7 +66,7 @@ class Item(Generic[T]):
         won: True if this read got the win flag: its caller should store a fresh value. Other readers get the stale one.
     """
 
-    value: T = attrs.field(repr=False)  # values stay out of reprs, and so out of logs
+    value: T = field(repr=False)  # values stay out of reprs, and so out of logs
     cas: int
     ttl: int | None
     size: int
@@ -79,7 +78,7 @@ class Item(Generic[T]):
 
 
 @final
-@attrs.frozen
+@frozen
 class Metadata:
     """The metadata of an item, which `inspect` returns without reading the item.
 
@@ -99,7 +98,7 @@ class Metadata:
 
 
 @final
-@attrs.frozen(repr=False)
+@frozen(repr=False)
 class Outcomes(Generic[K, T]):
     """The results and the errors of a batch, by key. A key that a read did not find is in neither of them."""
 
@@ -116,7 +115,7 @@ class Outcomes(Generic[K, T]):
 
 
 @final
-@attrs.frozen
+@frozen
 class Computed(Generic[T]):
     """A value, and where it came from.
 
@@ -125,5 +124,5 @@ class Computed(Generic[T]):
         source: see `Source`.
     """
 
-    value: T = attrs.field(repr=False)  # a repr never shows a value
+    value: T = field(repr=False)  # a repr never shows a value
     source: Source

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import final
 
-import attrs
-
 from metacache.transports.counters import CloseReason
+from metacache.values import frozen
 
 __all__ = ["PoolStatistics"]
 
 
 @final
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class PoolStatistics:
     """A snapshot of one pool: its connections and callers now, and its counts since it was made.
 

@@ -10,9 +10,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias, final
 
-import attrs
-
 from metacache.errors import InvalidArgumentError, InvalidTypeError
+from metacache.values import frozen
 
 __all__ = [
     "I32_MAX",
@@ -83,7 +82,7 @@ _mode = _text(r"[A-Za-z+-]", "one letter, + or -")
 
 
 @final
-@attrs.frozen
+@frozen
 class Flag:
     """One request flag: its letter, its name in this package, the encoder of its token, and the commands it acts on.
 

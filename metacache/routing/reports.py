@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import final
 
-import attrs
+from metacache.values import frozen
 
 __all__ = ["Moves", "NodeScore"]
 
 
 @final
-@attrs.frozen
+@frozen
 class NodeScore:
     """The score of one node for one key.
 
@@ -31,7 +31,7 @@ class NodeScore:
 
 
 @final
-@attrs.frozen
+@frozen
 class Moves:
     """The share of all keys whose owner differs between two routers.
 
