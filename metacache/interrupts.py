@@ -169,7 +169,10 @@ def _code_of(handler: Any) -> CodeType | None:  # Any: getsignal returns any cal
 
 def _method(owner: object, name: str) -> object:
     """Return the function called *name* in the class of *owner*, not bound; None if there is none."""
-    return next((vars(each)[name] for each in type(owner).__mro__ if name in vars(each)), None)
+    for each in type(owner).__mro__:
+        if name in vars(each):
+            return vars(each)[name]
+    return None
 
 
 def clear_frames(error: BaseException) -> None:
