@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import Final
 
 import pytest
@@ -12,6 +13,7 @@ from metacache.protocol import commands
 from metacache.protocol.commands import Request
 from metacache.protocol.connection import ProtocolConnection
 from metacache.protocol.flags import MAX_FLAGS, REQUEST_FLAGS, Commands, Flag, Token
+from metacache.protocol.replies import OPAQUES, opaques_from
 from tests import raw_requests
 from tests.protocol.wire import wire
 
@@ -329,3 +331,15 @@ def test_opaques_go_round_and_never_grow_beyond_what_every_server_takes() -> Non
     assert len(set(seen)) == 2048
     assert seen[:2048] == seen[2048:4096]
     assert max(map(len, seen)) <= 32
+
+
+@pytest.mark.parametrize("first", [0, 1, 63, 64, 2047, 2048, 5000, 65535])
+def test_a_connection_takes_all_opaques_in_turn_from_its_first_one(first: int) -> None:
+    taken = list(islice(opaques_from(first), 2 * len(OPAQUES)))
+    assert taken == [OPAQUES[(first + number) % len(OPAQUES)] for number in range(2 * len(OPAQUES))]
+
+
+def test_the_opaques_are_all_different_and_each_has_four_forms() -> None:
+    assert len(set(OPAQUES)) == len(OPAQUES) == 2048
+    assert OPAQUES[7] == (b" O7\r\n", b"O7", b"HD O7\r\n", b" O7")
+    assert OPAQUES[-1] == (b" O2047\r\n", b"O2047", b"HD O2047\r\n", b" O2047")
