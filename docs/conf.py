@@ -68,7 +68,7 @@ nitpick_ignore_regex = [
 
 
 ALIAS = re.compile(r"TypeAliasForwardRef\('metacache\.(\w+)'\)")
-FIELD_DEFAULT = re.compile(r"_field_(\w+)\.default")
+ATTRS_DEFAULT = re.compile(r"attr_dict\['(\w+)'\]\.default")
 
 
 def plain_signature(*event: object) -> tuple[str | None, str | None]:
@@ -76,7 +76,7 @@ def plain_signature(*event: object) -> tuple[str | None, str | None]:
     described, signature, returns = event[3], *(None if part is None else str(part) for part in event[-2:])
     defaults = {name: repr(field.default) for name, field in fields_of(described).items()}
     if signature is not None:
-        signature = FIELD_DEFAULT.sub(lambda match: defaults[match[1]], ALIAS.sub(r"\1", signature))
+        signature = ATTRS_DEFAULT.sub(lambda match: defaults[match[1]], ALIAS.sub(r"\1", signature))
         signature = signature.replace("= DEFAULTS", "= Settings()")
     return signature, returns
 

@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar, final
 
+import attrs
+
 from metacache.errors import InvalidTypeError, MetacacheError
 from metacache.interrupts import fails_again, is_own
-from metacache.values import Factory, frozen
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution, EntryPoint
@@ -25,7 +26,7 @@ R = TypeVar("R")
 
 
 @final
-@frozen
+@attrs.frozen
 class PluginGroup:
     """One kind of plugin.
 
@@ -41,7 +42,7 @@ class PluginGroup:
     kind: str
     error: type[MetacacheError]
     conflict: type[MetacacheError]
-    extras: Mapping[str, str] = Factory(dict[str, str])
+    extras: Mapping[str, str] = attrs.Factory(dict[str, str])
 
     def installed(self) -> tuple[EntryPoint, ...]:
         """Return the entry points of all plugins, by name.

@@ -8,9 +8,10 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
+import attrs
+from typing_extensions import override
+
 from metacache.errors import InvalidArgumentError, InvalidTypeError
-from metacache.marks import override
-from metacache.values import evolve, frozen
 
 if TYPE_CHECKING:
     from metacache.sessions import LocalServer
@@ -37,7 +38,7 @@ has_surrogate: Final = re.compile(r"[\ud800-\udfff]").search
 
 
 @final
-@frozen
+@attrs.frozen
 class TcpAddress:
     """A host and a port, and the name that the server's TLS certificate must have.
 
@@ -65,7 +66,7 @@ class TcpAddress:
 
 
 @final
-@frozen
+@attrs.frozen
 class UnixAddress:
     """The path of a unix stream socket."""
 
@@ -77,7 +78,7 @@ class UnixAddress:
 
 
 @final
-@frozen
+@attrs.frozen
 class MemoryAddress:
     """A server in this process (``memory://``). It is the address of its own server only, whatever the name."""
 
@@ -106,7 +107,7 @@ def parse_address(text: str | Address) -> Address:
     if isinstance(text, UnixAddress):
         return _unix(text.path)
     if isinstance(text, TcpAddress):
-        return evolve(_tcp(str(text)), server_hostname=_check_hostname(text.server_hostname))
+        return attrs.evolve(_tcp(str(text)), server_hostname=_check_hostname(text.server_hostname))
     if not isinstance(text, str):
         raise InvalidTypeError(f"an address is a str like 'cache-1:11211', not {type(text).__name__}")
     path = text.removeprefix("unix:")
@@ -189,7 +190,7 @@ def _check_name(name: str) -> str:
 
 
 @final
-@frozen(init=False)
+@attrs.frozen(init=False)
 class Node:
     """One memcached server and its share of the keys.
 

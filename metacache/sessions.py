@@ -9,13 +9,13 @@ from __future__ import annotations
 import enum
 from typing import Protocol, TypeAlias, final
 
-from metacache.values import frozen
+import attrs
 
 __all__ = ["Ending", "LocalServer", "Pause", "Session", "Step"]
 
 
 @final
-@frozen
+@attrs.frozen
 class Pause:
     """A number of seconds for which the server waits before the next step."""
 

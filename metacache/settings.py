@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final, get_args
 
+import attrs
+
 from metacache.errors import InvalidArgumentError, InvalidTypeError
 from metacache.nodes import has_surrogate
-from metacache.values import field, frozen, optional
 
 if TYPE_CHECKING:
     from ssl import SSLContext
-
-    import attrs
 
 __all__ = [
     "LONGEST_WAIT",
@@ -97,10 +96,10 @@ def _on_node_down(_: Settings, field: attrs.Attribute[OnNodeDown], value: object
         raise InvalidArgumentError(f"Settings.{field.name} is 'fail' or 'next', not {value!r}")
 
 
-_optional_whole: attrs._ValidatorType[int | None] = optional(between(1))
-_optional_age: attrs._ValidatorType[float | None] = optional(_seconds(LONGEST_AGE))
-_optional_wait: attrs._ValidatorType[float | None] = optional(_seconds(LONGEST_WAIT, may_be_zero=True))
-_optional_keepalive: attrs._ValidatorType[int | None] = optional(between(1, MOST_KEEPALIVE))
+_optional_whole: attrs._ValidatorType[int | None] = attrs.validators.optional(between(1))
+_optional_age: attrs._ValidatorType[float | None] = attrs.validators.optional(_seconds(LONGEST_AGE))
+_optional_wait: attrs._ValidatorType[float | None] = attrs.validators.optional(_seconds(LONGEST_WAIT, may_be_zero=True))
+_optional_keepalive: attrs._ValidatorType[int | None] = attrs.validators.optional(between(1, MOST_KEEPALIVE))
 
 
 def _context(_: Settings, field: attrs.Attribute[SSLContext | None], value: object) -> None:
@@ -136,7 +135,7 @@ def _credential(forbidden: str, named: str) -> attrs._ValidatorType[str | None]:
 
 
 @final
-@frozen(kw_only=True)
+@attrs.frozen(kw_only=True)
 class Settings:
     """The settings of a transport. Frozen; ``attrs.evolve(settings, timeout=0.1)`` returns a changed copy.
 
@@ -169,28 +168,30 @@ class Settings:
     field.
     """
 
-    timeout: float = field(default=1.0, validator=_seconds(LONGEST_WAIT))
-    connect_timeout: float = field(default=1.0, validator=_seconds(LONGEST_WAIT))
-    pool_size: int = field(default=8, validator=between(1))
-    pool_min_idle: int = field(default=0, validator=between(0))
-    pool_max_idle_time: float | None = field(default=None, validator=_optional_age)
-    pool_wait: float | None = field(default=None, validator=_optional_wait)
-    max_lifetime: float | None = field(default=None, validator=_optional_age)
-    max_pipeline: int = field(default=16, validator=between(1))
-    max_in_flight: int = field(default=1000, validator=between(1, 2000))
-    on_node_down: OnNodeDown = field(default="fail", validator=_on_node_down)
-    poll_interval: float = field(default=30.0, validator=_seconds(LONGEST_AGE))
-    change_interval: float = field(default=5.0, validator=_seconds(LONGEST_AGE, may_be_zero=True))
-    tls: SSLContext | None = field(default=None, validator=_context)
+    timeout: float = attrs.field(default=1.0, validator=_seconds(LONGEST_WAIT))
+    connect_timeout: float = attrs.field(default=1.0, validator=_seconds(LONGEST_WAIT))
+    pool_size: int = attrs.field(default=8, validator=between(1))
+    pool_min_idle: int = attrs.field(default=0, validator=between(0))
+    pool_max_idle_time: float | None = attrs.field(default=None, validator=_optional_age)
+    pool_wait: float | None = attrs.field(default=None, validator=_optional_wait)
+    max_lifetime: float | None = attrs.field(default=None, validator=_optional_age)
+    max_pipeline: int = attrs.field(default=16, validator=between(1))
+    max_in_flight: int = attrs.field(default=1000, validator=between(1, 2000))
+    on_node_down: OnNodeDown = attrs.field(default="fail", validator=_on_node_down)
+    poll_interval: float = attrs.field(default=30.0, validator=_seconds(LONGEST_AGE))
+    change_interval: float = attrs.field(default=5.0, validator=_seconds(LONGEST_AGE, may_be_zero=True))
+    tls: SSLContext | None = attrs.field(default=None, validator=_context)
     # protocol.txt, "Authentication": the body of a `set` has the line "user pass", and the file of the server has lines
     # "user:pass". So a user name cannot contain a space or a colon.
-    username: str | None = field(
+    username: str | None = attrs.field(
         default=None, repr=False, validator=_credential(r"[\s:\x00-\x20\x7f]", "a space, colon or control byte")
     )
-    password: str | None = field(default=None, repr=False, validator=_credential(r"[\x00-\x1f\x7f]", "a control byte"))
-    keepalive: int | None = field(default=None, validator=_optional_keepalive)
-    max_value_size: int | None = field(default=None, validator=_optional_whole)
-    max_reply_size: int = field(default=GIB, validator=between(1))
+    password: str | None = attrs.field(
+        default=None, repr=False, validator=_credential(r"[\x00-\x1f\x7f]", "a control byte")
+    )
+    keepalive: int | None = attrs.field(default=None, validator=_optional_keepalive)
+    max_value_size: int | None = attrs.field(default=None, validator=_optional_whole)
+    max_reply_size: int = attrs.field(default=GIB, validator=between(1))
 
     def __attrs_post_init__(self) -> None:
         if (self.username is None) != (self.password is None):

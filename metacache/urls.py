@@ -15,11 +15,12 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias, final, get_args
 
+import attrs
+
 from metacache.errors import InvalidArgumentError, InvalidTypeError
 from metacache.nodes import MemoryAddress, Node, TcpAddress, has_surrogate
 from metacache.operations.options import ClientOptions
 from metacache.settings import OnNodeDown, Settings, check_settings
-from metacache.values import evolve, frozen
 
 __all__ = ["Location", "SourceLocation", "parse_url"]
 
@@ -68,7 +69,7 @@ _is_numeric: Final = re.compile(r"[0-9._+-]{1,12}", re.ASCII).fullmatch
 
 
 @final
-@frozen
+@attrs.frozen
 class SourceLocation:
     """The name of a node source, and the host and port where it finds the nodes."""
 
@@ -103,7 +104,7 @@ def parse_url(url: str, settings: Settings) -> tuple[Location, Settings]:
         import ssl  # late: a client without TLS does not load it
 
         changes["tls"] = ssl.create_default_context()
-    return _with_weights(place, weights), evolve(settings, **fields, **changes)
+    return _with_weights(place, weights), attrs.evolve(settings, **fields, **changes)
 
 
 def _parts(url: str) -> re.Match[str]:
@@ -192,7 +193,7 @@ def _memory(match: re.Match[str], settings: Settings) -> tuple[Location, Setting
     from metacache.memory.registry import server_named  # late: only a memory URL needs the embedded server
 
     nodes = tuple(Node(MemoryAddress(server_named(name))) for name in names)
-    complete = evolve(settings, **fields, tls=None, username=None, password=None)
+    complete = attrs.evolve(settings, **fields, tls=None, username=None, password=None)
     return _with_weights(nodes, weights), complete
 
 

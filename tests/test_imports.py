@@ -45,8 +45,6 @@ ORDER: Final[tuple[tuple[str, ...], ...]] = (
     ("settings",),
     ("nodes", "copying", "entry_points"),
     ("interrupts", "errors", "sessions", "lazy_names", "once", "acceleration"),
-    ("values",),
-    ("marks", "logs"),
 )
 # Imports up, inside functions: `Cluster.client` makes clients, and `Cluster.from_url` parses a URL.
 LATE: Final = {

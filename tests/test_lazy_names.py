@@ -145,14 +145,12 @@ def test_a_blocking_client_without_tls_loads_neither_asyncio_nor_ssl(shared_memc
 
 
 # What a blocking client of a URL does not need before one of these is used: `get_or_compute` and its relatives, the
-# embedded server, an observer, a compressor. Nor does it need attrs, typing_extensions and logging, or `inspect` and
-# what else these load: they would double the time of the import.
+# embedded server, an observer, a compressor.
 LATER: Final = (
     *("metacache.caching.core", "metacache.client.blocking_caching", "metacache.memory", "metacache.client.calls"),
     *("metacache.client.blocking_observed", "metacache.serializers.compression", "metacache.routing.reports"),
     *("metacache.transports.observed", "metacache.transports.blocking.observed", "metacache.pool.statistics"),
     *("metacache.discovery", "concurrent.futures", "zlib", "random", "urllib.parse", "uuid"),
-    *("attr", "attrs", "typing_extensions", "logging", "inspect", "ast", "dis", "dataclasses", "platform", "signal"),
 )
 
 

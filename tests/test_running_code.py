@@ -45,10 +45,6 @@ EXCEPTIONS: Final[dict[str, tuple[frozenset[str], str]]] = {
         frozenset({"importlib.import_module"}),
         "imports the module of a public name from a constant table of the package",
     ),
-    "metacache/values/making.py": (
-        frozenset({"exec"}),
-        "compiles the initializer of a class of the package from the names of its fields, as attrs does",
-    ),
     "plugins/metacache-django/metacache_django/sealing.py": (
         frozenset({"pickle"}),
         "Django's caches store any object, so this plugin pickles; it verifies the signature before it unpickles",

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar, final
 
+import attrs
+
 from metacache.caching.flights import Flight
 from metacache.caching.policy import Plan
 from metacache.protocol.keys import K, Key, WireKey
 from metacache.protocol.windows import Replies
 from metacache.transports.base import Batch, Operation
-from metacache.values import frozen
 
 __all__ = ["Call", "CallMany", "Effects", "Recipe"]
 
@@ -54,7 +55,7 @@ class Effects(Protocol):
 
 
 @final
-@frozen(eq=False)
+@attrs.frozen(eq=False)
 class Call(Generic[T]):
     """The arguments of one `get_or_compute`.
 
@@ -78,7 +79,7 @@ class Call(Generic[T]):
 
 
 @final
-@frozen(eq=False)
+@attrs.frozen(eq=False)
 class CallMany(Generic[K, T]):
     """The arguments of one `get_or_compute_many`.
 

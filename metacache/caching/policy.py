@@ -9,15 +9,14 @@ import math
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast, final
 
+import attrs
+
 from metacache.errors import InvalidArgumentError, InvalidTypeError
 from metacache.operations.arguments import MAX_RELATIVE, Ttl, ttl_seconds
 from metacache.settings import LONGEST_WAIT, check_seconds, number_text
-from metacache.values import field, frozen
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
-
-    import attrs
 
 __all__ = ["FOREVER", "STAMPEDE", "Plan", "Stampede"]
 
@@ -99,7 +98,7 @@ def _background(_: Stampede, field: attrs.Attribute[Any], value: object) -> None
 
 
 @final
-@frozen(kw_only=True)
+@attrs.frozen(kw_only=True)
 class Stampede:
     """How the callers of one key share one computation of its value.
 
@@ -121,21 +120,21 @@ class Stampede:
     Raises InvalidArgumentError (InvalidTypeError) that names the attribute.
     """
 
-    lease: int | timedelta = field(default=10, validator=_lease)
-    wait: float | timedelta | None = field(default=None, validator=_wait)
-    on_busy: OnBusy = field(default="compute", validator=_on_busy)
-    refresh_ahead: float | timedelta = field(default=0.1, validator=_ahead)
-    serve_stale: int | timedelta = field(default=0, validator=_stale)
-    stale_on: tuple[type[Exception], ...] = field(default=(Exception,), validator=_classes)
-    jitter: float = field(default=0.05, validator=_jitter)
-    background: bool | Executor = field(default=False, validator=_background)
+    lease: int | timedelta = attrs.field(default=10, validator=_lease)
+    wait: float | timedelta | None = attrs.field(default=None, validator=_wait)
+    on_busy: OnBusy = attrs.field(default="compute", validator=_on_busy)
+    refresh_ahead: float | timedelta = attrs.field(default=0.1, validator=_ahead)
+    serve_stale: int | timedelta = attrs.field(default=0, validator=_stale)
+    stale_on: tuple[type[Exception], ...] = attrs.field(default=(Exception,), validator=_classes)
+    jitter: float = attrs.field(default=0.05, validator=_jitter)
+    background: bool | Executor = attrs.field(default=False, validator=_background)
 
 
 STAMPEDE: Final = Stampede()
 
 
 @final
-@frozen(kw_only=True)
+@attrs.frozen(kw_only=True)
 class Plan:
     """A policy for one time to live, in whole seconds.
 

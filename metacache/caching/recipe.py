@@ -10,6 +10,8 @@ import logging
 import math
 from typing import Generic, TypeVar, final
 
+import attrs
+
 from metacache.caching.asking import Asked, Asking, is_asked
 from metacache.caching.computing import Computing
 from metacache.caching.context import refuse_own
@@ -24,7 +26,6 @@ from metacache.interrupts import is_from_handler
 from metacache.observe import Source
 from metacache.operations.policies import MISS, ErrorPolicy
 from metacache.operations.results import Computed
-from metacache.values import evolve
 
 __all__ = ["Fetcher"]
 
@@ -78,8 +79,8 @@ class Fetcher(Generic[T]):
         caller's win after that counts as a computation that began after this call. An old value covers no failure.
         """
         refuse_own(self.counts, "refresh", {call.key: call.wire[0]})
-        policy = evolve(call.plan.policy, stale_on=(), background=False)
-        call = evolve(call, plan=evolve(call.plan, policy=policy))
+        policy = attrs.evolve(call.plan.policy, stale_on=(), background=False)
+        call = attrs.evolve(call, plan=attrs.evolve(call.plan, policy=policy))
         marked = await self.exchanges.attempt(self.exchanges.asking.invalidate(call.key, call.wire))
         found = None if marked is None else await self.exchanges.ask(call)
         if found is None:

@@ -6,7 +6,10 @@ It builds these parts and does no I/O. The counters and the policies change whil
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, Unpack, final
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
+
+import attrs
+from typing_extensions import Unpack
 
 from metacache.errors import ClosedError, InvalidArgumentError, InvalidTypeError, MetacacheError, ValueTooLargeError
 from metacache.interrupts import is_injected
@@ -26,7 +29,6 @@ from metacache.serializers.plain import BytesSerializer, IntSerializer, StrSeria
 from metacache.settings import Settings
 from metacache.transports.base import Batch
 from metacache.transports.batch_windows import failed_replies
-from metacache.values import evolve
 
 if TYPE_CHECKING:
     from metacache.caching.shared import Shared
@@ -111,7 +113,7 @@ class Core(Generic[T]):
 
     def namespace_view(self, prefix: Key) -> Core[T]:
         """Return a core for the keys of a namespace: they begin with *prefix*. Events keep the prefix of this core."""
-        return self._with(evolve(self.options, prefix=prefix), self._label)
+        return self._with(attrs.evolve(self.options, prefix=prefix), self._label)
 
     def view(self, **changes: Unpack[ViewOptions]) -> Core[T]:
         """Return a core with some options changed. Raises InvalidTypeError for an option that a view cannot change."""
@@ -120,7 +122,7 @@ class Core(Generic[T]):
         if fixed:
             changed = f"with_options changes {', '.join(ViewOptions.__annotations__)}, not {', '.join(sorted(fixed))}"
             raise InvalidTypeError(f"{changed}; make another client for that")
-        return self._with(evolve(self.options, **changes), None if "prefix" in changes else self._label)
+        return self._with(attrs.evolve(self.options, **changes), None if "prefix" in changes else self._label)
 
     def _with(self, options: Options, label: str | None) -> Core[T]:
         return Core(
@@ -195,7 +197,7 @@ _CLIENTS: Final = {
 def observed_options(options: Options, transport: object) -> Options:
     """Return *options* with the observer of *transport* if they have none. A wrapper of a user may have no observer."""
     observer = getattr(transport, "observer", None)
-    return options if options.observer is not None or observer is None else evolve(options, observer=observer)
+    return options if options.observer is not None or observer is None else attrs.evolve(options, observer=observer)
 
 
 def _fits(transport: object, client: str) -> bool:

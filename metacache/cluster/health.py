@@ -13,9 +13,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final, final
 
+import attrs
+
 from metacache.errors import ConnectError, ConnectionLost, OperationTimeout
 from metacache.observe import NodeState
-from metacache.values import evolve, frozen
 
 __all__ = ["HEALTHY", "Health", "is_node_failure", "moved_off"]
 
@@ -28,7 +29,7 @@ _FAILURES: Final = (ConnectError, ConnectionLost, OperationTimeout)
 
 
 @final
-@frozen
+@attrs.frozen
 class Health:
     """The health of one node at one time.
 
@@ -66,7 +67,7 @@ class Health:
 
     def probing(self, until: float) -> Health:
         """Return the health while one caller probes. Another caller may probe if there is no result by *until*."""
-        return evolve(self, state=NodeState.PROBING, probe_at=until)
+        return attrs.evolve(self, state=NodeState.PROBING, probe_at=until)
 
     def probe_answered(self) -> Health:
         """Return the health after a successful probe: up. Unchanged if the state is no longer probing."""
@@ -81,7 +82,7 @@ class Health:
 
     def probe_abandoned(self) -> Health:
         """Return the health after a probe that ended without a result: down, and the next caller may probe."""
-        return evolve(self, state=NodeState.DOWN, probe_at=0.0) if self.state is NodeState.PROBING else self
+        return attrs.evolve(self, state=NodeState.DOWN, probe_at=0.0) if self.state is NodeState.PROBING else self
 
     def succeeded(self) -> Health:
         """Return the health after a reply: up. Unchanged if the node is down: a late reply does not end that."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, NamedTuple, NoReturn, TypeVar, final
 
+import attrs
+from typing_extensions import override
+
 from metacache.cluster.health import HEALTHY, Health, moved_off
 from metacache.errors import ConnectError, InvalidArgumentError, MetacacheError, NodeDownError
-from metacache.marks import override
 from metacache.nodes import Node
 from metacache.routing import Router, split
-from metacache.values import frozen
 
 __all__ = ["Assignment", "Member", "Snapshot"]
 
@@ -22,7 +23,7 @@ P = TypeVar("P")
 
 
 @final
-@frozen(eq=False)
+@attrs.frozen(eq=False)
 class Member(Generic[P]):
     """One node of a cluster and its pool. The pool is its identity: a node that leaves and returns has another one."""
 
@@ -61,7 +62,7 @@ class _Unopened:
 
 
 @final
-@frozen(eq=False)
+@attrs.frozen(eq=False)
 class Snapshot(Generic[P]):
     """One set of nodes with the health of each.
 

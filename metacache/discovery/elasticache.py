@@ -6,18 +6,19 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Final, final
 
+import attrs
+from typing_extensions import override
+
 from metacache.copying import refuse_copy
 from metacache.discovery.elasticache_answers import ClusterConfig, newer_config, parse_config
 from metacache.discovery.hosts import tcp_address
 from metacache.errors import ClientError
-from metacache.marks import override
 from metacache.nodes import Node, TcpAddress
 from metacache.protocol import commands
 from metacache.protocol.replies import Reply
 from metacache.settings import Settings
 from metacache.transports.base import Operation, Verb
 from metacache.transports.blocking.connection import Connection
-from metacache.values import evolve
 
 __all__ = ["ElastiCacheSource", "elasticache_source"]
 
@@ -46,7 +47,7 @@ class ElastiCacheSource:
 
     def __init__(self, endpoint: Node, *, settings: Settings = DEFAULTS) -> None:
         self._endpoint = endpoint
-        self._settings = evolve(settings, max_reply_size=min(settings.max_reply_size, MAX_REPLY))
+        self._settings = attrs.evolve(settings, max_reply_size=min(settings.max_reply_size, MAX_REPLY))
         is_verified = settings.tls is not None and settings.tls.check_hostname
         address = endpoint.address
         hostname = address.certificate_name if isinstance(address, TcpAddress) else None

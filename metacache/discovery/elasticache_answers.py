@@ -9,10 +9,11 @@ import ipaddress
 import re
 from typing import NoReturn, final
 
+import attrs
+
 from metacache.discovery.hosts import tcp_address
 from metacache.errors import InvalidArgumentError, ProtocolError
 from metacache.nodes import Node
-from metacache.values import frozen
 
 __all__ = ["ClusterConfig", "newer_config", "parse_config"]
 
@@ -21,7 +22,7 @@ _is_port = re.compile(r"[0-9]{1,5}", re.ASCII).fullmatch
 
 
 @final
-@frozen
+@attrs.frozen
 class ClusterConfig:
     """The nodes of a cluster and the version of this list. Each change of the list has a higher version."""
 

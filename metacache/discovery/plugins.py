@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Final, cast, final
 
+import attrs
+
 from metacache.discovery.sources import NodeSourceFactory
 from metacache.entry_points import PluginGroup
 from metacache.errors import InvalidArgumentError
-from metacache.values import frozen
 
 __all__ = ["NodeSourceInfo", "available_node_sources", "load_node_source"]
 
@@ -15,7 +16,7 @@ SOURCES: Final = PluginGroup("metacache.node_sources", "node source", InvalidArg
 
 
 @final
-@frozen
+@attrs.frozen
 class NodeSourceInfo:
     """An installed node source: its name, its distribution with version, and the import path of its factory."""
 

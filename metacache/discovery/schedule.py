@@ -10,11 +10,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final, final
 
+import attrs
+from typing_extensions import override
+
 from metacache.errors import InvalidArgumentError
-from metacache.marks import override
 from metacache.nodes import Node
 from metacache.settings import Settings
-from metacache.values import evolve, frozen
 
 __all__ = ["Plan", "next_nodes", "node_set_problem"]
 
@@ -25,7 +26,7 @@ LONGEST_PAUSE: Final = 3600.0
 
 
 @final
-@frozen(kw_only=True)
+@attrs.frozen(kw_only=True)
 class Plan:
     """The state of a watch: its nodes, and the times of the next poll and the next change.
 
@@ -90,11 +91,11 @@ class Plan:
 
     def applied(self, nodes: tuple[Node, ...], now: float) -> Plan:
         """Return the plan after *nodes* were applied."""
-        return evolve(self, current=nodes, change_at=now + self.change_interval, is_refused=False)
+        return attrs.evolve(self, current=nodes, change_at=now + self.change_interval, is_refused=False)
 
     def refused(self, now: float) -> Plan:
         """Return the plan after a change was refused. The next good answer leads to another attempt."""
-        return evolve(self, target=self.current, change_at=now + self.change_interval, is_refused=True)
+        return attrs.evolve(self, target=self.current, change_at=now + self.change_interval, is_refused=True)
 
     def is_poll_due(self, now: float) -> bool:
         """Return whether a poll is due at *now*."""
@@ -103,11 +104,11 @@ class Plan:
     def answered(self, nodes: Sequence[Node], now: float, chance: float) -> Plan:
         """Return the plan after a usable answer."""
         poll_at = now + _jittered(self.poll_interval, chance)
-        return evolve(self, target=_in_order(nodes), poll_at=poll_at, is_failing=False)
+        return attrs.evolve(self, target=_in_order(nodes), poll_at=poll_at, is_failing=False)
 
     def failed(self, now: float, chance: float) -> Plan:
         """Return the plan after a failed poll or an unusable answer. It keeps the nodes of the last good answer."""
-        return evolve(self, poll_at=now + _jittered(self.poll_interval, chance), is_failing=True)
+        return attrs.evolve(self, poll_at=now + _jittered(self.poll_interval, chance), is_failing=True)
 
 
 def node_set_problem(nodes: Sequence[object]) -> str | None:

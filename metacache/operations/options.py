@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, final
+from typing import Any, Final, Literal, TypedDict, final
+
+import attrs
 
 from metacache.errors import InvalidArgumentError, InvalidTypeError
 from metacache.observe import Observer, Reporter, reporter_of
@@ -12,10 +14,6 @@ from metacache.operations.arguments import Ttl, exptime
 from metacache.protocol.keys import Key
 from metacache.serializers.interfaces import Compressor
 from metacache.settings import LONGEST_WAIT, Settings, check_seconds, number_text
-from metacache.values import field, frozen
-
-if TYPE_CHECKING:
-    import attrs
 
 __all__ = ["ClientOptions", "Options", "ViewOptions", "options_of", "refuse_unknown"]
 
@@ -82,18 +80,18 @@ def _default_ttl(_: Options, __: attrs.Attribute[Ttl], value: int | timedelta | 
 
 
 @final
-@frozen(kw_only=True)
+@attrs.frozen(kw_only=True)
 class Options:
     """The checked form of `ClientOptions`. Raises InvalidArgumentError (InvalidTypeError) that names the option."""
 
     prefix: Key = b""
-    default_ttl: Ttl = field(default=None, validator=_default_ttl)
-    on_error: str = field(default="raise", validator=_one_of("raise", "miss", "ignore"))
-    on_undecodable: str = field(default="miss", validator=_one_of("miss", "raise"))
-    long_keys: str = field(default="error", validator=_one_of("error", "hash"))
+    default_ttl: Ttl = attrs.field(default=None, validator=_default_ttl)
+    on_error: str = attrs.field(default="raise", validator=_one_of("raise", "miss", "ignore"))
+    on_undecodable: str = attrs.field(default="miss", validator=_one_of("miss", "raise"))
+    long_keys: str = attrs.field(default="error", validator=_one_of("error", "hash"))
     compressor: Compressor | None = None
-    timeout: float | None = field(default=None, validator=_timeout)
-    observer: Reporter | None = field(default=None, converter=reporter_of)
+    timeout: float | None = attrs.field(default=None, validator=_timeout)
+    observer: Reporter | None = attrs.field(default=None, converter=reporter_of)
 
 
 def options_of(given: Mapping[str, Any]) -> Options:  # Any: values of every type; Options checks them
@@ -143,7 +141,7 @@ _SPECIAL_SETTINGS: Final = {
 
 def _hint(name: str, value: object) -> str:
     """Return where the option *name* belongs, or which option is meant. Quotes *value* only if it is a number."""
-    settings = Settings.__annotations__
+    settings = attrs.fields_dict(Settings)
     if name in _ARGUMENTS:
         return _ARGUMENTS[name]
     if name in settings:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import enum
 from typing import Generic, TypeVar, final
 
+import attrs
+from typing_extensions import override
+
 from metacache.errors import MetacacheError
-from metacache.marks import override
 from metacache.observe import Source
 from metacache.protocol.keys import K
-from metacache.values import field, frozen
 
 __all__ = ["Computed", "DeleteResult", "Item", "Metadata", "Outcomes", "Source", "StoreResult"]
 
@@ -50,7 +51,7 @@ class DeleteResult(enum.Enum):
 
 
 @final
-@frozen
+@attrs.frozen
 class Item(Generic[T]):
     """A stored value and its metadata.
 
@@ -66,7 +67,7 @@ class Item(Generic[T]):
         won: True if this read got the win flag: its caller should store a fresh value. Other readers get the stale one.
     """
 
-    value: T = field(repr=False)  # values stay out of reprs, and so out of logs
+    value: T = attrs.field(repr=False)  # values stay out of reprs, and so out of logs
     cas: int
     ttl: int | None
     size: int
@@ -78,7 +79,7 @@ class Item(Generic[T]):
 
 
 @final
-@frozen
+@attrs.frozen
 class Metadata:
     """The metadata of an item, which `inspect` returns without reading the item.
 
@@ -98,7 +99,7 @@ class Metadata:
 
 
 @final
-@frozen(repr=False)
+@attrs.frozen(repr=False)
 class Outcomes(Generic[K, T]):
     """The results and the errors of a batch, by key. A key that a read did not find is in neither of them."""
 
@@ -115,7 +116,7 @@ class Outcomes(Generic[K, T]):
 
 
 @final
-@frozen
+@attrs.frozen
 class Computed(Generic[T]):
     """A value, and where it came from.
 
@@ -124,5 +125,5 @@ class Computed(Generic[T]):
         source: see `Source`.
     """
 
-    value: T = field(repr=False)  # a repr never shows a value
+    value: T = attrs.field(repr=False)  # a repr never shows a value
     source: Source

@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeVar, final
 
+import attrs
+
 from metacache.observe import Source
-from metacache.values import field, frozen
 
 __all__ = ["ClientStatistics", "Counts", "count_one"]
 
@@ -21,7 +22,7 @@ N = TypeVar("N")
 
 
 @final
-@frozen(kw_only=True)
+@attrs.frozen(kw_only=True)
 class ClientStatistics:
     """The counts of a client and its views since the client was made. Two snapshots can be subtracted.
 
@@ -47,8 +48,8 @@ class ClientStatistics:
     stale: int
     undecodable: int
     errors: int
-    computations: Mapping[Source, int] = field(factory=dict[Source, int])
-    factory_failures: Mapping[str, int] = field(factory=dict[str, int])
+    computations: Mapping[Source, int] = attrs.field(factory=dict[Source, int])
+    factory_failures: Mapping[str, int] = attrs.field(factory=dict[str, int])
 
     def __sub__(self, earlier: ClientStatistics) -> ClientStatistics:
         """Return the counts between *earlier* and this snapshot."""

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import final
 
+import attrs
+
 from metacache.transports.counters import CloseReason
-from metacache.values import frozen
 
 __all__ = ["PoolStatistics"]
 
 
 @final
-@frozen(kw_only=True)
+@attrs.frozen(kw_only=True)
 class PoolStatistics:
     """A snapshot of one pool: its connections and callers now, and its counts since it was made.
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from typing import Final, final
 
+import attrs
+
 from metacache.errors import InvalidArgumentError, InvalidTypeError
 from metacache.settings import number_text
-from metacache.values import Factory, field, frozen
 
 __all__ = [
     "AUTHENTICATE",
@@ -61,7 +62,7 @@ def _whole(command: Command) -> frozenset[bytes]:
 
 
 @final
-@frozen(eq=False)
+@attrs.frozen(eq=False)
 class Command:
     """One kind of request: what the parser must know to read its reply.
 
@@ -84,9 +85,9 @@ class Command:
     closes_on_client_error: bool = False
     is_admin: bool = False
     receive: int = 65536
-    has_value: bool = field(init=False, default=Factory(_has_value, takes_self=True))
-    has_plain_hd: bool = field(init=False, default=Factory(_has_plain_hd, takes_self=True))
-    whole: frozenset[bytes] = field(init=False, default=Factory(_whole, takes_self=True))
+    has_value: bool = attrs.field(init=False, default=attrs.Factory(_has_value, takes_self=True))
+    has_plain_hd: bool = attrs.field(init=False, default=attrs.Factory(_has_plain_hd, takes_self=True))
+    whole: frozenset[bytes] = attrs.field(init=False, default=attrs.Factory(_whole, takes_self=True))
 
 
 def _codes(text: str) -> frozenset[bytes]:
@@ -116,7 +117,7 @@ AUTHENTICATE: Final = Command("authenticate", _codes("STORED"), closes_on_client
 
 
 @final
-@frozen
+@attrs.frozen
 class Request:
     """One request: *head* without opaque and CRLF, and the data block of an ms, or None.
 
@@ -125,7 +126,7 @@ class Request:
 
     command: Command
     head: bytes
-    body: bytes | None = field(default=None, repr=False)
+    body: bytes | None = attrs.field(default=None, repr=False)
 
 
 def meta_noop() -> Request:

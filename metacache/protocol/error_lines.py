@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from typing import Final, final
 
+import attrs
+
 from metacache.errors import (
     AuthenticationError,
     ClientError,
@@ -19,13 +21,12 @@ from metacache.errors import (
     ServerError,
 )
 from metacache.protocol.commands import Command
-from metacache.values import frozen
 
 __all__ = ["Refusal", "refusal", "server_hint", "unexpected_line"]
 
 
 @final
-@frozen(eq=False)
+@attrs.frozen(eq=False)
 class Refusal:
     """The meaning of an error line: the error to raise, and whether the connection must close."""
 
@@ -34,7 +35,7 @@ class Refusal:
 
 
 @final
-@frozen
+@attrs.frozen
 class _ErrorLine:
     """A row of the table: how a line begins, and the class and the text of its error.
 

@@ -10,8 +10,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias, final
 
+import attrs
+
 from metacache.errors import InvalidArgumentError, InvalidTypeError
-from metacache.values import frozen
 
 __all__ = [
     "I32_MAX",
@@ -82,7 +83,7 @@ _mode = _text(r"[A-Za-z+-]", "one letter, + or -")
 
 
 @final
-@frozen
+@attrs.frozen
 class Flag:
     """One request flag: its letter, its name in this package, the encoder of its token, and the commands it acts on.
 

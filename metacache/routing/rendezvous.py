@@ -15,15 +15,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import repeat
 from typing import TYPE_CHECKING, Final, TypeAlias, cast, final
 
+import attrs
+from typing_extensions import override
 from xxhash import xxh3_64_digest as xxh3_digest
 from xxhash import xxh3_64_intdigest as xxh3
 
 from metacache.acceleration import make_owners
 from metacache.errors import InvalidArgumentError, InvalidKeyError, InvalidKeyTypeError, InvalidTypeError
-from metacache.marks import override
 from metacache.nodes import Node, nodes_of
 from metacache.routing.router import Router, split
-from metacache.values import field, frozen
 
 if TYPE_CHECKING:
     from metacache_speed import Owners
@@ -123,7 +123,7 @@ def _numbers(packed: int, count: int) -> tuple[int, ...]:
 
 
 @final
-@frozen(init=False, repr=False)
+@attrs.frozen(init=False, repr=False)
 class RendezvousRouter:
     """Routes each key to a node. The share of a node is proportional to its weight.
 
@@ -141,11 +141,11 @@ class RendezvousRouter:
     """
 
     nodes: tuple[Node, ...]
-    _groups: Groups = field(eq=False)
-    _seeds: tuple[int, ...] = field(eq=False)
-    _only: Node | None = field(eq=False)
-    _equals: tuple[Node, ...] | None = field(eq=False)  # in the order of _seeds; None: there are several weights
-    _owners: Owners | None = field(eq=False)  # compiled
+    _groups: Groups = attrs.field(eq=False)
+    _seeds: tuple[int, ...] = attrs.field(eq=False)
+    _only: Node | None = attrs.field(eq=False)
+    _equals: tuple[Node, ...] | None = attrs.field(eq=False)  # in the order of _seeds; None: there are several weights
+    _owners: Owners | None = attrs.field(eq=False)  # compiled
 
     def __init__(self, nodes: Iterable[Node]) -> None:
         ordered = _ordered(nodes)

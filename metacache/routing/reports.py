@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import final
 
-from metacache.values import frozen
+import attrs
 
 __all__ = ["Moves", "NodeScore"]
 
 
 @final
-@frozen
+@attrs.frozen
 class NodeScore:
     """The score of one node for one key.
 
@@ -31,7 +31,7 @@ class NodeScore:
 
 
 @final
-@frozen
+@attrs.frozen
 class Moves:
     """The share of all keys whose owner differs between two routers.
 

@@ -10,12 +10,13 @@ import logging
 import zlib
 from typing import TYPE_CHECKING, Final, cast, final
 
+import attrs
+
 from metacache.entry_points import PluginGroup
 from metacache.errors import SerializationError, ValueTooLargeError
 from metacache.interrupts import fails_again, is_own
 from metacache.serializers.interfaces import Compressor
 from metacache.settings import between
-from metacache.values import field, frozen
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -28,7 +29,7 @@ logger = logging.getLogger("metacache.serializers")
 
 
 @final
-@frozen(kw_only=True)
+@attrs.frozen(kw_only=True)
 class Zlib:
     """Compresses values with zlib.
 
@@ -42,10 +43,10 @@ class Zlib:
     Raises InvalidArgumentError (InvalidTypeError for a wrong type), which names the argument.
     """
 
-    min_size: int = field(default=1024, validator=between(0))
-    max_decompressed_size: int = field(default=64 * MIB, validator=between(1))
-    level: int = field(default=6, validator=between(1, 9))
-    compressor_id: int = field(default=1, init=False)
+    min_size: int = attrs.field(default=1024, validator=between(0))
+    max_decompressed_size: int = attrs.field(default=64 * MIB, validator=between(1))
+    level: int = attrs.field(default=6, validator=between(1, 9))
+    compressor_id: int = attrs.field(default=1, init=False)
 
     def compress(self, data: bytes, /) -> bytes:
         """Return *data* compressed."""

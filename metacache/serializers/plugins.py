@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final, cast, final
 
+import attrs
+
 from metacache.entry_points import PluginGroup, distribution_of
 from metacache.errors import SerializerConflict, SerializerNotFound
 from metacache.interrupts import is_from_handler
@@ -16,7 +18,6 @@ from metacache.serializers.builtin import INT as INT_PLUGIN
 from metacache.serializers.interfaces import Serializer, SerializerPlugin
 from metacache.serializers.names import is_type
 from metacache.serializers.wire_ids import INT, RULE, is_wire_id
-from metacache.values import frozen
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -38,7 +39,7 @@ PLUGINS: Final = PluginGroup("metacache.serializers", "serializer", SerializerNo
 
 
 @final
-@frozen
+@attrs.frozen
 class SerializerInfo:
     """An installed serializer: its name, its distribution and version, and the object that its entry point names."""
 
@@ -59,7 +60,7 @@ class TypeRefused(Exception):
 
 
 @final
-@frozen
+@attrs.frozen
 class Plugin:
     """An imported plugin: its name, the object itself, and its distribution."""
 

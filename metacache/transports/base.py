@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Final, Generic, NoReturn, Protocol, TypeVar, final
 
+import attrs
+from typing_extensions import override
+
 from metacache.errors import ClosedError
-from metacache.marks import override
-from metacache.values import frozen
 
 if TYPE_CHECKING:
     from metacache.protocol.commands import Command
@@ -25,7 +26,7 @@ R = TypeVar("R")
 
 
 @final
-@frozen(eq=False)
+@attrs.frozen(eq=False)
 class Verb:
     """The attributes that all operations of one kind share.
 

@@ -6,8 +6,9 @@ import enum
 import weakref
 from typing import Final, final
 
+import attrs
+
 from metacache.interrupts import ignoring
-from metacache.values import frozen
 
 __all__ = ["CloseReason", "CountRegistry", "IdleTimes", "SocketCounts", "WaitCounts"]
 
@@ -27,7 +28,7 @@ class CloseReason(enum.Enum):
 
 
 @final
-@frozen
+@attrs.frozen
 class IdleTimes:
     """When an idle connection was opened and last used (``time.monotonic()``)."""
 

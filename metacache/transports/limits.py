@@ -9,11 +9,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Final, final
 
+import attrs
+
 from metacache.errors import ValueTooLargeError
 from metacache.settings import Settings
 from metacache.transports.base import Batch
 from metacache.transports.counters import CloseReason, IdleTimes
-from metacache.values import frozen
 
 __all__ = ["RETRY", "Limits", "check_bodies", "too_large"]
 
@@ -26,7 +27,7 @@ SHARE: Final = 0.25
 
 
 @final
-@frozen(kw_only=True)
+@attrs.frozen(kw_only=True)
 class Limits:
     """How many connections may be open, and which idle ones to close. The fields are those of `Settings`."""
 
