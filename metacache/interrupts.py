@@ -8,6 +8,9 @@ own errors are possible. Tracebacks show the difference; if they do not, the int
 from __future__ import annotations
 
 import contextlib
+import dis
+import inspect
+import signal
 from collections.abc import Callable, Iterable
 from types import CodeType, FrameType, TracebackType
 from typing import Any, Final, TypeVar, final
@@ -23,6 +26,9 @@ _PACKAGES: Final = frozenset(
     ("metacache", "ssl", "socket", "select", "selectors", "threading", "contextlib", "ipaddress", "asyncio")
     + ("uvloop", "gevent", "eventlet", "truststore")
 )
+
+_RAISE: Final = dis.opmap["RAISE_VARARGS"]
+_SIGNALS: Final = tuple(signal.valid_signals())
 
 
 def is_own(error: BaseException, *modules: str) -> bool:
@@ -79,12 +85,10 @@ def is_injected(error: BaseException) -> bool:
 
 def _is_raised_by_code(error: BaseException) -> bool:
     """Return whether a ``raise`` statement raised *error*."""
-    from opcode import opmap  # late, as `signal` below: only an error needs it
-
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    return trace is not None and trace.tb_frame.f_code.co_code[trace.tb_lasti] == opmap["RAISE_VARARGS"]
+    return trace is not None and trace.tb_frame.f_code.co_code[trace.tb_lasti] == _RAISE
 
 
 def fails_again(call: Callable[[A], object], argument: A, error: Exception) -> bool:
@@ -150,29 +154,17 @@ def _raise_site(error: Exception) -> list[tuple[CodeType, int]]:
 def is_from_handler(error: BaseException) -> bool:
     """Return whether the traceback of *error* has a frame of a signal handler that is installed now."""
     codes = {frame.f_code for frame in _inner_frames(error)}
-    if not codes:
-        return False
-    import signal  # late: a program that has not loaded it has no handlers, and its enums take milliseconds
-
     # Most signals have no handler in Python. Looking for the code of such a handler would cost milliseconds.
-    handlers = [handler for handler in map(signal.getsignal, signal.valid_signals()) if callable(handler)]
+    handlers = [handler for handler in map(signal.getsignal, _SIGNALS) if callable(handler)] if codes else []
     return not codes.isdisjoint(map(_code_of, handlers))
 
 
 def _code_of(handler: Any) -> CodeType | None:  # Any: getsignal returns any callable
     function = getattr(handler, "func", handler)  # of a functools.partial
     function = getattr(function, "__func__", function)  # of a bound method
-    call = function if hasattr(function, "__code__") else _method(function, "__call__")
+    call = function if hasattr(function, "__code__") else inspect.getattr_static(function, "__call__", None)
     code: object = getattr(call, "__code__", None)
     return code if isinstance(code, CodeType) else None
-
-
-def _method(owner: object, name: str) -> object:
-    """Return the function called *name* in the class of *owner*, not bound; None if there is none."""
-    for each in type(owner).__mro__:
-        if name in vars(each):
-            return vars(each)[name]
-    return None
 
 
 def clear_frames(error: BaseException) -> None:
