@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
+from metacache.logs import logger_of
+
 if TYPE_CHECKING:
     from metacache_speed import Builder, Exchange, Owners
 
@@ -75,10 +77,9 @@ def _is_usable() -> bool:
 
 
 def _unusable(why: str) -> bool:
-    import logging  # late: few programs have a metacache-speed that does not fit
-
-    logger = logging.getLogger("metacache.acceleration")
-    logger.warning("metacache-speed %s; pure Python is used; install the versions of one release", why)
+    logger_of("metacache.acceleration").warning(
+        "metacache-speed %s; pure Python is used; install the versions of one release", why
+    )
     return False
 
 
@@ -216,6 +217,10 @@ def find_waiter(pure: type[C]) -> type[C]:
     return pure if compiled is None else compiled
 
 
+# Looked up once: an import statement in the function would take 2,000 instructions of each client.
+_Builder: Final[type[Builder[Any]] | None] = _find("Builder")  # Any: each builder has its own kind of operation
+
+
 def make_builder(
     operation: type[Op],
     verb: object,
@@ -234,11 +239,9 @@ def make_builder(
 
     None if a character of *prefix* is not plain.
     """
-    if not accelerated or any(byte <= 0x20 or byte >= 0x7F for byte in prefix):
+    if _Builder is None or any(byte <= 0x20 or byte >= 0x7F for byte in prefix):
         return None
-    from metacache_speed import Builder
-
-    return Builder(operation, verb, prefix, start, end, read, dumps, is_raw)
+    return _Builder(operation, verb, prefix, start, end, read, dumps, is_raw)
 
 
 def make_exchange(

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeVar, overload
-
-from typing_extensions import TypeForm, Unpack
+from typing import TypeVar, Unpack, overload
 
 from metacache.client.aio import AsyncClient
 from metacache.cluster.aio import AsyncCluster
@@ -19,6 +17,7 @@ from metacache.cluster.per_loop import PerLoop
 from metacache.discovery.aio_watch import AsyncWatch, find_nodes
 from metacache.discovery.plugins import load_node_source
 from metacache.discovery.sources import NodeSource
+from metacache.marks import TypeForm
 from metacache.nodes import Node
 from metacache.observe import Observer
 from metacache.operations.options import ClientOptions, options_of

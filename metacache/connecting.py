@@ -7,13 +7,12 @@ module differs from that of the function, because importing it would replace the
 from __future__ import annotations
 
 from functools import partial
-from typing import TypeVar, overload
-
-from typing_extensions import TypeForm, Unpack
+from typing import TypeVar, Unpack, overload
 
 from metacache.client.blocking import Client
 from metacache.cluster.blocking import Cluster
 from metacache.cluster.membership import StateListener
+from metacache.marks import TypeForm
 from metacache.observe import Observer
 from metacache.operations.options import ClientOptions, options_of
 from metacache.serializers.choice import serializer_for

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Self, TypeVar, final
 
-from typing_extensions import override
+from metacache.marks import override
 
 __all__ = [
     "AuthenticationError",

@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 import attrs
-from typing_extensions import override
 
 from metacache.errors import InvalidArgumentError, InvalidTypeError
+from metacache.marks import override
 
 if TYPE_CHECKING:
     from metacache.sessions import LocalServer

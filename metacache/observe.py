@@ -6,14 +6,13 @@ The rooms above report events through a `Reporter`, which keeps an exception of 
 from __future__ import annotations
 
 import enum
-import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias, final
 
-from typing_extensions import override
-
 from metacache.errors import InvalidTypeError
 from metacache.interrupts import is_from_handler
+from metacache.logs import logger_of
+from metacache.marks import override
 
 if TYPE_CHECKING:
     from metacache.nodes import Node
@@ -35,7 +34,6 @@ __all__ = [
     "reporter_of",
 ]
 
-logger = logging.getLogger("metacache.observe")
 
 # Makes an event of a class and a tuple, for the hot path. The ``__new__`` of a NamedTuple is a Python function: a call
 # of it costs 400 instructions more.
@@ -277,7 +275,7 @@ class Reporter:
             raise error
         if not self._has_failed:
             self._has_failed = True
-            logger.error(
+            logger_of("metacache.observe").error(
                 "the observer %s raised an exception; this and further ones are ignored",
                 type(self.observer).__name__,
                 exc_info=error,

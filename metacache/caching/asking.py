@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Final, Generic, NamedTuple, TypeVar, final
-
-from typing_extensions import TypeIs
+from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar, final
 
 from metacache.caching.policy import Plan
 from metacache.errors import DecodeError, ServerError
@@ -28,6 +26,9 @@ from metacache.protocol.flags import Commands, encode_flags, numeric_flag
 from metacache.protocol.keys import K, Key, WireKey
 from metacache.protocol.replies import Reply, flag_number, flag_ttl
 from metacache.transports.base import Batch, Operation, Verb
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
 
 __all__ = ["Asked", "Asking", "is_asked", "read_cas"]
 

@@ -7,10 +7,9 @@ from collections.abc import Awaitable, Callable, Collection
 from functools import partial, update_wrapper
 from typing import Any, Concatenate, Generic, ParamSpec, TypeAlias, TypeVar, final, overload
 
-from typing_extensions import override
-
 from metacache.caching.templates import KeyTemplate
 from metacache.errors import InvalidArgumentError, InvalidTypeError
+from metacache.marks import override
 from metacache.operations.results import DeleteResult
 from metacache.protocol.keys import Key
 

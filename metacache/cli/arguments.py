@@ -7,9 +7,8 @@ import textwrap
 from collections.abc import Mapping
 from typing import NoReturn, final
 
-from typing_extensions import override
-
 from metacache.cli.commands import COMMANDS, Command
+from metacache.marks import override
 
 __all__ = ["DEFAULT_URL", "UsageError", "parse", "url_of"]
 

@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, final, overload
-
-from typing_extensions import TypeVar, Unpack, override
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar, Unpack, final, overload
 
 from metacache.caching.policy import STAMPEDE, Stampede
 from metacache.client.aio_background import Background
@@ -19,6 +17,7 @@ from metacache.client.aio_effects import AsyncEffects
 from metacache.client.core import Core, check_transport, observed_options
 from metacache.copying import refuse_copy
 from metacache.errors import MetacacheError
+from metacache.marks import override
 from metacache.operations import recipes
 from metacache.operations.arguments import DEFAULT, Default, Ttl
 from metacache.operations.options import ClientOptions, ViewOptions, options_of
@@ -33,13 +32,18 @@ from metacache.serializers.plain import BytesSerializer
 from metacache.transports.base import ASYNC_CLOSED, AsyncTransport
 
 if TYPE_CHECKING:
+    import typing_extensions
+
     from metacache.caching.cached import AsyncCached
     from metacache.client.aio_caching import AsyncCaching
     from metacache.client.aio_observed import ObservedAsyncCaching, ObservedAsyncEffects
 
 __all__ = ["AsyncClient"]
 
-T = TypeVar("T", default=bytes)
+if TYPE_CHECKING:
+    T = typing_extensions.TypeVar("T", default=bytes)
+else:
+    T = TypeVar("T")  # without a default: `typing` knows them from Python 3.13 on
 D = TypeVar("D")
 R = TypeVar("R")
 B = TypeVar("B", bytes, str)

@@ -6,10 +6,9 @@ It builds these parts and does no I/O. The counters and the policies change whil
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, Unpack, final
 
 import attrs
-from typing_extensions import Unpack
 
 from metacache.errors import ClosedError, InvalidArgumentError, InvalidTypeError, MetacacheError, ValueTooLargeError
 from metacache.interrupts import is_injected

@@ -13,9 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, ClassVar, Final, Protocol, Self, TypeVar, final, overload
-
-from typing_extensions import TypeForm, Unpack, override
+from typing import TYPE_CHECKING, ClassVar, Final, Protocol, Self, TypeVar, Unpack, final, overload
 
 from metacache.cluster import admin, serving
 from metacache.cluster.aio_admin import ask_each
@@ -26,6 +24,7 @@ from metacache.cluster.snapshot import Member
 from metacache.copying import refuse_copy
 from metacache.errors import ClosedError, InvalidArgumentError, MetacacheError
 from metacache.interrupts import is_own
+from metacache.marks import TypeForm, override
 from metacache.nodes import Node
 from metacache.observe import NodeState, Observer, reporter_of
 from metacache.pool.aio import AsyncPool

@@ -11,9 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, ClassVar, Final, Protocol, Self, TypeVar, final, overload
-
-from typing_extensions import TypeForm, Unpack, override
+from typing import TYPE_CHECKING, ClassVar, Final, Protocol, Self, TypeVar, Unpack, final, overload
 
 from metacache.cluster import admin, serving
 from metacache.cluster.blocking_admin import ask_each
@@ -24,6 +22,7 @@ from metacache.cluster.snapshot import Member
 from metacache.copying import refuse_copy
 from metacache.errors import ClosedError, MetacacheError, TransportError
 from metacache.interrupts import clear_frames, is_own
+from metacache.marks import TypeForm, override
 from metacache.nodes import Node
 from metacache.observe import NodeState, Observer, reporter_of
 from metacache.pool.blocking import Pool

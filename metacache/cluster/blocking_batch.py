@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Final, final
 
-from typing_extensions import override
-
 from metacache.cluster.parts import fill_part, part_of, take, verdict
 from metacache.cluster.quick_parts import run_quickly
 from metacache.errors import ClosedError
 from metacache.interrupts import is_own
+from metacache.marks import override
 from metacache.protocol.windows import Replies
 from metacache.transports.batch_windows import failed_replies
 from metacache.transports.blocking.checkout import POLL, Waker

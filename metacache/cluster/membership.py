@@ -7,17 +7,16 @@ Readers need no guard. This module opens no socket and reads no clock, and it ca
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final, Generic, TypeAlias, TypeVar, final
-
-from typing_extensions import override
 
 from metacache.cluster.health import Health, is_node_failure
 from metacache.cluster.snapshot import Member, Snapshot
 from metacache.errors import ClosedError, InvalidTypeError
 from metacache.interrupts import is_from_handler
+from metacache.logs import logger_of
+from metacache.marks import override
 from metacache.nodes import Node, nodes_of
 from metacache.observe import NodesChanged, NodeState, Reporter, Retried, StateChanged
 from metacache.protocol.keys import Key
@@ -25,7 +24,6 @@ from metacache.routing import Router
 
 __all__ = ["Membership", "StateListener"]
 
-logger = logging.getLogger("metacache.cluster")
 
 P = TypeVar("P")
 
@@ -186,8 +184,12 @@ class Membership(Generic[P]):
         return True
 
     def _report(self, node: Node, before: NodeState, after: NodeState) -> None:
-        level = logging.WARNING if after is NodeState.DOWN and before is NodeState.SUSPECT else logging.INFO
-        logger.log(level, "node %s is %s (was %s)", node.name, after.value, before.value)
+        logger = logger_of("metacache.cluster")
+        change = ("node %s is %s (was %s)", node.name, after.value, before.value)
+        if after is NodeState.DOWN and before is NodeState.SUSPECT:
+            logger.warning(*change)
+        else:
+            logger.info(*change)
         if self._reporter is not None:
             self._reporter.happened(StateChanged(node, before, after))
         if self._listener is None:

@@ -17,10 +17,9 @@ from asyncio import get_running_loop
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias, TypeVar, final
 
-from typing_extensions import override
-
 from metacache.copying import refuse_copy
 from metacache.errors import ClosedError, InvalidArgumentError
+from metacache.marks import override
 from metacache.transports.aio.loops import is_running_here, run_elsewhere, running_loop
 from metacache.transports.forking import forget_in_children
 

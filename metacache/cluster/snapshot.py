@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, NamedTuple, NoReturn, TypeVar, final
 
 import attrs
-from typing_extensions import override
 
 from metacache.cluster.health import HEALTHY, Health, moved_off
 from metacache.errors import ConnectError, InvalidArgumentError, MetacacheError, NodeDownError
+from metacache.marks import override
 from metacache.nodes import Node
 from metacache.routing import Router, split
 

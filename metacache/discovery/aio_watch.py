@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Final, final
 
-from typing_extensions import override
-
 from metacache.copying import refuse_copy
 from metacache.discovery.follower import Answer, Apply, Follower, usable_nodes
 from metacache.discovery.sources import NodeSource
 from metacache.discovery.watch import poll_source_in_thread
+from metacache.marks import override
 from metacache.nodes import Node
 from metacache.settings import Settings
 

@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Final, final
 
-from typing_extensions import override
-
 from metacache.copying import refuse_copy
 from metacache.discovery.dns_names import named_nodes
 from metacache.discovery.hosts import tcp_address
 from metacache.errors import ConnectError
+from metacache.marks import override
 from metacache.nodes import Node
 from metacache.settings import Settings
 

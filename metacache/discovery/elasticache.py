@@ -7,12 +7,12 @@ from time import monotonic
 from typing import Final, final
 
 import attrs
-from typing_extensions import override
 
 from metacache.copying import refuse_copy
 from metacache.discovery.elasticache_answers import ClusterConfig, newer_config, parse_config
 from metacache.discovery.hosts import tcp_address
 from metacache.errors import ClientError
+from metacache.marks import override
 from metacache.nodes import Node, TcpAddress
 from metacache.protocol import commands
 from metacache.protocol.replies import Reply

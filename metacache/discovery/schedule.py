@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import Final, final
 
 import attrs
-from typing_extensions import override
 
 from metacache.errors import InvalidArgumentError
+from metacache.marks import override
 from metacache.nodes import Node
 from metacache.settings import Settings
 

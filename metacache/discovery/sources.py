@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Protocol, final
 
-from typing_extensions import override
-
 from metacache.copying import refuse_copy
+from metacache.marks import override
 from metacache.nodes import Node
 from metacache.settings import Settings
 

@@ -15,12 +15,11 @@ from time import monotonic
 from typing import Any, Final, final
 from weakref import WeakSet
 
-from typing_extensions import override
-
 from metacache.copying import refuse_copy
 from metacache.discovery.follower import Answer, Apply, Follower, poll_source
 from metacache.discovery.sources import NodeSource
 from metacache.interrupts import ignoring
+from metacache.marks import override
 from metacache.nodes import Node
 from metacache.settings import Settings
 from metacache.transports import forking

@@ -13,9 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, final
 
-from typing_extensions import override
-
 from metacache.errors import InvalidArgumentError
+from metacache.marks import override
 from metacache.memory.server import MemoryServer
 from metacache.sessions import Ending, Pause, Step
 

@@ -13,10 +13,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, final
 
-from typing_extensions import override
-
 from metacache.copying import refuse_copy
 from metacache.interrupts import is_own
+from metacache.marks import override
 from metacache.memory.admin import ADMIN_LINES
 from metacache.memory.commands import Request, debug, refusal_of_store, run_ma, run_md, run_mg, run_ms
 from metacache.memory.faults import Faults

@@ -6,7 +6,6 @@ Counts both, and logs undecodable values without key and value. `statistics` exp
 from __future__ import annotations
 
 import enum
-import logging
 from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import Final, final, get_args
@@ -22,13 +21,12 @@ from metacache.errors import (
     TransportError,
 )
 from metacache.interrupts import is_injected
+from metacache.logs import logger_of
 from metacache.operations.statistics import Counts, count_one
 from metacache.operations.tallies import TallyCounts
 from metacache.serializers.frame import Cause, Undecodable
 
 __all__ = ["MISS", "READ", "WRITE", "ErrorPolicy", "Kind", "Miss", "UndecodablePolicy"]
-
-logger = logging.getLogger("metacache.serializers")
 
 
 @final
@@ -79,7 +77,9 @@ class UndecodablePolicy:
         writer = (found.wire_id, found.fingerprint)
         if writer not in self._logged:
             self._logged.add(writer)  # no other thread runs between the test and this line
-            logger.warning("undecodable value (wire_id %d, fingerprint %d): %s", *writer, _REASONS[found.cause])
+            logger_of("metacache.serializers").warning(
+                "undecodable value (wire_id %d, fingerprint %d): %s", *writer, _REASONS[found.cause]
+            )
         if self._strict:
             raise DecodeError(f"the stored value cannot be decoded: {_REASONS[found.cause]}")
         return MISS

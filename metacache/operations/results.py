@@ -6,9 +6,9 @@ import enum
 from typing import Generic, TypeVar, final
 
 import attrs
-from typing_extensions import override
 
 from metacache.errors import MetacacheError
+from metacache.marks import override
 from metacache.observe import Source
 from metacache.protocol.keys import K
 

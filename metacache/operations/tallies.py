@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
-from typing_extensions import override
+from metacache.marks import override
 
 __all__ = ["TALLY", "ReadCounts", "Tally", "TallyCounts", "count_step", "new_tally", "note_suppressed"]
 

@@ -12,10 +12,9 @@ from operator import attrgetter
 from time import monotonic
 from typing import TYPE_CHECKING, ClassVar, Final, Self, TypeVar, final
 
-from typing_extensions import override
-
 from metacache.copying import refuse_copy
 from metacache.errors import ClosedError, ConnectError, InvalidTypeError, MetacacheError
+from metacache.marks import override
 from metacache.nodes import Node
 from metacache.observe import Observer, reporter_of
 from metacache.protocol.keys import Key

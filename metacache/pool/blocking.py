@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Final, Self, TypeVar, final
 
-from typing_extensions import override
-
 from metacache.copying import refuse_copy
 from metacache.errors import InvalidTypeError
+from metacache.marks import override
 from metacache.nodes import Node
 from metacache.observe import Observer, reporter_of
 from metacache.settings import Settings, check_settings

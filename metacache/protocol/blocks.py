@@ -8,10 +8,9 @@ from __future__ import annotations
 from io import BytesIO
 from typing import Final, Protocol, final
 
-from typing_extensions import override
-
 from metacache.errors import ProtocolError
 from metacache.interrupts import is_own
+from metacache.marks import override
 
 __all__ = ["LARGE_BLOCK", "Block", "DroppedBlock", "ReceivedBlock"]
 

@@ -7,17 +7,15 @@ no clock. Its owner guards it: one request or batch at a time (blocking), or one
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain, islice, repeat
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, final
-
-from typing_extensions import override
 
 from metacache.acceleration import frame_requests, join_window, read_answers
 from metacache.errors import ConnectError, ProtocolError
+from metacache.marks import override
 from metacache.protocol.commands import MN, Command
 from metacache.protocol.error_lines import refusal, server_hint
 from metacache.protocol.expectations import ExpectedReply
-from metacache.protocol.replies import OPAQUES, Opaque, known_headers, value_header
+from metacache.protocol.replies import Opaque, known_headers, opaques_from, value_header
 from metacache.protocol.windows import LONGEST_SPLIT, Window
 
 if TYPE_CHECKING:
@@ -70,9 +68,7 @@ class ProtocolConnection:
     def __init__(self, *, max_reply_size: int, first_opaque: int = 0) -> None:
         self._limit = max_reply_size
         self._split_limit = min(max_reply_size, LONGEST_SPLIT)
-        first_round = islice(OPAQUES, first_opaque % len(OPAQUES), None)
-        # Not `cycle`: it would keep a copy of the table for each connection.
-        self._opaques = chain.from_iterable(chain((first_round,), repeat(OPAQUES)))
+        self._opaques = opaques_from(first_opaque)
         self.next_opaque = self._opaques.__next__
         self._expected: list[Expectation | _Plain] = []
         self._held: list[bytes] = []

@@ -6,6 +6,8 @@ lines in `error_lines`. Two bounded tables keep parsed header lines, for all con
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import chain, cycle
 from typing import Final, TypeAlias
 
 from metacache.errors import ProtocolError
@@ -23,6 +25,7 @@ __all__ = [
     "flag_ttl",
     "known_headers",
     "known_sizes",
+    "opaques_from",
     "parse_size",
     "return_flags",
     "value_header",
@@ -50,10 +53,29 @@ Behind a request line (``b" O7\\r\\n"``), as the token of a reply (``b"O7"``), a
 
 # Each connection takes opaques from this table in turn. A ready one costs 300 instructions, formatting one 1,200. More
 # opaques than requests in flight on one connection are enough to notice a reply in a wrong place.
+# One call formats all of the tokens, and the other forms are joined from them.
+_COUNT: Final = 2048
 OPAQUES: Final[tuple[Opaque, ...]] = tuple(
-    (b" O%d\r\n" % n, b"O%d" % n, b"HD O%d\r\n" % n, b" O%d" % n) for n in range(2048)
+    [
+        (b" " + token + b"\r\n", token, b"HD " + token + b"\r\n", b" " + token)
+        for token in (b"O%d " * _COUNT % tuple(range(_COUNT))).split()
+    ]
 )
+# The table in parts, and behind each part those that follow it in turn. A new connection begins within a part, and
+# copies the rest of that part only. A copy of half of the table would take 15,000 instructions.
+_PART: Final = 64
+_PARTS: Final = [OPAQUES[start : start + _PART] for start in range(0, _COUNT, _PART)]
+_TURNS: Final = [(part, _PARTS[at:] + _PARTS[:at]) for at, part in enumerate(_PARTS, 1)]
 NO_OPAQUE: Final[Opaque] = (b"\r\n", b"", b"HD\r\n", b"")
+
+
+def opaques_from(first: int) -> Iterator[Opaque]:
+    """Return an endless iterator over OPAQUES, which begins with the one at *first* (modulo their number).
+
+    Only C code runs when it is advanced, so that no signal handler's exception can end it.
+    """
+    part, later = _TURNS[first // _PART % len(_TURNS)]
+    return chain(part[first % _PART :], chain.from_iterable(cycle(later)))
 
 
 def find_flag(tokens: list[bytes], letter: bytes) -> bytes | None:

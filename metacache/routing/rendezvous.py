@@ -16,12 +16,12 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Final, TypeAlias, cast, final
 
 import attrs
-from typing_extensions import override
 from xxhash import xxh3_64_digest as xxh3_digest
 from xxhash import xxh3_64_intdigest as xxh3
 
 from metacache.acceleration import make_owners
 from metacache.errors import InvalidArgumentError, InvalidKeyError, InvalidKeyTypeError, InvalidTypeError
+from metacache.marks import override
 from metacache.nodes import Node, nodes_of
 from metacache.routing.router import Router, split
 

@@ -11,9 +11,8 @@ import math
 from collections.abc import Callable
 from typing import Any, Final, Generic, Literal, TypeVar, cast, final
 
-from typing_extensions import TypeForm
-
 from metacache.errors import InvalidTypeError, SerializationError
+from metacache.marks import TypeForm
 from metacache.serializers.comparison import Comparer
 from metacache.serializers.fingerprints import fingerprint
 from metacache.serializers.forms import Type

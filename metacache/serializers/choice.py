@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Final, TypeVar
 
-from typing_extensions import TypeForm
-
 from metacache.errors import InvalidTypeError
+from metacache.marks import TypeForm
 from metacache.serializers.interfaces import Serializer
 from metacache.serializers.plain import BytesSerializer, IntSerializer, StrSerializer
 

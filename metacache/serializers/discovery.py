@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from typing import Final, Generic, Literal, TypeVar, final, overload
 
-from typing_extensions import TypeForm
-
 from metacache.errors import InvalidArgumentError, InvalidTypeError, SerializerConflict, SerializerNotFound
+from metacache.marks import TypeForm
 from metacache.serializers.fingerprints import fingerprint as plain_fingerprint
 from metacache.serializers.interfaces import Serializer
 from metacache.serializers.names import type_name

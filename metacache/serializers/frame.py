@@ -67,15 +67,16 @@ class Frame(Generic[T]):
         find_compressor: Callable[[int], Compressor | None] | None = None,
         reads_plain: bool = False,
     ) -> None:
-        check_serializer_ids(serializer)
+        kind: type[object] = type(serializer)
+        self.is_raw = kind is BytesSerializer
+        if not self.is_raw:  # our own, and the usual one
+            check_serializer_ids(serializer)
         if compressor is not None:
             _check_compressor(compressor)
         self.serializer = serializer
         self.compressor = compressor
         self.dumps = serializer.dumps
         self.loads = serializer.loads
-        kind: type[object] = type(serializer)
-        self.is_raw = kind is BytesSerializer
         self.flags: int = MAGIC | serializer.fingerprint << 12 | serializer.wire_id
         self._find_compressor = find_compressor or _installed_compressor
         self._reads_plain = reads_plain

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal, Protocol, TypeVar
 
-from typing_extensions import TypeForm
+from metacache.marks import TypeForm
 
 __all__ = ["Compressor", "Serializer", "SerializerPlugin"]
 

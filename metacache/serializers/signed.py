@@ -10,11 +10,11 @@ import hmac
 from collections.abc import Iterable
 from typing import Final, Generic, TypeVar, final
 
-from typing_extensions import override
 from xxhash import xxh3_64_intdigest
 
 from metacache.copying import refuse_copy
 from metacache.errors import InvalidArgumentError, InvalidTypeError, SerializationError
+from metacache.marks import override
 from metacache.serializers.frame import check_serializer_ids, not_bytes_error
 from metacache.serializers.interfaces import Serializer
 

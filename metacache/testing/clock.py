@@ -6,9 +6,8 @@ import time
 from datetime import timedelta
 from typing import Final, final
 
-from typing_extensions import override
-
 from metacache.errors import InvalidArgumentError
+from metacache.marks import override
 from metacache.settings import check_seconds
 
 __all__ = ["MovableClock"]

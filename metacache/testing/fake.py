@@ -8,9 +8,8 @@ from __future__ import annotations
 import asyncio
 from typing import TypeVar, final
 
-from typing_extensions import override
-
 from metacache.errors import ClosedError
+from metacache.marks import override
 from metacache.memory.server import MemoryServer
 from metacache.nodes import MemoryAddress, Node
 from metacache.pool.blocking import Pool

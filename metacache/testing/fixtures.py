@@ -7,10 +7,9 @@ import os
 from types import TracebackType
 from typing import Final, Self, final
 
-from typing_extensions import override
-
 from metacache.cluster.blocking import Cluster
 from metacache.errors import MetacacheError
+from metacache.marks import override
 from metacache.memory.registry import forget_server, server_named
 from metacache.settings import Settings
 from metacache.testing.clock import MovableClock

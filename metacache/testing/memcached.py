@@ -18,9 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Self, final
 
-from typing_extensions import override
-
 from metacache.copying import refuse_copy
+from metacache.marks import override
 from metacache.nodes import Node
 
 __all__ = ["Memcached", "MemcachedNotFound"]

@@ -13,8 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, TypeAlias, final
 
-from typing_extensions import override
-
+from metacache.marks import override
 from metacache.memory.serve import Listener
 from metacache.memory.server import MemoryServer
 from metacache.nodes import Node

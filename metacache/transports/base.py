@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Final, Generic, NoReturn, Protocol, TypeVar, final
 
 import attrs
-from typing_extensions import override
 
 from metacache.errors import ClosedError
+from metacache.marks import override
 
 if TYPE_CHECKING:
     from metacache.protocol.commands import Command

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import Final
 
 import pytest
@@ -13,6 +14,7 @@ from metacache.protocol import commands
 from metacache.protocol.commands import Request
 from metacache.protocol.connection import ProtocolConnection
 from metacache.protocol.flags import MAX_FLAGS, REQUEST_FLAGS, Commands, Flag, Token
+from metacache.protocol.replies import OPAQUES, opaques_from
 from tests import raw_requests
 from tests.protocol.wire import wire
 
@@ -341,3 +343,15 @@ def test_a_connection_keeps_no_opaques_of_its_own() -> None:
     used, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert used < 2_000 * len(connections)
+
+
+@pytest.mark.parametrize("first", [0, 1, 63, 64, 2047, 2048, 5000, 65535])
+def test_a_connection_takes_all_opaques_in_turn_from_its_first_one(first: int) -> None:
+    taken = list(islice(opaques_from(first), 2 * len(OPAQUES)))
+    assert taken == [OPAQUES[(first + number) % len(OPAQUES)] for number in range(2 * len(OPAQUES))]
+
+
+def test_the_opaques_are_all_different_and_each_has_four_forms() -> None:
+    assert len(set(OPAQUES)) == len(OPAQUES) == 2048
+    assert OPAQUES[7] == (b" O7\r\n", b"O7", b"HD O7\r\n", b" O7")
+    assert OPAQUES[-1] == (b" O2047\r\n", b"O2047", b"HD O2047\r\n", b" O2047")

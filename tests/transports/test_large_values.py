@@ -215,9 +215,7 @@ async def test_the_value_of_a_caller_that_gave_up_is_dropped_and_needs_no_memory
                 del task
                 gc.collect()
                 proceed[0].set()
-                await until(
-                    lambda: tracemalloc.get_traced_memory()[0] < BIG / 4
-                )  # dropped
+                await until(lambda: tracemalloc.get_traced_memory()[0] < BIG / 4)  # dropped
                 tracemalloc.reset_peak()
                 after = asyncio.ensure_future(client.get("key"))
                 proceed[1].set()

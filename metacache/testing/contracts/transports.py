@@ -14,10 +14,10 @@ from functools import partial
 from typing import ClassVar, Final, TypeAlias, TypeVar, final
 
 import attrs
-from typing_extensions import override
 
 from metacache.client.aio import AsyncClient
 from metacache.errors import ClosedError, MetacacheError, ServerError
+from metacache.marks import override
 from metacache.memory.server import MemoryServer
 from metacache.nodes import MemoryAddress, Node
 from metacache.operations.batches import GET_MANY

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final, Protocol, final
 
-from typing_extensions import override
+from metacache.marks import override
 
 __all__ = ["BlockOwner", "BlockReceiver"]
 

@@ -14,12 +14,11 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, ClassVar, Final, Self, TypeVar, final
 
-from typing_extensions import override
-
 from metacache.acceleration import queue_request
 from metacache.copying import refuse_copy
 from metacache.errors import ClosedError, ConnectError, ConnectionLost, MetacacheError, ProtocolError, TransportError
 from metacache.interrupts import is_from_handler
+from metacache.marks import override
 from metacache.nodes import Node, check_node
 from metacache.observe import Observer, reporter_of
 from metacache.protocol.windows import Replies

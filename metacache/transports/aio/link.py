@@ -14,11 +14,10 @@ from random import getrandbits
 from time import monotonic
 from typing import Final, TypeVar, cast, final
 
-from typing_extensions import override
-
 from metacache.acceleration import frame_requests, give_answers
 from metacache.errors import ConnectionLost, MetacacheError
 from metacache.interrupts import is_own
+from metacache.marks import override
 from metacache.protocol.connection import ProtocolConnection, answer_of
 from metacache.protocol.expectations import Answer, Expectation
 from metacache.protocol.windows import closing_error

@@ -12,8 +12,7 @@ import os
 from collections import deque
 from typing import TypeVar, final
 
-from typing_extensions import override
-
+from metacache.marks import override
 from metacache.sessions import Ending, LocalServer, Pause, Session, Step
 
 __all__ = ["LocalTransport", "open_local"]

@@ -14,10 +14,9 @@ from contextvars import Context
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, NoReturn, TypeAlias, TypeVar, final
 
-from typing_extensions import override
-
 from metacache.acceleration import find_pending_reply, find_waiter, wake_tasks
 from metacache.errors import InvalidArgumentError, MetacacheError
+from metacache.marks import override
 from metacache.nodes import Node
 from metacache.protocol.error_lines import Refusal
 from metacache.transports.base import Batch, Operation

@@ -12,10 +12,9 @@ from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, final
 
-from typing_extensions import override
-
 from metacache.errors import ConnectError, ConnectionLost, MetacacheError
 from metacache.interrupts import is_own
+from metacache.marks import override
 from metacache.protocol.windows import Replies, Window, closing_error
 from metacache.transports.batch_windows import Windows, build_window, fail_rest
 from metacache.transports.counters import CloseReason
