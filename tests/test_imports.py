@@ -45,6 +45,7 @@ ORDER: Final[tuple[tuple[str, ...], ...]] = (
     ("settings",),
     ("nodes", "copying", "entry_points"),
     ("interrupts", "errors", "sessions", "lazy_names", "once", "acceleration"),
+    ("marks", "logs"),
 )
 # Imports up, inside functions: `Cluster.client` makes clients, and `Cluster.from_url` parses a URL.
 LATE: Final = {

@@ -145,12 +145,13 @@ def test_a_blocking_client_without_tls_loads_neither_asyncio_nor_ssl(shared_memc
 
 
 # What a blocking client of a URL does not need before one of these is used: `get_or_compute` and its relatives, the
-# embedded server, an observer, a compressor.
+# embedded server, an observer, a compressor, a log line. Only type checkers need typing_extensions.
 LATER: Final = (
     *("metacache.caching.core", "metacache.client.blocking_caching", "metacache.memory", "metacache.client.calls"),
     *("metacache.client.blocking_observed", "metacache.serializers.compression", "metacache.routing.reports"),
     *("metacache.transports.observed", "metacache.transports.blocking.observed", "metacache.pool.statistics"),
     *("metacache.discovery", "concurrent.futures", "zlib", "random", "urllib.parse", "uuid"),
+    *("logging", "typing_extensions"),
 )
 
 
