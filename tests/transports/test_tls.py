@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
-import linecache
+import itertools
 import os
+import socket
 import ssl
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -143,12 +144,20 @@ class Interrupt(BaseException):
     """The exception of a signal handler."""
 
 
-def test_a_signal_while_a_socket_becomes_one_of_tls_closes_its_descriptor_once(tls_server: Memcached) -> None:
-    def enter(frame: FrameType, _event: str, _: object) -> Any:  # Any: a trace function
-        return strike if frame.f_code.co_name == "_create" else None
+# An exception in the constructor of the first socket leaves it to the garbage collector, which warns.
+@pytest.mark.filterwarnings("ignore:.*unclosed", "ignore:Exception ignored in")
+def test_a_signal_at_any_line_while_a_socket_becomes_one_of_tls_closes_its_descriptor_once(
+    tls_server: Memcached,
+) -> None:
+    left = 0
 
-    def strike(frame: FrameType, event: str, _: object) -> Any:  # Any: as above
-        if event == "line" and "sock.detach()" in linecache.getline(frame.f_code.co_filename, frame.f_lineno):
+    def enter(frame: FrameType, _event: str, _: object) -> Any:  # Any: a trace function
+        return strike if frame.f_code.co_filename in (ssl.__file__, socket.__file__) else None
+
+    def strike(_: FrameType, event: str, __: object) -> Any:  # Any: as above
+        nonlocal left
+        left -= event == "line"
+        if event == "line" and not left:
             raise Interrupt
         return strike
 
@@ -163,12 +172,17 @@ def test_a_signal_while_a_socket_becomes_one_of_tls_closes_its_descriptor_once(t
                 sys.settrace(None)
         return []
 
-    with ThreadPoolExecutor(1) as threads:  # the trace function of the coverage stays that of this thread
-        kept = threads.submit(interrupted).result()
-    assert kept
-    pipe = os.pipe()  # takes the descriptor that is free
-    kept.clear()
-    gc.collect()
-    for descriptor in pipe:
-        os.fstat(descriptor)  # raises if it was closed
-        os.close(descriptor)
+    places = 0
+    for places in itertools.count(1):
+        left = places
+        with ThreadPoolExecutor(1) as threads:  # the trace function of the coverage stays that of this thread
+            kept = threads.submit(interrupted).result()
+        if not kept:
+            break
+        pipe = os.pipe()  # takes the descriptor that is free
+        kept.clear()
+        gc.collect()
+        for descriptor in pipe:
+            os.fstat(descriptor)  # raises if it was closed
+            os.close(descriptor)
+    assert places > 40

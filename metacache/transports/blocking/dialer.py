@@ -90,14 +90,16 @@ class Dialer:
 def _close(sock: socket.socket, error: BaseException) -> None:
     """Close *sock* because of *error*.
 
-    If a signal interrupted the `ssl` module, another socket in the traceback may have the same descriptor. It would
-    close the descriptor a second time, when that already belongs to another connection.
+    If a signal interrupted the `ssl` module, another socket in the traceback has the same descriptor, or has taken it
+    over. It would stay open, or close the descriptor a second time, when that already belongs to another connection.
     """
     trace = error.__traceback__
-    while trace is not None and sock.fileno() >= 0:
+    while trace is not None:
         other = trace.tb_frame.f_locals.get("self")
-        if isinstance(other, socket.socket) and other is not sock and other.fileno() == sock.fileno():
-            sock.detach()
-            other.close()
+        if isinstance(other, socket.socket) and other is not sock:
+            if other.fileno() == sock.fileno():
+                sock.detach()
+            # Not its own `close`: a signal may have interrupted its constructor before it set what that method reads.
+            socket.SocketType.close(other)
         trace = trace.tb_next
     sock.close()
