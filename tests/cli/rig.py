@@ -82,6 +82,12 @@ def piped(url: str, *arguments: str, variables: Mapping[str, str] = NONE) -> tup
     return done.returncode, done.stdout, done.stderr
 
 
+def _take_ctrl_c() -> None:
+    """Let Ctrl-C reach this process: its terminal controls it, and no shell has made it ignore the signal."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @final
 class Terminal:
     """A command whose standard streams are a terminal of a given size."""
@@ -106,8 +112,7 @@ class Terminal:
             stderr=follower,
             env=environment(url, variables),
             start_new_session=True,
-            # The terminal becomes the controlling one, so that Ctrl-C reaches the process.
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=_take_ctrl_c,
         )
         self._follower = follower
         self.shown = ""
