@@ -115,8 +115,24 @@ def _iso(value: Value) -> str:
     return text
 
 
+_MINUTE: Final = datetime.timedelta(minutes=1)
+
+
+def _reader_of_times(class_: type[datetime.datetime] | type[datetime.time]) -> Callable[[str], Value]:
+    def read(text: str) -> Value:
+        value = class_.fromisoformat(text)
+        offset = value.utcoffset()
+        if offset is not None and offset % _MINUTE:  # `dumps` refuses it too: other formats cannot store it
+            raise ValueError("expected a zone with an offset of whole minutes")
+        return value
+
+    return read
+
+
 _STRINGS: Final[Mapping[type, tuple[Callable[[Value], str], Callable[[str], Value]]]] = {
-    **{class_: (_iso, class_.fromisoformat) for class_ in (datetime.datetime, datetime.date, datetime.time)},
+    datetime.date: (_iso, datetime.date.fromisoformat),
+    datetime.datetime: (_iso, _reader_of_times(datetime.datetime)),
+    datetime.time: (_iso, _reader_of_times(datetime.time)),
     uuid.UUID: (str, uuid.UUID),
     decimal.Decimal: (str, decimal.Decimal),
     bytes: (lambda value: b64encode(value).decode(), lambda text: b64decode(text, validate=True)),
