@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from functools import cache
 from itertools import chain, pairwise, repeat
 from time import monotonic
-from typing import Any, Final, final
+from typing import Any, Final, cast, final
 from unittest.mock import patch
 
 from typing_extensions import override
@@ -18,7 +18,7 @@ from metacache import AsyncConnection, MetacacheError, Node, Settings, load_seri
 from metacache.client.core import Core
 from metacache.operations.options import Options
 from metacache.protocol import connection as protocol_connection
-from metacache.protocol.replies import known_headers, known_sizes
+from metacache.protocol.replies import Reply, known_headers, known_sizes
 from metacache.transports.aio import connection as aio_connection
 from metacache.transports.aio import link as aio_link
 from metacache.transports.aio import pending as aio_pending
@@ -149,4 +149,7 @@ def _shown(pending: AnyPending) -> object:
     answer = pending.answer
     if isinstance(answer, BaseException):
         return type(answer), str(answer)
+    if isinstance(answer, tuple):
+        tokens, value = cast("Reply", answer)  # cast: no other answer is a tuple
+        return [token for token in tokens if token[:1] != b"O"], value  # a shortcut leaves the opaque out
     return repr(answer)
