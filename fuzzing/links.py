@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import ExitStack
 from functools import cache
 from itertools import chain, pairwise, repeat
 from time import monotonic
@@ -14,6 +13,7 @@ from unittest.mock import patch
 from typing_extensions import override
 
 from fuzzing.cursor import Cursor
+from fuzzing.seams import Seam, use_python
 from metacache import AsyncConnection, MetacacheError, Node, Settings, load_serializer
 from metacache.client.core import Core
 from metacache.operations.options import Options
@@ -23,18 +23,20 @@ from metacache.transports.aio import connection as aio_connection
 from metacache.transports.aio import link as aio_link
 from metacache.transports.aio import pending as aio_pending
 from metacache.transports.aio.link import Link
-from metacache.transports.aio.pending import AnyPending, PendingReply
+from metacache.transports.aio.pending import AnyPending, PendingReply, Waiter
 from metacache.transports.base import Operation
 
-__all__ = ["share_a_link"]
+__all__ = ["SEAMS", "Recorder", "share_a_link"]
 
-# What `_use_python` replaces, and by what.
-SEAMS: Final[tuple[tuple[object, str, object], ...]] = (
+# The primitives of asyncio.
+SEAMS: Final[tuple[Seam, ...]] = (
     (aio_connection, "new_pending", PendingReply),
     (aio_connection, "queue_request", None),
     (aio_link, "frame_requests", None),
     (aio_link, "give_answers", None),
     (aio_pending, "new_pending", PendingReply),
+    (aio_pending, "new_waiter", Waiter),
+    (aio_pending, "wake_tasks", None),
     (protocol_connection, "read_answers", None),
 )
 SETTINGS: Final = Settings(max_in_flight=12, max_reply_size=1000, timeout=1e6)
@@ -51,9 +53,7 @@ def share_a_link(data: bytes) -> None:
     A ``%`` in the rest stands for the opaque of the next request.
     """
     compiled = _loop().run_until_complete(_outcome(Cursor(data)))
-    with ExitStack() as stack:
-        for module, name, instead in SEAMS:
-            stack.enter_context(patch.object(module, name, instead))
+    with use_python(SEAMS):
         assert _loop().run_until_complete(_outcome(Cursor(data))) == compiled, "a primitive disagrees with Python"
 
 
@@ -63,16 +63,16 @@ def _loop() -> asyncio.AbstractEventLoop:
 
 
 @final
-class _Transport(asyncio.Transport):
-    """A transport that keeps every write."""
+class Recorder(asyncio.Transport):
+    """A transport that sends every write immediately, and keeps it."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.written: list[bytes] = []
+        self.writes: list[bytes] = []
 
     @override
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        self.written.append(bytes(data))
+        self.writes.append(bytes(data))
 
     @override
     def get_write_buffer_size(self) -> int:
@@ -99,14 +99,14 @@ async def _outcome(cursor: Cursor) -> object:
 
     with patch.object(aio_link, "getrandbits", return_value=5):
         link = Link(SETTINGS, lambda _, __: None, lambda _: None, note_loss)
-    transport = _Transport()
+    transport = Recorder()
     link.connection_made(transport)
     made = list(_requests(cursor, connection))
     cuts = [cursor.number(2) for _ in range(cursor.number() % 4)]
     waiting = connection._queue.waiting
     link.write(waiting)
-    written = len(link.in_flight), link.requests, len(waiting), transport.written[:]
-    stream = _with_opaques(cursor.rest(), b"".join(transport.written))
+    written = len(link.in_flight), link.requests, len(waiting), transport.writes[:]
+    stream = _with_opaques(cursor.rest(), b"".join(transport.writes))
     edges = [0, *sorted(cut % (len(stream) + 1) for cut in cuts), len(stream)]
     for start, stop in pairwise(edges):
         if start < stop:

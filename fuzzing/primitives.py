@@ -5,12 +5,11 @@ from __future__ import annotations
 import socket
 import sys
 import time
-from collections.abc import Callable, Generator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from typing import Any, Final, TypeAlias
-from unittest.mock import patch
 
 from fuzzing.cursor import Cursor
+from fuzzing.seams import Seam, use_python
 from metacache import MetacacheError, Node, RendezvousRouter, load_serializer
 from metacache.acceleration import make_exchange
 from metacache.client.core import Core
@@ -38,7 +37,7 @@ def _nothing(*_: object, **__: object) -> None:
 
 
 # What `use_python` replaces, and by what.
-SEAMS: Final[tuple[tuple[object, str, object], ...]] = (
+SEAMS: Final[tuple[Seam, ...]] = (
     (sys.modules[__name__], "make_exchange", _nothing),
     (answers, "count_lines", None),
     (batches, "encode_items", None),
@@ -54,22 +53,13 @@ SEAMS: Final[tuple[tuple[object, str, object], ...]] = (
 )
 
 
-@contextmanager
-def use_python() -> Generator[None]:
-    """Replace the primitives by Python code."""
-    with ExitStack() as stack:
-        for module, name, instead in SEAMS:
-            stack.enter_context(patch.object(module, name, instead))
-        yield
-
-
 def compare_primitives(data: bytes) -> None:
     """Do something with the primitives, which the bytes choose, and the same without them."""
     cursor = Cursor(data)
     make = cursor.choice(MAKERS)
     call = make(cursor)
     compiled = _outcome(call)
-    with use_python():
+    with use_python(SEAMS):
         assert _outcome(call) == compiled, "a primitive disagrees with Python"
 
 

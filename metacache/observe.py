@@ -34,7 +34,6 @@ __all__ = [
     "reporter_of",
 ]
 
-
 # Makes an event of a class and a tuple, for the hot path. The ``__new__`` of a NamedTuple is a Python function: a call
 # of it costs 400 instructions more.
 new_event: Final[Callable[[Any, Any], Any]] = tuple[Any, ...].__new__  # Any: an event's class, its fields, the event

@@ -17,14 +17,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, final
 
-__all__ = ["GROWTH", "RESIDENT_GROWTH", "Growth", "Memory", "collected", "growth", "memory"]
+__all__ = ["GROWTH", "NAMES", "Growth", "Memory", "collected", "growth", "memory"]
 
 ENOUGH: Final = 20  # samples; fewer are all warm-up and say nothing of growth
-# How much the memory in use may grow after the warm-up, and how much the resident memory: each peak of the load may
-# leave pages with few living blocks, and a higher one comes ever more rarely.
-GROWTH: Final = 0.01
-RESIDENT_GROWTH: Final = 0.1
+GROWTH: Final = 0.01  # how much either figure may grow after the warm-up
 PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+
+
+NAMES: Final = ("resident memory", "memory in use")
 
 
 class Memory(NamedTuple):
@@ -43,8 +43,7 @@ class Growth(NamedTuple):
     @property
     def excesses(self) -> list[str]:
         """What grew too much, as sentences."""
-        limits = {"resident memory": (self.resident, RESIDENT_GROWTH), "memory in use": (self.in_use, GROWTH)}
-        return [f"the {name} grew by {share:.2%}" for name, (share, limit) in limits.items() if share >= limit]
+        return [f"the {name} grew by {share:.2%}" for name, share in zip(NAMES, self, strict=True) if share >= GROWTH]
 
 
 @final

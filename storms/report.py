@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from storms.measures import Result
-from storms.memory import GROWTH, RESIDENT_GROWTH
+from storms.memory import GROWTH, NAMES
 
 __all__ = ["Criterion", "criteria", "summary"]
-
-MEMORY: Final = {"resident memory": RESIDENT_GROWTH, "memory in use": GROWTH}
 
 
 class Criterion(NamedTuple):
@@ -41,15 +39,15 @@ def criteria(results: Sequence[Result], operations: int) -> list[Criterion]:
 
 def _memory(results: Sequence[Result]) -> list[Criterion]:
     grown = [each.growth for each in results if each.growth is not None]
-    most: Sequence[float | None] = [max(each) for each in zip(*grown, strict=True)] or [None] * len(MEMORY)
-    return [_growth(name, limit, share) for (name, limit), share in zip(MEMORY.items(), most, strict=True)]
+    most: Sequence[float | None] = [max(each) for each in zip(*grown, strict=True)] or [None] * len(NAMES)
+    return [_growth(name, share) for name, share in zip(NAMES, most, strict=True)]
 
 
-def _growth(name: str, limit: float, share: float | None) -> Criterion:
-    wanted = f"grows < {limit:.0%}"
+def _growth(name: str, share: float | None) -> Criterion:
+    wanted = f"grows < {GROWTH:.0%}"
     if share is None:
         return Criterion(name, wanted, "not measured", None)
-    return Criterion(name, wanted, f"{share:+.2%} at most", share < limit)
+    return Criterion(name, wanted, f"{share:+.2%} at most", share < GROWTH)
 
 
 def summary(results: Sequence[Result], operations: int) -> str:

@@ -24,7 +24,6 @@ from metacache.routing import Router
 
 __all__ = ["Membership", "StateListener"]
 
-
 P = TypeVar("P")
 
 StateListener: TypeAlias = Callable[[Node, NodeState, NodeState], object]

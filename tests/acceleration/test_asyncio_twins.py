@@ -20,13 +20,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fuzzing.links import SEAMS
+from fuzzing.seams import use_python
 from metacache import AsyncClient, AsyncConnection, ConnectionLost, Node, Settings
-from metacache.protocol import connection as protocol_connection
 from metacache.protocol.commands import MN
 from metacache.protocol.error_lines import Refusal, refusal
 from metacache.protocol.replies import known_headers, known_sizes
 from metacache.testing import Memcached
-from metacache.transports.aio import connection as aio_connection
 from metacache.transports.aio import link as aio_link
 from metacache.transports.aio import pending as aio_pending
 from metacache.transports.aio.link import Link
@@ -55,21 +55,6 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
     made = asyncio.new_event_loop()
     yield made
     made.close()
-
-
-def without_primitives(stack: ExitStack) -> None:
-    """Turn the primitives of asyncio off until *stack* ends."""
-    for module, names in (
-        (protocol_connection, ("read_answers",)),
-        (aio_link, ("frame_requests", "give_answers")),
-        (aio_connection, ("queue_request",)),
-        (aio_pending, ("wake_tasks",)),
-    ):
-        for name in names:
-            stack.enter_context(patch.object(module, name, None))
-    for module in (aio_connection, aio_pending):
-        stack.enter_context(patch.object(module, "new_pending", PendingReply))
-    stack.enter_context(patch.object(aio_pending, "new_waiter", Waiter))
 
 
 def test_the_compiled_classes_are_used() -> None:
@@ -200,7 +185,7 @@ def test_an_iterator_that_is_used_late_does_not_take_the_place_of_a_task(
 
     with ExitStack() as stack:
         if is_pure:
-            without_primitives(stack)
+            stack.enter_context(use_python(SEAMS))
         assert loop.run_until_complete(both()) == b"abc"
 
 
@@ -281,7 +266,7 @@ async def link_outcome(kinds: list[str], pieces: list[bytes], cuts: list[int], *
     known_sizes.clear()
     with ExitStack() as stack:
         if is_pure:
-            without_primitives(stack)
+            stack.enter_context(use_python(SEAMS))
         stack.enter_context(patch.object(aio_link, "getrandbits", return_value=5))
         lost: list[str] = []
         link = Link(
@@ -333,7 +318,7 @@ async def queue_outcome(deadlines: list[float | None], *, is_pure: bool, is_flus
     """Return the state of a connection after requests with *deadlines*, in seconds from now."""
     with ExitStack() as stack:
         if is_pure:
-            without_primitives(stack)
+            stack.enter_context(use_python(SEAMS))
         connection = AsyncConnection(Node("localhost:1"), settings=Settings(timeout=4 * UNIT))
         connection._flushing = is_flushing
         made: list[Any] = []  # Any: pending replies

@@ -12,10 +12,9 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final, TypeVar, final
+from typing import Final, TypeVar
 
-from typing_extensions import override
-
+from fuzzing.links import Recorder
 from metacache import AsyncClient, AsyncConnection, Node, Settings
 from metacache.operations.options import Options
 from metacache.operations.policies import UndecodablePolicy
@@ -50,31 +49,6 @@ OPERATIONS: Final = Operations(
     Options(),
     lambda: 0.0,
 )
-
-
-@final
-class Recorder(asyncio.Transport):
-    """A transport that sends every write immediately, and keeps it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.writes: list[bytes] = []
-
-    @override
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self.writes.append(bytes(data))
-
-    @override
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    @override
-    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        pass
-
-    @override
-    def abort(self) -> None:
-        pass
 
 
 def value_of(key: str) -> bytes:
