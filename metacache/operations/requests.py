@@ -195,9 +195,15 @@ class Operations(Generic[T]):
             built = self._build_get(key)
             if built is not None:
                 return built  # type: ignore[return-value]  # pyright: ignore[reportReturnType]  # D is None
-        raw = self.keys.plain(key)
+        # Repeats the rule of KeyEncoder.plain for a str, as `set` does. A test compares all three.
+        text = self._plain_prefix
+        raw: bytes | None
+        if text is not None and type(key) is str and key.isprintable() and " " not in key and key:
+            raw = (text + key).encode()
+        else:
+            raw = self.keys.plain(key)
         read = self.read_value if default is None else self.reader.value_or(default)
-        if raw is None:
+        if raw is None or len(raw) > MAX_KEY:
             # `Reader.value` returns None on a miss; D is None then.
             return self._read(  # pyright: ignore[reportReturnType]
                 GET,
@@ -296,11 +302,10 @@ class Operations(Generic[T]):
             if type(body) is not bytes:
                 raise not_bytes_error(body).locate(operation=SET.name, key=key)
         size = len(body)
-        try:
-            tail = (self.tails[size] if size < CACHED_TAILS else None) or self.tail(size)
-        except ValueTooLargeError as error:
-            error.locate(operation=SET.name, key=key)
-            raise
+        tail = self.tails[size] if size < CACHED_TAILS else None
+        if tail is None:
+            with error_context(SET, key):
+                tail = self.tail(size)
         op: Operation[StoreResult] = Operation()
         op.verb = SET
         op.given = key
