@@ -217,8 +217,9 @@ def find_waiter(pure: type[C]) -> type[C]:
     return pure if compiled is None else compiled
 
 
-# Looked up once: an import statement in the function would take 2,000 instructions of each client.
+# Looked up once: an import statement in a function would take 2,000 instructions of each client, and of each dial.
 _Builder: Final[type[Builder[Any]] | None] = _find("Builder")  # Any: each builder has its own kind of operation
+_Exchange: Final[type[Exchange] | None] = _find("Exchange")
 
 
 def make_builder(
@@ -254,11 +255,7 @@ def make_exchange(
 
     *limit*: of the bytes of a value. *known_headers*: the table of `value_header`. *hd_reply*: the reply HD.
     """
-    if not accelerated:
-        return None
-    from metacache_speed import Exchange
-
-    return Exchange(descriptor, limit, known_headers, hd_reply)
+    return None if _Exchange is None else _Exchange(descriptor, limit, known_headers, hd_reply)
 
 
 def make_owners(nodes: int, groups: Iterable[tuple[float, Iterable[int]]], seeds: tuple[int, ...]) -> Owners | None:

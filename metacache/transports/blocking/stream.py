@@ -92,9 +92,9 @@ class Stream:
 
     ``used_at`` is when the last exchange began. ``ready_for`` is the timeout of the operation for which the socket's
     timeout was last set, in seconds; 0.0 when unknown. ``send`` and ``recv`` are methods of the socket, ``next_opaque``
-    is one of the protocol connection. ``protocol`` is replaced at every dial. ``exchange_once`` is the compiled
-    exchange of the socket, or None. ``is_plain`` is True while there is a socket whose methods are C functions: neither
-    TLS, nor in this process, nor of a library that replaces sockets.
+    is one of the protocol connection. ``protocol`` is replaced at every dial after the first. ``exchange_once`` is the
+    compiled exchange of the socket, or None. ``is_plain`` is True while there is a socket whose methods are C
+    functions: neither TLS, nor in this process, nor of a library that replaces sockets.
     """
 
     __slots__ = (
@@ -145,11 +145,11 @@ class Stream:
         self._receive_size = RECEIVE
         self.ready_for = 0.0
         self.used_at = -math.inf
-        self._begin_protocol(0)  # a dial that fails leaves this one; `_dial` replaces it
+        self._begin_protocol()  # of the first dial
 
-    def _begin_protocol(self, first_opaque: int) -> None:
+    def _begin_protocol(self) -> None:
         limit = self._settings.max_reply_size
-        self.protocol = ProtocolConnection(max_reply_size=limit, first_opaque=first_opaque)
+        self.protocol = ProtocolConnection(max_reply_size=limit, first_opaque=int.from_bytes(urandom(2), "big"))
         self.next_opaque = self.protocol.next_opaque
 
     def __del__(self) -> None:
@@ -258,9 +258,10 @@ class Stream:
         self.dialled_at = monotonic()
         deadline = min(deadline, self.dialled_at + self._settings.connect_timeout)
         sock = self._dialer.dial(deadline)
+        if self.counts.dialled:
+            self._begin_protocol()
         self.counts.dialled += 1
         poll = _poll_of(sock)
-        self._begin_protocol(int.from_bytes(urandom(2), "big"))
         self._sock, self.send, self.recv, self._poll = sock, sock.send, sock.recv, poll
         self._recv_into, self._receive_size = sock.recv_into, RECEIVE
         self.is_plain = isinstance(sock.recv, BuiltinMethodType)
@@ -302,6 +303,8 @@ class Stream:
         as after any other exception. A read that meets a stale connection is sent once more, on a new one.
         """
         sent = attempt.may_be_sent
+        if self.exchange_once is not None:
+            self.exchange_once.unblock()
         try:
             if attempt.failure is not None and not isinstance(attempt.failure, self._not_yet):
                 raise attempt.failure

@@ -25,6 +25,7 @@ class Builder(Generic[O]):
         read: object,
         dumps: Callable[..., bytes] | None,
         is_raw: bool,
+        /,
     ) -> Builder[O]: ...
     def get(self, key: object, /) -> O | None: ...
     def set(self, key: object, value: object, /) -> O | bytes | None: ...
@@ -41,6 +42,7 @@ class Exchange:
         limit: int,
         known_headers: dict[bytes, tuple[int, list[bytes]]],
         hd_reply: tuple[list[bytes], bytes | None],
+        /,
     ) -> Exchange: ...
     def run(
         self,
@@ -52,6 +54,7 @@ class Exchange:
         deadline: float,
         /,
     ) -> tuple[list[bytes], bytes | None] | None: ...
+    def unblock(self) -> None: ...
     def close(self) -> None: ...
 
 @final

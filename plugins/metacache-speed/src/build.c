@@ -154,11 +154,14 @@ find_slots(Builder *self)
 static PyObject *
 Builder_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
-    static char *names[] = {"operation", "verb", "prefix", "start", "end", "read", "dumps", "is_raw", NULL};
+    if (keywords != NULL) {
+        PyErr_SetString(PyExc_TypeError, "Builder takes no keyword arguments: they take 2,000 instructions");
+        return NULL;
+    }
     PyObject *operation, *verb, *prefix, *start, *end, *read, *dumps;
     int is_raw;
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O!OSSOOOp:Builder", names, &PyType_Type, &operation, &verb,
-                                     &prefix, &start, &end, &read, &dumps, &is_raw)) {
+    if (!PyArg_ParseTuple(arguments, "O!OSSOOOp:Builder", &PyType_Type, &operation, &verb, &prefix, &start, &end,
+                          &read, &dumps, &is_raw)) {
         return NULL;
     }
     Builder *self = (Builder *)((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
