@@ -153,14 +153,15 @@ class ProtocolConnection:
     def answers(self, data: bytes) -> list[Answer | Expectation]:
         """Parse received bytes as `receive` does; return the answers of single requests, and finished windows."""
         expected = self._expected
-        is_plain = expected and type(expected[0]) is tuple  # a window splits its bytes itself
-        if self._held or not is_plain or len(data) > self._split_limit:
+        if self._held or len(data) > self._split_limit:
             return list(map(answer_of, self.receive(data)))
         if read_answers is not None:
             plain, position = read_answers(data, expected, known_headers, value_header)
             if position == len(data):
                 return plain
             return [*plain, *map(answer_of, self.receive(data[position:], before=len(plain)))]
+        if not expected or type(expected[0]) is not tuple:  # a window splits its bytes itself
+            return list(map(answer_of, self.receive(data)))
         lines = data.split(CRLF)
         rest = lines.pop()  # not a line yet
         count = len(lines)

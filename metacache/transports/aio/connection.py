@@ -350,14 +350,17 @@ class AsyncConnection:
         if link is None or link.is_lost:
             self._dial_if_needed()
             return
-        if not queue.waiting:  # `_answered` has written them
-            return
+        if queue.waiting:  # else `_answered` has written them
+            self._write(link, queue)
+
+    def _write(self, link: Link, queue: RequestQueue) -> None:
+        """Write what waits and may be written; see that the rest is written later."""
         before = len(queue.waiting)
         link.write(queue.waiting)
         self.in_flight = link.requests
-        if not queue.waiting and not queue.waits.waiting:  # nearly always
-            return
         left = len(queue.waiting)
+        if not left and not queue.waits.waiting:  # nearly always
+            return
         queue.waits.update(monotonic(), taken=before - left, left=left, is_full=link.is_full)
         if link.has_room:
             self._flush_soon()
@@ -388,15 +391,20 @@ class AsyncConnection:
 
     def _answered(self, link: Link, answered: Sequence[AnyPending]) -> None:
         """Wake the tasks that await *answered*, and write the requests that they make in response."""
+        queue = self._queue
         if link is self._link:
             self.in_flight = link.requests
         was_flushing, self._flushing = self._flushing, True
-        self._queue.answered.extend(answered)
-        self._queue.wake()
+        queue.answered.extend(answered)
+        queue.wake()
         self._flushing = was_flushing
         if self._closed:
-            self._queue.check_drained()
-        if self._queue.waiting and not was_flushing:
+            queue.check_drained()
+        if not queue.waiting or was_flushing:
+            return
+        if link is self._link and not link.is_lost:
+            self._write(link, queue)
+        else:
             self._flush()
 
     # --- dialling ----------------------------------------------------------------------------------------------------
