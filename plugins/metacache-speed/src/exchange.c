@@ -44,8 +44,30 @@ typedef struct {
     PyObject *hd_reply;      /* the reply to a store that was done: ([b"HD"], None) */
     PyObject *data;          /* bytes that were received and not read, or NULL */
     Py_ssize_t sent;         /* bytes that the kernel took */
-    char *buffer;            /* RECEIVE bytes; a thread's stack may be smaller */
 } Exchange;
+
+/* Buffers of RECEIVE bytes that no exchange uses now. With them, memory follows the exchanges that run, not the open
+ * connections. They are not on the stack, because that of a thread may be smaller. The GIL protects them: without
+ * Py_mod_multiple_interpreters, all interpreters that load this module share one. */
+#define SPARES 16
+static char *spare_buffers[SPARES];
+static int spares;
+
+static char *
+take_buffer(void)
+{
+    return spares > 0 ? spare_buffers[--spares] : PyMem_Malloc(RECEIVE);
+}
+
+static void
+put_back_buffer(char *buffer)
+{
+    if (spares < SPARES) {
+        spare_buffers[spares++] = buffer;
+    } else {
+        PyMem_Free(buffer);
+    }
+}
 
 /* How the system calls of one exchange ended. */
 typedef enum { DONE, UNFINISHED, INTERRUPTED, FAILED } Ending;
@@ -188,6 +210,20 @@ plain_reply(Exchange *self, const char *data, Py_ssize_t size, PyObject *suffix,
     return reply;
 }
 
+/* Return the reply that was received; Py_None if it is not plain, and then keep the bytes; NULL with an exception. */
+static PyObject *
+reply_in(Exchange *self, Calls *calls, PyObject *suffix, PyObject *whole, int has_value)
+{
+    PyObject *reply = plain_reply(self, calls->buffer, calls->received, suffix, whole, has_value);
+    if (reply == Py_None) {
+        self->data = PyBytes_FromStringAndSize(calls->buffer, calls->received);
+        if (self->data == NULL) {
+            Py_CLEAR(reply);
+        }
+    }
+    return reply;
+}
+
 /* Run the system calls to their end. Returns FAILED with an exception. */
 static Ending
 call_until_done(Exchange *self, Calls *calls)
@@ -245,7 +281,7 @@ Exchange_run(PyObject *object, PyObject *const *arguments, Py_ssize_t count)
         !PyFrozenSet_Check(whole)) {
         Py_RETURN_NONE; /* nothing was sent: the Python code does all of it */
     }
-    Calls calls = {.buffer = self->buffer, .deadline = PyFloat_AsDouble(arguments[5])};
+    Calls calls = {.deadline = PyFloat_AsDouble(arguments[5])};
     if (calls.deadline == -1.0 && PyErr_Occurred()) {
         return NULL;
     }
@@ -261,20 +297,20 @@ Exchange_run(PyObject *object, PyObject *const *arguments, Py_ssize_t count)
     for (int index = 0; index < calls.count; index++) {
         calls.size += (Py_ssize_t)calls.parts[index].iov_len;
     }
+    calls.buffer = take_buffer();
+    if (calls.buffer == NULL) {
+        return PyErr_NoMemory();
+    }
     self->is_running = 1;
     Ending ending = call_until_done(self, &calls);
     self->is_running = 0;
-    if (ending != DONE) {
-        return ending == FAILED ? NULL : Py_NewRef(Py_None);
+    PyObject *reply = NULL;
+    if (ending == DONE) {
+        reply = reply_in(self, &calls, suffix, whole, arguments[4] == Py_True);
+    } else if (ending == UNFINISHED) {
+        reply = Py_NewRef(Py_None);
     }
-    PyObject *reply = plain_reply(self, self->buffer, calls.received, suffix, whole, arguments[4] == Py_True);
-    if (reply == Py_None) {
-        self->data = PyBytes_FromStringAndSize(self->buffer, calls.received);
-        if (self->data == NULL) {
-            Py_DECREF(reply);
-            return NULL;
-        }
-    }
+    put_back_buffer(calls.buffer);
     return reply;
 }
 
@@ -323,11 +359,6 @@ Exchange_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
     self->limit = limit;
     self->known_headers = Py_NewRef(known_headers);
     self->hd_reply = Py_NewRef(hd_reply);
-    self->buffer = PyMem_Malloc(RECEIVE);
-    if (self->buffer == NULL) {
-        Py_DECREF(self);
-        return PyErr_NoMemory();
-    }
     return (PyObject *)self;
 }
 
@@ -340,7 +371,6 @@ Exchange_dealloc(PyObject *object)
     Py_CLEAR(self->known_headers);
     Py_CLEAR(self->hd_reply);
     Py_CLEAR(self->data);
-    PyMem_Free(self->buffer);
     ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
     Py_DECREF(type);
 }
