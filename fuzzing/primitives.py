@@ -197,7 +197,7 @@ def _one_reply(cursor: Cursor) -> Call:
             if exchange is None:
                 return whole_reply(stream, suffix, command, LIMIT)
             theirs.sendall(stream)
-            rules = (command.whole, command.has_value)
+            rules = (command.whole, command.has_value, 65536)
             reply = exchange.run(b"xx k", None, suffix, *rules, time.monotonic() + 5)
             assert reply is not None or exchange.data == stream
         # None: the Python code goes on from there.

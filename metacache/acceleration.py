@@ -58,7 +58,7 @@ TotalSize: TypeAlias = Callable[[Sequence[bytes], int, int], int]
 TakeItems: TypeAlias = Callable[..., list[Any] | None]  # Any: items of any type
 
 # The number of the interface. A metacache-speed with another number has other primitives and is not used.
-API: Final = 3
+API: Final = 4
 
 
 def _is_usable() -> bool:

@@ -155,7 +155,8 @@ def test_plain_keys_and_values_are_built_by_the_primitive() -> None:
 
 LIMIT: Final = 1000
 LONG: Final = b"x" * (LIMIT + 1)
-STORE: Final = (commands.MS.whole, commands.MS.has_value)
+MOST: Final = 65536  # bytes of one read
+STORE: Final = (commands.MS.whole, commands.MS.has_value, MOST)
 ALL: Final = (
     commands.MG_VALUE,
     commands.MG,
@@ -216,7 +217,7 @@ def test_a_reply_is_read_as_in_python(
             for line in (data.partition(opaque[0])[0], b"VA 3 f1", b"VA 1001 f1"):
                 value_header(line)
         theirs.sendall(data)
-        rules = (command.whole, command.has_value)
+        rules = (command.whole, command.has_value, MOST)
         found = exchange.run(b"xx k", body, opaque[0], *rules, monotonic() + (5 if data else 0))
         request = b"xx k" + opaque[0] + (b"" if body is None else body + b"\r\n")
         assert exchange.sent == len(request)
@@ -250,6 +251,34 @@ def test_the_end_of_the_stream_and_an_unfinished_request_are_handed_over() -> No
         exchange.close()
         with pytest.raises(OSError, match="Bad file descriptor"):
             exchange.run(b"mg k", None, b"\r\n", *STORE, monotonic() + 5)
+
+
+@pytest.mark.parametrize("most", [1, 5, 18, 1024, 65536])
+def test_no_more_is_received_than_was_asked_for(most: int) -> None:
+    reply = b"VA 3 f1 O7\r\nabc\r\n"
+    with pair() as (ours, theirs):
+        exchange = make_exchange(ours.fileno(), LIMIT, known_headers, HD_REPLY)
+        assert exchange is not None
+        value_header(b"VA 3 f1")
+        theirs.sendall(reply)
+        rules = (commands.MG_VALUE.whole, commands.MG_VALUE.has_value, most)
+        found = exchange.run(b"mg k", None, OPAQUES[7][0], *rules, monotonic() + 5)
+        if most < len(reply):
+            assert (found, exchange.data) == (None, reply[:most])
+        else:
+            assert found == ([b"VA", b"3", b"f1"], b"abc")
+
+
+@pytest.mark.parametrize("most", [-1, 0, 65537, 1 << 70])
+def test_a_wrong_number_of_bytes_is_refused_before_anything_is_sent(most: int) -> None:
+    with pair() as (ours, theirs):
+        exchange = make_exchange(ours.fileno(), LIMIT, known_headers, HD_REPLY)
+        assert exchange is not None
+        with pytest.raises((ValueError, OverflowError)):
+            exchange.run(b"mg k", None, b"\r\n", *STORE[:2], most, monotonic() + 5)
+        theirs.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            theirs.recv(1)
 
 
 def test_arguments_of_other_types_are_left_to_python() -> None:

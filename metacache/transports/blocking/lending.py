@@ -208,8 +208,8 @@ class Lending:
                 sent = 0
                 try:
                     if once is not None:
-                        whole, has_value = command.whole, command.has_value
-                        reply = once.run(op.head, body, opaque[0], whole, has_value, now + seconds)
+                        whole, has_value, most = command.whole, command.has_value, stream.receive_size
+                        reply = once.run(op.head, body, opaque[0], whole, has_value, most, now + seconds)
                         if reply is None:
                             sent, data = once.sent, once.data
                             if data is not None:

@@ -91,10 +91,11 @@ class Stream:
     """One socket and its protocol connection. `Lending.run` uses the public attributes for its shortest path.
 
     ``used_at`` is when the last exchange began. ``ready_for`` is the timeout of the operation for which the socket's
-    timeout was last set, in seconds; 0.0 when unknown. ``send`` and ``recv`` are methods of the socket, ``next_opaque``
-    is one of the protocol connection. ``protocol`` is replaced at every dial after the first. ``exchange_once`` is the
-    compiled exchange of the socket, or None. ``is_plain`` is True while there is a socket whose methods are C
-    functions: neither TLS, nor in this process, nor of a library that replaces sockets.
+    timeout was last set, in seconds; 0.0 when unknown. ``receive_size`` is how many bytes the next recv asks for; it is
+    small after a large data block. (A single request of pure Python asks for `Command.receive`.) ``send`` and ``recv``
+    are methods of the socket, ``next_opaque`` is one of the protocol connection. ``protocol`` is replaced at every dial
+    after the first. ``exchange_once`` is the compiled exchange of the socket, or None. ``is_plain`` is True while there
+    is a socket whose methods are C functions: neither TLS, nor in this process, nor of a library that replaces sockets.
     """
 
     __slots__ = (
@@ -104,7 +105,6 @@ class Stream:
         "_node",
         "_not_yet",
         "_poll",
-        "_receive_size",
         "_recv_into",
         "_settings",
         "_sock",
@@ -117,6 +117,7 @@ class Stream:
         "next_opaque",
         "protocol",
         "ready_for",
+        "receive_size",
         "recv",
         "send",
         "used_at",
@@ -142,7 +143,7 @@ class Stream:
         self.is_plain = False
         self.dialled_at = 0.0
         self._timeout = -1.0
-        self._receive_size = RECEIVE
+        self.receive_size = RECEIVE
         self.ready_for = 0.0
         self.used_at = -math.inf
         self._begin_protocol()  # of the first dial
@@ -263,7 +264,7 @@ class Stream:
         self.counts.dialled += 1
         poll = _poll_of(sock)
         self._sock, self.send, self.recv, self._poll = sock, sock.send, sock.recv, poll
-        self._recv_into, self._receive_size = sock.recv_into, RECEIVE
+        self._recv_into, self.receive_size = sock.recv_into, RECEIVE
         self.is_plain = isinstance(sock.recv, BuiltinMethodType)
         limit = self._settings.max_reply_size
         self.exchange_once = make_exchange(sock.fileno(), limit, known_headers, HD_REPLY) if self.is_plain else None
@@ -399,12 +400,12 @@ class Stream:
         protocol = self.protocol
         room = protocol.room
         if room is None:
-            data = self.recv(self._receive_size)
-            self._receive_size = RECEIVE
+            data = self.recv(self.receive_size)
+            self.receive_size = RECEIVE
             return len(data), protocol.receive(data) if data else ()
         # Nothing behind the data block is received, and surplus bytes would be there: `make_ready` looks for them.
         self.ready_for = 0.0
-        self._receive_size = RECEIVE_AFTER_BLOCK
+        self.receive_size = RECEIVE_AFTER_BLOCK
         count = self._recv_into(room)
         return count, protocol.fill(count)
 

@@ -51,6 +51,7 @@ class Exchange:
         suffix: bytes,
         whole: frozenset[bytes],
         has_value: bool,
+        most: int,
         deadline: float,
         /,
     ) -> tuple[list[bytes], bytes | None] | None: ...

@@ -81,6 +81,7 @@ typedef struct {
     Py_ssize_t size;
     Py_ssize_t sent;
     char *buffer;
+    Py_ssize_t most; /* bytes to receive */
     Py_ssize_t received;
     double deadline;
     int error;
@@ -110,7 +111,7 @@ do_calls(Calls *calls)
         }
     }
     if (calls->is_blocking && calls->deadline - monotonic_seconds() > LEFT_FOR_SOON) {
-        calls->received = recv(calls->descriptor, calls->buffer, RECEIVE, 0);
+        calls->received = recv(calls->descriptor, calls->buffer, (size_t)calls->most, 0);
         if (calls->received >= 0) {
             return DONE;
         }
@@ -127,7 +128,7 @@ do_calls(Calls *calls)
     if (ready <= 0) {
         return ready == 0 ? UNFINISHED : ending_of(calls);
     }
-    ssize_t received = recv(calls->descriptor, calls->buffer, RECEIVE, MSG_DONTWAIT);
+    ssize_t received = recv(calls->descriptor, calls->buffer, (size_t)calls->most, MSG_DONTWAIT);
     if (received < 0) {
         return ending_of(calls);
     }
@@ -261,13 +262,13 @@ call_until_done(Exchange *self, Calls *calls)
     return FAILED;
 }
 
-/* run(head, body, suffix, whole, has_value, deadline) -> reply or None */
+/* run(head, body, suffix, whole, has_value, most, deadline) -> reply or None */
 static PyObject *
 Exchange_run(PyObject *object, PyObject *const *arguments, Py_ssize_t count)
 {
     Exchange *self = (Exchange *)object;
-    if (count != 6) {
-        PyErr_SetString(PyExc_TypeError, "run takes 6 arguments");
+    if (count != 7) {
+        PyErr_SetString(PyExc_TypeError, "run takes 7 arguments");
         return NULL;
     }
     if (self->is_running) {
@@ -281,8 +282,12 @@ Exchange_run(PyObject *object, PyObject *const *arguments, Py_ssize_t count)
         !PyFrozenSet_Check(whole)) {
         Py_RETURN_NONE; /* nothing was sent: the Python code does all of it */
     }
-    Calls calls = {.deadline = PyFloat_AsDouble(arguments[5])};
-    if (calls.deadline == -1.0 && PyErr_Occurred()) {
+    Calls calls = {.most = PyLong_AsSsize_t(arguments[5]), .deadline = PyFloat_AsDouble(arguments[6])};
+    if ((calls.most == -1 || calls.deadline == -1.0) && PyErr_Occurred()) {
+        return NULL;
+    }
+    if (calls.most <= 0 || calls.most > RECEIVE) {
+        PyErr_SetString(PyExc_ValueError, "run receives at most 65536 bytes");
         return NULL;
     }
     /* The caller keeps the arguments, so the bytes stay while the GIL is released. */

@@ -8,7 +8,7 @@
 #define MAX_KEY 250 /* bytes of a key on the wire */
 
 /* The number of the interface in metacache/acceleration.py. Increase both when a primitive changes its meaning. */
-#define API 3
+#define API 4
 
 /* Return the bytes of *key* and set their number; NULL, without an exception, if it is not plain. A plain key is a str
  * or bytes of 1 to MAX_KEY ASCII characters above the space. The bytes belong to *key*. */
