@@ -10,7 +10,6 @@ from typing import Final, Protocol, final
 
 from metacache.errors import ProtocolError
 from metacache.interrupts import is_own
-from metacache.marks import override
 
 __all__ = ["LARGE_BLOCK", "Block", "DroppedBlock", "ReceivedBlock"]
 
@@ -44,15 +43,15 @@ class Block(Protocol):
 class _Buffer(BytesIO):
     """A BytesIO that is never closed.
 
-    The garbage collector closes a BytesIO before it frees the views of it. That raises BufferError, which Python 3.13
-    and later print.
+    Python closes a BytesIO before it frees it. The garbage collector does so before it frees the views of it, which
+    raises BufferError, and Python 3.13 and later print that.
     """
 
     __slots__ = ()
 
-    @override
-    def close(self) -> None:
-        pass
+    # A C function that does nothing. Python drops what `close` raises at this time, so a signal's exception in a method
+    # written in Python would be lost.
+    close = [].clear  # pyright: ignore[reportAssignmentType]  # it is called without self
 
 
 @final

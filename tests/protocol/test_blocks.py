@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tracemalloc
 from collections.abc import Iterator
+from types import FrameType
 from typing import Final, cast
 
 import pytest
@@ -215,3 +216,32 @@ def test_a_block_that_is_nearly_complete_is_not_dropped() -> None:
     connection.drop()
     assert not isinstance(connection.block, DroppedBlock)
     assert [outcome[1] for outcome in feed(connection, [b"\n"])] == [bytes(LARGE_BLOCK)]
+
+
+def test_no_python_code_runs_when_a_block_is_freed() -> None:
+    """A signal handler runs between two steps of Python code. What it raises while Python frees an object is lost."""
+    calls: list[str] = []
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and str(frame.f_globals["__name__"]).startswith("metacache."):
+            calls.append(frame.f_code.co_qualname)
+
+    def make_cycle() -> None:
+        cycle: list[object] = [ReceivedBlock(LARGE_BLOCK, memoryview(b"start"))]
+        cycle.append(cycle)
+
+    finished = ReceivedBlock(LARGE_BLOCK, memoryview(b""))
+    finished.advance(LARGE_BLOCK)
+    assert finished.end(b"\0\0") == bytes(LARGE_BLOCK - 2)
+    blocks = [finished, ReceivedBlock(LARGE_BLOCK, memoryview(b"start"))]
+    del finished
+    gc.disable()
+    try:
+        make_cycle()
+        sys.setprofile(note)
+        blocks.clear()
+        gc.collect()
+    finally:
+        sys.setprofile(None)
+        gc.enable()
+    assert calls == []
