@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol, final
 
 from typing_extensions import override
 
+from storms.stolen import Stolen
 from storms.waits import measure
 
 __all__ = ["BLOCKED", "FirstStep", "Lag", "LoopLag", "SleeperLag", "ThreadLag", "lag_of_threads"]
@@ -51,17 +52,23 @@ def lag_of_threads() -> ThreadLag | SleeperLag:
 
 @final
 class ThreadLag:
-    """The time that the thread of the operation waited for the interpreter's lock, or for a processor: exact."""
+    """The time that the thread of the operation waited for the interpreter's lock, or for a processor: exact.
+
+    The time that the host stole after the deadline comes to it.
+    """
 
     def __init__(self, waited: Callable[[], float]) -> None:
         self._waited = waited
+        self._stolen = Stolen()
         self.worst = 0.0
 
     def start(self) -> None:
-        """Each thread measures its own waits, all the time."""
+        """See `Lag`. Each thread measures its own waits, all the time."""
+        self._stolen.start()
 
     def stop(self) -> None:
-        """As `start`."""
+        """See `Lag`."""
+        self._stolen.stop()
 
     def mark(self) -> float:
         """See `Lag`."""
@@ -72,6 +79,8 @@ class ThreadLag:
         # The clock first: a wait between the two calls cannot make a punctual operation a late one.
         now = monotonic()
         lag = self._waited() - mark
+        if now - deadline > lag:
+            lag += self._stolen.since(deadline)
         self.worst = max(self.worst, lag)
         return now - deadline - lag
 

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final, final
 
 import pytest
@@ -18,10 +19,10 @@ import pytest
 from metacache import Connection, MetacacheError, NodeDownError, OperationTimeout, ProtocolError
 from metacache.client.blocking import Client
 from metacache.testing import Memcached
-from storms import aio, measures, rests
+from storms import aio, measures, rests, stolen
 from storms.canary import ForeignValue, canary, check_canary
 from storms.chaos import forked
-from storms.lag import FirstStep, LoopLag, SleeperLag
+from storms.lag import FirstStep, LoopLag, SleeperLag, ThreadLag
 from storms.loop_signals import LoopInterruptions, _is_in_client
 from storms.measures import Limits, Progress, Result
 from storms.memory import NAMES, Growth, Memory, collected, growth
@@ -115,6 +116,48 @@ def test_a_thread_knows_how_long_it_waited_for_the_machine() -> None:
     # A wait for a lock or for time is not a wait for the machine, but the machine may be late at its end.
     [(wall, processor, waited)] = rested
     assert wall - processor - waited == pytest.approx(1.0, abs=0.1)
+
+
+def steal(stat: Path, seconds: float) -> None:
+    """Let *stat* say that the host has stolen so much time since the machine started."""
+    stat.write_text(f"cpu  1 2 3 4 5 6 7 {seconds / stolen.TICK:.0f} 0 0\ncpu0 0 0 0 0 0 0 0 0 0 0\n")
+
+
+@pytest.mark.parametrize(("before", "after"), [(0.0, 0.0), (0.2, 0.0), (0.0, 0.2), (0.1, 0.3)])
+def test_time_that_the_host_stole_after_the_deadline_is_lag(
+    before: float, after: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stat = tmp_path / "stat"
+    steal(stat, 5.0)
+    monkeypatch.setattr(stolen, "STAT", stat)
+    monkeypatch.setattr(stolen, "INTERVAL", 0.001)
+    lag = ThreadLag(lambda: 0.0)
+    lag.start()
+    try:
+        steal(stat, 5.0 + before)
+        time.sleep(0.1)
+        deadline = time.monotonic()
+        steal(stat, 5.0 + before + after)
+        time.sleep(0.3)
+        beyond = lag.beyond(lag.mark(), deadline)
+        assert beyond == pytest.approx(time.monotonic() - deadline - after, abs=0.05)
+    finally:
+        lag.stop()
+
+
+@pytest.mark.parametrize("stat", [None, "", "cpu  1 2 3 4\n"], ids=["missing", "empty", "old"])
+def test_a_machine_that_does_not_count_stolen_time_has_none(
+    stat: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "stat"
+    if stat is not None:
+        path.write_text(stat)
+    monkeypatch.setattr(stolen, "STAT", path)
+    lag = ThreadLag(lambda: 0.0)
+    assert lag.beyond(lag.mark(), time.monotonic() - 1.0) == pytest.approx(1.0, abs=0.3)  # not started
+    lag.start()
+    assert lag.beyond(lag.mark(), time.monotonic() - 1.0) == pytest.approx(1.0, abs=0.3)
+    lag.stop()
 
 
 def test_a_sleeper_sees_that_a_thread_keeps_the_interpreter() -> None:
