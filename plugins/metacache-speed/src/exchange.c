@@ -49,7 +49,7 @@ typedef struct {
 /* Buffers of RECEIVE bytes that no exchange uses now. With them, memory follows the exchanges that run, not the open
  * connections. They are not on the stack, because that of a thread may be smaller. The GIL protects them: without
  * Py_mod_multiple_interpreters, all interpreters that load this module share one. */
-#define SPARES 16
+#define SPARES 4
 static char *spare_buffers[SPARES];
 static int spares;
 
