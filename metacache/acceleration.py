@@ -175,7 +175,7 @@ Returns the answers, and the position after them.
 """
 
 frame_requests: Final[Callable[..., tuple[bytes, int]] | None] = _find("frame_requests")
-"""The usual case of `Link._write`: moves plain requests from one list to another, and returns their bytes and number.
+"""The usual case of `Link._write_each`: moves plain requests from one list to another; returns their bytes and number.
 
 Takes the two lists, the queue of expected replies, the iterator of opaques, the numbers of requests and bytes at which
 it stops, and CRLF.

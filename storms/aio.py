@@ -241,6 +241,7 @@ def _in_child(servers: Fleet, seed: int) -> None:
     its sockets; the parent sees it if the child touches them on the wire.
     """
     tally, lag = Tally(), lag_of_threads()
+    lag.start()
     chance = random.Random(f"{seed} child")
 
     async def use() -> None:

@@ -43,7 +43,7 @@ def is_blocking(connection: Connection) -> bool:
 
 
 def make_blocking(client: Client[bytes], connection: Connection) -> None:
-    """Get until the socket is blocking. It stays non-blocking while replies arrive before the client waits."""
+    """Get until the socket is blocking: a reply that has arrived before the client looks leaves it as it was."""
     for _ in range(1000):
         assert client.get("key") == b"value"
         if is_blocking(connection):
@@ -173,3 +173,17 @@ def test_the_end_of_the_connection_wakes_a_blocking_wait(end: str) -> None:
             client.set("key", b"value")
         assert monotonic() - began < 5.0
         client.close()
+
+
+@pytest.mark.parametrize("operation", [each for each in OPERATIONS if "many" in each])
+def test_a_socket_that_became_blocking_behind_a_timeout_of_zero_is_unblocked(
+    client: Client[bytes], connection: Connection, server: Memcached, operation: str
+) -> None:
+    """The deadline passes between the two clocks of `make_ready`, and the reply arrives nevertheless."""
+    stream = stream_of(connection)
+    stream._set_timeout(0.0)
+    stream.ready_for = TIMEOUT
+    make_blocking(client, connection)
+    assert stream._timeout == 0.0
+    server.freeze()
+    check_deadline(client, operation)

@@ -171,7 +171,10 @@ class Link(asyncio.Protocol):
         self._write_each(waiting, room, frame)
 
     def _write_each(self, waiting: list[AnyPending], room: int, before: bytes) -> None:
-        """Write *before*, and the first of *waiting*, *room* at most, which this moves to ``in_flight``."""
+        """Write *before* and the first of *waiting* until *room* requests are reached, and move them to ``in_flight``.
+
+        Drops abandoned ones.
+        """
         send_plain, put_in_flight = self._protocol.send_plain, self.in_flight.append
         frames = [before] if before else []
         size = len(before)

@@ -241,6 +241,9 @@ class Stream:
         self._set_timeout(max(math.ceil((deadline - monotonic()) * 1000) / 1000, 0.0))
 
     def _set_timeout(self, seconds: float) -> None:
+        if not seconds and self.exchange_once is not None:
+            # It may have made the socket blocking again, also when this timeout was set before.
+            self.exchange_once.unblock()
         if self._sock is not None and seconds != self._timeout:
             self._sock.settimeout(seconds)
             self._timeout = seconds
@@ -420,8 +423,7 @@ class Stream:
 
     def unblock(self) -> None:
         """Make the socket non-blocking."""
-        if self._timeout:  # it is, after a batch
-            self._set_timeout(0.0)
+        self._set_timeout(0.0)
 
     def write(self, data: memoryview, /) -> int:
         """Send what the socket takes of *data* without waiting, and return the number of bytes. Raises OSError."""

@@ -9,9 +9,10 @@
  * An exception of the handler propagates unchanged.
  *
  * Most replies come soon. For them the socket is blocking, with a short receive timeout, because one `recv` that waits
- * costs less than `poll` and `recv` (1.2 of 20 microseconds of a get). `poll` waits for all others. Python code expects
- * a non-blocking socket, so it is blocking only between two calls of `run` that returned a reply; before Python code
- * uses it in another way, it calls `unblock` or sets the socket's timeout.
+ * costs less than `poll` and `recv` (1.2 of 20 microseconds of a get). `poll` waits for all others. After a `run` that
+ * received something, the socket may be blocking, whatever timeout Python code has set before. So Python code calls
+ * `unblock`, or sets another timeout, before it sends or receives itself (`finish` and `_set_timeout` of
+ * metacache/transports/blocking/stream.py).
  */
 
 #include "speed.h"
@@ -360,7 +361,7 @@ Exchange_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
     }
     self->descriptor = descriptor;
     struct timeval soon = {.tv_usec = (suseconds_t)(SOON * 1e6)};
-    self->has_timeout = setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &soon, sizeof soon) == 0;
+    self->has_timeout = MAY_BLOCK && setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &soon, sizeof soon) == 0;
     self->limit = limit;
     self->known_headers = Py_NewRef(known_headers);
     self->hd_reply = Py_NewRef(hd_reply);

@@ -1,6 +1,6 @@
 /* What a link of asyncio does with many requests in flight: frame those that wait, read the replies, give the answers.
  *
- * The twins in Python are the loops of `Link._write` and `Link._answer` (metacache/transports/aio/link.py), and
+ * The twins in Python are the loops of `Link._write_each` and `Link._answer` (metacache/transports/aio/link.py), and
  * `ProtocolConnection._plain_answers` (metacache/protocol/connection.py). Each function stops at the first request or
  * reply that is not plain; the Python code goes on from there. Header lines are not parsed here: `learn`
  * (`value_header`) does that.

@@ -11,6 +11,14 @@
 #define MSG_NOSIGNAL 0 /* macOS; Python ignores SIGPIPE */
 #endif
 
+/* Where a socket may be blocking: a send with MSG_DONTWAIT must not wait. On macOS it does, unless the socket is
+ * non-blocking. */
+#ifdef __linux__
+#define MAY_BLOCK 1
+#else
+#define MAY_BLOCK 0
+#endif
+
 /* The clock of time.monotonic(), because deadlines come from there. On macOS it stops while the machine sleeps, and
  * CLOCK_MONOTONIC does not. */
 #ifdef __APPLE__
