@@ -1,6 +1,6 @@
 """How late the machine is. An operation that ends late because its machine was late is not the client's fault.
 
-`ThreadLag` knows what the thread of the operation waited for. It is exact. Without a C compiler, `SleeperLag` sees how
+`ThreadLag` knows what the thread of the operation waited for, exactly. Without a C compiler, `SleeperLag` sees how
 late another thread wakes. `LoopLag` sees how late an event loop is, and whether a call in it has blocked it.
 """
 
@@ -54,7 +54,7 @@ def lag_of_threads() -> ThreadLag | SleeperLag:
 class ThreadLag:
     """The time that the thread of the operation waited for the interpreter's lock, or for a processor: exact.
 
-    The time that the host stole after the deadline comes to it.
+    The time that the host stole after the deadline is added. It is an upper bound: see `Stolen.since`.
     """
 
     def __init__(self, waited: Callable[[], float]) -> None:

@@ -41,7 +41,10 @@ class Stolen:
         self._over.set()
 
     def since(self, moment: float) -> float:
-        """Return how many seconds were stolen from all processors since *moment*, a ``time.monotonic()`` time."""
+        """Return how many seconds the host stole since *moment*, a ``time.monotonic()`` time, at most.
+
+        It counts all processors, and from the last sample before *moment* on. 0.0 if there is no such sample.
+        """
         now = _stolen()
         for at, before in reversed(self._samples.copy()):
             if at <= moment:

@@ -158,7 +158,7 @@ class Link(asyncio.Protocol):
         room = 0
         if not (self._paused or self.is_lost or self._large.pending is not None):
             room = self._max_in_flight - self.requests
-            room = MAX_REQUESTS if room > MAX_REQUESTS else room  # `min` takes 600 instructions
+            room = MAX_REQUESTS if room > MAX_REQUESTS else room  # quicker than `min`
         frame = b""
         if frame_requests is not None and room > 0 and self._max_write == MAX_WRITE:  # over TLS each pack is a frame
             frame, number = self._protocol.move_plain(waiting, self.in_flight, room, MAX_WRITE)

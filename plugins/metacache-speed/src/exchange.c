@@ -344,8 +344,8 @@ Exchange_close(PyObject *object, PyObject *unused)
 static PyObject *
 Exchange_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
-    if (keywords != NULL) {
-        PyErr_SetString(PyExc_TypeError, "Exchange takes no keyword arguments: they take 1,500 instructions");
+    if (keywords != NULL) { /* parsing them would make each dial slower */
+        PyErr_SetString(PyExc_TypeError, "Exchange takes no keyword arguments");
         return NULL;
     }
     int descriptor;
