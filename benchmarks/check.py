@@ -24,6 +24,8 @@ MEASURED: Final[dict[str, tuple[str, ...]]] = {
     "metacache, Cluster": ("get", "set", "get_many", "set_many"),
     "metacache, Cluster of 3": ("get", "get_many", "set_many"),
     "metacache, Cluster of 10": ("get", "get_many", "set_many"),
+    "metacache, Cluster of 3, new keys": ("get", "get_many", "set_many"),
+    "metacache, Cluster of 10, new keys": ("get", "get_many", "set_many"),
     "metacache, AsyncPool": ("get, 64 tasks",),
 }
 ATTEMPTS: Final = 3

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import cycle
 from typing import TypeAlias, TypeVar
 
-__all__ = ["Repeat", "repeat_one", "repeat_two"]
+__all__ = ["Repeat", "repeat_each", "repeat_one", "repeat_two"]
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -33,5 +34,16 @@ def repeat_two(run: Callable[[A, B], object], first: A, second: B) -> Repeat:
     def repeat(times: int) -> None:
         for _ in range(times):
             run(first, second)
+
+    return repeat
+
+
+def repeat_each(run: Callable[[A], object], arguments: Sequence[A]) -> Repeat:
+    """Return a function that calls *run* the given number of times, each time with the next of *arguments*."""
+    following = cycle(arguments)
+
+    def repeat(times: int) -> None:
+        for _ in range(times):
+            run(next(following))
 
     return repeat

@@ -16,7 +16,7 @@ from typing import Final, TypeAlias, final
 import attrs
 
 from benchmarks.peers import TIMEOUT, Calls, host_and_port, open_pylibmc, open_pymemcache
-from benchmarks.repeating import Repeat, repeat_one, repeat_two
+from benchmarks.repeating import Repeat, repeat_each, repeat_one, repeat_two
 from metacache import (
     AsyncClient,
     AsyncPool,
@@ -32,6 +32,7 @@ from metacache import (
     Transport,
     connect_async,
 )
+from metacache.routing.rendezvous import MOST_KNOWN
 from metacache.testing import Memcached
 
 __all__ = [
@@ -68,6 +69,7 @@ Each client has nodes of its own, because clients do not understand one another'
 VALUES: Final = {f"benchmark:{number}": b"%d" % number * VALUE_SIZE for number in range(BATCH)}
 VALUES.update({key: value[:VALUE_SIZE] for key, value in VALUES.items()})
 KEYS: Final = list(VALUES)
+NEW_BATCHES: Final = MOST_KNOWN // BATCH + 10
 KEY: Final = KEYS[BATCH // 2]
 VALUE: Final = VALUES[KEY]
 
@@ -115,6 +117,21 @@ def set_up_pool(nodes: Sequence[Node], stack: ExitStack) -> Mapping[str, Repeat]
 def set_up_cluster(nodes: Sequence[Node], stack: ExitStack) -> Mapping[str, Repeat]:
     """Set up a ``Client[bytes]`` over a Cluster, as `connect` does."""
     return _metacache(stack.enter_context(Cluster(nodes, settings=Settings(timeout=TIMEOUT))), stack)
+
+
+def set_up_cluster_of_new_keys(nodes: Sequence[Node], stack: ExitStack) -> Mapping[str, Repeat]:
+    """As `set_up_cluster`, but each operation has keys that the router does not remember."""
+    cluster = stack.enter_context(Cluster(nodes, settings=Settings(timeout=TIMEOUT)))
+    client = Client(cluster)
+    values = [{f"{key}:{number}": value for key, value in VALUES.items()} for number in range(NEW_BATCHES)]
+    for batch in values:
+        client.set_many(batch)
+    keys = [list(batch) for batch in values]
+    return {
+        "get": repeat_each(client.get, [key for batch in keys for key in batch]),
+        "get_many": repeat_each(client.get_many, keys),
+        "set_many": repeat_each(client.set_many, values),
+    }
 
 
 def set_up_memory(_: Sequence[Node], stack: ExitStack) -> Mapping[str, Repeat]:
@@ -260,8 +277,20 @@ SUBJECTS: Final = (
     ),
     # Client and server together. A get: 1.2 times the budget of one over a socket.
     Subject("metacache, memory://", set_up_memory, {"get": 27_240}),
-    Subject("metacache, Cluster of 3", set_up_cluster, {"get_many": 12_000, "set_many": 12_500}, nodes=3),
-    Subject("metacache, Cluster of 10", set_up_cluster, {"get_many": 24_000, "set_many": 24_500}, nodes=10),
+    Subject("metacache, Cluster of 3", set_up_cluster, {"get_many": 9_500, "set_many": 10_000}, nodes=3),
+    Subject("metacache, Cluster of 10", set_up_cluster, {"get_many": 17_000, "set_many": 17_500}, nodes=10),
+    Subject(
+        "metacache, Cluster of 3, new keys",
+        set_up_cluster_of_new_keys,
+        {"get_many": 13_000, "set_many": 13_500},
+        nodes=3,
+    ),
+    Subject(
+        "metacache, Cluster of 10, new keys",
+        set_up_cluster_of_new_keys,
+        {"get_many": 25_000, "set_many": 25_500},
+        nodes=10,
+    ),
     Subject("metacache, Cluster of 30", set_up_cluster, nodes=30),
     Subject("metacache, AsyncPool", set_up_async_pool, {"get, 64 tasks": 31_000}),
     Subject(

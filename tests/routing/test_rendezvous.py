@@ -10,7 +10,10 @@ import os
 import pickle
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
 from unittest.mock import patch
 
 import pytest
@@ -36,6 +39,12 @@ THREE = [Node("a"), Node("b"), Node("c", weight=2)]
 
 def owners(router: Router, keys: Sequence[bytes]) -> list[str]:
     return [router.pick(key).name for key in keys]
+
+
+def pure_router(nodes: Iterable[Node]) -> RendezvousRouter:
+    """Return a router that uses no compiled code, and so remembers owners."""
+    with patch.object(rendezvous, "make_owners", return_value=None):
+        return RendezvousRouter(nodes)
 
 
 def split_owners(router: Router, keys: Sequence[bytes]) -> list[str]:
@@ -68,7 +77,7 @@ def test_pick_split_and_rank_follow_the_formula(weights: dict[str, float], keys:
     router = RendezvousRouter(nodes(weights))
     expected = [owner(weights, key) for key in keys]
     assert owners(router, keys) == expected
-    assert split_owners(router, keys) == expected
+    assert split_owners(RendezvousRouter(nodes(weights)), keys) == expected  # a new one: a router remembers owners
     assert [router.rank(key, 1)[0].name for key in keys] == expected
 
 
@@ -79,7 +88,7 @@ def test_a_thousand_keys_have_the_owners_of_the_golden_file(topology: str) -> No
     router = RendezvousRouter(nodes(TOPOLOGIES[topology]))
     assert len(golden) == len(set(KEYS)) == 1000
     assert owners(router, KEYS) == golden
-    assert split_owners(router, KEYS) == golden
+    assert split_owners(RendezvousRouter(router.nodes), KEYS) == golden
     assert [owner(TOPOLOGIES[topology], key) for key in KEYS] == golden
 
 
@@ -173,8 +182,8 @@ NEAR = st.one_of([st.integers(top << 12, (top << 12) + 4095) for top in (0, 1, 2
 
 @given(st.lists(st.one_of(NEAR, HASHES), min_size=2, max_size=40))
 def test_pick_among_equal_weights_follows_the_definition_for_equal_and_near_hashes(hashes: list[int]) -> None:
-    with patch.object(rendezvous, "make_owners", return_value=None):  # compiled code computes the hashes itself
-        router = RendezvousRouter([Node(f"node-{number:02}") for number in range(len(hashes))])
+    # Compiled code would compute the hashes itself.
+    router = pure_router([Node(f"node-{number:02}") for number in range(len(hashes))])
     forced = dict(zip(router._seeds, hashes, strict=True))
     expected = min((cost(h, 1.0), place) for place, h in enumerate(hashes))[1]
 
@@ -211,15 +220,14 @@ def test_a_batch_routes_each_key_as_a_single_pick(
     weights: list[float], is_equal: bool, is_compiled: bool, keys: list[bytes | str]
 ) -> None:
     named = {f"node-{number}": 1.0 if is_equal else weight for number, weight in enumerate(weights)}
-    router = RendezvousRouter(nodes(named))
+    router, other = RendezvousRouter(nodes(named)), RendezvousRouter(nodes(named))
     if not is_compiled:
-        with patch.object(rendezvous, "make_owners", return_value=None):
-            router = RendezvousRouter(nodes(named))
+        router, other = pure_router(nodes(named)), pure_router(nodes(named))
     shares = router.split(keys)
     assert list(shares) == sorted(shares)
     assert all(indices == sorted(indices) for indices in shares.values())
     placed = {index: name for name, indices in shares.items() for index in indices}
-    assert placed == {index: router.pick(key).name for index, key in enumerate(keys)}
+    assert placed == {index: other.pick(key).name for index, key in enumerate(keys)}
     assert sum(map(len, shares.values())) == len(keys)
 
 
@@ -315,6 +323,64 @@ def test_explain_reports_hash_cost_and_rank_of_every_node(weights: dict[str, flo
     for score in scores:
         assert score.hash == xxh3_64_intdigest(key, xxh3_64_intdigest(score.name.encode()))
         assert score.cost == (cost(score.hash, score.weight) if score.weight else float("inf"))
+
+
+# --- owners that are remembered ---------------------------------------------------------------------------------------
+
+FEW_KEYS: Final = [b"", *(b"key-%d" % number for number in range(12))]
+
+
+@given(
+    weights=st.lists(st.sampled_from([1.0, 2.0]), min_size=2, max_size=6),
+    most=st.integers(0, 8),
+    batches=st.lists(st.lists(st.sampled_from(FEW_KEYS), max_size=12), max_size=12),
+)
+def test_a_router_that_remembers_some_owners_finds_the_same_ones(
+    weights: list[float], most: int, batches: list[list[bytes]]
+) -> None:
+    named = {f"node-{number}": weight for number, weight in enumerate(weights)}
+    router = pure_router(nodes(named))
+    with patch.object(rendezvous, "MOST_KNOWN", most):
+        for number, keys in enumerate(batches):
+            found = owners(router, keys) if number % 2 else split_owners(router, keys)
+            assert found == [owner(named, key) for key in keys]
+
+
+def test_a_router_remembers_a_limited_number_of_owners() -> None:
+    router = pure_router(THREE)
+    most, batch = 60, 25
+    with patch.object(rendezvous, "MOST_KNOWN", most):
+        keys = [b"key-%d" % number for number in range(200)]
+        for first in range(0, len(keys), batch):
+            router.split(keys[first : first + batch])
+            router.pick(b"single-%d" % first)
+            assert len(router._known) <= most
+        router.split(keys)  # more keys than it may remember
+        assert len(router._known) <= most
+
+
+def test_the_remembered_owners_take_less_than_three_megabytes() -> None:
+    router = pure_router(THREE)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for number in range(20_000):
+            router.pick(b"%0250d" % number)  # the longest key
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak - before < 3_000_000
+
+
+def test_threads_that_share_a_router_find_the_owners_of_their_own_keys() -> None:
+    router, expected = pure_router(THREE), owners(pure_router(THREE), KEYS)
+
+    def route(first: int) -> bool:
+        keys, wanted = KEYS[first:], expected[first:]
+        return all(split_owners(router, keys) == wanted == owners(router, keys) for _ in range(10))
+
+    with patch.object(rendezvous, "MOST_KNOWN", 700), ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(route, range(0, 800, 100)))
 
 
 # --- keys -----------------------------------------------------------------------------------------------------------
