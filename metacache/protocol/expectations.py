@@ -17,7 +17,7 @@ from metacache.protocol.commands import Command
 from metacache.protocol.error_lines import Refusal, refusal, server_hint, unexpected_line
 from metacache.protocol.replies import MAX_HEADER, Reply, find_flag, parse_size
 
-__all__ = ["Answer", "Expectation", "ExpectedReply"]
+__all__ = ["Answer", "Expectation", "ExpectedReply", "wrong_size"]
 
 Answer: TypeAlias = Reply | Refusal
 """How one request ends: with a reply, or with an error line."""
@@ -140,14 +140,14 @@ class ExpectedReply:
             self.block = ReceivedBlock(behind - start, memoryview(data)[start:])
             return len(data)
         if data[stop:behind] != closing:
-            raise _wrong_size(tokens[0])
+            raise wrong_size(tokens[0])
         return self._finish((tokens, data[start:stop]), behind)
 
     def _end_block(self, block: Block, pos: int) -> int:
         self.block = None
         value = block.end(_DATA_BLOCKS[self._tokens[0]][1])
         if value is None:
-            raise _wrong_size(self._tokens[0])
+            raise wrong_size(self._tokens[0])
         return self._finish((self._tokens, value), pos)
 
     def drop(self) -> None:
@@ -165,7 +165,7 @@ class ExpectedReply:
             )
 
 
-def _wrong_size(code: bytes) -> ProtocolError:
+def wrong_size(code: bytes) -> ProtocolError:
     """Return the error for a data block of *code* that does not end where its header line says."""
     what = "CRLF" if code == b"VA" else "END"
     return ProtocolError(

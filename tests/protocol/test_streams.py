@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metacache.protocol import commands
+from metacache.protocol.blocks import LARGE_BLOCK
 from metacache.protocol.commands import Command
 from metacache.protocol.connection import ProtocolConnection
 from metacache.protocol.error_lines import Refusal
-from metacache.protocol.replies import OPAQUES, whole_reply
+from metacache.protocol.replies import OPAQUES, half_reply, whole_reply
 from tests.protocol.wire import LIMIT, Outcome, cut, feed, opaques_in
 
 Script: TypeAlias = Callable[[ProtocolConnection], bytes]
@@ -317,3 +318,89 @@ def test_the_shortcut_never_contradicts_the_parser(
     for edit in edits:
         data = changed(data, *edit)
     check_shortcut(command, data, limit)
+
+
+# --- the shortcut for a large value that has not arrived completely --------------------------------------------------
+
+BIG: Final = b"\r\nVA 2 f0 O7\r\n" * (LARGE_BLOCK // 10)
+HALVES: Final[tuple[tuple[Command, bytes], ...]] = (
+    *SHORTCUT,
+    (GET, value(BIG)),
+    (GET, value(BIG, b"")),
+    (GET, value(BIG[:LARGE_BLOCK])),
+    (GET, value(BIG[: LARGE_BLOCK - 1])),
+    (GET, value(BIG, b" f0 c7 t-1 s5")),
+    (GET, value(BIG, state=b" W")),
+    (GET, value(BIG, b" f0 O8")),
+    (GET, b"VA %d f0@\r\n%b" % (len(BIG), BIG + b"x\r\n")),  # longer than announced
+    (GET, b"VA %d f0@\r\n%b" % (len(BIG) + 1, BIG + b"\r\n")),  # shorter
+    (GET, b"VA %d f0@\r\n%b" % (LIMIT + 1, BIG)),
+    (SET, value(BIG)),
+    (commands.MG, value(BIG)),
+    (commands.CONFIG_GET_CLUSTER, config(BIG)),
+)
+
+
+def check_half(command: Command, data: bytes, place: int, limit: int = LIMIT) -> bool:
+    """Return whether the shortcut takes the first *place* bytes of *data*; fail unless it ends as the parser does."""
+    opaque = OPAQUES[7] if command.echoes else None
+    half = half_reply(data[:place], opaque[0] if opaque else b"\r\n", command, limit)
+    if half is None:
+        return False
+    tokens, block = half
+    rest = memoryview(data)[place:][: block.left]
+    connection = ProtocolConnection(max_reply_size=limit)
+    expectation = connection.expect(command, opaque)
+    connection.receive(data[:place])
+    assert connection.block is not None
+    assert connection.block.left == block.left
+    if len(rest) < block.left:
+        return True
+    connection.receive(bytes(rest))
+    block.room[:] = rest
+    block.advance(len(rest))
+    found = block.end(b"\r\n")
+    if found is None:
+        assert expectation.answer is None
+        assert "not followed by CRLF" in str(connection.failure)
+        return True
+    answer = expectation.answer
+    assert answer is not None
+    assert not isinstance(answer, Refusal)
+    assert [token for token in answer[0] if token != b"O7"] == [token for token in tokens if token != b"O7"]
+    assert answer[1] == found
+    return True
+
+
+@pytest.mark.parametrize(("command", "reply"), HALVES)
+def test_the_shortcut_for_large_values_never_contradicts_the_parser_on_known_replies(
+    command: Command, reply: bytes
+) -> None:
+    data = reply.replace(b"@", b" O7" if command.echoes else b"")
+    for place in {*range(min(len(data), 80)), len(data) // 2, len(data) - 3, len(data) - 2, len(data) - 1, len(data)}:
+        check_half(command, data, max(place, 0))
+
+
+def test_the_shortcut_for_large_values_takes_the_usual_ones() -> None:
+    data = value(BIG).replace(b"@", b" O7")
+    begin = data.index(b"\r\n") + 2
+    assert all(check_half(GET, data, place) for place in (begin, begin + 1, 5000, len(data) - 2, len(data) - 1))
+    assert not check_half(GET, data, begin - 1)
+    assert not check_half(GET, data, len(data))
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    which=st.sampled_from(HALVES),
+    edits=st.lists(changes, max_size=3),
+    place=st.integers(0, 100) | st.integers(0, 40_000),
+    limit=st.sampled_from([LIMIT, LARGE_BLOCK + 100, 3]),
+)
+def test_the_shortcut_for_large_values_never_contradicts_the_parser(
+    which: tuple[Command, bytes], edits: list[tuple[str, int, int | bytes]], place: int, limit: int
+) -> None:
+    command, reply = which
+    data = reply.replace(b"@", b" O7" if command.echoes else b"")
+    for edit in edits:
+        data = changed(data, *edit)
+    check_half(command, data, place, limit)

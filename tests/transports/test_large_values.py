@@ -8,12 +8,16 @@ import resource
 import subprocess
 import sys
 import threading
+import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from metacache import (
     Client,
@@ -25,6 +29,7 @@ from metacache import (
 )
 from metacache.protocol.blocks import LARGE_BLOCK
 from metacache.testing import Memcached
+from metacache.transports.blocking import lending, stream
 from tests.certificates import trusting
 from tests.conftest import start
 from tests.scripted import Peer, Script, ScriptedServer, answering, in_turn, silent
@@ -55,6 +60,30 @@ def test_values_of_every_size_are_read_alone_and_in_batches(tls_server: Memcache
                 assert client.get("none") is None
             for keys in (list(values), list(reversed(values)), [key for key in values for _ in range(2)]):
                 assert client.get_many([*keys, "none"]) == values
+
+
+MIXED: Final = {f"mixed:{size}": value_of(size) for size in (0, 900, 1100, 9000, *AROUND, 100_000)}
+
+
+@pytest.fixture(scope="module")
+def mixed_client() -> Iterator[Client[bytes]]:
+    with start() as server, client_of(server.node, Settings(timeout=20.0)) as client:
+        assert all(client.set_many(MIXED).values())
+        yield client
+
+
+@hypothesis_settings(max_examples=150, deadline=None)
+@given(st.lists(st.sampled_from([*MIXED, "none", "set"]) | st.lists(st.sampled_from(list(MIXED)), max_size=4)))
+def test_values_are_read_right_in_every_order_of_sizes(
+    mixed_client: Client[bytes], reads: list[str | list[str]]
+) -> None:
+    for keys in reads:  # on one connection, which asks for fewer bytes after a large value
+        if isinstance(keys, list):
+            assert mixed_client.get_many(keys) == {key: MIXED[key] for key in keys}
+        elif keys == "set":
+            assert mixed_client.set("stored", b"x")
+        else:
+            assert mixed_client.get(keys) == MIXED.get(keys)
 
 
 @pytest.mark.both_loops
@@ -147,7 +176,11 @@ def test_a_value_with_a_wrong_size_is_a_protocol_error() -> None:
         assert client.get("key") == b"right"
 
 
-def test_bytes_behind_a_large_value_close_the_connection_before_its_next_use() -> None:
+def test_bytes_behind_a_large_value_close_the_connection_before_its_next_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    # So fast that neither the age of the connection nor a new timeout lets the client check it.
+    now = time.monotonic()
+    monkeypatch.setattr(lending, "monotonic", lambda: now)
+    monkeypatch.setattr(stream, "monotonic", lambda: now)
     sent = threading.Event()
 
     def script(peer: Peer) -> None:

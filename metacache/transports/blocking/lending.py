@@ -215,10 +215,10 @@ class Lending:
                             if data is not None:
                                 reply = whole_reply(data, opaque[0], command, self.max_reply)
                     elif wire:
-                        send, recv = stream.send, stream.recv
+                        send, receive = stream.send, stream.receive_first
                         sent = send(wire)
                         if sent == len(wire):
-                            data = recv(command.receive)
+                            data = receive(command.receive)
                             if command.has_plain_hd and data == opaque[2]:
                                 reply = HD_REPLY
                             else:

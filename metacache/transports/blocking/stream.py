@@ -22,7 +22,8 @@ from metacache.nodes import Node
 from metacache.protocol import commands
 from metacache.protocol.connection import ProtocolConnection, frame, pieces
 from metacache.protocol.error_lines import Refusal, refusal
-from metacache.protocol.replies import HD_REPLY, NO_OPAQUE, Opaque, Reply, known_headers
+from metacache.protocol.expectations import wrong_size
+from metacache.protocol.replies import HD_REPLY, NO_OPAQUE, Opaque, Reply, half_reply, known_headers
 from metacache.settings import Settings
 from metacache.transports.blocking.dialer import Dialer
 from metacache.transports.blocking.local import LocalSocket
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     from metacache_speed import Exchange as CompiledExchange
 
+    from metacache.protocol.blocks import ReceivedBlock
     from metacache.protocol.commands import Command
     from metacache.protocol.expectations import Answer, Expectation
     from metacache.transports.base import Operation
@@ -76,6 +78,11 @@ def _poll_of(sock: socket.socket | LocalSocket) -> Callable[[int], object]:
     return poll.poll
 
 
+def _receive_little(recv: Callable[[int], bytes]) -> Callable[[int], bytes]:
+    """Return a function that receives RECEIVE_AFTER_BLOCK bytes at most. It does not refer to the stream."""
+    return lambda _: recv(RECEIVE_AFTER_BLOCK)
+
+
 class Attempt(NamedTuple):
     """How far an exchange came on the shortest path, which `Stream.finish` continues."""
 
@@ -92,10 +99,11 @@ class Stream:
 
     ``used_at`` is when the last exchange began. ``ready_for`` is the timeout of the operation for which the socket's
     timeout was last set, in seconds; 0.0 when unknown. ``receive_size`` is how many bytes the next recv asks for; it is
-    small after a large data block. (A single request of pure Python asks for `Command.receive`.) ``send`` and ``recv``
-    are methods of the socket, ``next_opaque`` is one of the protocol connection. ``protocol`` is replaced at every dial
-    after the first. ``exchange_once`` is the compiled exchange of the socket, or None. ``is_plain`` is True while there
-    is a socket whose methods are C functions: neither TLS, nor in this process, nor of a library that replaces sockets.
+    small after a large data block. ``send`` and ``recv`` are methods of the socket. ``receive_first`` receives the
+    first bytes of a single reply; it is ``recv``, and after a large data block a function that asks for fewer bytes.
+    ``next_opaque`` is a method of the protocol connection. ``protocol`` is replaced at every dial after the first.
+    ``exchange_once`` is the compiled exchange of the socket, or None. ``is_plain`` is True while there is a socket
+    whose methods are C functions: neither TLS, nor in this process, nor of a library that replaces sockets.
     """
 
     __slots__ = (
@@ -117,6 +125,7 @@ class Stream:
         "next_opaque",
         "protocol",
         "ready_for",
+        "receive_first",
         "receive_size",
         "recv",
         "send",
@@ -127,6 +136,7 @@ class Stream:
     _poll: Callable[[int], object]
     send: Callable[[bytes | memoryview], int]
     recv: Callable[[int], bytes]
+    receive_first: Callable[[int], bytes]
     _recv_into: Callable[[memoryview], int]
 
     def __init__(self, node: Node, settings: Settings, exchanges: Exchanges | None = None) -> None:
@@ -267,7 +277,7 @@ class Stream:
         self.counts.dialled += 1
         poll = _poll_of(sock)
         self._sock, self.send, self.recv, self._poll = sock, sock.send, sock.recv, poll
-        self._recv_into, self.receive_size = sock.recv_into, RECEIVE
+        self._recv_into, self.receive_size, self.receive_first = sock.recv_into, RECEIVE, self.recv
         self.is_plain = isinstance(sock.recv, BuiltinMethodType)
         limit = self._settings.max_reply_size
         self.exchange_once = make_exchange(sock.fileno(), limit, known_headers, HD_REPLY) if self.is_plain else None
@@ -317,7 +327,8 @@ class Stream:
                 self._send_all(attempt.unsent, deadline)
             command = op.verb.command
             opaque = attempt.opaque if command.echoes else None
-            answer = self._receive_answer(command, opaque, attempt.data, deadline, op.head)
+            large = self._receive_value(command, attempt, deadline)
+            answer = large or self._receive_answer(command, opaque, attempt.data, deadline, op.head)
         except BaseException as error:  # the stream position is no longer known
             failure = self.failed(error)
             if failure is None:
@@ -362,41 +373,66 @@ class Stream:
                 # After successful writes too: a server that takes bytes slowly does not extend the deadline.
                 _give_up_at(deadline)
 
+    def _receive_value(self, command: Command, attempt: Attempt, deadline: float) -> Reply | None:
+        """Receive the rest of a large value and return the reply. None: the first part of it was not received."""
+        limit, data = self._settings.max_reply_size, attempt.data
+        half = half_reply(data, attempt.opaque[0], command, limit) if data else None
+        if half is None:
+            return None
+        tokens, block = half
+        self.protocol.has_heard = True
+        self._prepare_for_blocks()
+        late = 0
+        while block.left:
+            late = self._receive(deadline, late, block)
+        value = block.end(b"\r\n")
+        if value is None:
+            raise wrong_size(b"VA")
+        return tokens, value
+
     def _receive_answer(
         self, command: Command, opaque: Opaque | None, data: bytes | None, deadline: float, head: bytes = b""
     ) -> Answer:
         protocol = self.protocol
         expectation = protocol.expect(command, opaque, head)
         late = 0
-        if data:
+        if data is not None:
+            if not data:
+                raise _closed_early()
+            self.receive_size, self.receive_first = RECEIVE, self.recv
             protocol.receive(data)
-            data = None
         while expectation.answer is None:
             if protocol.failure is not None:
                 raise protocol.failure
-            if late > MAX_LATE:
-                raise late_reply()
-            count = 0 if data is not None else self._receive(deadline)
-            if not count:
-                raise ConnectionLost("the server closed the connection before the reply was complete")
-            late += count if monotonic() >= deadline else 0
+            late = self._receive(deadline, late)
         if protocol.must_close:
             self.close(CloseReason.BROKEN)
         return expectation.answer
 
-    def _receive(self, deadline: float) -> int:
-        """Receive and parse; return the number of bytes, 0 at the end of the stream.
+    def _receive(self, deadline: float, late: int, block: ReceivedBlock | None = None) -> int:
+        """Receive into *block*, or receive and parse; return the bytes of the reply that came after the deadline.
 
-        After the deadline, it receives only bytes that have arrived.
+        *late*: those of them that came before this call. After the deadline, it receives only bytes that have arrived.
         """
+        if late > MAX_LATE:
+            raise late_reply()
         while True:
             self._set_deadline(deadline)
             try:
-                return self._receive_once()[0]
+                count = self._receive_once()[0] if block is None else self._fill(block)
             except self._not_yet as error:
                 if not is_own(error):
                     raise
                 _give_up_at(deadline)
+                continue
+            if not count:
+                raise _closed_early()
+            return late + count if monotonic() >= deadline else late
+
+    def _fill(self, block: ReceivedBlock) -> int:
+        count = self._recv_into(block.room)
+        block.advance(count)
+        return count
 
     def _receive_once(self) -> tuple[int, Sequence[Expectation]]:
         """Call the socket once and parse what it returns; return the number of bytes and the completed replies."""
@@ -404,13 +440,19 @@ class Stream:
         room = protocol.room
         if room is None:
             data = self.recv(self.receive_size)
-            self.receive_size = RECEIVE
+            self.receive_size, self.receive_first = RECEIVE, self.recv
             return len(data), protocol.receive(data) if data else ()
-        # Nothing behind the data block is received, and surplus bytes would be there: `make_ready` looks for them.
-        self.ready_for = 0.0
-        self.receive_size = RECEIVE_AFTER_BLOCK
+        self._prepare_for_blocks()
         count = self._recv_into(room)
         return count, protocol.fill(count)
+
+    def _prepare_for_blocks(self) -> None:
+        """Ask for few bytes before the next large data block, and let `make_ready` look for bytes behind this one.
+
+        Nothing behind a data block is received with it, and surplus bytes would be there.
+        """
+        self.ready_for = 0.0
+        self.receive_size, self.receive_first = RECEIVE_AFTER_BLOCK, _receive_little(self.recv)
 
     # --- a batch -----------------------------------------------------------------------------------------------------
 
@@ -497,6 +539,11 @@ class Stream:
             return None
         refused = refusal(line, commands.MN)
         return refused.error if refused is not None and refused.closes else None
+
+
+def _closed_early() -> ConnectionLost:
+    """Return the error for a connection that the server closed before it sent the whole reply."""
+    return ConnectionLost("the server closed the connection before the reply was complete")
 
 
 def _give_up_at(deadline: float) -> None:
