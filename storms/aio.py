@@ -253,6 +253,7 @@ def _in_child(servers: Fleet, seed: int) -> None:
     thread = threading.Thread(target=lambda: asyncio.run(use()))
     thread.start()
     thread.join()
+    lag.stop()
     assert tally.operations >= CHILD_STEPS, "the child ended early"
     assert not tally.faults, tally.faults
 

@@ -30,15 +30,18 @@ class Stolen:
     def __init__(self) -> None:
         self._samples: deque[tuple[float, float]] = deque(((math.inf, 0.0) for _ in range(KEPT)), KEPT)
         self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="stolen", daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
         self._samples.append((monotonic(), _stolen()))
-        threading.Thread(target=self._run, name="stolen", daemon=True).start()
+        self._thread.start()
 
     def stop(self) -> None:
-        """End the thread."""
+        """End the thread, if it was started. Then it has no descriptor open, which would count as a leak."""
         self._over.set()
+        if self._thread.is_alive():
+            self._thread.join()
 
     def since(self, moment: float) -> float:
         """Return how many seconds the host stole since *moment*, a ``time.monotonic()`` time, at most.

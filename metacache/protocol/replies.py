@@ -173,7 +173,8 @@ def whole_reply(data: bytes, suffix: bytes, command: Command, limit: int) -> Rep
 def half_reply(data: bytes, suffix: bytes, command: Command, limit: int) -> tuple[list[bytes], ReceivedBlock] | None:
     """Return the header and the data block if *data* is certainly the first part of a large value; else None.
 
-    Saves 40 % of a get of 100 KB. As `whole_reply`, of which it takes the arguments.
+    It takes the arguments of `whole_reply`, and saves a third of the instructions of a get of 100 KB. A test checks that it
+    and the parser give the same answers.
     """
     end = data.find(suffix, 0, LONGEST_PLAIN)
     if end < 0 or not command.has_value:

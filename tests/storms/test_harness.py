@@ -16,12 +16,14 @@ from typing import Any, Final, final
 
 import pytest
 
+import storms.lag
 from metacache import Connection, MetacacheError, NodeDownError, OperationTimeout, ProtocolError
 from metacache.client.blocking import Client
 from metacache.testing import Memcached
 from storms import aio, measures, rests, stolen
 from storms.canary import ForeignValue, canary, check_canary
 from storms.chaos import forked
+from storms.fleet import fleet
 from storms.lag import FirstStep, LoopLag, SleeperLag, ThreadLag
 from storms.loop_signals import LoopInterruptions, _is_in_client
 from storms.measures import Limits, Progress, Result
@@ -158,6 +160,27 @@ def test_a_machine_that_does_not_count_stolen_time_has_none(
     lag.start()
     assert lag.beyond(lag.mark(), time.monotonic() - 1.0) == pytest.approx(1.0, abs=0.3)
     lag.stop()
+
+
+def threads_called(name: str) -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == name]
+
+
+def test_a_lag_that_is_stopped_has_no_thread_that_opens_descriptors() -> None:
+    lag = ThreadLag(lambda: 0.0)
+    lag.stop()  # not started: nothing happens
+    lag = ThreadLag(lambda: 0.0)
+    lag.start()
+    assert threads_called("stolen")
+    lag.stop()
+    assert not threads_called("stolen")
+
+
+def test_the_work_of_a_child_leaves_no_thread_in_the_process_that_tries_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storms.lag, "measure", lambda: lambda: 0.0)
+    with fleet(is_tls=False) as servers:
+        aio._in_child(servers, seed=1)
+    assert not threads_called("stolen")
 
 
 def test_a_sleeper_sees_that_a_thread_keeps_the_interpreter() -> None:
