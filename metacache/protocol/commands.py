@@ -73,7 +73,7 @@ class Command:
         echoes: True if the request has an opaque. Every reply repeats it, except an error line.
         closes_on_client_error: True if CLIENT_ERROR leaves open whether the server has read the data block.
         is_admin: True if ERROR refuses only this line, and the connection stays open.
-        receive: the number of bytes that one recv asks for.
+        receive: the number of bytes that the first recv of a single reply asks for, in pure Python.
         has_value: True if the reply to a hit has a data block.
         has_plain_hd: True if HD is the usual reply.
         whole: the codes whose header line can be the whole reply.

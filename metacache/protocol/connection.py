@@ -47,7 +47,7 @@ class ProtocolConnection:
     or when bytes arrived without a request. ``block`` is the large data block that is being received, None if there is
     none. ``failure`` is the ProtocolError for all requests that still wait.
     ``next_opaque`` returns the next opaque, for a caller that frames a request itself and reads its reply with
-    `whole_reply`.
+    `whole_reply` or `half_reply`. Then ``block`` stays None.
     """
 
     __slots__ = (

@@ -1,4 +1,4 @@
-"""Replies as values: their header lines, their flags, the opaques, and the shortcut for one request at a time.
+"""Replies as values: their header lines, their flags, the opaques, and the shortcuts for one request at a time.
 
 The grammar of replies is that of protocol.txt ("Meta Commands"). The parser is in `expectations`, the meaning of error
 lines in `error_lines`. Two bounded tables keep parsed header lines, for all connections.
@@ -127,7 +127,7 @@ def parse_size(code: bytes, digits: bytes, limit: int) -> int:
     return size
 
 
-# --- the shortcut for one request at a time --------------------------------------------------------------------------
+# --- the shortcuts for one request at a time --------------------------------------------------------------------------
 
 # Parsed header lines without opaque. The same few sizes and flags repeat. A look-up costs 400 instructions, parsing a
 # line 8,500: 29 % of a get, 59 % of a get_many.
@@ -173,8 +173,8 @@ def whole_reply(data: bytes, suffix: bytes, command: Command, limit: int) -> Rep
 def half_reply(data: bytes, suffix: bytes, command: Command, limit: int) -> tuple[list[bytes], ReceivedBlock] | None:
     """Return the header and the data block if *data* is certainly the first part of a large value; else None.
 
-    It takes the arguments of `whole_reply`, and saves a third of the instructions of a get of 100 KB. A test checks
-    that the parser gives the same answers.
+    Takes the arguments of `whole_reply`. Saves 35,000 instructions of a get of 100 KB, which takes 70,000 with it. A test
+    checks that the parser gives the same answers.
     """
     end = data.find(suffix, 0, LONGEST_PLAIN)
     if end < 0 or not command.has_value:

@@ -5,7 +5,7 @@
 The cost of a node does not depend on other nodes, so adding or removing a node moves only the keys of that node. Never
 change the formula: stored keys would move. Another formula needs another router class.
 
-In pure Python a router remembers the owners of the keys that it routed last.
+In pure Python a router remembers the owners of some keys.
 """
 
 from __future__ import annotations
@@ -45,10 +45,12 @@ GREATEST_WEIGHT: Final = 1e200
 
 SAMPLES: Final = 50_000
 
-# How many keys a router remembers with their owners, which takes 3 MB at most. A `pick` of such a key takes 1,700
+# How many keys a router remembers with their owners, and the bytes of the longest of them: 3 MB at most. (A key that
+# is longer than memcached allows is hashed after it is routed.) A `pick` of a key that it remembers takes 1,700
 # instructions, and of another one over three nodes 10,000 (8,600 without this memory). When it is full the router
 # forgets all: to know which key was used last would cost more than to route them again.
 MOST_KNOWN: Final = 8192
+LONGEST_KNOWN: Final = 250
 
 Groups: TypeAlias = Sequence[tuple[float, Sequence[int]]]
 """The nodes by weight: (weight, ascending positions of its nodes in the order of names)."""
@@ -153,7 +155,7 @@ class RendezvousRouter:
     _only: Node | None = attrs.field(eq=False)
     _equals: Sequence[int] | None = attrs.field(eq=False)  # the order of _seeds; None: there are several weights
     _owners: Owners | None = attrs.field(eq=False)  # compiled
-    _known: dict[bytes, int] = attrs.field(eq=False)  # the position of the owner, of keys routed lately
+    _known: dict[bytes, int] = attrs.field(eq=False)  # the position of the owner, of some keys
 
     def __init__(self, nodes: Iterable[Node]) -> None:
         ordered = _ordered(nodes)
@@ -196,9 +198,10 @@ class RendezvousRouter:
             for position, h in zip(self._equals, hashes):  # noqa: B905 - both have one element for each node
                 if h > ceiling:
                     owner, ceiling = position, h | DROPPED
-        if len(self._known) >= MOST_KNOWN:
-            self._known.clear()
-        self._known[key] = owner
+        if len(key) <= LONGEST_KNOWN:
+            if len(self._known) >= MOST_KNOWN:
+                self._known.clear()
+            self._known[key] = owner
         return self.nodes[owner]
 
     def rank(self, key: bytes | str, n: int, /) -> tuple[Node, ...]:
@@ -248,12 +251,12 @@ class RendezvousRouter:
         return [next(found) if position is None else position for position in known]
 
     def _find(self, keys: Sequence[bytes]) -> Sequence[int]:
-        """Compute the positions of the owners of *keys*, and remember them."""
+        """Compute the positions of the owners of *keys*, and remember them unless they are too many or too long."""
         columns = (b"".join(map(xxh3_digest, keys, repeat(seed))) for seed in self._seeds)
         found = winners(columns, self._groups, len(keys))
-        if len(self._known) + len(keys) > MOST_KNOWN:
-            self._known.clear()
-        if len(keys) <= MOST_KNOWN:
+        if len(keys) <= MOST_KNOWN and max(map(len, keys)) <= LONGEST_KNOWN:
+            if len(self._known) + len(keys) > MOST_KNOWN:
+                self._known.clear()
             self._known.update(zip(keys, found, strict=True))
         return found
 

@@ -354,22 +354,32 @@ def test_a_router_remembers_a_limited_number_of_owners() -> None:
         for first in range(0, len(keys), batch):
             router.split(keys[first : first + batch])
             router.pick(b"single-%d" % first)
-            assert len(router._known) <= most
-        router.split(keys)  # more keys than it may remember
-        assert len(router._known) <= most
+            assert 0 < len(router._known) <= most
 
 
-def test_the_remembered_owners_take_less_than_three_megabytes() -> None:
+def test_more_keys_than_a_router_may_remember_leave_what_it_remembers() -> None:
     router = pure_router(THREE)
+    with patch.object(rendezvous, "MOST_KNOWN", 60):
+        router.split([b"key-%d" % number for number in range(50)])
+        router.split([b"other-%d" % number for number in range(61)])
+        assert len(router._known) == 50
+
+
+@pytest.mark.parametrize("size", [250, 251, 100_000])
+def test_the_remembered_owners_take_less_than_three_megabytes(size: int) -> None:
+    router = pure_router(THREE)
+    count = 20_000 if size <= 250 else 300
+    keys = [b"%d" % number for number in range(8)]
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
-        for number in range(20_000):
-            router.pick(b"%0250d" % number)  # the longest key
-        _, peak = tracemalloc.get_traced_memory()
+        for number in range(count):
+            router.pick(b"%0*d" % (size, number))
+            router.split([*keys, b"%0*d" % (size, -number)])
+        after, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak - before < 3_000_000
+    assert after - before < 3_000_000
 
 
 def test_threads_that_share_a_router_find_the_owners_of_their_own_keys() -> None:

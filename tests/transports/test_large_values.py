@@ -30,9 +30,10 @@ from metacache import (
 from metacache.protocol.blocks import LARGE_BLOCK
 from metacache.testing import Memcached
 from metacache.transports.blocking import lending, stream
-from tests.certificates import trusting
+from metacache.transports.blocking.stream import RECEIVE_FIRST
+from tests.certificates import serving, trusting
 from tests.conftest import start
-from tests.scripted import Peer, Script, ScriptedServer, answering, in_turn, silent
+from tests.scripted import Peer, Request, Script, ScriptedServer, answering, in_turn, silent
 from tests.transports.aio_rig import client_of as aio_client_of
 from tests.transports.aio_rig import nothing_left, until
 from tests.transports.rig import HIT, client_of, within
@@ -176,20 +177,49 @@ def test_a_value_with_a_wrong_size_is_a_protocol_error() -> None:
         assert client.get("key") == b"right"
 
 
-def test_bytes_behind_a_large_value_close_the_connection_before_its_next_use(monkeypatch: pytest.MonkeyPatch) -> None:
+def reply_of(request: Request, size: int) -> tuple[bytes, bytes]:
+    """Return a reply of *size* bytes, at most LARGE_BLOCK, and its value."""
+    for length in range(size - 40, size):
+        value = b"s" * length
+        if len(reply := request.reply(b"VA %d f0" % length, value)) == size:
+            return reply, value
+    raise AssertionError("no value gives that size")
+
+
+# The bytes of a recv after a large value, and about.
+@pytest.mark.parametrize("size", [None, *range(RECEIVE_FIRST - 1, RECEIVE_FIRST + 2)])
+@pytest.mark.parametrize("is_tls", [False, True], ids=["plain", "tls"])
+def test_bytes_behind_a_value_close_the_connection_before_its_next_use(
+    monkeypatch: pytest.MonkeyPatch, size: int | None, *, is_tls: bool
+) -> None:
     # So fast that neither the age of the connection nor a new timeout lets the client check it.
     now = time.monotonic()
     monkeypatch.setattr(lending, "monotonic", lambda: now)
     monkeypatch.setattr(stream, "monotonic", lambda: now)
+    surplus = b"EN\r\n"
     sent = threading.Event()
+    values = [b"r" * SIZE]
 
     def script(peer: Peer) -> None:
-        peer.send(peer.request().reply(b"VA %d f0" % SIZE, b"r" * SIZE) + b"EN\r\n")
+        large = peer.request().reply(b"VA %d f0" % SIZE, values[0])
+        peer.send(large[:500_000])
+        peer.send(large[500_000:] + (surplus if size is None else b""))  # over TLS, in one record with the end
+        if size is not None:
+            second, value = reply_of(peer.request(), size)
+            values.append(value)
+            peer.send(second + surplus)
         sent.set()
         peer.expect_end()
 
-    with ScriptedServer(script, answering(HIT)) as server, client_of(server) as client:
-        assert client.get("key") == b"r" * SIZE
+    tls = trusting() if is_tls else None
+    with (
+        ScriptedServer(script, answering(HIT), tls=serving() if is_tls else None) as server,
+        client_of(server.node, Settings(timeout=5.0, tls=tls)) as client,
+    ):
+        assert client.get("key") == values[0]
+        if size is not None:
+            found = client.get("key")
+            assert found == values[1]
         sent.wait(5.0)
         assert client.get("key") == b"right"
 

@@ -208,11 +208,11 @@ class Lending:
                 sent = 0
                 try:
                     if once is not None:
-                        whole, has_value, most = command.whole, command.has_value, stream.receive_size
+                        whole, has_value, most = command.whole, command.has_value, stream.first_size
                         reply = once.run(op.head, body, opaque[0], whole, has_value, most, now + seconds)
                         if reply is None:
                             sent, data = once.sent, once.data
-                            if data is not None:
+                            if data is not None and len(data) < most:
                                 reply = whole_reply(data, opaque[0], command, self.max_reply)
                     elif wire:
                         send, receive = stream.send, stream.receive_first

@@ -14,6 +14,7 @@ from os import urandom
 from time import monotonic
 from types import BuiltinMethodType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
+from weakref import ref
 
 from metacache.acceleration import make_exchange
 from metacache.errors import ConnectionLost, MetacacheError, OperationTimeout, ProtocolError
@@ -50,9 +51,10 @@ if TYPE_CHECKING:
 __all__ = ["RECEIVE", "Attempt", "Stream"]
 
 RECEIVE: Final = 65536  # most bytes of one recv
-# Most bytes of the recv after a large data block: enough for the next header line. The next data block is often large
-# too, and few of its bytes are then copied into its buffer.
-RECEIVE_AFTER_BLOCK: Final = 1024
+# Most bytes of the recv after a large data block: the next one is often large too, and few of its bytes are then copied
+# into its buffer. In a batch it is enough for a header line. A single value that gets no buffer still fits.
+RECEIVE_IN_BATCH: Final = 1024
+RECEIVE_FIRST: Final = 16384
 
 
 def _would_block(settings: Settings) -> tuple[type[OSError], ...]:
@@ -75,12 +77,25 @@ def _poll_of(sock: socket.socket | LocalSocket) -> Callable[[int], object]:
         return sock.poll
     poll = select.poll()
     poll.register(sock.fileno(), select.POLLIN)
-    return poll.poll
+    pending: Callable[[], int] | None = getattr(sock, "pending", None)
+    if pending is None:
+        return poll.poll
+    return lambda milliseconds: pending() or poll.poll(milliseconds)  # bytes of TLS that are decrypted already
 
 
-def _receive_little(recv: Callable[[int], bytes]) -> Callable[[int], bytes]:
-    """Return a function that receives RECEIVE_AFTER_BLOCK bytes at most. It does not refer to the stream."""
-    return lambda _: recv(RECEIVE_AFTER_BLOCK)
+def _receive_little(recv: Callable[[int], bytes], stream: ref[Stream]) -> Callable[[int], bytes]:
+    """Return a function that receives RECEIVE_FIRST bytes at most. If it does, *stream* is checked before its next use.
+
+    Because bytes may be left behind the reply.
+    """
+
+    def receive(_: int) -> bytes:
+        data = recv(RECEIVE_FIRST)
+        if len(data) == RECEIVE_FIRST and (used := stream()) is not None:
+            used.ready_for = 0.0
+        return data
+
+    return receive
 
 
 class Attempt(NamedTuple):
@@ -98,9 +113,10 @@ class Stream:
     """One socket and its protocol connection. `Lending.run` uses the public attributes for its shortest path.
 
     ``used_at`` is when the last exchange began. ``ready_for`` is the timeout of the operation for which the socket's
-    timeout was last set, in seconds; 0.0 when unknown. ``receive_size`` is how many bytes the next recv asks for; it is
-    small after a large data block. ``send`` and ``recv`` are methods of the socket. ``receive_first`` receives the
-    first bytes of a single reply; it is ``recv``, and after a large data block a function that asks for fewer bytes.
+    timeout was last set, in seconds; 0.0 when unknown: the next operation checks the socket. ``send`` and ``recv`` are
+    methods of the socket. ``receive_first`` receives the first bytes of a single reply in pure Python: it is ``recv``,
+    and after a large data block a function that asks for fewer bytes. ``first_size`` is how many a compiled exchange
+    asks for.
     ``next_opaque`` is a method of the protocol connection. ``protocol`` is replaced at every dial after the first.
     ``exchange_once`` is the compiled exchange of the socket, or None. ``is_plain`` is True while there is a socket
     whose methods are C functions: neither TLS, nor in this process, nor of a library that replaces sockets.
@@ -113,6 +129,7 @@ class Stream:
         "_node",
         "_not_yet",
         "_poll",
+        "_receive_size",
         "_recv_into",
         "_settings",
         "_sock",
@@ -121,18 +138,18 @@ class Stream:
         "counts",
         "dialled_at",
         "exchange_once",
+        "first_size",
         "is_plain",
         "next_opaque",
         "protocol",
         "ready_for",
         "receive_first",
-        "receive_size",
         "recv",
         "send",
         "used_at",
     )
 
-    # Bound C methods. They are kept, because each look-up costs 300 instructions.
+    # Bound methods of C, with a plain socket. They are kept, because each look-up costs 300 instructions.
     _poll: Callable[[int], object]
     send: Callable[[bytes | memoryview], int]
     recv: Callable[[int], bytes]
@@ -153,7 +170,7 @@ class Stream:
         self.is_plain = False
         self.dialled_at = 0.0
         self._timeout = -1.0
-        self.receive_size = RECEIVE
+        self._receive_size = self.first_size = RECEIVE
         self.ready_for = 0.0
         self.used_at = -math.inf
         self._begin_protocol()  # of the first dial
@@ -277,7 +294,8 @@ class Stream:
         self.counts.dialled += 1
         poll = _poll_of(sock)
         self._sock, self.send, self.recv, self._poll = sock, sock.send, sock.recv, poll
-        self._recv_into, self.receive_size, self.receive_first = sock.recv_into, RECEIVE, self.recv
+        self._recv_into = sock.recv_into
+        self._expect_no_block()
         self.is_plain = isinstance(sock.recv, BuiltinMethodType)
         limit = self._settings.max_reply_size
         self.exchange_once = make_exchange(sock.fileno(), limit, known_headers, HD_REPLY) if self.is_plain else None
@@ -374,14 +392,17 @@ class Stream:
                 _give_up_at(deadline)
 
     def _receive_value(self, command: Command, attempt: Attempt, deadline: float) -> Reply | None:
-        """Receive the rest of a large value and return the reply. None: the first part of it was not received."""
+        """Receive the rest of a large value and return the reply.
+
+        None: what was received is not certainly the first part of a large value.
+        """
         limit, data = self._settings.max_reply_size, attempt.data
         half = half_reply(data, attempt.opaque[0], command, limit) if data else None
         if half is None:
             return None
         tokens, block = half
         self.protocol.has_heard = True
-        self._prepare_for_blocks()
+        self._expect_blocks()
         late = 0
         while block.left:
             late = self._receive(deadline, late, block)
@@ -399,7 +420,8 @@ class Stream:
         if data is not None:
             if not data:
                 raise _closed_early()
-            self.receive_size, self.receive_first = RECEIVE, self.recv
+            self._expect_no_block()
+            self.ready_for = 0.0  # more bytes may have arrived than one recv returns
             protocol.receive(data)
         while expectation.answer is None:
             if protocol.failure is not None:
@@ -410,9 +432,9 @@ class Stream:
         return expectation.answer
 
     def _receive(self, deadline: float, late: int, block: ReceivedBlock | None = None) -> int:
-        """Receive into *block*, or receive and parse; return the bytes of the reply that came after the deadline.
+        """Receive into *block*, or receive and parse; return how many bytes of the reply came after the deadline.
 
-        *late*: those of them that came before this call. After the deadline, it receives only bytes that have arrived.
+        *late*: how many came so before this call. After the deadline, it receives only bytes that have arrived.
         """
         if late > MAX_LATE:
             raise late_reply()
@@ -439,20 +461,26 @@ class Stream:
         protocol = self.protocol
         room = protocol.room
         if room is None:
-            data = self.recv(self.receive_size)
-            self.receive_size, self.receive_first = RECEIVE, self.recv
+            data = self.recv(self._receive_size)
+            self._expect_no_block()
             return len(data), protocol.receive(data) if data else ()
-        self._prepare_for_blocks()
+        self._expect_blocks()
         count = self._recv_into(room)
         return count, protocol.fill(count)
 
-    def _prepare_for_blocks(self) -> None:
-        """Ask for few bytes before the next large data block, and let `make_ready` look for bytes behind this one.
+    def _expect_blocks(self) -> None:
+        """Ask for fewer bytes before the next data block, and let `make_ready` look for bytes behind this one.
 
         Nothing behind a data block is received with it, and surplus bytes would be there.
         """
         self.ready_for = 0.0
-        self.receive_size, self.receive_first = RECEIVE_AFTER_BLOCK, _receive_little(self.recv)
+        if self._receive_size == RECEIVE:
+            self._receive_size, self.first_size = RECEIVE_IN_BATCH, RECEIVE_FIRST
+            self.receive_first = _receive_little(self.recv, ref(self))
+
+    def _expect_no_block(self) -> None:
+        self._receive_size = self.first_size = RECEIVE
+        self.receive_first = self.recv
 
     # --- a batch -----------------------------------------------------------------------------------------------------
 

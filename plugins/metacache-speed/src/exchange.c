@@ -216,7 +216,10 @@ plain_reply(Exchange *self, const char *data, Py_ssize_t size, PyObject *suffix,
 static PyObject *
 reply_in(Exchange *self, Calls *calls, PyObject *suffix, PyObject *whole, int has_value)
 {
-    PyObject *reply = plain_reply(self, calls->buffer, calls->received, suffix, whole, has_value);
+    /* If the recv was full, bytes may be left behind the reply: the Python code looks for them. */
+    PyObject *reply = calls->received < calls->most
+                          ? plain_reply(self, calls->buffer, calls->received, suffix, whole, has_value)
+                          : Py_NewRef(Py_None);
     if (reply == Py_None) {
         self->data = PyBytes_FromStringAndSize(calls->buffer, calls->received);
         if (self->data == NULL) {
