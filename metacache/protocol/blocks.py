@@ -73,8 +73,6 @@ class ReceivedBlock:
         try:
             self._buffer = _Buffer(bytes(size))
         except MemoryError as error:
-            if not is_own(error):
-                raise
             raise ProtocolError(
                 f"the server announces {size} bytes, and this process has no memory for them"
             ) from error
