@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol, final
 from typing_extensions import override
 
 from storms.stolen import Stolen
-from storms.waits import measure
+from storms.waits import measure, watch
 
 __all__ = ["BLOCKED", "FirstStep", "Lag", "LoopLag", "SleeperLag", "ThreadLag", "lag_of_threads"]
 
@@ -54,16 +54,19 @@ def lag_of_threads() -> ThreadLag | SleeperLag:
 class ThreadLag:
     """The time that the thread of the operation waited for the interpreter's lock, or for a processor: exact.
 
-    The time that the host stole after the deadline is added. It is an upper bound: see `Stolen.since`.
+    The time that the host stole after the deadline is added, or for which the machine stood still, whichever is longer.
+    Both are upper bounds: see `Stolen.since`, and a thread may wait while the machine stands still.
     """
 
     def __init__(self, waited: Callable[[], float]) -> None:
         self._waited = waited
         self._stolen = Stolen()
+        self._stalled: Callable[[float], float] | None = None
         self.worst = 0.0
 
     def start(self) -> None:
         """See `Lag`. Each thread measures its own waits, all the time."""
+        self._stalled = watch()
         self._stolen.start()
 
     def stop(self) -> None:
@@ -80,7 +83,8 @@ class ThreadLag:
         now = monotonic()
         lag = self._waited() - mark
         if now - deadline > lag:
-            lag += self._stolen.since(deadline)
+            stalled = 0.0 if self._stalled is None else self._stalled(deadline)
+            lag += max(self._stolen.since(deadline), stalled)
         self.worst = max(self.worst, lag)
         return now - deadline - lag
 

@@ -1,7 +1,8 @@
-"""`waited`: how long the calling thread has waited for the machine: for the interpreter's lock, or for a processor.
+"""What a library of C (`waits.c`) measures: waits of threads for the machine, and stalls of the whole machine.
 
-No other thread can see this, so a library of C measures it in the thread itself (`waits.c`). It must be loaded before
-the C library: `restarted` starts this program again with it. Nothing is measured where there is no C compiler.
+`measure`: how long the calling thread has waited for the interpreter's lock, or for a processor. No other thread can
+see this. So the library must be loaded before the C library: `restarted` starts this program again with it. `watch`:
+when the machine stood still. Nothing is measured where there is no C compiler.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-__all__ = ["environment", "measure", "restarted"]
+__all__ = ["environment", "measure", "restarted", "watch"]
 
 SOURCE: Final = Path(__file__).with_name("waits.c")
 MARK: Final = "STORMS_RESTARTED"
@@ -62,6 +63,25 @@ def measure() -> Callable[[], float] | None:
     function.restype = ctypes.c_double
     function.argtypes = ()
     found: Callable[[], float] = function
+    return found
+
+
+def watch() -> Callable[[float], float] | None:
+    """Watch the machine from now on, in a thread that needs no lock of the interpreter, until the process ends.
+
+    Return a function that returns the seconds for which the machine stood still after a ``time.monotonic()`` time; None
+    if nothing measures them. A stall is a sleep of 5 ms that ends over 20 ms late.
+    """
+    library = ctypes.CDLL(None)
+    try:
+        start, function = library.storms_watch, library.storms_stalled
+    except AttributeError:
+        return None
+    if start():
+        return None
+    function.restype = ctypes.c_double
+    function.argtypes = (ctypes.c_double,)
+    found: Callable[[float], float] = function
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -118,6 +119,53 @@ def test_a_thread_knows_how_long_it_waited_for_the_machine() -> None:
     # A wait for a lock or for time is not a wait for the machine, but the machine may be late at its end.
     [(wall, processor, waited)] = rested
     assert wall - processor - waited == pytest.approx(1.0, abs=0.1)
+
+
+STALLED: Final = """
+import json, os, time
+from storms.lag import ThreadLag
+from storms.waits import watch
+
+stalled = watch()
+assert watch()(0.0) == stalled(0.0)
+lag = ThreadLag(lambda: 0.0)
+lag.start()
+time.sleep(0.1)
+began = time.monotonic()
+print("ready", flush=True)
+input()  # until the process was stopped and continued
+found = [stalled(began), stalled(began), stalled(time.monotonic()), lag.beyond(0.0, began) - (time.monotonic() - began)]
+reader, writer = os.pipe()
+if not os.fork():
+    began = time.monotonic()
+    time.sleep(0.1)
+    os.write(writer, json.dumps([stalled(began)]).encode())
+    os._exit(0)
+print(json.dumps([*found, *json.loads(os.read(reader, 100))]))
+"""
+
+
+def test_a_stall_of_the_whole_machine_is_lag_and_a_child_has_none() -> None:
+    if "LD_PRELOAD" not in environment():
+        pytest.skip("there is no C compiler")
+    pause = 0.3
+    with subprocess.Popen(
+        [sys.executable, "-c", STALLED], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment()
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(pause)
+        process.send_signal(signal.SIGCONT)
+        time.sleep(0.1)
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        stalled, again, later, beyond, child = json.loads(process.stdout.readline())
+    assert stalled == again == pytest.approx(pause, abs=0.1)
+    assert beyond == pytest.approx(-pause, abs=0.1)
+    assert later == pytest.approx(0.0, abs=0.05)
+    assert child == pytest.approx(0.0, abs=0.05)
 
 
 def steal(stat: Path, seconds: float) -> None:
