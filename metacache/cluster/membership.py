@@ -1,8 +1,9 @@
 """`Membership`: the current snapshot of a cluster's nodes, and the only code that replaces it. Shared by both clusters.
 
 It receives the results of requests and applies the transitions of `health`. It logs changes of state, and reports them
-to the cluster's listener. The *guard* admits one writer at a time: a re-entrant lock, or nothing under an event loop.
-Readers need no guard. This module opens no socket and reads no clock, and it calls no method of a pool.
+to the cluster's listener. A writer makes the next snapshot without a lock, and makes another one if the snapshot has
+changed meanwhile. The *guard* admits one writer at a time to the assignment: a re-entrant lock, or nothing under an
+event loop. This module opens no socket and reads no clock, and it calls no method of a pool.
 """
 
 from __future__ import annotations
@@ -92,15 +93,31 @@ class Membership(Generic[P]):
         return before.pools_missing_in(after)
 
     def _replace(self, nodes: Sequence[Node], make_pool: Callable[[Node], P]) -> tuple[Snapshot[P], Snapshot[P]]:
-        with self.guard:
-            while not self.is_closed:
-                before = self.snapshot
-                after = before.with_nodes(self._make_router(nodes), make_pool)
-                # As in `_change`. A signal handler may also have closed the cluster.
-                if self.snapshot is before and not self.is_closed:
-                    self.snapshot = after
-                    return before, after
+        self.check_open("set_nodes")
+        router = self._make_router(nodes)
+        members = known = None
+        while not self.is_closed:
+            before = self.snapshot
+            if members is None or known is not before.members:  # changes of health keep the members
+                members, known = before.members_of(router, make_pool), before.members
+            after = before.with_members(router, members)
+            if self._put(before, after):
+                return before, after
         raise ClosedError("the cluster was closed", operation="set_nodes")
+
+    def _put(self, before: Snapshot[P], after: Snapshot[P]) -> bool:
+        """Replace the snapshot by *after* if it still is *before*, and if this is open; return whether it was done.
+
+        The guard is held for two comparisons only. The operation of a thread that waits for the guard cannot end at its
+        deadline, and the holder may wait long for the lock of the interpreter.
+        """
+        with self.guard:
+            # A signal handler that interrupts this thread may enter the guard too. No handler runs between these checks
+            # and the assignment, because there is no call.
+            if self.snapshot is not before or self.is_closed:
+                return False
+            self.snapshot = after
+            return True
 
     def close(self) -> None:
         """Refuse other nodes from now on. Idempotent."""
@@ -163,21 +180,16 @@ class Membership(Generic[P]):
         A result for a node that left the set changes nothing, even if the node has returned: it then has another pool
         and another health.
         """
-        with self.guard:
-            while True:
-                snapshot = self.snapshot
-                if not snapshot.has(member):
-                    return False
-                before = snapshot.healths[member.node.name]
-                after = step(before)
-                if after is before:
-                    return False
-                changed = snapshot.with_health(member.node.name, after)
-                # A signal handler that interrupts this thread may enter the guard too, and replace the snapshot. No
-                # handler runs between this check and the assignment, because there is no call.
-                if self.snapshot is snapshot:
-                    self.snapshot = changed
-                    break
+        while True:
+            snapshot = self.snapshot
+            if self.is_closed or not snapshot.has(member):
+                return False
+            before = snapshot.healths[member.node.name]
+            after = step(before)
+            if after is before:
+                return False
+            if self._put(snapshot, snapshot.with_health(member.node.name, after)):
+                break
         if before.state is not after.state:
             self._report(member.node, before.state, after.state)
         return True

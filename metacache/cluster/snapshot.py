@@ -114,19 +114,31 @@ class Snapshot(Generic[P]):
         """Return the snapshot of a cluster whose nodes are not known yet."""
         return cls.of(_Unopened(), _Members[P](), {}, keys_move=keys_move)
 
-    def with_nodes(self, router: Router, make_pool: Callable[[Node], P]) -> Snapshot[P]:
-        """Return the snapshot of the nodes of *router*.
+    def members_of(self, router: Router, make_pool: Callable[[Node], P]) -> Mapping[str, Member[P]]:
+        """Return the members of the nodes of *router*, by name.
 
-        Nodes of the same name and address keep their pool and their health; the others get a pool of *make_pool*.
+        Nodes of the same name and address keep their pool; the others get a pool of *make_pool*.
         """
         members = _Members[P]()
-        healths: dict[str, Health] = {}
         for node in router.nodes:
-            known = self.members.get(node.name)
-            is_known = known is not None and known.node.address == node.address
-            members[node.name] = Member(node, known.pool if known is not None and is_known else make_pool(node))
-            healths[node.name] = self.healths[node.name] if is_known else HEALTHY
+            known = self._known(node)
+            members[node.name] = Member(node, make_pool(node) if known is None else known.pool)
+        return members
+
+    def _known(self, node: Node) -> Member[P] | None:
+        known = self.members.get(node.name)
+        return known if known is not None and known.node.address == node.address else None
+
+    def with_members(self, router: Router, members: Mapping[str, Member[P]]) -> Snapshot[P]:
+        """Return the snapshot of *members*, which `members_of` made for *router*. Those that stay keep their health."""
+        healths = {
+            node.name: HEALTHY if self._known(node) is None else self.healths[node.name] for node in router.nodes
+        }
         return Snapshot[P].of(router, members, healths, keys_move=self.keys_move)
+
+    def with_nodes(self, router: Router, make_pool: Callable[[Node], P]) -> Snapshot[P]:
+        """Return the snapshot of the nodes of *router*: see `members_of` and `with_members`."""
+        return self.with_members(router, self.members_of(router, make_pool))
 
     def with_health(self, name: str, health: Health) -> Snapshot[P]:
         """Return the snapshot in which the node called *name* has this *health*."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import Final
 
@@ -12,6 +14,7 @@ import attrs
 import pytest
 
 from metacache import ConnectError, InvalidArgumentError, Node, NodeState, PoolTimeout, RendezvousRouter
+from metacache.cluster.health import Health
 from metacache.cluster.membership import Membership
 from metacache.cluster.snapshot import Member
 from metacache.errors import ClosedError
@@ -137,6 +140,71 @@ def test_nodes_set_while_the_router_is_made_are_not_lost() -> None:
     assert list(nodes.snapshot.members) == ["b"]
     assert len(gone) == 1
     assert gone[0] is not first, "the handler has closed that one; this is the pool of the handler's node"
+
+
+def test_no_writer_waits_for_another_that_makes_its_next_snapshot() -> None:
+    """The operation of a writer that waits cannot end at its deadline."""
+    begun, may_end = threading.Event(), threading.Event()
+
+    def make_router(chosen: Sequence[Node]) -> Router:
+        if len(chosen) == 2:
+            begun.set()
+            assert may_end.wait(10.0)
+        return RendezvousRouter(chosen)
+
+    def slow(health: Health) -> Health:
+        if health.failures == 1:
+            begun.set()
+            assert may_end.wait(10.0)
+        return health.failed(NOW, 0.5)
+
+    nodes: Membership[object] = Membership(make_router, keys_move=False, guard=threading.RLock(), listener=None)
+    nodes.set_nodes(NODES, _pool)
+    member, other = nodes.snapshot.members["a"], nodes.snapshot.members["b"]
+    nodes.failed(member, NOW)
+    for write in (lambda: nodes._change(member, slow), lambda: nodes.set_nodes(NODES[:2], _pool)):
+        begun.clear()
+        may_end.clear()
+        thread = threading.Thread(target=write)
+        thread.start()
+        assert begun.wait(10.0)
+        nodes.failed(other, NOW)  # would wait for the thread
+        may_end.set()
+        thread.join(10.0)
+    assert list(nodes.snapshot.members) == ["a", "b"]
+    assert [nodes.snapshot.healths[name].failures for name in "ab"] == [2, 2]
+    assert nodes.snapshot.members["a"].pool is member.pool
+
+
+def test_no_change_of_many_threads_is_lost() -> None:
+    nodes: Membership[object] = Membership(RendezvousRouter, keys_move=False, guard=threading.RLock(), listener=None)
+    nodes.set_nodes(NODES, _pool)
+    member, threads, times = nodes.snapshot.members["a"], 8, 150
+    stop = threading.Event()
+
+    def set_nodes() -> None:
+        while not stop.is_set():
+            for weight in (1.0, 2.0):
+                nodes.set_nodes([attrs.evolve(node, weight=weight) for node in NODES], _pool)
+
+    def write() -> None:
+        for _ in range(times):
+            nodes._change(member, lambda health: attrs.evolve(health, failures=health.failures + 1))
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    setter = threading.Thread(target=set_nodes)
+    try:
+        setter.start()
+        with ThreadPoolExecutor(threads) as pool:
+            done = [pool.submit(write) for _ in range(threads)]
+        assert [each.result() for each in done] == [None] * threads
+    finally:
+        sys.setswitchinterval(interval)
+        stop.set()
+        setter.join()
+    assert nodes.snapshot.healths["a"].failures == threads * times
+    assert nodes.snapshot.members["a"].pool is member.pool
 
 
 def test_a_listener_that_fails_is_logged_with_the_node(caplog: pytest.LogCaptureFixture) -> None:
