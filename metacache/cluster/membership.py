@@ -51,7 +51,7 @@ class Membership(Generic[P]):
     Args:
         make_router: makes the router of a set of nodes.
         keys_move: the keys of a node that is down go to the next-ranked node.
-        guard: admits one writer at a time, and a signal handler that interrupts this writer.
+        guard: admits one writer at a time to the assignment, and a signal handler that interrupts this writer.
         listener: called after a node's state has changed, without the guard.
         reporter: reports changes of states and nodes, and second attempts; None: nothing is reported.
     """

@@ -136,10 +136,6 @@ class Snapshot(Generic[P]):
         }
         return Snapshot[P].of(router, members, healths, keys_move=self.keys_move)
 
-    def with_nodes(self, router: Router, make_pool: Callable[[Node], P]) -> Snapshot[P]:
-        """Return the snapshot of the nodes of *router*: see `members_of` and `with_members`."""
-        return self.with_members(router, self.members_of(router, make_pool))
-
     def with_health(self, name: str, health: Health) -> Snapshot[P]:
         """Return the snapshot in which the node called *name* has this *health*."""
         return Snapshot[P].of(self.router, self.members, {**self.healths, name: health}, keys_move=self.keys_move)

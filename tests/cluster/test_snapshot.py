@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 import attrs
 import pytest
@@ -11,15 +12,22 @@ from metacache import ConnectError, InvalidArgumentError, Node, NodeDownError, O
 from metacache.cluster.health import HEALTHY, Health
 from metacache.cluster.snapshot import Snapshot
 from metacache.observe import NodeState
+from metacache.routing import Router
 
 DOWN: Final = Health(NodeState.DOWN, 3, 0.5, 100.0, 99.5)
 SUSPECT: Final = Health(NodeState.SUSPECT, 2)
+P = TypeVar("P")
+
 KEYS: Final = [f"key:{number}".encode() for number in range(400)]
+
+
+def with_nodes(before: Snapshot[P], router: Router, make_pool: Callable[[Node], P]) -> Snapshot[P]:
+    return before.with_members(router, before.members_of(router, make_pool))
 
 
 def snapshot_of(count: int, *, keys_move: bool = False) -> Snapshot[str]:
     router = RendezvousRouter([Node(f"127.0.0.1:{port}", name="abcdefgh"[port - 1]) for port in range(1, count + 1)])
-    return Snapshot[str].empty(keys_move=keys_move).with_nodes(router, lambda node: f"pool of {node.name}")
+    return with_nodes(Snapshot[str].empty(keys_move=keys_move), router, lambda node: f"pool of {node.name}")
 
 
 @pytest.mark.parametrize("keys_move", [False, True])
@@ -104,7 +112,7 @@ def test_nodes_that_stay_keep_pool_and_health_and_others_get_new_ones() -> None:
 
     heavier = attrs.evolve(before.members["a"].node, weight=3.0)
     moved = Node("127.0.0.1:9", name="c")
-    after = before.with_nodes(RendezvousRouter([heavier, moved, Node("127.0.0.1:8", name="d")]), make)
+    after = with_nodes(before, RendezvousRouter([heavier, moved, Node("127.0.0.1:8", name="d")]), make)
     assert made == ["c", "d"]
     assert [member.pool for member in after.members.values()] == ["pool of a", "another pool of c", "another pool of d"]
     assert after.members["a"].node.weight == 3.0
@@ -123,7 +131,7 @@ def test_requests_that_were_not_sent_are_for_others_only_where_the_keys_of_their
         healthy = snapshot_of(4, keys_move=keys_move)
         member = healthy.members["b"]
         assert healthy.unsent(member, errors) == []
-        for snapshot in (healthy.with_health("b", DOWN), healthy.with_nodes(_without_b(healthy), str)):
+        for snapshot in (healthy.with_health("b", DOWN), with_nodes(healthy, _without_b(healthy), str)):
             assert snapshot.unsent(member, errors) == ([1, 3] if keys_move else [])
             assert snapshot.is_moved(member) is keys_move
 
@@ -145,7 +153,7 @@ class _StrangeRouter:
 
 
 def test_a_router_that_returns_an_unknown_node_is_an_error_that_names_it() -> None:
-    snapshot = Snapshot[None].empty(keys_move=False).with_nodes(_StrangeRouter(), lambda _: None)
+    snapshot = with_nodes(Snapshot[None].empty(keys_move=False), _StrangeRouter(), lambda _: None)
     with pytest.raises(InvalidArgumentError, match="strange"):
         snapshot.server(b"key")
     with pytest.raises(InvalidArgumentError, match="strange"):

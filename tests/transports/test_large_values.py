@@ -75,9 +75,7 @@ def mixed_client() -> Iterator[Client[bytes]]:
 
 @hypothesis_settings(max_examples=150, deadline=None)
 @given(st.lists(st.sampled_from([*MIXED, "none", "set"]) | st.lists(st.sampled_from(list(MIXED)), max_size=4)))
-def test_values_are_read_right_in_every_order_of_sizes(
-    mixed_client: Client[bytes], reads: list[str | list[str]]
-) -> None:
+def test_values_of_any_sizes_are_read_in_turn(mixed_client: Client[bytes], reads: list[str | list[str]]) -> None:
     for keys in reads:  # on one connection, which asks for fewer bytes after a large value
         if isinstance(keys, list):
             assert mixed_client.get_many(keys) == {key: MIXED[key] for key in keys}

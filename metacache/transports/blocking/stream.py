@@ -52,7 +52,7 @@ __all__ = ["RECEIVE", "Attempt", "Stream"]
 
 RECEIVE: Final = 65536  # most bytes of one recv
 # Most bytes of the recv after a large data block: the next one is often large too, and few of its bytes are then copied
-# into its buffer. In a batch it is enough for a header line. A single value that gets no buffer still fits.
+# into its buffer. In a batch it is enough for a header line. Nearly every single value that gets no buffer still fits.
 RECEIVE_IN_BATCH: Final = 1024
 RECEIVE_FIRST: Final = 16384
 
